@@ -1,0 +1,75 @@
+"""Does it matter whether .backward() or autograd.grad fills p.grad?
+
+You will see one model trained both ways in lockstep, and compared at every phase of every optimizer step.
+"Identical" means that the two ways are one training; if they are not, you are told where they part, and why.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from gradparity import build, report
+from gradparity.board import Board, new_folder
+from gradparity.cli import UserError, as_yaml, parse
+from gradparity.config import Config
+from gradparity.parity.lockstep import lockstep
+from gradparity.parity.readings import Reader, Readings
+from gradparity.parity.verdict import Verdict
+from gradparity.tasks import TASKS, evaluate, to
+from gradparity.training import PRECISIONS, Phase
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    console = Console(highlight=False)
+    try:
+        config = parse(arguments, __doc__)
+        folder = new_folder(config.output / config.name)
+        verdicts = [train(config, name, folder / name, console) for name in config.tasks]
+    except UserError as error:
+        print(f"train_two_ways: {error}", file=sys.stderr)
+        return 2
+    console.print(f"See it: [bold]tensorboard --logdir {folder}[/]", soft_wrap=True)
+    return 0 if all(verdict.parity for verdict in verdicts) else 1
+
+
+def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
+    torch.set_num_threads(config.threads)
+    task = TASKS[name]()
+    held_out = to(task.held_out, config.device, PRECISIONS[config.precision].parameters)
+    lanes = build.lanes(config, task)
+    readers = [Reader(lane.run) for lane in lanes]
+    verdict, history, metrics = Verdict(), list[Readings](), list[list[float]]()
+
+    with Board(folder) as board, Progress(console=console, transient=True) as progress:
+        board.told("configuration", f"```yaml\n{as_yaml(config)}```")
+        bar = progress.add_task(name, total=config.steps)
+        for found in lockstep(*lanes, build.windows(config, task)):
+            verdict.add(found)
+            board.compared(found)
+            ours, theirs = (r.take(m) for r, m in zip(readers, (found.reference, found.candidate), strict=True))
+            if ours and theirs:
+                history.append(ours)
+                board.read(found.step, ours, theirs)
+            done = found.step + 1
+            if found.phase == Phase.STEPPED and (done % config.evaluate_every == 0 or done == config.steps):
+                metrics.append([evaluate(lane.run.model, task, held_out) for lane in lanes])
+                board.evaluated(done, task.metric_name, *metrics[-1])
+            progress.update(bar, completed=done)
+        board.told("verdict", report.markdown(verdict))
+
+    console.print(f"[bold]{name}[/]: .backward() against {config.candidate}, in {config.precision}")
+    console.print(report.table(verdict))
+    console.print(report.evidence(history))
+    console.print(report.learning(task.metric_name, metrics))
+    console.print(report.headline(verdict), style="bold green" if verdict.parity else "bold red")
+    if verdict.explanation:
+        console.print(verdict.explanation)
+    return verdict
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""gradparity: two ways to a gradient, trained in lockstep and compared bit for bit."""

@@ -1,0 +1,109 @@
+"""The first difference, told to a tired engineer: where, how large, and what it looks like.
+
+Only what was measured is used, never which candidate ran: the same words must serve a loop that nobody has seen.
+"""
+
+import math
+
+from gradparity.parity.compare import Kind, Mismatch
+from gradparity.parity.lockstep import START, Comparison
+from gradparity.parity.metrics import Figures
+from gradparity.parity.state import Part
+from gradparity.training import Phase
+
+ROUNDING = 1e-4
+"""Below this relative norm a difference is taken for rounding: fp32 sums of some thousand terms."""
+
+
+def explain(found: Comparison) -> str:
+    """Up to three lines on the first mismatch of ``found``: where it is, its size, what it looks like."""
+    first = found.mismatches[0]
+    lines = (f"{where(found)}, {what(first)}.", size(first, found), likeness(found))
+    return "\n".join(line for line in lines if line)
+
+
+def where(found: Comparison) -> str:
+    """Step, microbatch and phase, as one would say it."""
+    if found.step == START:
+        return "Before the first step"
+    microbatch = "" if found.microbatch is None else f", microbatch {found.microbatch}"
+    return f"At step {found.step}{microbatch}, phase {found.phase.name.lower()}"
+
+
+def what(mismatch: Mismatch) -> str:
+    """Which value differs, and in what."""
+    if mismatch.part == Part.ALIASING:
+        return f"{mismatch.name} has {mismatch.reference} in the reference, and {mismatch.candidate} in the candidate"
+    subject = {
+        Part.GRADIENTS: f"the gradient of {mismatch.name}",
+        Part.PARAMETERS: f"the parameter {mismatch.name}",
+        Part.OPTIMIZER: f"the optimizer's {mismatch.name}",
+    }.get(mismatch.part, f"{mismatch.part} ({mismatch.name})")
+    if mismatch.figures:
+        return f"{subject} differs in its bits"
+    sides = f"the reference has {mismatch.reference}, the candidate {mismatch.candidate}"
+    return f"{subject} differs in {mismatch.kind}: {sides}"
+
+
+def size(mismatch: Mismatch, found: Comparison) -> str:
+    """How much of the tensor differs, and how far."""
+    figures, others = mismatch.figures, len({(m.part, m.name) for m in found.mismatches}) - 1
+    also = f" So do {others} more values at this phase." if others else ""
+    if not figures:
+        return also.strip()
+    return (
+        f"{figures.differing:,} of {figures.elements:,} elements are up to {figures.max_ulp:,} ULP apart "
+        f"(absolute {figures.max_absolute:.2g}, relative to its norm {figures.relative_norm:.2g}, "
+        f"cosine {figures.cosine:.6f}).{also}"
+    )
+
+
+def likeness(found: Comparison) -> str:
+    """What the difference looks like, or nothing where it could be anything."""
+    first = found.mismatches[0]
+    match first.part, first.kind:
+        case Part.ALIASING, Kind.VALUE:
+            return (
+                "What accumulation or clipping writes into one of the two in place reaches the other as well. "
+                "autograd.grad returns one tensor for parameters that enter as a sum: copy it before it becomes .grad."
+            )
+        case Part.GRADIENTS, Kind.PRESENCE if first.reference == "None":
+            return "None is not zero: weight decay and momentum move a parameter whose gradient is zero."
+        case Part.GRADIENTS, Kind.STRIDES | Kind.LAYOUT:
+            return "Fused optimizers walk parameter and gradient in memory order, and would pair the wrong elements."
+        case Part.GRADIENTS, Kind.BITS:
+            return _likeness_of_gradients(found)
+        case Part.LOSS, _:
+            return "The forward itself differs: other data, weights, normalizer, precision or dropout mask."
+        case Part.RNG, _:
+            return "The candidate has drawn another number of random values."
+        case Part.SCALER | Part.SCHEDULER, _:
+            return "The gradients agreed up to here: the scaler or scheduler was stepped another number of times."
+        case _:
+            return ""
+
+
+def _likeness_of_gradients(found: Comparison) -> str:
+    figures = [m.figures for m in found.mismatches if m.part == Part.GRADIENTS and m.figures]
+    if all(f.relative_norm < ROUNDING for f in figures):
+        return "Equal up to rounding: the same terms, added in another order."
+    ratio = common_ratio(figures)
+    if ratio is None:
+        return ""
+    sentence = f"Every gradient that differs has the right direction and {ratio:.3g} times the right length."
+    if found.phase == Phase.UNSCALED and ratio < 1 and found.scale > 1:
+        sentence += (
+            f" It looks as if clipping met gradients that were still multiplied by the scale of {found.scale:g}."
+        )
+    if found.phase == Phase.ACCUMULATED:
+        sentence += " The loss was divided by another number, or a gradient was added another number of times."
+    return sentence
+
+
+def common_ratio(figures: list[Figures]) -> float | None:
+    """The one factor between all candidates and their references, where there is one within 0.1%."""
+    ratios = [f.norm_ratio for f in figures]
+    parallel = all(f.cosine > 1 - 1e-6 for f in figures)
+    if not parallel or not all(map(math.isfinite, ratios)) or max(ratios) > 1.001 * min(ratios):
+        return None
+    return ratios[0]

@@ -1,0 +1,123 @@
+"""Two runs advanced side by side, and compared wherever both have stopped.
+
+No tensor is copied: while both generators wait at the same phase, their live tensors are held against each other.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from gradparity.parity.compare import Kind, Mismatch, compare
+from gradparity.parity.metrics import Figures
+from gradparity.parity.random_stream import RandomStream
+from gradparity.parity.state import COMPARED, Part, state_of
+from gradparity.training import Moment, Phase, Run, Window
+
+Step: TypeAlias = Callable[[Run, Window[Any]], Iterator[Moment]]
+
+START = -1
+"""The step of the comparison that precedes the first step: two runs that start apart cannot meet."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A run, the step that drives it, and the random stream that it draws from."""
+
+    run: Run
+    step: Step
+    random: RandomStream
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found at one phase of one step."""
+
+    step: int
+    phase: Phase
+    microbatch: int | None
+    reference: Moment | None
+    """``None`` where only the candidate passes through this phase."""
+    candidate: Moment | None
+    checked: dict[Part, int]
+    """How many values, tensors mostly, of each part were held against each other."""
+    numbers: int
+    """How many numbers those values hold."""
+    mismatches: list[Mismatch]
+    figures: dict[Part, Figures]
+    """The size of the difference over all tensors of a part that differ in bits."""
+    scale: float
+    """The reference's loss scale."""
+
+
+def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]]) -> Iterator[Comparison]:
+    """Train both lanes on the same windows, and yield what was found wherever they stop.
+
+    A lane may pass over phases of single microbatches, as one does that differentiates a whole window at once.
+    A phase of the window that only one lane passes through is a mismatch in all that would have been compared.
+
+    Raises:
+        SharedMemoryError: if the lanes share a tensor.
+    """
+    start = Moment(Phase.STEPPED)
+    yield _compare(START, start, start, reference, candidate)
+    for step, window in enumerate(windows):
+        for ours, theirs in side_by_side(_moments(reference, window), _moments(candidate, window)):
+            yield _compare(step, ours, theirs, reference, candidate)
+
+
+def side_by_side(
+    left: Iterator[Moment], right: Iterator[Moment]
+) -> Iterator[tuple[Moment, Moment] | tuple[Moment, None] | tuple[None, Moment]]:
+    """Pair the moments of two steps by their place in the step; ``None`` where one has no such moment."""
+    a, b = next(left, None), next(right, None)
+    while a or b:
+        if a and b and _place(a) == _place(b):
+            yield a, b
+            a, b = next(left, None), next(right, None)
+        elif a and (not b or _place(a) < _place(b)):
+            yield a, None
+            a = next(left, None)
+        elif b:
+            yield None, b
+            b = next(right, None)
+
+
+def _place(moment: Moment) -> tuple[float, Phase]:
+    return (math.inf if moment.microbatch is None else moment.microbatch), moment.phase
+
+
+def _moments(lane: Lane, window: Window[Any]) -> Iterator[Moment]:
+    step = lane.step(lane.run, window)
+    while True:
+        with lane.random.active():
+            moment = next(step, None)
+        if moment is None:
+            return
+        yield moment
+
+
+def _compare(step: int, ours: Moment | None, theirs: Moment | None, reference: Lane, candidate: Lane) -> Comparison:
+    moment = ours or theirs
+    assert moment
+    checked: dict[Part, int] = {}
+    mismatches: list[Mismatch] = []
+    figures: dict[Part, Figures] = {}
+    numbers = 0
+    if ours and theirs:
+        for part in COMPARED[moment.phase]:
+            a = dict(state_of(reference.run, part, ours, reference.random.state))
+            b = dict(state_of(candidate.run, part, theirs, candidate.random.state))
+            checked[part] = len(a.keys() | b.keys())
+            numbers += sum(value.numel() if isinstance(value, Tensor) else 1 for value in a.values())
+            found, size = compare(part, a, b)
+            mismatches += found
+            if size:
+                figures[part] = size
+    elif moment.microbatch is None:
+        words = ("stops here", "does not") if ours else ("does not", "stops here")
+        mismatches += (Mismatch(part, "all", Kind.PRESENCE, *words) for part in COMPARED[moment.phase])
+    scale = reference.run.scaler.get_scale()
+    return Comparison(step, moment.phase, moment.microbatch, ours, theirs, checked, numbers, mismatches, figures, scale)

@@ -1,0 +1,59 @@
+"""What a person follows of a training: a few numbers for each optimizer step, read off a run while it waits."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from gradparity.training import Moment, Phase, Run
+
+
+@dataclass(frozen=True)
+class Readings:
+    """One optimizer step in numbers."""
+
+    loss: float
+    """Mean over the window."""
+    norm: float
+    """L2 norm of all gradients, unscaled, before clipping."""
+    clipped_norm: float
+    scale: float
+    """What the losses of this step were multiplied by."""
+    lr: float
+    """Of the first group, in this step."""
+    skipped: bool
+    """Whether a gradient overflowed and the scaler left the step out."""
+
+
+class Reader:
+    """Takes the moments of one run in turn, and has its readings at the end of each step."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._loss = 0.0
+        self._norm: dict[Phase, float] = {}
+        self._scale = self._lr = 0.0
+
+    def take(self, moment: Moment | None) -> Readings | None:
+        """The readings of the step that ends with ``moment``; ``None`` before its end, and if phases are missing."""
+        if moment is None:
+            return None
+        if moment.loss is not None:
+            self._loss += float(moment.loss)
+        if moment.phase in (Phase.UNSCALED, Phase.CLIPPED):
+            self._norm[moment.phase] = total_norm(self.run.parameters)
+            self._scale, self._lr = self.run.scaler.get_scale(), self.run.optimizer.param_groups[0]["lr"]
+        if moment.phase != Phase.STEPPED or len(self._norm) < 2:
+            return None
+        norm, clipped_norm = self._norm[Phase.UNSCALED], self._norm[Phase.CLIPPED]
+        skipped = self.run.scaler.get_scale() < self._scale
+        readings = Readings(self._loss, norm, clipped_norm, self._scale, self._lr, skipped)
+        self._loss, self._norm = 0.0, {}
+        return readings
+
+
+def total_norm(parameters: Sequence[nn.Parameter]) -> float:
+    """L2 norm of all gradients together, in fp64 so that their squares do not overflow."""
+    squares = (p.grad.double().square().sum() for p in parameters if p.grad is not None)
+    return math.sqrt(sum(map(float, squares)))

@@ -1,0 +1,126 @@
+"""What of a run is compared, and at which phase.
+
+Each phase is compared in what it can change. Nothing escapes by that: a run that writes, say, a parameter in the
+wrong phase is caught at ``STEPPED`` at the latest, where everything is compared.
+"""
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import TypeAlias
+
+from torch import Tensor
+
+from gradparity.training import Moment, Phase, Run
+
+Value: TypeAlias = Tensor | int | float | str | bool | tuple[str, ...] | None
+
+
+class Part(StrEnum):
+    """A part of a run's state."""
+
+    LOSS = "loss"
+    GRADIENTS = "gradients"
+    ALIASING = "aliasing"
+    PARAMETERS = "parameters"
+    OPTIMIZER = "optimizer"
+    SCALER = "scaler"
+    SCHEDULER = "scheduler"
+    BUFFERS = "buffers"
+    RNG = "rng"
+
+
+COMPARED: Mapping[Phase, tuple[Part, ...]] = {
+    # A forward draws dropout masks and moves BatchNorm's running statistics.
+    Phase.FORWARD: (Part.LOSS, Part.BUFFERS, Part.RNG),
+    # So may a backward, where a checkpointed forward runs a second time.
+    Phase.ACCUMULATED: (Part.GRADIENTS, Part.ALIASING, Part.BUFFERS, Part.RNG),
+    Phase.UNSCALED: (Part.GRADIENTS, Part.SCALER),
+    Phase.CLIPPED: (Part.GRADIENTS,),
+    Phase.STEPPED: tuple(part for part in Part if part != Part.LOSS),
+}
+
+
+def state_of(run: Run, part: Part, moment: Moment, rng: Mapping[str, Tensor]) -> Iterator[tuple[str, Value]]:
+    """The values of one part of a run by name, not copied; ``None`` where a parameter has no gradient.
+
+    Args:
+        run: the run, stopped at ``moment``.
+        part: which of its parts.
+        moment: holds the loss.
+        rng: the state of the run's random stream, by device type.
+    """
+    match part:
+        case Part.LOSS:
+            yield "loss", moment.loss
+        case Part.GRADIENTS:
+            yield from ((name, p.grad) for name, p in run.model.named_parameters())
+        case Part.ALIASING:
+            yield from aliases(run)
+        case Part.PARAMETERS:
+            yield from run.model.named_parameters()
+        case Part.OPTIMIZER:
+            yield from optimizer_state(run)
+        case Part.SCALER:
+            yield from flat("", run.scaler.state_dict())
+        case Part.SCHEDULER:
+            yield from flat("", run.scheduler.state_dict())
+        case Part.BUFFERS:
+            yield from run.model.named_buffers()
+        case Part.RNG:
+            yield from rng.items()
+
+
+def optimizer_state(run: Run) -> Iterator[tuple[str, Value]]:
+    """Moments and counters by parameter name, then the hyperparameters of each group and whom it holds."""
+    name_of: dict[Tensor, str] = {p: name for name, p in run.model.named_parameters()}
+    foreign = "a tensor that is no parameter of the model"
+    for p, state in run.optimizer.state.items():
+        yield from flat(name_of.get(p, foreign), state)
+    for index, group in enumerate(run.optimizer.param_groups):
+        members = tuple(name_of.get(p, foreign) for p in group["params"])
+        yield from flat(f"group {index}", {**group, "params": members})
+
+
+def flat(name: str, value: object) -> Iterator[tuple[str, Value]]:
+    """The leaves of nested dicts and lists, each with its path as name; of unknown objects only the type."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from flat(f"{name}.{key}" if name else str(key), item)
+    elif isinstance(value, list | tuple) and not all(isinstance(item, str) for item in value):
+        for index, item in enumerate(value):
+            yield from flat(f"{name}[{index}]", item)
+    elif isinstance(value, Tensor | int | float | str | None):
+        yield name, value
+    elif isinstance(value, list | tuple):
+        yield name, tuple(value)
+    else:
+        yield name, type(value).__qualname__
+
+
+def aliases(run: Run) -> Iterator[tuple[str, Value]]:
+    """For each tensor of a run, whether it begins in the memory of another one.
+
+    Writing one of two such tensors in place changes the other: no run should do that by accident. Compared by the
+    stretch of memory from the first to the last element, so two interleaved views count as well.
+    """
+    reach, owner = 0, ""
+    for start, end, name in sorted(_spans(run)):
+        yield name, f"memory of {owner}" if start < reach else "memory of its own"
+        if end > reach:
+            reach, owner = end, name
+
+
+def _spans(run: Run) -> Iterator[tuple[int, int, str]]:
+    for name, tensor in _tensors(run):
+        if tensor.numel():
+            last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+            start = tensor.data_ptr()
+            yield start, start + (last + 1) * tensor.element_size(), name
+
+
+def _tensors(run: Run) -> Iterator[tuple[str, Tensor]]:
+    for name, p in run.model.named_parameters():
+        yield name, p
+        if p.grad is not None:
+            yield f"{name}.grad", p.grad._values() if p.grad.is_sparse else p.grad
+    yield from run.model.named_buffers()

@@ -1,0 +1,77 @@
+"""The verdict as a table for the terminal and for TensorBoard, and as sentences."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from gradparity.parity.readings import Readings
+from gradparity.parity.state import Part
+from gradparity.parity.verdict import Cell, Verdict
+from gradparity.training import Phase
+
+
+def table(verdict: Verdict) -> Table:
+    """What was compared × phase × how it came out."""
+    grid = Table(title="Values compared at each phase: ✓ same bits, ✗ how many differ", title_justify="left")
+    grid.add_column("")
+    for phase in Phase:
+        grid.add_column(phase.name.lower(), justify="right")
+    for part in _parts(verdict):
+        cells = (verdict.cells.get((phase, part)) for phase in Phase)
+        grid.add_row(part, *(_colored(cell) for cell in cells))
+    return grid
+
+
+def markdown(verdict: Verdict) -> str:
+    """The verdict and its table, for a TensorBoard text page."""
+    lines = [f"**{headline(verdict)}** {verdict.explanation}", ""]
+    lines.append(f"| | {' | '.join(phase.name.lower() for phase in Phase)} |")
+    lines.append("|---" * (len(Phase) + 1) + "|")
+    for part in _parts(verdict):
+        cells = (verdict.cells.get((phase, part)) for phase in Phase)
+        lines.append(f"| {part} | {' | '.join(in_words(cell) for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def headline(verdict: Verdict) -> str:
+    """The verdict in one sentence."""
+    if verdict.parity:
+        return f"Identical, bit for bit: {verdict.steps} steps, {verdict.numbers:,} numbers compared, 0 ULP everywhere."
+    if not verdict.steps:
+        return "Nothing was compared: no step was made."
+    compared = sum(cell.compared for cell in verdict.cells.values())
+    differing = sum(cell.differing for cell in verdict.cells.values())
+    return f"Not identical: {differing:,} of {compared:,} values differ in {verdict.steps} steps."
+
+
+def evidence(readings: Sequence[Readings]) -> str:
+    """What happened in the reference's steps, without which a parity would say little."""
+    skipped = sum(r.skipped for r in readings)
+    clipped = sum(r.clipped_norm < r.norm for r in readings if not r.skipped)
+    rates = len({r.lr for r in readings})
+    return f"{clipped} steps were clipped, {skipped} overflowed and were skipped; {rates} different learning rates."
+
+
+def learning(metric: str, values: Sequence[Sequence[float]]) -> str:
+    """What the training was for: the held-out ``metric`` of reference and candidate, first and last."""
+    (before, _), (after, theirs) = values[0], values[-1]
+    return (
+        f"Held-out {metric}: {before:.4g} at first, then {after:.4g} by the reference, {theirs:.4g} by the candidate."
+    )
+
+
+def in_words(cell: Cell | None) -> str:
+    """One cell of the table."""
+    if cell is None or not cell.compared + cell.differing:
+        return ""
+    return f"✗ {cell.differing:,}/{cell.compared:,}" if cell.differing else f"✓ {cell.compared:,}"
+
+
+def _colored(cell: Cell | None) -> str:
+    color = "red" if cell and cell.differing else "green"
+    return f"[{color}]{in_words(cell)}[/]"
+
+
+def _parts(verdict: Verdict) -> list[Part]:
+    seen = {part for (_, part), cell in verdict.cells.items() if cell.compared + cell.differing}
+    return [part for part in Part if part in seen]

@@ -1,0 +1,77 @@
+"""What a task is: a model, real data in two splits, and the metric that shows whether it learns."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+PADDING = -100
+"""The target that enters neither the loss, nor the count, nor the metric."""
+
+
+class Examples(NamedTuple):
+    """Inputs and targets of equal length; a microbatch is some of them."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+Batch: TypeAlias = Examples
+
+
+@dataclass(frozen=True)
+class Task:
+    """A small model to train, and the real data to train it on."""
+
+    build: Callable[[], nn.Module]
+    """Makes the model; its initial weights come from torch's global random state."""
+    train: Examples
+    held_out: Examples
+    metric: Callable[[], Metric]
+    """Makes a metric to be updated with logits and targets."""
+    metric_name: str
+
+
+def summed_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Cross-entropy summed over the samples or tokens of ``batch`` that are not padding, a scalar.
+
+    Taken in fp32 at least: a sum of thousands of fp16 terms overflows.
+    """
+    logits = model(batch.inputs)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    targets = batch.targets.flatten()
+    return F.cross_entropy(logits.flatten(0, -2), targets, ignore_index=PADDING, reduction="sum")
+
+
+def count(batch: Batch) -> int:
+    """How many samples or tokens enter :func:`summed_loss`."""
+    return int((batch.targets != PADDING).sum())
+
+
+def shuffled(examples: Examples, batch_size: int, order: torch.Generator) -> Iterator[Batch]:
+    """One epoch of microbatches in an order drawn from ``order``; the last may be smaller."""
+    permutation = torch.randperm(len(examples.inputs), generator=order)
+    for chosen in torch.split(permutation.to(examples.inputs.device), batch_size):
+        yield Examples(examples.inputs[chosen], examples.targets[chosen])
+
+
+def to(examples: Examples, device: str, dtype: torch.dtype) -> Examples:
+    """``examples`` on ``device``, inputs in ``dtype`` unless they are indices."""
+    inputs = examples.inputs.to(dtype) if examples.inputs.is_floating_point() else examples.inputs
+    return Examples(inputs.to(device), examples.targets.to(device))
+
+
+def evaluate(model: nn.Module, task: Task, examples: Examples) -> float:
+    """The task's metric over ``examples``, in eval mode; the model is in the mode it was in afterwards."""
+    metric = task.metric().to(examples.targets.device)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for inputs, targets in zip(*(torch.split(part, 256) for part in examples), strict=True):
+            metric.update(model(inputs), targets)
+    model.train(was_training)
+    return float(metric.compute())

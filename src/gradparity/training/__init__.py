@@ -1,0 +1,33 @@
+"""The reference training code: short, plain PyTorch, to be read and copied. It needs torch alone.
+
+In reading order: ``windows`` (what one optimizer step is made of), ``routes`` (how a gradient reaches ``p.grad``),
+``precision``, ``clipping``, ``optimizers``, and ``step``, where they meet.
+"""
+
+from gradparity.training.clipping import Clip, clip_by_norm, clip_by_value, no_clip
+from gradparity.training.optimizers import adamw, sgd_momentum, warmup_cosine
+from gradparity.training.precision import PRECISIONS, Precision
+from gradparity.training.routes import Route, backward, manual
+from gradparity.training.step import Moment, Phase, Run, train_step
+from gradparity.training.windows import Window, windows
+
+__all__ = [
+    "PRECISIONS",
+    "Clip",
+    "Moment",
+    "Phase",
+    "Precision",
+    "Route",
+    "Run",
+    "Window",
+    "adamw",
+    "backward",
+    "clip_by_norm",
+    "clip_by_value",
+    "manual",
+    "no_clip",
+    "sgd_momentum",
+    "train_step",
+    "warmup_cosine",
+    "windows",
+]

@@ -1,0 +1,91 @@
+"""One optimizer step, in the right order. This is the page to copy.
+
+Delete the ``yield`` lines and a plain training step is left. With them it is a generator that stops at each
+named phase, so that someone else can look at the gradients, or at those of a second run, before it goes on.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from gradparity.training.clipping import Clip
+from gradparity.training.routes import Route
+from gradparity.training.windows import Window
+
+
+class Phase(IntEnum):
+    """The points of an optimizer step at which it can be looked at, in their order."""
+
+    FORWARD = 0
+    ACCUMULATED = 1
+    UNSCALED = 2
+    CLIPPED = 3
+    STEPPED = 4
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in an optimizer step a run has stopped."""
+
+    phase: Phase
+    microbatch: int | None = None
+    """Its index in the window, or ``None`` after the last one, where a phase belongs to the whole window."""
+    loss: Tensor | None = None
+    """At ``FORWARD``: the microbatch's share of the window's mean loss, a scalar without graph."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that takes part in training one model."""
+
+    model: nn.Module
+    parameters: Sequence[nn.Parameter]
+    """The trained ones, each once."""
+    loss: Callable[[nn.Module, Any], Tensor]
+    """Takes the model and a microbatch, returns the loss *summed* over its samples or tokens, a scalar."""
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    scaler: GradScaler
+    autocast: Callable[[], AbstractContextManager[Any]]
+    clip: Clip
+    route: Route
+
+
+def train_step(run: Run, window: Window[Any]) -> Iterator[Moment]:
+    """One optimizer step of ``run`` on ``window``, stopping at every phase.
+
+    Source: PyTorch's notes "Automatic Mixed Precision examples", sections "Gradient accumulation" and "Gradient
+    clipping", put together.
+    """
+    # None, not zeros: a parameter without a gradient is left alone, one with a zero gradient is still decayed.
+    run.optimizer.zero_grad(set_to_none=True)
+
+    for index, microbatch in enumerate(window.microbatches):
+        with run.autocast():
+            # The whole window's count: gradients are sums, so dividing each loss divides their sum.
+            loss = run.loss(run.model, microbatch) / window.normalizer
+        yield Moment(Phase.FORWARD, index, loss.detach())
+        run.route(run.scaler.scale(loss), run.parameters)
+        yield Moment(Phase.ACCUMULATED, index)
+
+    # Once per window: after this the gradients have their true size, and infs have been looked for.
+    run.scaler.unscale_(run.optimizer)
+    yield Moment(Phase.UNSCALED)
+    # After unscale_: a threshold is meant for true gradients, not for ones 65536 times as large.
+    run.clip(run.parameters)
+    yield Moment(Phase.CLIPPED)
+
+    scale = run.scaler.get_scale()
+    run.scaler.step(run.optimizer)  # skips the optimizer where a gradient is inf or NaN
+    run.scaler.update()
+    # The scale falls only after a skipped step, and a step that was not made does not count for the schedule.
+    if run.scaler.get_scale() >= scale:
+        run.scheduler.step()
+    yield Moment(Phase.STEPPED)
