@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from gradparity import build, report
-from gradparity.board import Board, new_folder
+from gradparity.board import Board, new_folder, tensorboard_command
 from gradparity.cli import UserError, as_yaml, parse
 from gradparity.config import Config
 from gradparity.parity.lockstep import lockstep
@@ -28,11 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = parse(arguments, __doc__)
         folder = new_folder(config.output / config.name)
+        folder.joinpath("config.yaml").write_text(as_yaml(config))
         verdicts = [train(config, name, folder / name, console) for name in config.tasks]
     except UserError as error:
         print(f"train_two_ways: {error}", file=sys.stderr)
         return 2
-    console.print(f"See it: [bold]tensorboard --logdir {folder}[/]", soft_wrap=True)
+    except OSError as error:
+        print(f"train_two_ways: {error}; choose a folder that can be written with --output", file=sys.stderr)
+        return 2
+    identical = sum(verdict.parity for verdict in verdicts)
+    console.print(f"\n{identical} of {len(verdicts)} trainings are identical both ways.")
+    console.print(f"See it: [bold]{tensorboard_command(folder)}[/]", soft_wrap=True)
     return 0 if all(verdict.parity for verdict in verdicts) else 1
 
 
@@ -45,7 +51,7 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
     verdict, history, metrics = Verdict(), list[Readings](), list[list[float]]()
 
     with Board(folder) as board, Progress(console=console, transient=True) as progress:
-        board.told("configuration", f"```yaml\n{as_yaml(config)}```")
+        board.told("configuration", report.configuration(as_yaml(config)))
         bar = progress.add_task(name, total=config.steps)
         for found in lockstep(*lanes, build.windows(config, task)):
             verdict.add(found)

@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import shlex
+import shutil
+import sys
 from collections import defaultdict
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +30,14 @@ def new_folder(parent: Path) -> Path:
     folder = parent / str(max(taken, default=0) + 1)
     folder.mkdir()
     return folder
+
+
+def tensorboard_command(folder: Path) -> str:
+    """What to type to see ``folder``, from the current directory, whether or not the environment is activated."""
+    found = shutil.which("tensorboard")
+    program = Path(found or Path(sys.executable).with_name("tensorboard"))
+    here = program.name if found else os.path.relpath(program)
+    return f"{here} --logdir {shlex.quote(str(folder))}"
 
 
 class Board:

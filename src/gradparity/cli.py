@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
+import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
@@ -29,11 +30,14 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
             if not isinstance(given[name], Namespace):
                 raise UserError(f"{name} is {given[name]!r}; it takes the fields {', '.join(_names(group))}")
         made = parser.instantiate(given)
-        return Config(**{name: made[name] for name in _names(Config)})
+        config = Config(**{name: made[name] for name in _names(Config)})
     except ArgumentError as error:
         raise UserError(_one_sentence(str(error))) from error
     except ValueError as error:
         raise UserError(str(error)) from error
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is cuda, but torch finds no GPU here; use --device cpu")
+    return config
 
 
 def as_yaml(config: Config) -> str:
@@ -66,6 +70,8 @@ def _one_sentence(message: str) -> str:
         near = difflib.get_close_matches(name, [*ALLOWED, *(n.split(".")[-1] for n in ALLOWED)], n=1)
         hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(ALLOWED)}"
         return f"{name or message} is not a field; {hint}"
+    if "Unexpected config" in message:
+        return "the configuration file holds no fields with values; it needs lines such as 'steps: 60'"
     return " ".join(message.split())
 
 

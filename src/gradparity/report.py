@@ -1,7 +1,9 @@
 """The verdict as a table for the terminal and for TensorBoard, and as sentences."""
 
+import platform
 from collections.abc import Sequence
 
+import torch
 from rich.table import Table
 
 from gradparity.parity.readings import Readings
@@ -31,6 +33,13 @@ def markdown(verdict: Verdict) -> str:
         cells = (verdict.cells.get((phase, part)) for phase in Phase)
         lines.append(f"| {part} | {' | '.join(in_words(cell) for cell in cells)} |")
     return "\n".join(lines)
+
+
+def configuration(yaml: str) -> str:
+    """What was run on what, for a TensorBoard text page: the same bits need the same of both."""
+    machine = f"torch {torch.__version__}, Python {platform.python_version()}, {torch.get_num_threads()} thread(s), "
+    machine += f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
+    return f"{machine}\n\n```yaml\n{yaml}```"
 
 
 def headline(verdict: Verdict) -> str:

@@ -64,7 +64,7 @@ def compare(
     for name in dict.fromkeys([*reference, *candidate]):
         a, b = reference.get(name, ABSENT), candidate.get(name, ABSENT)
         if isinstance(a, Tensor) and isinstance(b, Tensor):
-            if a.data_ptr() == b.data_ptr() and a.data_ptr() != 0:
+            if _start(a) == _start(b) != 0:
                 raise SharedMemoryError(f"both runs hold the same tensor as {part} {name}; give each its own copy")
             for kind, ours, theirs in differences(a, b):
                 figures = None
@@ -107,8 +107,21 @@ def differences(a: Tensor, b: Tensor) -> Iterator[tuple[Kind, Tensor, Tensor]]:
     else:
         if not same_bits(a, b):
             yield Kind.BITS, a, b
-        if a.stride() != b.stride():
+        if walk(a) != walk(b):
             yield Kind.STRIDES, a, b
+
+
+def walk(tensor: Tensor) -> list[int]:
+    """The strides that are ever taken: a dimension of size 1 has one too, but it leads nowhere.
+
+    Which of two parameters keeps a gradient that autograd made once for both, and which gets the copy, depends on
+    the order in which autograd reaches them; between them only such strides may differ.
+    """
+    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
+
+
+def _start(tensor: Tensor) -> int:
+    return (tensor._values() if tensor.is_sparse else tensor).data_ptr()
 
 
 def _in_words(kind: Kind, value: Value) -> str:

@@ -8,7 +8,7 @@ import math
 from gradparity.parity.compare import Kind, Mismatch
 from gradparity.parity.lockstep import START, Comparison
 from gradparity.parity.metrics import Figures
-from gradparity.parity.state import Part
+from gradparity.parity.state import OWN, Part
 from gradparity.training import Phase
 
 ROUNDING = 1e-4
@@ -62,6 +62,11 @@ def likeness(found: Comparison) -> str:
     """What the difference looks like, or nothing where it could be anything."""
     first = found.mismatches[0]
     match first.part, first.kind:
+        case Part.ALIASING, Kind.VALUE if first.reference != OWN:
+            return (
+                "Here it is the reference that is wrong: .backward() may keep two views of one gradient for two "
+                "parameters (https://github.com/pytorch/pytorch/issues/34082), and add to both through either."
+            )
         case Part.ALIASING, Kind.VALUE:
             return (
                 "What accumulation or clipping writes into one of the two in place reaches the other as well. "
@@ -69,6 +74,8 @@ def likeness(found: Comparison) -> str:
             )
         case Part.GRADIENTS, Kind.PRESENCE if first.reference == "None":
             return "None is not zero: weight decay and momentum move a parameter whose gradient is zero."
+        case Part.GRADIENTS, Kind.PRESENCE:
+            return "A gradient never reached this parameter: it was cut off, or .grad was emptied or not set."
         case Part.GRADIENTS, Kind.STRIDES | Kind.LAYOUT:
             return "Fused optimizers walk parameter and gradient in memory order, and would pair the wrong elements."
         case Part.GRADIENTS, Kind.BITS:

@@ -29,6 +29,8 @@ class Part(StrEnum):
     RNG = "rng"
 
 
+OWN = "memory of its own"
+
 COMPARED: Mapping[Phase, tuple[Part, ...]] = {
     # A forward draws dropout masks and moves BatchNorm's running statistics.
     Phase.FORWARD: (Part.LOSS, Part.BUFFERS, Part.RNG),
@@ -105,7 +107,7 @@ def aliases(run: Run) -> Iterator[tuple[str, Value]]:
     """
     reach, owner = 0, ""
     for start, end, name in sorted(_spans(run)):
-        yield name, f"memory of {owner}" if start < reach else "memory of its own"
+        yield name, f"memory of {owner}" if start < reach else OWN
         if end > reach:
             reach, owner = end, name
 

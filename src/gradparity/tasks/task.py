@@ -66,12 +66,13 @@ def to(examples: Examples, device: str, dtype: torch.dtype) -> Examples:
 
 
 def evaluate(model: nn.Module, task: Task, examples: Examples) -> float:
-    """The task's metric over ``examples``, in eval mode; the model is in the mode it was in afterwards."""
+    """The task's metric over ``examples``, in eval mode; afterwards every module is in the mode it was in."""
     metric = task.metric().to(examples.targets.device)
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     with torch.no_grad():
         for inputs, targets in zip(*(torch.split(part, 256) for part in examples), strict=True):
             metric.update(model(inputs), targets)
-    model.train(was_training)
+    for module, training in modes.items():
+        module.training = training
     return float(metric.compute())

@@ -8,6 +8,10 @@ keep by itself the promises that autograd's ``AccumulateGrad`` node keeps (``acc
 * a gradient is laid out as its parameter is: fused optimizers walk both in memory order;
 * a tied weight is one parameter with one gradient;
 * a sparse gradient stays sparse, until a dense one is added to it.
+
+The second promise autograd itself breaks where two parameters enter a sum through a view, as in
+``a.flatten() + b.flatten()``: https://github.com/pytorch/pytorch/issues/34082. There, ``manual`` is right and
+``backward`` is not.
 """
 
 import sys

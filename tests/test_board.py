@@ -1,0 +1,126 @@
+"""What is written can be read back: by TensorBoard in float32, and from JSONL in full."""
+
+import json
+import math
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gradparity import build
+from gradparity.board import FIGURES, Board, as_record, new_folder, tensorboard_command
+from gradparity.parity.lockstep import lockstep
+from gradparity.parity.readings import Reader
+from gradparity.training import Phase
+from small import small_config, small_lanes, small_task
+
+
+def read(folder):
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A run of a loop that differs, as written and as it was."""
+    folder = tmp_path_factory.mktemp("board")
+    config = small_config(task="digits_mlp", candidate="summed-loss")
+    lanes = small_lanes(config)
+    readers = [Reader(lane.run) for lane in lanes]
+    found, readings = [], []
+    with Board(folder) as board:
+        for comparison in lockstep(*lanes, build.windows(config, small_task("digits_mlp"))):
+            board.compared(comparison)
+            found.append(comparison)
+            both = [r.take(m) for r, m in zip(readers, (comparison.reference, comparison.candidate), strict=True)]
+            if all(both):
+                board.read(comparison.step, *both)
+                readings.append(both)
+        board.evaluated(7, "accuracy", 0.5, 0.25)
+        board.told("verdict", "**told**")
+    return folder, found, readings
+
+
+@pytest.mark.parametrize(("run", "side"), [("reference", 0), ("candidate", 1)])
+def test_both_runs_are_overlaid_under_the_same_tags(written, run, side):
+    folder, _, readings = written
+    events = read(folder / run)
+    assert set(events.Tags()["scalars"]) == {
+        "training/loss",
+        "training/learning rate",
+        "training/loss scale",
+        "training/held-out accuracy",
+        "gradient norm/before clipping",
+        "gradient norm/after clipping",
+    }
+    for tag, field in {"training/loss": "loss", "gradient norm/after clipping": "clipped_norm"}.items():
+        values = events.Scalars(tag)
+        assert [e.step for e in values] == list(range(7))
+        assert [e.value for e in values] == pytest.approx([getattr(r[side], field) for r in readings], rel=1e-6)
+    assert events.Scalars("training/held-out accuracy")[0].value == (0.5, 0.25)[side]
+
+
+def test_differences_are_on_a_logarithmic_scale_by_phase(written):
+    folder, found, _ = written
+    events = read(folder / "difference")
+    for phase in Phase:
+        drawn = {
+            e.step: e.value for e in events.Scalars(f"difference, log10(1 + ULP)/{phase + 1} {phase.name.lower()}")
+        }
+        largest = dict.fromkeys(drawn, 0)
+        for comparison in found:
+            if comparison.phase == phase:
+                for figures in comparison.figures.values():
+                    largest[comparison.step] = max(largest[comparison.step], figures.max_ulp)
+        assert drawn == pytest.approx({step: math.log10(1 + ulp) for step, ulp in largest.items()}, rel=1e-6)
+        assert drawn[0] > 0 or phase == Phase.FORWARD, "the first forward is the same, and nothing after it"
+
+
+def test_text_pages_are_there(written):
+    (page,) = read(written[0] / "difference").Tensors("verdict/text_summary")
+    assert page.tensor_proto.string_val[0] == b"**told**"
+
+
+def test_exact_figures_are_a_line_for_each_comparison(written):
+    folder, found, _ = written
+    lines = [json.loads(line) for line in (folder / FIGURES).read_text().splitlines()]
+    assert lines == json.loads(json.dumps([as_record(comparison) for comparison in found]))
+    first = next(line for line in lines if line["differing"])
+    assert (first["step"], first["microbatch"], first["phase"]) == (0, 2, "accumulated")
+    figures = first["figures"]["gradients"]
+    assert figures["max_ulp"] >= 1
+    assert 0 < figures["relative_norm"] < 1e-6
+    assert figures["relative_norm"] == next(c for c in found if c.mismatches).figures["gradients"].relative_norm
+
+
+def test_figures_are_strict_json_even_where_they_are_not_numbers(written):
+    comparison = next(c for c in written[1] if c.figures)
+    comparison.figures["gradients"] = comparison.figures["gradients"]._replace(cosine=math.nan, norm_ratio=math.inf)
+    figures = json.loads(json.dumps(as_record(comparison), allow_nan=False))["figures"]["gradients"]
+    assert figures["cosine"] is figures["norm_ratio"] is None
+
+
+def test_lines_are_readable_while_the_run_goes_on(tmp_path):
+    config = small_config(task="digits_mlp")
+    with Board(tmp_path) as board:
+        for count, comparison in enumerate(lockstep(*small_lanes(config), []), start=1):
+            board.compared(comparison)
+            assert len((tmp_path / FIGURES).read_text().splitlines()) == count
+
+
+def test_folders_are_numbered_and_nothing_is_written_over(tmp_path):
+    parent = tmp_path / "runs" / "x"
+    assert [new_folder(parent).name for _ in range(3)] == ["1", "2", "3"]
+    (parent / "17").mkdir()
+    (parent / "notes").mkdir()
+    assert new_folder(parent).name == "18"
+    Board(parent / "18").__exit__(None, None, None)
+    with pytest.raises(FileExistsError):
+        Board(parent / "18")
+
+
+def test_the_command_to_type_is_quoted_and_starts_a_program_that_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    program, *rest = tensorboard_command(tmp_path / "a b").split(" ", 1)
+    assert program.endswith("tensorboard")
+    assert rest == [f"--logdir '{tmp_path}/a b'"]

@@ -1,0 +1,91 @@
+"""Every experiment runs, answers in a sentence, and exits with what it found."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+SMALL = ["--steps", "4", "--microbatch_size", "4", "--evaluate_every", "2", "--clip.threshold", "0.05"]
+
+
+def run(script, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, EXPERIMENTS / script, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "120", **environment},
+    )
+
+
+def test_every_experiment_is_run_by_a_test():
+    here = Path(__file__).parent
+    tests = "".join(path.read_text() for path in here.rglob("test_*.py"))
+    scripts = [path.name for path in EXPERIMENTS.glob("*.py")]
+    assert len(scripts) >= 2
+    assert all(script in tests for script in scripts)
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in EXPERIMENTS.glob("*.py")))
+def test_every_experiment_opens_with_its_question(script):
+    docstring = (EXPERIMENTS / script).read_text().split('"""')[1]
+    assert docstring.splitlines()[0].endswith("?")
+    assert len([line for line in docstring.splitlines() if line.strip()]) == 3
+
+
+def test_two_ways_are_one_training(tmp_path):
+    done = run(
+        "train_two_ways.py", *SMALL, "--precision", "fp16", "--task", "[digits_mlp,digits_cnn]", "--output", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.count("Identical, bit for bit: 4 steps") == 2
+    assert "2 of 2 trainings are identical both ways." in done.stdout
+    assert f"--logdir {tmp_path}/two_ways/1" in done.stdout
+    assert "│ ✗" not in done.stdout
+    for task in ("digits_mlp", "digits_cnn"):
+        assert {p.name for p in (tmp_path / "two_ways" / "1" / task).iterdir()} == {
+            "reference",
+            "candidate",
+            "difference",
+            "differences.jsonl",
+        }
+
+
+@pytest.mark.parametrize(
+    ("candidate", "words"),
+    [
+        ("naive", "At step 0, microbatch 0, phase accumulated, position_correction.grad has memory of its own"),
+        ("summed-loss", "At step 0, microbatch 2, phase accumulated, the gradient of position differs in its bits."),
+        ("clip-before-unscale", "At step 0, phase unscaled, the gradient of position differs in its bits."),
+    ],
+)
+def test_a_wrong_loop_is_told_where_it_parts(candidate, words, tmp_path):
+    done = run(
+        "train_two_ways.py", *SMALL, "--precision", "fp16", "--task", "transformer", "--candidate", candidate,
+        "--output", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert words in done.stdout
+    assert "Not identical" in done.stdout
+    assert "0 of 1 trainings are identical both ways." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--steps", "0"], "steps is 0"),
+        (["--config", "nowhere.yaml"], "does not exist"),
+        (["--device", "cuda"], "no GPU"),
+        (["--output", __file__], "--output"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words):
+    done = run("train_two_ways.py", *arguments, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
