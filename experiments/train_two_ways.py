@@ -50,8 +50,8 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
     readers = [Reader(lane.run) for lane in lanes]
     verdict, history, metrics = Verdict(), list[Readings](), list[list[float]]()
 
-    with Board(folder) as board, Progress(console=console, transient=True) as progress:
-        board.told("configuration", report.configuration(as_yaml(config)))
+    with Board(folder, name) as board, Progress(console=console, transient=True) as progress:
+        board.told("2 configuration", report.configuration(as_yaml(config)))
         bar = progress.add_task(name, total=config.steps)
         for found in lockstep(*lanes, build.windows(config, task)):
             verdict.add(found)
@@ -65,7 +65,7 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
                 metrics.append([evaluate(lane.run.model, task, held_out) for lane in lanes])
                 board.evaluated(done, task.metric_name, *metrics[-1])
             progress.update(bar, completed=done)
-        board.told("verdict", report.markdown(verdict))
+        board.told("1 verdict", report.markdown(verdict))
 
     console.print(f"[bold]{name}[/]: .backward() against {config.candidate}, in {config.precision}")
     console.print(report.table(verdict))

@@ -28,7 +28,7 @@ def written(tmp_path_factory):
     lanes = small_lanes(config)
     readers = [Reader(lane.run) for lane in lanes]
     found, readings = [], []
-    with Board(folder) as board:
+    with Board(folder, "mlp") as board:
         for comparison in lockstep(*lanes, build.windows(config, small_task("digits_mlp"))):
             board.compared(comparison)
             found.append(comparison)
@@ -46,18 +46,18 @@ def test_both_runs_are_overlaid_under_the_same_tags(written, run, side):
     folder, _, readings = written
     events = read(folder / run)
     assert set(events.Tags()["scalars"]) == {
-        "training/loss",
-        "training/learning rate",
-        "training/loss scale",
-        "training/held-out accuracy",
-        "gradient norm/before clipping",
-        "gradient norm/after clipping",
+        "mlp 1 training/loss",
+        "mlp 1 training/learning rate",
+        "mlp 1 training/loss scale",
+        "mlp 1 training/held-out accuracy",
+        "mlp 2 gradient norm/before clipping",
+        "mlp 2 gradient norm/after clipping",
     }
-    for tag, field in {"training/loss": "loss", "gradient norm/after clipping": "clipped_norm"}.items():
+    for tag, field in {"mlp 1 training/loss": "loss", "mlp 2 gradient norm/after clipping": "clipped_norm"}.items():
         values = events.Scalars(tag)
         assert [e.step for e in values] == list(range(7))
         assert [e.value for e in values] == pytest.approx([getattr(r[side], field) for r in readings], rel=1e-6)
-    assert events.Scalars("training/held-out accuracy")[0].value == (0.5, 0.25)[side]
+    assert events.Scalars("mlp 1 training/held-out accuracy")[0].value == (0.5, 0.25)[side]
 
 
 def test_differences_are_on_a_logarithmic_scale_by_phase(written):
@@ -65,7 +65,7 @@ def test_differences_are_on_a_logarithmic_scale_by_phase(written):
     events = read(folder / "difference")
     for phase in Phase:
         drawn = {
-            e.step: e.value for e in events.Scalars(f"difference, log10(1 + ULP)/{phase + 1} {phase.name.lower()}")
+            e.step: e.value for e in events.Scalars(f"mlp 3 difference, log10(1 + ULP)/{phase + 1} {phase.name.lower()}")
         }
         largest = dict.fromkeys(drawn, 0)
         for comparison in found:
@@ -77,7 +77,7 @@ def test_differences_are_on_a_logarithmic_scale_by_phase(written):
 
 
 def test_text_pages_are_there(written):
-    (page,) = read(written[0] / "difference").Tensors("verdict/text_summary")
+    (page,) = read(written[0] / "difference").Tensors("mlp/verdict/text_summary")
     assert page.tensor_proto.string_val[0] == b"**told**"
 
 
@@ -102,7 +102,7 @@ def test_figures_are_strict_json_even_where_they_are_not_numbers(written):
 
 def test_lines_are_readable_while_the_run_goes_on(tmp_path):
     config = small_config(task="digits_mlp")
-    with Board(tmp_path) as board:
+    with Board(tmp_path, "mlp") as board:
         for count, comparison in enumerate(lockstep(*small_lanes(config), []), start=1):
             board.compared(comparison)
             assert len((tmp_path / FIGURES).read_text().splitlines()) == count
@@ -114,9 +114,9 @@ def test_folders_are_numbered_and_nothing_is_written_over(tmp_path):
     (parent / "17").mkdir()
     (parent / "notes").mkdir()
     assert new_folder(parent).name == "18"
-    Board(parent / "18").__exit__(None, None, None)
+    Board(parent / "18", "x").__exit__(None, None, None)
     with pytest.raises(FileExistsError):
-        Board(parent / "18")
+        Board(parent / "18", "x")
 
 
 def test_the_command_to_type_is_quoted_and_starts_a_program_that_is_there(tmp_path, monkeypatch):

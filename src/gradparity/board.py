@@ -43,11 +43,15 @@ def tensorboard_command(folder: Path) -> str:
 class Board:
     """Three TensorBoard runs in one folder: ``reference`` and ``candidate`` overlaid, ``difference`` beside them.
 
+    Tags begin with ``title``, so that trainings of several models do not end up in one chart. TensorBoard sorts them,
+    and so the numbers put what is looked at first on top.
+
     TensorBoard keeps float32, in which a difference of one ULP of a large number is lost. So ULP go there as a
     logarithm, and every figure goes in full to ``differences.jsonl``, a line for each comparison, as it is made.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, title: str) -> None:
+        self.title = title
         self.reference = SummaryWriter(folder / "reference")
         self.candidate = SummaryWriter(folder / "candidate")
         self.difference = SummaryWriter(folder / "difference")
@@ -74,28 +78,28 @@ class Board:
         self._largest[found.phase] = ulp, relative
         if found.phase == Phase.STEPPED:
             for phase, (ulp, relative) in self._largest.items():
-                name = f"{phase + 1} {phase.name.lower()}"
-                self.difference.add_scalar(f"difference, log10(1 + ULP)/{name}", math.log10(1 + ulp), found.step)
-                self.difference.add_scalar(f"difference, relative norm/{name}", relative, found.step)
+                group, name = f"{self.title} 3 difference", f"{phase + 1} {phase.name.lower()}"
+                self.difference.add_scalar(f"{group}, log10(1 + ULP)/{name}", math.log10(1 + ulp), found.step)
+                self.difference.add_scalar(f"{group}, relative norm/{name}", relative, found.step)
             self._largest.clear()
 
     def read(self, step: int, reference: Readings, candidate: Readings) -> None:
         """Overlay what both runs show of one step."""
         for writer, readings in ((self.reference, reference), (self.candidate, candidate)):
-            writer.add_scalar("training/loss", readings.loss, step)
-            writer.add_scalar("training/learning rate", readings.lr, step)
-            writer.add_scalar("training/loss scale", readings.scale, step)
-            writer.add_scalar("gradient norm/before clipping", readings.norm, step)
-            writer.add_scalar("gradient norm/after clipping", readings.clipped_norm, step)
+            writer.add_scalar(f"{self.title} 1 training/loss", readings.loss, step)
+            writer.add_scalar(f"{self.title} 1 training/learning rate", readings.lr, step)
+            writer.add_scalar(f"{self.title} 1 training/loss scale", readings.scale, step)
+            writer.add_scalar(f"{self.title} 2 gradient norm/before clipping", readings.norm, step)
+            writer.add_scalar(f"{self.title} 2 gradient norm/after clipping", readings.clipped_norm, step)
 
     def evaluated(self, step: int, metric: str, reference: float, candidate: float) -> None:
         """Overlay a held-out metric of both runs."""
         for writer, value in ((self.reference, reference), (self.candidate, candidate)):
-            writer.add_scalar(f"training/held-out {metric}", value, step)
+            writer.add_scalar(f"{self.title} 1 training/held-out {metric}", value, step)
 
-    def told(self, title: str, markdown: str) -> None:
+    def told(self, page: str, markdown: str) -> None:
         """Write a text page."""
-        self.difference.add_text(title, markdown)
+        self.difference.add_text(f"{self.title}/{page}", markdown)
 
 
 def as_record(found: Comparison) -> dict[str, object]:

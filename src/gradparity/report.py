@@ -58,7 +58,10 @@ def evidence(readings: Sequence[Readings]) -> str:
     skipped = sum(r.skipped for r in readings)
     clipped = sum(r.clipped_norm < r.norm for r in readings if not r.skipped)
     rates = len({r.lr for r in readings})
-    return f"{clipped} steps were clipped, {skipped} overflowed and were skipped; {rates} different learning rates."
+    return (
+        f"The gradient was clipped in {clipped} of {len(readings)} steps, and overflowed in {skipped}, which were skipped; "
+        f"{rates} different learning rates."
+    )
 
 
 def learning(metric: str, values: Sequence[Sequence[float]]) -> str:
