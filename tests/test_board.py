@@ -65,7 +65,8 @@ def test_differences_are_on_a_logarithmic_scale_by_phase(written):
     events = read(folder / "difference")
     for phase in Phase:
         drawn = {
-            e.step: e.value for e in events.Scalars(f"mlp 3 difference, log10(1 + ULP)/{phase + 1} {phase.name.lower()}")
+            e.step: e.value
+            for e in events.Scalars(f"mlp 3 difference, log10(1 + ULP)/{phase + 1} {phase.name.lower()}")
         }
         largest = dict.fromkeys(drawn, 0)
         for comparison in found:

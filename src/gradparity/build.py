@@ -28,13 +28,13 @@ def lane(config: Config, task: Task, loop: str) -> Lane:
     precision, device = PRECISIONS[config.precision], config.device
     with RandomStream(seed_of(config.seed, "weights")).active():
         model = task.build().to(device, precision.parameters)
-    parameters = list(model.parameters())
     optimizer = OPTIMIZERS[config.optimizer.name](
-        parameters, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay
+        model.parameters(), lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay
     )
     run = Run(
         model=model,
-        parameters=parameters,
+        # In the order of the optimizer: a norm over the same gradients in another order rounds differently.
+        parameters=[p for group in optimizer.param_groups for p in group["params"]],
         loss=tasks.summed_loss,
         optimizer=optimizer,
         scheduler=training.warmup_cosine(

@@ -59,8 +59,8 @@ def evidence(readings: Sequence[Readings]) -> str:
     clipped = sum(r.clipped_norm < r.norm for r in readings if not r.skipped)
     rates = len({r.lr for r in readings})
     return (
-        f"The gradient was clipped in {clipped} of {len(readings)} steps, and overflowed in {skipped}, which were skipped; "
-        f"{rates} different learning rates."
+        f"The gradient was clipped in {clipped} of {len(readings)} steps, and overflowed in {skipped}, "
+        f"which were skipped; {rates} different learning rates."
     )
 
 
