@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"train_two_ways: {error}; choose a folder that can be written with --output", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("train_two_ways: stopped; what was written until now stays", file=sys.stderr)
+        return 130
     identical = sum(verdict.parity for verdict in verdicts)
     console.print(f"\n{identical} of {len(verdicts)} trainings are identical both ways.")
     console.print(f"See it: [bold]{tensorboard_command(folder)}[/]", soft_wrap=True)

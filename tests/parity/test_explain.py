@@ -79,6 +79,16 @@ def test_each_likeness_has_its_words(mismatch, words):
     assert words in told(mismatch).splitlines()[-1]
 
 
+def test_a_loss_that_differs_is_told_with_its_factor():
+    loss = Mismatch(Part.LOSS, "loss", Kind.BITS, "", "", figures(norm_ratio=2 / 3))
+    assert "differs, by a factor of 0.6667: other data" in told(loss, phase=Phase.FORWARD, microbatch=0)
+
+
+def test_a_learning_rate_that_differs_points_at_skipped_steps():
+    rate = Mismatch(Part.OPTIMIZER, "group 0.lr", Kind.VALUE, "0.1", "0.2")
+    assert "after a step that was skipped" in told(rate, phase=Phase.STEPPED)
+
+
 def test_where_nothing_is_known_nothing_is_claimed():
     assert len(told(Mismatch(Part.BUFFERS, "mean", Kind.DTYPE, "float32", "float64")).splitlines()) == 1
 

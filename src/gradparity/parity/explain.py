@@ -80,9 +80,9 @@ def likeness(found: Comparison) -> str:
             return "Fused optimizers walk parameter and gradient in memory order, and would pair the wrong elements."
         case Part.GRADIENTS, Kind.BITS:
             return _likeness_of_gradients(found)
-        case Part.LOSS, Kind.BITS if first.figures and found.microbatch is not None:
-            ratio = f"it is {first.figures.norm_ratio:.4g} times the reference's"
-            return f"The forward itself differs ({ratio}): other data, weights, normalizer, precision or dropout mask."
+        case Part.LOSS, _:
+            ratio = f", by a factor of {first.figures.norm_ratio:.4g}" if first.figures else ""
+            return f"The forward itself differs{ratio}: other data, weights, normalizer, precision or dropout mask."
         case Part.OPTIMIZER, Kind.VALUE if first.name.endswith(".lr"):
             return "The schedule was advanced another number of times; after a step that was skipped, it should not be."
         case Part.RNG, _:
