@@ -14,8 +14,9 @@ from rich.progress import Progress
 
 from gradparity import build, report
 from gradparity.board import Board, new_folder, tensorboard_command
-from gradparity.cli import UserError, as_yaml, parse
+from gradparity.cli import as_yaml, parse
 from gradparity.config import Config
+from gradparity.errors import UserError
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.readings import Reader, Readings
 from gradparity.parity.verdict import Verdict

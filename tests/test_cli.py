@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gradparity.cli import UserError, as_yaml, parse
+from gradparity.cli import as_yaml, parse
 from gradparity.config import Config
+from gradparity.errors import UserError
 
 CONFIGS = sorted(Path(__file__).parents[1].joinpath("configs").glob("*.yaml"))
 

@@ -11,10 +11,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from gradparity.config import Config
-
-
-class UserError(Exception):
-    """Something the user gave cannot be used; the message says what, and how to mend it."""
+from gradparity.errors import UserError
 
 
 def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
