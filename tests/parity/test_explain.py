@@ -94,5 +94,5 @@ def test_where_nothing_is_known_nothing_is_claimed():
 
 
 def test_a_zero_reference_has_no_ratio():
-    assert common_ratio([figures(norm_ratio=float("inf"))]) is None
-    assert common_ratio([figures(cosine=float("nan"))]) is None
+    assert common_ratio([gradient(norm_ratio=float("inf"))]) is None
+    assert common_ratio([gradient(cosine=float("nan"))]) is None

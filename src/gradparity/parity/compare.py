@@ -1,6 +1,6 @@
 """Two values of one name, held against each other: everything that can differ, told apart by its kind."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -39,7 +39,9 @@ class Mismatch:
     """What the reference has, in a few words."""
     candidate: str
     figures: Figures | None = None
-    """For floating-point tensors of one shape whose bits differ."""
+    """For floating-point tensors of one shape whose bits differ, if they are at hand."""
+    norm_ratio: float | None = None
+    """L2 norm of the candidate over that of the reference, where that is all there is."""
 
 
 class SharedMemoryError(ValueError):
@@ -107,17 +109,17 @@ def differences(a: Tensor, b: Tensor) -> Iterator[tuple[Kind, Tensor, Tensor]]:
     else:
         if not same_bits(a, b):
             yield Kind.BITS, a, b
-        if walk(a) != walk(b):
+        if walk(a.shape, a.stride()) != walk(b.shape, b.stride()):
             yield Kind.STRIDES, a, b
 
 
-def walk(tensor: Tensor) -> list[int]:
+def walk(shape: Sequence[int], strides: Sequence[int]) -> list[int]:
     """The strides that are ever taken: a dimension of size 1 has one too, but it leads nowhere.
 
     Which of two parameters keeps a gradient that autograd made once for both, and which gets the copy, depends on
     the order in which autograd reaches them; between them only such strides may differ.
     """
-    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
+    return [stride for size, stride in zip(shape, strides, strict=bool(strides)) if size > 1]
 
 
 def _start(tensor: Tensor) -> int:

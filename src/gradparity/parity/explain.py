@@ -4,10 +4,10 @@ Only what was measured is used, never which candidate ran: the same words must s
 """
 
 import math
+from collections.abc import Sequence
 
 from gradparity.parity.compare import Kind, Mismatch
-from gradparity.parity.lockstep import START, Comparison
-from gradparity.parity.metrics import Figures
+from gradparity.parity.lockstep import END, START, Comparison
 from gradparity.parity.state import OWN, Part
 from gradparity.training import Phase
 
@@ -26,6 +26,8 @@ def where(found: Comparison) -> str:
     """Step, microbatch and phase, as one would say it."""
     if found.step == START:
         return "Before the first step"
+    if found.step == END:
+        return "After the last step"
     microbatch = "" if found.microbatch is None else f", microbatch {found.microbatch}"
     return f"At step {found.step}{microbatch}, phase {found.phase.name.lower()}"
 
@@ -50,7 +52,7 @@ def size(mismatch: Mismatch, found: Comparison) -> str:
     figures, others = mismatch.figures, len({(m.part, m.name) for m in found.mismatches}) - 1
     also = f" So do {others} more values at this phase." if others else ""
     if not figures:
-        return also.strip()
+        return also.strip()  # how large it is was said with what differs
     return (
         f"{figures.differing:,} of {figures.elements:,} elements are up to {figures.max_ulp:,} ULP apart "
         f"(absolute {figures.max_absolute:.2g}, relative to its norm {figures.relative_norm:.2g}, "
@@ -81,10 +83,13 @@ def likeness(found: Comparison) -> str:
         case Part.GRADIENTS, Kind.BITS:
             return _likeness_of_gradients(found)
         case Part.LOSS, _:
-            ratio = f", by a factor of {first.figures.norm_ratio:.4g}" if first.figures else ""
+            factor = first.figures.norm_ratio if first.figures else first.norm_ratio
+            ratio = f", by a factor of {factor:.4g}" if factor is not None else ""
             return f"The forward itself differs{ratio}: other data, weights, normalizer, precision or dropout mask."
         case Part.OPTIMIZER, Kind.VALUE if first.name.endswith(".lr"):
             return "The schedule was advanced another number of times; after a step that was skipped, it should not be."
+        case Part.PARAMETERS, Kind.BITS if found.phase == Phase.FORWARD:
+            return "Between two optimizer steps something else has written the parameters."
         case Part.RNG, _:
             return "The candidate has drawn another number of random values."
         case Part.SCALER | Part.SCHEDULER, _:
@@ -94,26 +99,37 @@ def likeness(found: Comparison) -> str:
 
 
 def _likeness_of_gradients(found: Comparison) -> str:
-    figures = [m.figures for m in found.mismatches if m.part == Part.GRADIENTS and m.figures]
-    if all(f.relative_norm < ROUNDING for f in figures):
+    mismatches = [m for m in found.mismatches if m.part == Part.GRADIENTS and m.kind == Kind.BITS]
+    figures = [m.figures for m in mismatches if m.figures]
+    if figures and all(f.relative_norm < ROUNDING for f in figures):
         return "Equal up to rounding: the same terms, added in another order."
-    ratio = common_ratio(figures)
+    ratio = common_ratio(mismatches)
     if ratio is None:
         return ""
-    sentence = f"Every gradient that differs has the right direction and {ratio:.3g} times the right length."
+    if not figures and abs(ratio - 1) < ROUNDING:
+        return "All are of the same length: rounding, or another order; keep the tensors (full=True) to see."
+    subject = "Every gradient that differs has"
+    sentence = f"{subject} the right direction and {ratio:.3g} times the right length."
+    if not figures:
+        sentence = f"{subject} {ratio:.3g} times the right length."
     if found.phase == Phase.UNSCALED and ratio < 1 and found.scale > 1:
         sentence += (
             f" It looks as if clipping met gradients that were still multiplied by the scale of {found.scale:g}."
         )
     if found.phase == Phase.ACCUMULATED:
         sentence += " The loss was divided by another number, or a gradient was added another number of times."
+    if found.phase == Phase.CLIPPED:
+        sentence += " They were clipped to another threshold, by another norm, or only in one of the two."
     return sentence
 
 
-def common_ratio(figures: list[Figures]) -> float | None:
-    """The one factor between all candidates and their references, where there is one within 0.1%."""
-    ratios = [f.norm_ratio for f in figures]
-    parallel = all(f.cosine > 1 - 1e-6 for f in figures)
-    if not parallel or not all(map(math.isfinite, ratios)) or max(ratios) > 1.001 * min(ratios):
+def common_ratio(mismatches: Sequence[Mismatch]) -> float | None:
+    """The one factor between all candidates and their references, where there is one within 0.1%.
+
+    Of tensors that are not at hand the lengths are compared, and their direction is not known.
+    """
+    ratios = [m.figures.norm_ratio if m.figures else m.norm_ratio or math.nan for m in mismatches]
+    parallel = all(m.figures is None or m.figures.cosine > 1 - 1e-6 for m in mismatches)
+    if not ratios or not parallel or not all(map(math.isfinite, ratios)) or max(ratios) > 1.001 * min(ratios):
         return None
     return ratios[0]

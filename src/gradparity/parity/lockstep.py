@@ -21,6 +21,9 @@ Step: TypeAlias = Callable[[Run, Window[Any]], Iterator[Moment]]
 START = -1
 """The step of the comparison that precedes the first step: two runs that start apart cannot meet."""
 
+END = -2
+"""The step of the comparison that follows the last step, where there is one."""
+
 
 @dataclass(frozen=True)
 class Lane:

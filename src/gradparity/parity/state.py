@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from gradparity.training import Moment, Phase, Run
 
@@ -30,6 +31,7 @@ class Part(StrEnum):
 
 
 OWN = "memory of its own"
+FOREIGN = "a tensor that is no parameter of the model"
 
 COMPARED: Mapping[Phase, tuple[Part, ...]] = {
     # A forward draws dropout masks and moves BatchNorm's running statistics.
@@ -57,11 +59,11 @@ def state_of(run: Run, part: Part, moment: Moment, rng: Mapping[str, Tensor]) ->
         case Part.GRADIENTS:
             yield from ((name, p.grad) for name, p in run.model.named_parameters())
         case Part.ALIASING:
-            yield from aliases(run)
+            yield from aliases(run.model)
         case Part.PARAMETERS:
             yield from run.model.named_parameters()
         case Part.OPTIMIZER:
-            yield from optimizer_state(run)
+            yield from optimizer_state(run.model, run.optimizer)
         case Part.SCALER:
             yield from flat("", run.scaler.state_dict())
         case Part.SCHEDULER:
@@ -72,15 +74,30 @@ def state_of(run: Run, part: Part, moment: Moment, rng: Mapping[str, Tensor]) ->
             yield from rng.items()
 
 
-def optimizer_state(run: Run) -> Iterator[tuple[str, Value]]:
+def optimizer_state(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
     """Moments and counters by parameter name, then the hyperparameters of each group and whom it holds."""
-    name_of: dict[Tensor, str] = {p: name for name, p in run.model.named_parameters()}
-    foreign = "a tensor that is no parameter of the model"
-    for p, state in run.optimizer.state.items():
-        yield from flat(name_of.get(p, foreign), state)
-    for index, group in enumerate(run.optimizer.param_groups):
-        members = tuple(name_of.get(p, foreign) for p in group["params"])
+    yield from moments(model, optimizer)
+    yield from groups(model, optimizer)
+
+
+def moments(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
+    """What the optimizer keeps of each parameter, by its name."""
+    name_of = names(model)
+    for p, state in optimizer.state.items():
+        yield from flat(name_of.get(p, FOREIGN), state)
+
+
+def groups(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
+    """The hyperparameters of each parameter group, and whom it holds."""
+    name_of = names(model)
+    for index, group in enumerate(optimizer.param_groups):
+        members = tuple(name_of.get(p, FOREIGN) for p in group["params"])
         yield from flat(f"group {index}", {**group, "params": members})
+
+
+def names(model: nn.Module) -> dict[Tensor, str]:
+    """The name of each parameter; a tied one has the first of its names."""
+    return {p: name for name, p in model.named_parameters()}
 
 
 def flat(name: str, value: object) -> Iterator[tuple[str, Value]]:
@@ -99,30 +116,46 @@ def flat(name: str, value: object) -> Iterator[tuple[str, Value]]:
         yield name, type(value).__qualname__
 
 
-def aliases(run: Run) -> Iterator[tuple[str, Value]]:
-    """For each tensor of a run, whether it begins in the memory of another one.
+def aliases(model: nn.Module) -> Iterator[tuple[str, Value]]:
+    """For each tensor of a model, whether it lies in the memory of one that comes before it in the model.
 
     Writing one of two such tensors in place changes the other: no run should do that by accident. Compared by the
     stretch of memory from the first to the last element, so two interleaved views count as well.
     """
-    reach, owner = 0, ""
-    for start, end, name in sorted(_spans(run)):
-        yield name, f"memory of {owner}" if start < reach else OWN
-        if end > reach:
-            reach, owner = end, name
+    order = [name for name, _ in _tensors(model)]
+    owner = dict[str, str]()
+    for cluster in _clusters(model):
+        first = min(cluster, key=order.index)
+        owner |= {name: f"memory of {first}" for name in cluster if name != first}
+    for name in order:
+        yield name, owner.get(name, OWN)
 
 
-def _spans(run: Run) -> Iterator[tuple[int, int, str]]:
-    for name, tensor in _tensors(run):
+def _clusters(model: nn.Module) -> Iterator[list[str]]:
+    """The names of tensors whose stretches of memory overlap, where there are two or more."""
+    cluster, reach = list[str](), 0
+    for start, end, name in sorted(_spans(model)):
+        if start >= reach:
+            if len(cluster) > 1:
+                yield cluster
+            cluster = []
+        cluster.append(name)
+        reach = max(reach, end)
+    if len(cluster) > 1:
+        yield cluster
+
+
+def _spans(model: nn.Module) -> Iterator[tuple[int, int, str]]:
+    for name, tensor in _tensors(model):
         if tensor.numel():
             last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
             start = tensor.data_ptr()
             yield start, start + (last + 1) * tensor.element_size(), name
 
 
-def _tensors(run: Run) -> Iterator[tuple[str, Tensor]]:
-    for name, p in run.model.named_parameters():
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, p in model.named_parameters():
         yield name, p
         if p.grad is not None:
             yield f"{name}.grad", p.grad._values() if p.grad.is_sparse else p.grad
-    yield from run.model.named_buffers()
+    yield from model.named_buffers()

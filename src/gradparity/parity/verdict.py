@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from gradparity.parity.compare import Mismatch
 from gradparity.parity.explain import explain
-from gradparity.parity.lockstep import START, Comparison
+from gradparity.parity.lockstep import Comparison
 from gradparity.parity.state import Part
 from gradparity.training import Phase
 
@@ -40,7 +40,7 @@ class Verdict:
 
     def add(self, found: Comparison) -> None:
         """Count ``found``, and keep it if it holds the first difference."""
-        if found.step != START and found.phase == Phase.STEPPED:
+        if found.step >= 0 and found.phase == Phase.STEPPED:
             self.steps += 1
         self.numbers += found.numbers
         if not found.checked:

@@ -1,0 +1,200 @@
+"""Two traces held against each other: the comparisons of lockstep, made afterwards and from fingerprints."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from gradparity.parity.compare import ABSENT, Kind, Mismatch, figures_of, walk
+from gradparity.parity.lockstep import END, Comparison, side_by_side
+from gradparity.parity.state import OWN, Part
+from gradparity.trace.file import tensor_of
+from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.record import PHASE, Event, Record, Trace
+from gradparity.training import Moment, Phase
+
+WRAPPERS = re.compile(r"\b(?:_orig_mod|_forward_module|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.")
+"""What torch.compile, Fabric, FSDP, checkpoint_wrapper and DDP put into the names of parameters."""
+
+UNJUDGED = Part.RNG
+"""A data loader draws a seed from the global stream, which changes nothing; a draw that matters shows in a loss."""
+
+
+@dataclass(frozen=True)
+class Look(Moment):
+    """A moment of a trace, and what was seen at it."""
+
+    record: Record = field(kw_only=True)
+
+
+def compare_traces(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
+    """Compare what two traces have seen, in the order of training; what each ended in comes last."""
+    for step in sorted({r.step for trace in (reference, candidate) for r in trace.records}):
+        for ours, theirs in side_by_side(_looks(reference, step), _looks(candidate, step)):
+            yield _compared(step, reference, candidate, ours, theirs)
+    if reference.complete and candidate.complete:
+        ends = (Look(Phase.STEPPED, record=trace.records[-1]) for trace in (reference, candidate))
+        yield _compared(END, reference, candidate, *ends)
+
+
+def first_other_draw(reference: Trace, candidate: Trace) -> int | None:
+    """The first step in which the global random stream was in another state, or ``None``."""
+    ours, theirs = (
+        {(r.step, r.microbatch): r.parts[UNJUDGED] for r in trace.records if UNJUDGED in r.parts}
+        for trace in (reference, candidate)
+    )
+    return next((step for step, m in ours if (step, m) in theirs and ours[step, m] != theirs[step, m]), None)
+
+
+def first_other_events(reference: Trace, candidate: Trace) -> tuple[int, list[str], list[str]] | None:
+    """The first step in which two loops did not do the same in the same order, and what each did; or ``None``."""
+    ours, theirs = _events(reference), _events(candidate)
+    for step in sorted(ours.keys() | theirs.keys()):
+        if ours.get(step) != theirs.get(step):
+            return step, ours.get(step, []), theirs.get(step, [])
+    return None
+
+
+def _events(trace: Trace) -> dict[int, list[str]]:
+    """By step. Loops empty the gradients after a step or before the next, which is the same: here, before the next."""
+    events: dict[int, list[str]] = {}
+    begun = -1
+    for r in trace.records:
+        late = r.event in (Event.UPDATE, Event.SCHEDULE) and begun < r.step
+        step = r.step - 1 if late else r.step
+        begun = r.step if r.event == Event.FORWARD else begun
+        again = r.event == Event.ZERO_GRAD and events.get(step, [""])[-1] == r.event
+        if r.event != Event.END and not again:
+            events.setdefault(step, []).append(str(r.event))
+    first = min(events, default=0)
+    if events.get(first, [""])[0] == Event.ZERO_GRAD:
+        del events[first][0]  # nothing was there to be emptied
+    return {step: done for step, done in events.items() if done != [Event.ZERO_GRAD]}
+
+
+def _looks(trace: Trace, step: int) -> Iterator[Moment]:
+    for r in trace.records:
+        if r.step == step and r.event in PHASE and r.event != Event.END:
+            yield Look(PHASE[r.event], r.microbatch, record=r)
+
+
+def _compared(step: int, reference: Trace, candidate: Trace, ours: Moment | None, theirs: Moment | None) -> Comparison:
+    moment = ours or theirs
+    assert moment
+    found = Comparison(step, moment.phase, moment.microbatch, ours, theirs, {}, 0, [], {}, _scale(reference, step))
+    if isinstance(ours, Look) and isinstance(theirs, Look):
+        return _filled(found, (reference, ours.record), (candidate, theirs.record))
+    if moment.microbatch is None:
+        words = ("stops here", "does not") if ours else ("does not", "stops here")
+        found.mismatches.append(Mismatch(Part.OPTIMIZER, "all", Kind.PRESENCE, *words))
+    return found
+
+
+def _filled(found: Comparison, reference: tuple[Trace, Record], candidate: tuple[Trace, Record]) -> Comparison:
+    numbers = 0
+    for part in Part:
+        a, b = (plain(part, record) for _, record in (reference, candidate))
+        if part == UNJUDGED or (part not in reference[1].parts and part not in candidate[1].parts):
+            continue
+        found.checked[part] = len(a.keys() | b.keys())
+        numbers += sum(math.prod(v.shape) if isinstance(v, Fingerprint) else 1 for v in a.values())
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for name in dict.fromkeys([*a, *b]):
+            ours, theirs = a.get(name, ABSENT), b.get(name, ABSENT)
+            for kind in kinds(ours, theirs):
+                both = None
+                if kind == Kind.BITS:
+                    both = kept_pair(reference, candidate, part, name)
+                    pairs += both or []
+                size = figures_of(both) if both else None
+                ratio = _ratio(ours, theirs) if kind == Kind.BITS else None
+                words = in_words(kind, ours), in_words(kind, theirs)
+                found.mismatches.append(Mismatch(part, name, kind, *words, size, ratio))
+        if pairs:
+            found.figures[part] = figures_of(pairs)
+    return replace(found, numbers=numbers)
+
+
+def kinds(a: Printed, b: Printed) -> Iterator[Kind]:
+    """In what two values differ, as :func:`gradparity.parity.compare.differences` tells it of live tensors."""
+    if not (isinstance(a, Fingerprint) and isinstance(b, Fingerprint)):
+        if type(a) is not type(b) or repr(a) != repr(b):
+            yield Kind.PRESENCE if {a, b} & {None, ABSENT} else Kind.VALUE
+    elif a.layout != b.layout:
+        yield Kind.LAYOUT
+    elif a.dtype != b.dtype:
+        yield Kind.DTYPE
+    elif a.shape != b.shape:
+        yield Kind.SHAPE
+    else:
+        if a.digest != b.digest:
+            yield Kind.BITS
+        if walk(a.shape, a.strides) != walk(b.shape, b.strides):
+            yield Kind.STRIDES
+
+
+def plain(part: Part, record: Record) -> dict[str, Printed]:
+    """The values of a part by the names they have without wrappers; of memory, nobody's if it is not shared."""
+    values = record.parts.get(part, {})
+    if part == Part.ALIASING:
+        tensors = record.parts.get(Part.GRADIENTS, {})
+        values = {f"{name}.grad": OWN for name, g in tensors.items() if g is not None} | dict(values)
+    return {WRAPPERS.sub("", name): _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Printed) -> Printed:
+    if isinstance(value, str):
+        return WRAPPERS.sub("", value)
+    if isinstance(value, tuple) and not isinstance(value, Fingerprint):
+        return tuple(WRAPPERS.sub("", name) for name in value)
+    return value
+
+
+def kept_pair(
+    reference: tuple[Trace, Record], candidate: tuple[Trace, Record], part: Part, name: str
+) -> list[tuple[Tensor, Tensor]] | None:
+    """The two tensors themselves, if both traces kept them and they are numbers."""
+    found: list[Tensor] = []
+    for trace, record in (reference, candidate):
+        original = next((n for n in record.parts[part] if WRAPPERS.sub("", n) == name), name)
+        tensor = tensor_of(trace, record, part, original)
+        if tensor is None or not (tensor.is_floating_point() or tensor.is_complex()):
+            return None
+        found.append(tensor)
+    return [(found[0], found[1])]
+
+
+def in_words(kind: Kind, value: Printed) -> str:
+    """One side of a mismatch."""
+    if not isinstance(value, Fingerprint):
+        return str(value)
+    match kind:
+        case Kind.LAYOUT:
+            return value.layout
+        case Kind.DTYPE:
+            return value.dtype
+        case Kind.SHAPE:
+            return str(value.shape)
+        case Kind.STRIDES:
+            return str(value.strides)
+        case Kind.BITS:
+            return f"norm {value.norm:.6g}"
+        case _:
+            return f"a tensor of shape {value.shape}"
+
+
+def _ratio(a: Printed, b: Printed) -> float | None:
+    if isinstance(a, Fingerprint) and isinstance(b, Fingerprint) and a.norm > 0:
+        return b.norm / a.norm
+    return None
+
+
+def _scale(trace: Trace, step: int) -> float:
+    """The loss scale at the beginning of a step."""
+    for r in trace.records:
+        scale = r.parts.get(Part.SCALER, {}).get("scale")
+        if r.step == step and isinstance(scale, float):
+            return scale
+    return 1.0

@@ -1,0 +1,55 @@
+"""A tensor in a few bytes: what it is, how it lies in memory, and a hash of its content."""
+
+from typing import NamedTuple, TypeAlias
+
+import torch
+import xxhash
+from torch import Tensor
+
+from gradparity.parity.bits import bits
+from gradparity.parity.state import Value
+
+
+class Fingerprint(NamedTuple):
+    """All that a trace keeps of a tensor. Two tensors of the same bits have the same, wherever they are."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    layout: str
+    """``dense``, or how a sparse tensor is kept."""
+    digest: str
+    """128 bits of XXH3 (https://xxhash.com) over the elements in their logical order, whatever the strides."""
+    norm: float
+    """L2 norm in fp32, to see about how large it was; 0 for integers. Never compared: the digest is."""
+
+
+Printed: TypeAlias = Fingerprint | int | float | str | bool | tuple[str, ...] | None
+
+
+def printed(value: Value) -> Printed:
+    """``value`` if it is no tensor, else its fingerprint."""
+    return fingerprint(value) if isinstance(value, Tensor) else value
+
+
+@torch.no_grad()
+def fingerprint(tensor: Tensor) -> Fingerprint:
+    """The fingerprint of a dense or a sparse COO tensor, which is only read."""
+    dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
+    if tensor.is_sparse:
+        parts = tensor._indices(), tensor._values()
+        content = "".join(_digest(part) + str(tuple(part.shape)) for part in parts)
+        layout = "sparse, coalesced" if tensor.is_coalesced() else "sparse, not coalesced"
+        return Fingerprint(dtype, shape, (), layout, xxhash.xxh3_128_hexdigest(content.encode()), _norm(parts[1]))
+    return Fingerprint(dtype, shape, tensor.stride(), "dense", _digest(tensor), _norm(tensor))
+
+
+def _digest(tensor: Tensor) -> str:
+    return xxhash.xxh3_128_hexdigest(bits(tensor.contiguous()).cpu().numpy().data)
+
+
+def _norm(tensor: Tensor) -> float:
+    if not tensor.is_floating_point():
+        return 0.0
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    return float(torch.linalg.vector_norm(tensor, dtype=wide if wide != tensor.dtype else None))
