@@ -13,6 +13,7 @@ from types import TracebackType
 from torch.utils.tensorboard import SummaryWriter
 
 from gradparity.parity.lockstep import Comparison
+from gradparity.parity.metrics import finite
 from gradparity.parity.readings import Readings
 from gradparity.training import Phase
 
@@ -113,8 +114,5 @@ def as_record(found: Comparison) -> dict[str, object]:
         "microbatch": found.microbatch,
         "compared": found.checked,
         "differing": differing,
-        "figures": {
-            part: {name: value if math.isfinite(value) else None for name, value in figures._asdict().items()}
-            for part, figures in found.figures.items()
-        },
+        "figures": {part: finite(figures) for part, figures in found.figures.items()},
     }

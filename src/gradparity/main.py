@@ -8,6 +8,7 @@ from gradparity.errors import UserError
 
 COMMANDS = {
     "claims": ("gradparity.claims.command", "what is said of autograd.grad and .backward(), each with a verdict"),
+    "diff": ("gradparity.trace.command", "where two recorded training loops first part"),
 }
 """The module whose ``main`` runs a subcommand, and what it answers."""
 

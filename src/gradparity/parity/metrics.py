@@ -1,5 +1,6 @@
 """How far two tensors are apart, as one ``torchmetrics.Metric`` that accumulates over tensors and ranks."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +28,11 @@ class Figures(NamedTuple):
     """L2 norm of the candidate over the L2 norm of the reference."""
     cosine: float
     """Of the angle between reference and candidate."""
+
+
+def finite(figures: Figures) -> dict[str, float | None]:
+    """``figures`` for JSON, which has neither infinity nor NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in figures._asdict().items()}
 
 
 class Difference(Metric):

@@ -1,7 +1,6 @@
 """Two traces held against each other: the comparisons of lockstep, made afterwards and from fingerprints."""
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -12,11 +11,9 @@ from gradparity.parity.lockstep import END, Comparison, side_by_side
 from gradparity.parity.state import OWN, Part
 from gradparity.trace.file import tensor_of
 from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.names import named_alike
 from gradparity.trace.record import PHASE, Event, Record, Trace
 from gradparity.training import Moment, Phase
-
-WRAPPERS = re.compile(r"\b(?:_orig_mod|_forward_module|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.")
-"""What torch.compile, Fabric, FSDP, checkpoint_wrapper and DDP put into the names of parameters."""
 
 UNJUDGED = Part.RNG
 """A data loader draws a seed from the global stream, which changes nothing; a draw that matters shows in a loss."""
@@ -30,7 +27,12 @@ class Look(Moment):
 
 
 def compare_traces(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
-    """Compare what two traces have seen, in the order of training; what each ended in comes last."""
+    """Compare what two traces have seen, in the order of training; what each ended in comes last.
+
+    Names are compared without what wrappers add to them, and without a prefix that all names of one side have, as the
+    ``model.`` of a LightningModule that holds a model.
+    """
+    reference, candidate = named_alike(reference, candidate)
     for step in sorted({r.step for trace in (reference, candidate) for r in trace.records}):
         for ours, theirs in side_by_side(_looks(reference, step), _looks(candidate, step)):
             yield _compared(step, reference, candidate, ours, theirs)
@@ -95,7 +97,7 @@ def _compared(step: int, reference: Trace, candidate: Trace, ours: Moment | None
 def _filled(found: Comparison, reference: tuple[Trace, Record], candidate: tuple[Trace, Record]) -> Comparison:
     numbers = 0
     for part in Part:
-        a, b = (plain(part, record) for _, record in (reference, candidate))
+        a, b = (whole(part, record) for _, record in (reference, candidate))
         if part == UNJUDGED or (part not in reference[1].parts and part not in candidate[1].parts):
             continue
         found.checked[part] = len(a.keys() | b.keys())
@@ -135,21 +137,13 @@ def kinds(a: Printed, b: Printed) -> Iterator[Kind]:
             yield Kind.STRIDES
 
 
-def plain(part: Part, record: Record) -> dict[str, Printed]:
-    """The values of a part by the names they have without wrappers; of memory, nobody's if it is not shared."""
+def whole(part: Part, record: Record) -> dict[str, Printed]:
+    """The values of a part; of memory also those that share none, which a trace leaves out."""
     values = record.parts.get(part, {})
-    if part == Part.ALIASING:
-        tensors = record.parts.get(Part.GRADIENTS, {})
-        values = {f"{name}.grad": OWN for name, g in tensors.items() if g is not None} | dict(values)
-    return {WRAPPERS.sub("", name): _plain(value) for name, value in values.items()}
-
-
-def _plain(value: Printed) -> Printed:
-    if isinstance(value, str):
-        return WRAPPERS.sub("", value)
-    if isinstance(value, tuple) and not isinstance(value, Fingerprint):
-        return tuple(WRAPPERS.sub("", name) for name in value)
-    return value
+    if part != Part.ALIASING:
+        return dict(values)
+    gradients = record.parts.get(Part.GRADIENTS, {})
+    return {f"{name}.grad": OWN for name, g in gradients.items() if g is not None} | dict(values)
 
 
 def kept_pair(
@@ -158,8 +152,7 @@ def kept_pair(
     """The two tensors themselves, if both traces kept them and they are numbers."""
     found: list[Tensor] = []
     for trace, record in (reference, candidate):
-        original = next((n for n in record.parts[part] if WRAPPERS.sub("", n) == name), name)
-        tensor = tensor_of(trace, record, part, original)
+        tensor = tensor_of(trace, record, part, name)
         if tensor is None or not (tensor.is_floating_point() or tensor.is_complex()):
             return None
         found.append(tensor)

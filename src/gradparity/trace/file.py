@@ -151,7 +151,8 @@ def tensor_of(trace: Trace, record: Record, part: Part, name: str) -> Tensor | N
         return None
     try:
         with safe_open(Path(trace.folder) / record.tensors, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(f"{part}/{name}")
+            key = next(key for key in file.keys() if trace.rename(key.removeprefix(f"{part}/")) == name)  # noqa: SIM118
+            tensor: Tensor = file.get_tensor(key)
             return tensor
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, StopIteration):
         return None

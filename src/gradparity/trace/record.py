@@ -1,6 +1,6 @@
 """What one line of a trace says: which event, in which step, and what there was to see."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -66,3 +66,5 @@ class Trace:
     folder: str | None = None
     complete: bool = True
     """Whether the recording came to its end."""
+    rename: Callable[[str], str] = field(default=lambda name: name)
+    """From the names in ``folder`` to those in ``records``."""

@@ -1,0 +1,227 @@
+"""Two traces held against each other, from the command line and from Python."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.optim import SGD
+
+import gradparity
+from gradparity.main import main
+from gradparity.parity.compare import Kind
+from gradparity.parity.random_stream import RandomStream
+from gradparity.parity.state import Part
+from gradparity.trace.file import NAME
+from gradparity.trace.names import named_alike
+from gradparity.trace.record import Event, Record, Trace
+from gradparity.trace.told import difference, in_a_row, sentences
+from gradparity.training import Phase
+from watched import changed, config_of, trace_of
+
+
+def first_of(found):
+    comparison, mismatch = found.verdict.first
+    return comparison.step, comparison.microbatch, comparison.phase, mismatch.part, mismatch.kind
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "where"),
+    [
+        (" / window.normalizer", " / 100", (0, 0, Phase.FORWARD, Part.LOSS, Kind.BITS)),
+        ("    run.clip(run.parameters)\n", "    pass\n", (0, None, Phase.CLIPPED, Part.GRADIENTS, Kind.BITS)),
+        ("run.optimizer.zero_grad(set_to_none=True)", "pass", (1, 0, Phase.ACCUMULATED, Part.GRADIENTS, Kind.BITS)),
+        ("        yield Moment(Phase.ACCUMULATED, index)\n", "        if index == 0: run.optimizer.zero_grad()\n", (0, 1, Phase.ACCUMULATED, Part.GRADIENTS, Kind.BITS)),
+        ("    yield Moment(Phase.CLIPPED)\n", "    run.optimizer.zero_grad()\n", (0, None, Phase.CLIPPED, Part.GRADIENTS, Kind.PRESENCE)),
+        ("run.scaler.update()", "run.scaler.update(64.0)", (1, 0, Phase.FORWARD, Part.LOSS, Kind.BITS)),
+        ("if run.scaler.get_scale() >= scale", "if True", (4, 0, Phase.FORWARD, Part.SCHEDULER, Kind.VALUE)),
+        ("    yield Moment(Phase.STEPPED)", "    next(iter(run.parameters)).data.mul_(2)", (1, 0, Phase.FORWARD, Part.LOSS, Kind.BITS)),
+        ("    yield Moment(Phase.STEPPED)", "    run.model.position_correction.data.add_(0.0)", None),
+        ("    scale = run.scaler.get_scale()\n", "    run.optimizer.param_groups[0]['weight_decay'] = 0.0; scale = run.scaler.get_scale()\n", (0, None, Phase.CLIPPED, Part.OPTIMIZER, Kind.VALUE)),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_one_thing_wrong_is_found_where_it_happens(right, wrong, where):
+    found = difference(trace_of(config_of()), trace_of(config_of(), changed(right, wrong)))
+    if where is None:
+        assert found.parity
+        return
+    step, microbatch, phase, part, kind = where
+    if part == Part.LOSS and step == 1:
+        # The loss is compared first; what it comes from, at the same place, differs too.
+        parts = {m.part for m in found.verdict.first[0].mismatches}
+        assert {Part.LOSS} < parts
+    assert first_of(found) == (step, microbatch, phase, part, kind)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "where"),
+    [
+        ("naive", (0, 0, Phase.ACCUMULATED, Part.ALIASING, Kind.VALUE)),
+        ("clip-before-unscale", (0, None, Phase.UNSCALED, Part.GRADIENTS, Kind.BITS)),
+    ],
+)
+def test_the_loops_that_lockstep_catches_are_caught_from_outside_too(candidate, where):
+    assert first_of(difference(trace_of(config_of()), trace_of(config_of(candidate=candidate)))) == where
+
+
+def test_other_random_numbers_are_told_and_judged_only_by_what_they_do():
+    without_dropout = config_of(task="digits_mlp")
+    found = difference(trace_of(without_dropout), trace_of(without_dropout, seed=6))
+    assert found.parity
+    assert found.draws == 0
+    assert "drawn from step 0 on, without any effect here" in sentences(found)[-1]
+    found = difference(trace_of(config_of()), trace_of(config_of(), seed=6))
+    assert first_of(found)[:4] == (0, 0, Phase.FORWARD, Part.LOSS)
+    assert sentences(found)[-1] == "From step 0 on they draw other random numbers."
+
+
+def test_a_loop_that_stops_early_is_told_as_that():
+    whole = trace_of(config_of(task="digits_mlp"))
+    late = (Event.UPDATE, Event.SCHEDULE)
+    short = replace(whole, records=[r for r in whole.records if r.step < 5 or (r.step == 5 and r.event in late)])
+    found = difference(whole, short)
+    assert not found.parity
+    comparison, mismatch = found.verdict.first
+    assert (comparison.step, mismatch.kind, mismatch.reference, mismatch.candidate) == (
+        5,
+        Kind.PRESENCE,
+        "stops here",
+        "does not",
+    )
+    assert found.events[0] == 5
+    assert in_a_row(found.events[2]) == "nothing"
+
+
+def test_what_was_cut_off_or_made_elsewhere_is_compared_with_a_doubt():
+    trace = trace_of(config_of(task="digits_mlp"))
+    found = difference(trace, replace(trace, complete=False, about={**trace.about, "threads": 2}))
+    assert found.parity
+    assert "cut off" in found.doubts[0]
+    assert "threads is 1 in the reference and 2 in the candidate" in found.doubts[1]
+
+
+def test_nothing_compared_is_no_parity():
+    empty = Trace({}, [Record(Event.END, 0)])
+    assert not difference(empty, empty).parity
+    assert sentences(difference(empty, empty))[0].startswith("Nothing was compared")
+
+
+class Holder(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [torch.nn.DataParallel, Holder, lambda model: torch.compile(model, backend="eager"), lambda m: Holder(Holder(m))],
+)
+def test_names_are_compared_without_what_wrappers_put_before_them(tmp_path, wrap):
+    for name, wrapper in (("plain", lambda model: model), ("wrapped", wrap)):
+        with RandomStream(1).active():
+            model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+            outer = wrapper(model)
+            optimizer = SGD(outer.parameters(), lr=0.1, momentum=0.9)
+            with gradparity.record(outer, optimizer, tmp_path / name, full=True):
+                for scale in (1, 2 if name == "plain" else 3):
+                    optimizer.zero_grad()
+                    (outer(torch.randn(6, 4)).square().sum() * scale).backward()
+                    optimizer.step()
+    from gradparity.trace.file import read
+
+    found = difference(read(tmp_path / "plain"), read(tmp_path / "wrapped"))
+    comparison, mismatch = found.verdict.first
+    assert (comparison.step, comparison.phase, mismatch.part) == (1, Phase.FORWARD, Part.LOSS)
+    assert mismatch.figures.norm_ratio == pytest.approx(1.5), "the tensors are found by their own names"
+    assert {m.name for m in comparison.mismatches} == {"loss"}
+
+
+def test_names_that_only_some_parameters_share_are_left_alone():
+    def trace(*names):
+        return Trace({}, [Record(Event.READY, 0, None, {Part.GRADIENTS: dict.fromkeys(names)})])
+
+    ours, theirs = named_alike(trace("a", "b"), trace("model.a", "other.b"))
+    assert list(theirs.records[0].parts[Part.GRADIENTS]) == ["model.a", "other.b"]
+    ours, theirs = named_alike(trace("model.a", "model.b"), trace("a", "b"))
+    assert list(ours.records[0].parts[Part.GRADIENTS]) == ["a", "b"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    base = tmp_path_factory.mktemp("traces")
+    for name, lr in (("one", 0.1), ("same", 0.1), ("other", 0.2)):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        optimizer = SGD(model.parameters(), lr=lr)
+        with gradparity.record(model, optimizer, base / name, full=True):
+            for _ in range(3):
+                optimizer.zero_grad()
+                model(torch.ones(2, 3)).sum().backward()
+                optimizer.step()
+    return base
+
+
+def test_the_command_says_whether_two_traces_are_the_same(folders, capsys):
+    assert main(["diff", str(folders / "one"), str(folders / "same")]) == 0
+    assert "Identical, bit for bit: 3 steps" in capsys.readouterr().out
+    assert main(["diff", str(folders / "one"), str(folders / "other")]) == 1
+    out = capsys.readouterr().out
+    assert "At step 0, phase clipped, the optimizer's group 0.lr differs in value" in out
+    assert "the reference has 0.1, the candidate 0.2" in out
+
+
+def test_the_command_answers_programs(folders, capsys):
+    assert main(["diff", str(folders / "one"), str(folders / "other"), "--format", "json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["parity"] is False
+    assert told["first"] | {"step": 0, "phase": "clipped", "part": "optimizer", "name": "group 0.lr"} == told["first"]
+    assert {"phase", "part", "compared", "differing", "max_ulp"} == told["cells"][0].keys()
+    assert max(cell["max_ulp"] for cell in told["cells"]) > 0
+    assert main(["diff", str(folders / "one"), str(folders / "same"), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["first"] is None
+
+
+def test_the_command_writes_what_it_found_for_tensorboard(folders, tmp_path, capsys):
+    assert main(["diff", str(folders / "one"), str(folders / "other"), "--tensorboard", str(tmp_path / "board")]) == 1
+    accumulator = EventAccumulator(str(tmp_path / "board" / "difference")).Reload()
+    assert any("ULP" in tag for tag in accumulator.Tags()["scalars"])
+    assert (tmp_path / "board" / "differences.jsonl").read_text().count("\n") > 3
+    assert main(["diff", str(folders / "one"), str(folders / "other"), "--tensorboard", str(tmp_path / "board")]) == 2
+    assert "name a new folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["diff"], "reference, candidate"),
+        (["diff", "nowhere", "nowhere"], "nowhere/trace.jsonl cannot be read"),
+        (["diff", "a", "b", "--format", "xml"], "xml"),
+        (["difff"], "'difff' is no command; choose from"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, capsys):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert words in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_help_fits_a_screen(capsys):
+    assert main([]) == main(["--help"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) < 40
+    with pytest.raises(SystemExit) as exited:
+        main(["diff", "--help"])
+    assert exited.value.code == 0
+
+
+def test_a_trace_that_was_spoiled_is_named(folders, tmp_path, capsys):
+    (tmp_path / NAME).write_text("no trace\n")
+    assert main(["diff", str(folders / "one"), str(tmp_path)]) == 2
+    assert "line 1, is not a line of a trace; record the loop anew" in capsys.readouterr().err

@@ -1,0 +1,176 @@
+"""A trace on disk: what was written is read back, whatever the run came to; what is no trace is refused in a sentence."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+
+import gradparity
+from gradparity.errors import UserError
+from gradparity.parity.state import Part
+from gradparity.trace.file import NAME, read, tensor_of
+from gradparity.trace.record import Event
+from watched import watching
+
+
+def train(folder, steps=3, full=False, seed=1):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1, bias=False))
+    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with gradparity.record(model, optimizer, folder, full=full), watching(model, optimizer) as records:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(torch.randn(6, 4)).sum().backward()
+            optimizer.step()
+    return records
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    records = train(tmp_path / "trace")
+    trace = read(tmp_path / "trace")
+    assert trace.complete
+    assert len(trace.records) == len(records) > 10
+    for ours, theirs in zip(records, trace.records, strict=True):
+        assert (ours.event, ours.step, ours.microbatch) == (theirs.event, theirs.step, theirs.microbatch)
+        assert ours.parts.keys() == theirs.parts.keys()
+        for part, values in ours.parts.items():
+            for name, value in values.items():
+                other = theirs.parts[part][name]
+                assert repr(other) == repr(value) or other[:5] == value[:5], "all but the norm, which is rounded"
+                assert repr(other) == repr(value) or other.norm == pytest.approx(value.norm, rel=1e-5)
+
+
+def test_the_machine_is_told(tmp_path):
+    train(tmp_path)
+    assert read(tmp_path).about["torch"] == str(torch.__version__)
+    assert read(tmp_path).about["threads"] == 1
+
+
+def test_the_size_of_a_trace_does_not_depend_on_the_size_of_its_tensors(tmp_path):
+    sizes = []
+    for width in (8, 512):
+        model = nn.Linear(width, width)
+        optimizer = SGD(model.parameters(), lr=0.1)
+        with gradparity.record(model, optimizer, tmp_path / str(width)):
+            for _ in range(3):
+                model(torch.ones(1, width)).sum().backward()
+                optimizer.step()
+        sizes.append((tmp_path / str(width) / NAME).stat().st_size)
+    assert sizes[1] < 1.05 * sizes[0]
+
+
+def test_tensors_are_kept_when_asked_for(tmp_path):
+    train(tmp_path / "full", full=True)
+    train(tmp_path / "prints")
+    full, prints = read(tmp_path / "full"), read(tmp_path / "prints")
+    ready = next(r for r in full.records if r.event == Event.READY)
+    assert tensor_of(full, ready, Part.GRADIENTS, "0.weight").shape == (4, 4)
+    assert tensor_of(full, ready, Part.GRADIENTS, "nobody") is None
+    assert all(r.tensors is None for r in prints.records)
+    assert full.records[-1].parts == prints.records[-1].parts
+
+
+def test_a_trace_is_never_overwritten(tmp_path):
+    train(tmp_path)
+    before = (tmp_path / NAME).read_bytes()
+    with pytest.raises(UserError, match="holds a trace already; choose another folder"):
+        train(tmp_path)
+    assert (tmp_path / NAME).read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file.* cannot be written .*; choose another folder"):
+        train(tmp_path / "file" / "trace")
+
+
+def test_what_is_left_of_a_run_can_be_read_wherever_it_was_cut(tmp_path):
+    train(tmp_path / "whole")
+    whole, text = read(tmp_path / "whole"), (tmp_path / "whole" / NAME).read_bytes()
+    (tmp_path / "cut").mkdir()
+    lengths = [len(text) - 1, *range(text.index(b"\n") + 1, len(text), 97)]
+    for length in lengths:
+        (tmp_path / "cut" / NAME).write_bytes(text[:length])
+        cut = read(tmp_path / "cut")
+        assert not cut.complete
+        assert [r.event for r in cut.records] == [r.event for r in whole.records[: len(cut.records)]]
+        lines = [line for line in text[:length].split(b"\n")[:-1] if b'"event"' in line]
+        assert len(cut.records) == len(lines)
+
+
+def test_a_killed_process_leaves_its_trace(tmp_path):
+    script = (
+        "import sys, torch, gradparity; torch.set_num_threads(1); m = torch.nn.Linear(4, 4); "
+        "o = torch.optim.SGD(m.parameters(), lr=0.1); r = gradparity.record(m, o, sys.argv[1]); r.__enter__()\n"
+        "while True:\n    m(torch.ones(1, 4)).sum().backward(); o.step(); print('.', flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE) as process:
+        for _ in range(20):
+            process.stdout.readline()
+        os.kill(process.pid, signal.SIGKILL)
+    trace = read(tmp_path)
+    assert not trace.complete
+    assert trace.records[-1].step >= 19
+
+
+def lines_of(folder):
+    train(folder)
+    return (folder / NAME).read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda lines: ["", *lines],
+        lambda lines: [lines[0], "[]", *lines[1:]],
+        lambda lines: [lines[0], '{"event": "unheard"}', *lines[1:]],
+        lambda lines: [lines[0], '{"event": "step"}', *lines[1:]],
+        lambda lines: [lines[0], '{"event": "step", "step": 0, "parts": {"gradients": {"form": 9}}}', *lines[1:]],
+        lambda lines: [lines[0], '{"event": "step", "step": 0, "parts": []}', *lines[1:]],
+        lambda lines: [lines[0], '{"event": "step", "step": 0, "tensors": "../../secret"}', *lines[1:]],
+        lambda lines: [lines[0], "[" * 100_000, *lines[1:]],
+        lambda lines: [line.replace('"digests": "', '"digests": "0') for line in lines],
+    ],
+)
+def test_a_line_that_is_not_of_a_trace_is_refused_by_its_number(tmp_path, spoil):
+    lines = spoil(lines_of(tmp_path))
+    (tmp_path / NAME).write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"trace\.jsonl, line \d+, is not a line of a trace"):
+        read(tmp_path)
+
+
+def test_another_format_is_refused(tmp_path):
+    lines = lines_of(tmp_path)
+    about = json.loads(lines[0])
+    about["about"]["format"] = 99
+    (tmp_path / NAME).write_text("\n".join([json.dumps(about), *lines[1:]]) + "\n")
+    with pytest.raises(UserError, match="is not a trace of format 1"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04\x95", b"PK\x03\x04\xff\xff"])
+def test_what_is_no_trace_is_refused(tmp_path, content):
+    (tmp_path / NAME).write_bytes(content)
+    with pytest.raises(UserError, match="is not a trace"):
+        read(tmp_path)
+
+
+def test_a_folder_without_a_trace_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be read .*; name a folder that record\(\) has written"):
+        read(tmp_path)
+
+
+def test_a_tensor_file_that_is_gone_or_spoiled_is_no_tensor(tmp_path):
+    train(tmp_path, full=True)
+    trace = read(tmp_path)
+    ready = next(r for r in trace.records if r.event == Event.READY)
+    (tmp_path / ready.tensors).write_bytes(b"\x80\x04\x95 pickle")
+    assert tensor_of(trace, ready, Part.GRADIENTS, "0.weight") is None
+    (tmp_path / ready.tensors).unlink()
+    assert tensor_of(trace, ready, Part.GRADIENTS, "0.weight") is None

@@ -1,0 +1,89 @@
+"""A fingerprint is the same for the same bits, and for no others."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradparity.parity.bits import same_bits
+from gradparity.trace.diff import kinds
+from gradparity.trace.fingerprint import fingerprint, printed
+
+DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.bfloat16,
+    torch.float16,
+    torch.int64,
+    torch.uint8,
+    torch.bool,
+    torch.complex64,
+]
+
+
+@given(st.lists(st.floats(width=32), min_size=1, max_size=6), st.data())
+def test_digests_are_equal_exactly_where_bits_are(values, data):
+    a = torch.tensor(values)
+    b = a[torch.tensor(data.draw(st.permutations(range(len(a)))))]
+    assert (fingerprint(a).digest == fingerprint(b).digest) == same_bits(a, b)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(), (0,), (3, 4), (2, 1, 5)])
+def test_every_dtype_and_shape_has_one(dtype, shape):
+    tensor = torch.ones(shape).to(dtype)
+    one, other = fingerprint(tensor), fingerprint(tensor.clone())
+    assert one == other
+    assert (one.dtype, one.shape, len(one.digest)) == (str(dtype).removeprefix("torch."), shape, 32)
+    if tensor.numel():
+        changed = tensor.clone()
+        changed.view(-1)[-1] = 0
+        assert fingerprint(changed).digest != one.digest
+
+
+NAN, OTHER_NAN = torch.tensor([0x7FC00000, 0x7FC00001], dtype=torch.int32).view(torch.float32)
+X = torch.arange(1.0, 7.0).view(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("what", "a", "b", "kind"),
+    [
+        ("two elements swapped: the same sum, norm and XOR", X, X.flip(1), "bits"),
+        ("two rows swapped", X, X.flip(0), "bits"),
+        ("all signs flipped: the same norm", X, -X, "bits"),
+        ("the sign of a zero", torch.zeros(3), -torch.zeros(3), "bits"),
+        ("the payload of a NaN", NAN, OTHER_NAN, "bits"),
+        ("one ULP", X, torch.nextafter(X, X + 1), "bits"),
+        ("a transposed memory", X, X.t().contiguous().t(), "strides"),
+        ("an expanded memory", torch.ones(3), torch.ones(1).expand(3), "strides"),
+        ("another shape", X, X.view(3, 2), "shape"),
+        ("another dtype", X, X.double(), "dtype"),
+        ("sparse for dense", X, X.to_sparse(), "layout"),
+        ("not coalesced", X.to_sparse(), torch.sparse_coo_tensor(X.to_sparse().indices(), X.to_sparse().values(), (2, 3), check_invariants=False), "layout"),
+        ("zero for none", None, torch.zeros(3), "presence"),
+        ("another number", 0.1, 0.2, "value"),
+        ("an integer for a float", 1, 1.0, "value"),
+    ],
+)  # fmt: skip
+def test_what_a_sum_a_norm_or_an_equal_would_miss_is_seen(what, a, b, kind):
+    assert [str(k) for k in kinds(printed(a), printed(b))] == [kind], what
+    assert not list(kinds(printed(a), printed(a)))
+
+
+def test_sparse_tensors_are_told_apart_by_their_indices_and_values():
+    a = torch.sparse_coo_tensor([[0, 1]], [1.0, 2.0], (3,), check_invariants=False)
+    b = torch.sparse_coo_tensor([[0, 2]], [1.0, 2.0], (3,), check_invariants=False)
+    c = torch.sparse_coo_tensor([[0, 1]], [1.0, 3.0], (3,), check_invariants=False)
+    assert len({fingerprint(t).digest for t in (a, b, c)}) == 3
+
+
+def test_a_stride_that_leads_nowhere_is_no_difference():
+    a, b = torch.ones(1, 3), torch.ones(3, 1).t()
+    assert fingerprint(a).strides != fingerprint(b).strides
+    assert not list(kinds(fingerprint(a), fingerprint(b)))
+
+
+def test_a_norm_is_told_and_not_compared():
+    one = fingerprint(torch.tensor([3.0, 4.0]))
+    assert one.norm == 5.0
+    assert not list(kinds(one, one._replace(norm=6.0)))
