@@ -41,8 +41,8 @@ class Recorder:
         self.step = self.microbatch = 0
         self._ready = False
         """Whether this step's gradients were seen as the optimizer reads them."""
-        self._inside = False
-        """Whether a backward is under way: checkpointing starts others in it."""
+        self._deaf = False
+        """While a backward is under way, in which checkpointing starts others, and while :meth:`paused`."""
         self._awaited: Fingerprints | None = None
         """The gradients before an ``autograd.grad`` whose result has not been looked for in ``p.grad``."""
 
@@ -78,6 +78,15 @@ class Recorder:
             self._settle()
             self._tell(Event.END, at_end(self.watched))
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take no notice of what another loop, with a model and optimizer of its own, does in the block."""
+        self._deaf = True
+        try:
+            yield
+        finally:
+            self._deaf = False
+
     # What PyTorch calls, in the order of a step.
 
     def _zero_grad(self, zero_grad: Callable[..., Any], owner: object, *args: Any, **kwargs: Any) -> None:
@@ -92,7 +101,8 @@ class Recorder:
         self._settle()
 
     def _scale(self, scale: Callable[..., Any], scaler: GradScaler, *args: Any, **kwargs: Any) -> Any:
-        self.watched.scaler = scaler
+        if self.watched.scaler is None and not self._deaf:
+            self.watched.scaler = scaler
         return scale(scaler, *args, **kwargs)
 
     def _differentiate(self, run: Callable[..., Any], roots: Any, *args: Any, **kwargs: Any) -> Any:
@@ -100,18 +110,18 @@ class Recorder:
         into_grad = kwargs.get("accumulate_grad", False)
         ours = {id(p) for group in self.watched.optimizer.param_groups for p in group["params"]} if inputs else set()
         concerns_us = any(id(x) in ours for x in inputs) if inputs else into_grad
-        if self._inside or not concerns_us:
+        if self._deaf or not concerns_us:
             return run(roots, *args, **kwargs)
         self._settle()
         self._tell(Event.FORWARD, at_forward(self.watched, roots, first=self.microbatch == 0))
         if not into_grad:
             self._awaited = fingerprints(gradients(self.watched))
             return run(roots, *args, **kwargs)
-        self._inside = True
+        self._deaf = True
         try:
             result = run(roots, *args, **kwargs)
         finally:
-            self._inside = False
+            self._deaf = False
         self._accumulated()
         return result
 
@@ -124,6 +134,8 @@ class Recorder:
         self._tell(Event.UNSCALED, gradients(self.watched))
 
     def _clip(self, clip: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._deaf:
+            return clip(*args, **kwargs)
         self._settle()
         result = clip(*args, **kwargs)
         self._tell(Event.CLIP)
