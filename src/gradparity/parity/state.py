@@ -59,7 +59,7 @@ def state_of(run: Run, part: Part, moment: Moment, rng: Mapping[str, Tensor]) ->
         case Part.GRADIENTS:
             yield from ((name, p.grad) for name, p in run.model.named_parameters())
         case Part.ALIASING:
-            yield from aliases(run.model)
+            yield from aliases(dict(run.model.named_parameters()), dict(run.model.named_buffers()))
         case Part.PARAMETERS:
             yield from run.model.named_parameters()
         case Part.OPTIMIZER:
@@ -76,28 +76,27 @@ def state_of(run: Run, part: Part, moment: Moment, rng: Mapping[str, Tensor]) ->
 
 def optimizer_state(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
     """Moments and counters by parameter name, then the hyperparameters of each group and whom it holds."""
-    yield from moments(model, optimizer)
-    yield from groups(model, optimizer)
+    name_of = names(dict(model.named_parameters()))
+    yield from moments(name_of, optimizer)
+    yield from groups(name_of, optimizer)
 
 
-def moments(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
+def moments(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
     """What the optimizer keeps of each parameter, by its name."""
-    name_of = names(model)
     for p, state in optimizer.state.items():
         yield from flat(name_of.get(p, FOREIGN), state)
 
 
-def groups(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
+def groups(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
     """The hyperparameters of each parameter group, and whom it holds."""
-    name_of = names(model)
     for index, group in enumerate(optimizer.param_groups):
         members = tuple(name_of.get(p, FOREIGN) for p in group["params"])
         yield from flat(f"group {index}", {**group, "params": members})
 
 
-def names(model: nn.Module) -> dict[Tensor, str]:
-    """The name of each parameter; a tied one has the first of its names."""
-    return {p: name for name, p in model.named_parameters()}
+def names(parameters: Mapping[str, Tensor]) -> dict[Tensor, str]:
+    """The name of each parameter."""
+    return {p: name for name, p in parameters.items()}
 
 
 def flat(name: str, value: object) -> Iterator[tuple[str, Value]]:
@@ -116,25 +115,26 @@ def flat(name: str, value: object) -> Iterator[tuple[str, Value]]:
         yield name, type(value).__qualname__
 
 
-def aliases(model: nn.Module) -> Iterator[tuple[str, Value]]:
-    """For each tensor of a model, whether it lies in the memory of one that comes before it in the model.
+def aliases(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> Iterator[tuple[str, Value]]:
+    """For each tensor of a model, and each gradient, whether it lies in the memory of one that comes before it.
 
     Writing one of two such tensors in place changes the other: no run should do that by accident. Compared by the
     stretch of memory from the first to the last element, so two interleaved views count as well.
     """
-    order = [name for name, _ in _tensors(model)]
+    tensors = dict(_tensors(parameters)) | dict(buffers)
+    order = list(tensors)
     owner = dict[str, str]()
-    for cluster in _clusters(model):
+    for cluster in _clusters(tensors):
         first = min(cluster, key=order.index)
         owner |= {name: f"memory of {first}" for name in cluster if name != first}
     for name in order:
         yield name, owner.get(name, OWN)
 
 
-def _clusters(model: nn.Module) -> Iterator[list[str]]:
+def _clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
     """The names of tensors whose stretches of memory overlap, where there are two or more."""
     cluster, reach = list[str](), 0
-    for start, end, name in sorted(_spans(model)):
+    for start, end, name in sorted(_spans(tensors)):
         if start >= reach:
             if len(cluster) > 1:
                 yield cluster
@@ -145,17 +145,16 @@ def _clusters(model: nn.Module) -> Iterator[list[str]]:
         yield cluster
 
 
-def _spans(model: nn.Module) -> Iterator[tuple[int, int, str]]:
-    for name, tensor in _tensors(model):
+def _spans(tensors: Mapping[str, Tensor]) -> Iterator[tuple[int, int, str]]:
+    for name, tensor in tensors.items():
         if tensor.numel():
             last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
             start = tensor.data_ptr()
             yield start, start + (last + 1) * tensor.element_size(), name
 
 
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, p in model.named_parameters():
+def _tensors(parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    for name, p in parameters.items():
         yield name, p
         if p.grad is not None:
             yield f"{name}.grad", p.grad._values() if p.grad.is_sparse else p.grad
-    yield from model.named_buffers()

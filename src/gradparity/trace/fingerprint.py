@@ -32,7 +32,6 @@ def printed(value: Value) -> Printed:
     return fingerprint(value) if isinstance(value, Tensor) else value
 
 
-@torch.no_grad()
 def fingerprint(tensor: Tensor) -> Fingerprint:
     """The fingerprint of a dense or a sparse COO tensor, which is only read."""
     dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
@@ -52,4 +51,4 @@ def _norm(tensor: Tensor) -> float:
     if not tensor.is_floating_point():
         return 0.0
     wide = torch.promote_types(tensor.dtype, torch.float32)
-    return float(torch.linalg.vector_norm(tensor, dtype=wide if wide != tensor.dtype else None))
+    return float(torch.linalg.vector_norm(tensor.detach(), dtype=wide if wide != tensor.dtype else None))

@@ -4,8 +4,8 @@ Each phase shows what went into it beside what came out: parameters and loss sca
 learning rates when the optimizer is about to read them.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from gradparity.parity.state import OWN, Part, Value, aliases, flat, groups, moments
+from gradparity.parity.state import OWN, Part, Value, aliases, flat, groups, moments, names
 
-Seen: TypeAlias = dict[Part, dict[str, Value]]
+Seen: TypeAlias = dict[Part, Mapping[str, Value]]
 
 
 @dataclass
@@ -27,54 +27,67 @@ class Watched:
     scaler: GradScaler | None = None
     """Found when the loop scales its first loss, if it was not given."""
     scheduler: Any = None
+    parameters: dict[str, nn.Parameter] = field(default_factory=dict)
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+    name_of: dict[Tensor, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.look_again()
+
+    def look_again(self) -> None:
+        """What the model has now; once a step, since to walk through a model takes longer than to hash a small one."""
+        self.parameters, self.buffers = dict(self.model.named_parameters()), dict(self.model.named_buffers())
+        self.name_of = names(self.parameters)
 
 
 def at_forward(watched: Watched, roots: Iterable[Any], first: bool) -> Seen:
     """The losses that are differentiated, scaled or not; at the ``first`` of a step also what that starts from."""
+    if first:
+        watched.look_again()
     losses = [root.detach() for root in roots if isinstance(root, Tensor)]
     seen: Seen = {
         Part.LOSS: {"loss" if len(losses) == 1 else f"loss {i}": loss for i, loss in enumerate(losses)},
-        Part.BUFFERS: dict(watched.model.named_buffers()),
+        Part.BUFFERS: watched.buffers,
         Part.RNG: {"cpu": torch.get_rng_state()},
     }
     if first:
-        seen |= {Part.PARAMETERS: dict(watched.model.named_parameters()), **of_scaler_and_scheduler(watched)}
+        seen |= {Part.PARAMETERS: watched.parameters, **of_scaler_and_scheduler(watched)}
     return seen
 
 
 def at_accumulated(watched: Watched) -> Seen:
     """What a backward writes. Of the memory only what is shared, which is next to nothing."""
-    shared = {name: value for name, value in aliases(watched.model) if value != OWN}
+    shared = {name: value for name, value in aliases(watched.parameters, watched.buffers) if value != OWN}
     return {
         **gradients(watched),
         Part.ALIASING: shared,
-        Part.BUFFERS: dict(watched.model.named_buffers()),
+        Part.BUFFERS: watched.buffers,
     }
 
 
 def gradients(watched: Watched) -> Seen:
     """The gradients of all parameters; ``None`` where there is none."""
-    return {Part.GRADIENTS: {name: p.grad for name, p in watched.model.named_parameters()}}
+    return {Part.GRADIENTS: {name: p.grad for name, p in watched.parameters.items()}}
 
 
 def at_ready(watched: Watched) -> Seen:
     """What the optimizer reads."""
-    return {**gradients(watched), Part.OPTIMIZER: dict(groups(watched.model, watched.optimizer))}
+    return {**gradients(watched), Part.OPTIMIZER: dict(groups(watched.name_of, watched.optimizer))}
 
 
 def at_stepped(watched: Watched) -> Seen:
     """What the optimizer writes."""
     return {
-        Part.PARAMETERS: dict(watched.model.named_parameters()),
-        Part.OPTIMIZER: dict(moments(watched.model, watched.optimizer)),
+        Part.PARAMETERS: watched.parameters,
+        Part.OPTIMIZER: dict(moments(watched.name_of, watched.optimizer)),
     }
 
 
 def at_end(watched: Watched) -> Seen:
     """All that goes on."""
     at_step = at_stepped(watched)
-    at_step[Part.OPTIMIZER] |= dict(groups(watched.model, watched.optimizer))
-    return {**at_step, Part.BUFFERS: dict(watched.model.named_buffers()), **of_scaler_and_scheduler(watched)}
+    all_of_it = {**at_step[Part.OPTIMIZER], **dict(groups(watched.name_of, watched.optimizer))}
+    return {**at_step, Part.OPTIMIZER: all_of_it, Part.BUFFERS: watched.buffers, **of_scaler_and_scheduler(watched)}
 
 
 def of_scaler_and_scheduler(watched: Watched) -> Seen:
