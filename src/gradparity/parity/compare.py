@@ -141,6 +141,6 @@ def _in_words(kind: Kind, value: Value) -> str:
         case Kind.STRIDES:
             return str(value.stride())
         case Kind.BITS if value.numel() == 1:
-            return str(value.item())
+            return f"{value.item():.6g}"
         case _:
             return f"a tensor of shape {tuple(value.shape)}"

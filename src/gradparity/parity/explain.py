@@ -36,6 +36,8 @@ def what(mismatch: Mismatch) -> str:
     """Which value differs, and in what."""
     if mismatch.part == Part.ALIASING:
         return f"{mismatch.name} has {mismatch.reference} in the reference, and {mismatch.candidate} in the candidate"
+    if mismatch.part == Part.LOSS and mismatch.kind == Kind.BITS:
+        return f"the loss is {mismatch.reference} in the reference and {mismatch.candidate} in the candidate"
     subject = {
         Part.GRADIENTS: f"the gradient of {mismatch.name}",
         Part.PARAMETERS: f"the parameter {mismatch.name}",
@@ -53,6 +55,8 @@ def size(mismatch: Mismatch, found: Comparison) -> str:
     also = f" So do {others} more values at this phase." if others else ""
     if not figures:
         return also.strip()  # how large it is was said with what differs
+    if figures.elements == 1:
+        return f"They are {figures.max_ulp:,} ULP apart (absolute {figures.max_absolute:.2g}).{also}"
     return (
         f"{figures.differing:,} of {figures.elements:,} elements are up to {figures.max_ulp:,} ULP apart "
         f"(absolute {figures.max_absolute:.2g}, relative to its norm {figures.relative_norm:.2g}, "

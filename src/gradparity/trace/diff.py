@@ -172,6 +172,8 @@ def in_words(kind: Kind, value: Printed) -> str:
             return str(value.shape)
         case Kind.STRIDES:
             return str(value.strides)
+        case Kind.BITS if not value.shape:
+            return f"{value.norm:.6g}"  # a scalar's norm is its size
         case Kind.BITS:
             return f"norm {value.norm:.6g}"
         case _:

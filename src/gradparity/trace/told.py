@@ -55,7 +55,7 @@ def sentences(found: Difference) -> list[str]:
     """The verdict, what the first difference looks like, and what else is worth knowing."""
     lines = [report.headline(found.verdict)]
     if found.verdict.explanation:
-        lines.append(found.verdict.explanation)
+        lines += found.verdict.explanation.splitlines()
     if found.events:
         step, ours, theirs = found.events
         lines.append(f"In step {step} the loops do other things, or in another order:")

@@ -1,0 +1,95 @@
+"""Does a loop that I wrote myself make the updates of the reference step?
+
+You will see two hand-written loops recorded from outside, in two lines each, and held against the reference's trace.
+One is right although it looks different; of the other you are told the first place where it is not.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch.nn.utils import clip_grad_norm_
+
+import gradparity
+from gradparity import build, tasks, training
+from gradparity.board import new_folder
+from gradparity.config import ClipConfig, Config
+from gradparity.errors import UserError
+from gradparity.parity.random_stream import RandomStream
+from gradparity.tasks import Batch, count
+from gradparity.trace.file import read
+from gradparity.trace.told import difference, sentences
+from gradparity.training import Run
+
+CONFIG = Config(task="transformer", precision="fp32", accumulation_steps=3, clip=ClipConfig(by="norm", threshold=0.5))
+
+
+def reference(run: Run, batches: Sequence[Batch]) -> None:
+    for window in training.windows(batches, 3, count):
+        for _ in training.train_step(run, window):
+            pass
+
+
+def right(run: Run, batches: Sequence[Batch]) -> None:
+    """As people write it: one loop over microbatches, a counter, gradients emptied after the step."""
+    for i, batch in enumerate(batches):
+        tokens = sum(count(b) for b in batches[i // 3 * 3 : i // 3 * 3 + 3])
+        (run.loss(run.model, batch) / tokens).backward()  # type: ignore[no-untyped-call]
+        if i % 3 == 2 or i == len(batches) - 1:
+            clip_grad_norm_(run.parameters, 0.5)
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+            run.scheduler.step()
+
+
+def wrong(run: Run, batches: Sequence[Batch]) -> None:
+    """The same, but for the line on the tokens: the mean of means, by which a short microbatch weighs as much."""
+    for i, batch in enumerate(batches):
+        (run.loss(run.model, batch) / count(batch) / 3).backward()  # type: ignore[no-untyped-call]
+        if i % 3 == 2 or i == len(batches) - 1:
+            clip_grad_norm_(run.parameters, 0.5)
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+            run.scheduler.step()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the traces (default: runs)")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    console = Console(highlight=False)
+    try:
+        folder = new_folder(given.output / "watch_a_loop")
+        for name, loop in {"reference": reference, "right": right, "wrong": wrong}.items():
+            watch(loop, folder / name)
+    except (OSError, UserError) as error:
+        print(f"watch_a_loop: {error}; choose a folder that can be written with --output", file=sys.stderr)
+        return 2
+    for name in ("right", "wrong"):
+        found = difference(read(folder / "reference"), read(folder / name))
+        console.print(f"[bold]The loop called {name}[/]", style="green" if found.parity else "red")
+        for line in sentences(found):
+            console.print(f"  {line}", soft_wrap=True, markup=False)
+    console.print("\nOne hand-written loop is the reference, bit for bit; the other is not, and is told where and how.")
+    shown = " ".join(shlex.quote(str(folder / name)) for name in ("reference", "wrong"))
+    console.print(f"All of it: [bold]gradparity diff {shown}[/]", soft_wrap=True)
+    return 0
+
+
+def watch(loop: Callable[[Run, Sequence[Batch]], None], folder: Path) -> None:
+    """Run a loop from the same start as the others, and record it."""
+    task = tasks.TASKS["transformer"]()
+    run = build.lane(CONFIG, task, "backward").run
+    batches = list(islice(tasks.shuffled(task.train, 8, torch.Generator().manual_seed(0)), 11))
+    with RandomStream(0).active(), gradparity.record(run.model, run.optimizer, folder, full=True):
+        loop(run, batches)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

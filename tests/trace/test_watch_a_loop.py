@@ -1,0 +1,42 @@
+"""The experiment with two hand-written loops: one is the reference, the other is told what it is."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "watch_a_loop.py"
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    return run("--output", tmp_path_factory.mktemp("runs"))
+
+
+def test_the_right_loop_is_the_reference_and_the_wrong_one_is_told_where(done):
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    right, wrong = done.stdout.split("The loop called ")[1:]
+    assert "Identical, bit for bit: 4 steps" in right
+    assert "Not identical" in wrong
+    assert "At step 0, microbatch 0, phase forward, the loss is" in wrong
+
+
+def test_its_last_line_is_a_command_that_shows_all_of_it(done):
+    command = done.stdout.strip().splitlines()[-1].partition(": ")[2].split()
+    again = subprocess.run(
+        [Path(sys.executable).with_name(command[0]), *command[1:]], capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 1
+    assert "✗ 11/11" in again.stdout
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence():
+    done = run("--output", __file__)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
