@@ -60,7 +60,7 @@ def add_func_grad(run: Run, microbatch: Any, normalizer: int) -> Tensor:
         loss = run.loss(cast("nn.Module", model), microbatch) / normalizer
         return run.scaler.scale(loss), loss
 
-    parameters = dict(run.model.named_parameters())
+    parameters: dict[str, Tensor] = dict(run.model.named_parameters())
     gradients, loss = torch.func.grad(loss_of, has_aux=True)(parameters)
     for name, p in parameters.items():
         if p.grad is None:

@@ -73,10 +73,12 @@ def outcome(variant: Variant, steps: int, tick: Callable[[], None] = lambda: Non
         tick()
     kept = []
     for prediction in variant.predictions:
-        ours = replace(prediction.config or config, steps=steps), prediction.like
-        found = first_difference(task, ours, theirs, prediction.part)
-        kept.append(Kept(prediction, prediction.until(config, task), found and found.place))
-    return Outcome(variant, first, in_fp64(variant, task, config), growth, kept)
+        found = first
+        if prediction != Prediction(REFERENCE, prediction.until):  # which was held against the variant above
+            ours = replace(prediction.config or config, steps=steps), prediction.like
+            found = first_difference(task, ours, theirs, prediction.part)
+        kept.append(Kept(prediction, prediction.until(config, task), found.place if found else None))
+    return Outcome(variant, first, in_fp64(variant, task, config) if first else None, growth, kept)
 
 
 def in_fp64(variant: Variant, task: Task, config: Config) -> First | None:

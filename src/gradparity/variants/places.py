@@ -22,8 +22,8 @@ class Place(NamedTuple):
     phase: Phase
 
     def __str__(self) -> str:
-        microbatch = "" if self.microbatch is None else f", microbatch {self.microbatch}"
-        return f"step {self.step}{microbatch}, {self.phase.name.lower()}"
+        microbatch = "–" if self.microbatch is None else self.microbatch
+        return f"{self.step}/{microbatch}/{self.phase.name.lower()}"
 
 
 def nowhere(config: Config, task: Task) -> None:

@@ -25,14 +25,15 @@ def uses(loss: Tensor) -> Counter[Tensor]:
 
 def edges_into_leaves(loss: Tensor) -> Iterator[tuple[Node, int, Tensor]]:
     """Each edge of the graph that ends in a leaf: the node it leaves, its index there, and the leaf."""
-    waiting = [loss.grad_fn]
+    waiting = [loss.grad_fn] if loss.grad_fn else []
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
-        for index, (following, _) in enumerate(node.next_functions if node else ()):
-            if node and hasattr(following, "variable"):
-                yield node, index, following.variable
-            elif following not in seen:
+        for index, (following, _) in enumerate(node.next_functions):
+            leaf = getattr(following, "variable", None)  # which only AccumulateGrad has, the node of a leaf
+            if leaf is not None:
+                yield node, index, leaf
+            elif following and following not in seen:
                 seen.add(following)
                 waiting.append(following)
 
