@@ -119,7 +119,7 @@ VARIANTS = (
         UNSCALED,
         (Prediction(replace(REFERENCE, name="loss scale 128"), stepped(no_power_of_two), Part.PARAMETERS, SCALED),),
         "Dividing by a power of two does round where the quotient underflows, as gradients in fp16 do without a loss "
-        "scale. Divided last, they travel 128 times as large through the graph: it is a loss scale of 128.",
+        "scale. Divided last, they travel 128 times as large: it is a loss scale of 128, bit for bit.",
     ),
     Variant(
         "reversed order, K = 2",

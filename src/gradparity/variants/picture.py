@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from gradparity.variants.measure import Outcome
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 SAME_BITS = 0.0
 SMALLEST_NORM = 1e-10
@@ -26,10 +24,8 @@ WIDEST = 4.0
 """Lines get thinner from the first to the last: where two are equal, both are seen."""
 
 
-def picture(outcomes: Sequence[Outcome]) -> "Figure":
+def picture(outcomes: Sequence[Outcome]) -> Figure:
     """Relative norm and ULP of the parameters' difference after each step, zero on a line of its own."""
-    from matplotlib.figure import Figure  # takes a second, and is needed only here
-
     figure = Figure(figsize=(13, 6.5), dpi=110, facecolor="white", layout="constrained")
     norms, ulps = figure.subplots(1, 2, sharex=True)
     for index, outcome in enumerate(outcomes):
@@ -49,7 +45,7 @@ def picture(outcomes: Sequence[Outcome]) -> "Figure":
     return figure
 
 
-def with_zero(axes: "Axes", smallest: float, label: str) -> None:
+def with_zero(axes: Axes, smallest: float, label: str) -> None:
     """A logarithmic axis from ``smallest`` upwards, and below it, on a line of its own, zero."""
     axes.set_yscale("symlog", linthresh=smallest, linscale=0.5)
     axes.axhspan(-smallest / 2, smallest / 2, color="#e8e8e8", zorder=0)
@@ -62,7 +58,7 @@ def with_zero(axes: "Axes", smallest: float, label: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def pixels(figure: "Figure") -> npt.NDArray[np.uint8]:
+def pixels(figure: Figure) -> npt.NDArray[np.uint8]:
     """``figure`` drawn: ``[height, width, 3]``. No window system and no global state of matplotlib is asked."""
     png = BytesIO()
     figure.savefig(png, format="png")
