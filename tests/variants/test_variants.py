@@ -110,6 +110,14 @@ def test_a_sum_is_differentiated_from_its_newest_term_to_its_oldest(order, expec
     assert g.item() == expected
 
 
+@pytest.mark.parametrize("summed", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_the_order_in_which_losses_are_summed_does_not_matter_only_that_in_which_they_were_made(summed):
+    w = torch.ones((), requires_grad=True)
+    made = [w * slope for slope in (1.0, 2**-24, 2**-24)]
+    (g,) = torch.autograd.grad(sum(made[i] for i in summed), w)
+    assert g.item() == 1 + 2**-23
+
+
 # Dividing after accumulation.
 
 
@@ -219,6 +227,13 @@ def test_the_fused_adamw_differs_from_the_for_loop_in_its_first_update_where_tor
     if found:
         assert found.place == Place(0, None, Phase.STEPPED)
         assert found.mismatch.part == Part.PARAMETERS
+
+
+@pytest.mark.parametrize("precision", ["fp64", "fp32"])
+def test_but_for_what_is_left_over_where_a_size_is_no_multiple_of_the_kernels_vector(precision):
+    """Ten numbers, the last two or all of which the kernel computes one by one, and rounds otherwise."""
+    found = first(EXACT_ROOTS, FUSED, precision=precision)
+    assert found is None or found.mismatch.name.startswith("5.bias")
 
 
 def test_the_fused_sgd_takes_no_root_and_is_the_for_loop():
