@@ -71,7 +71,7 @@ def small_transformer() -> Task:
 THREE = Config(accumulation_steps=3, steps=200)
 TWO = replace(THREE, accumulation_steps=2)
 FOUR = replace(THREE, accumulation_steps=4)
-TEXT = replace(THREE, microbatch_size=4)
+TEXT = replace(TWO, microbatch_size=4)
 UNSCALED = replace(FOUR, precision="fp16", scaler=ScalerConfig(init_scale=1.0))
 SCALED = replace(UNSCALED, scaler=ScalerConfig(init_scale=4.0 * UNSCALED.microbatch_size))
 
