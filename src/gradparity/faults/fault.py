@@ -30,8 +30,10 @@ def loop_with(fault: Fault) -> tuple[Step, Route]:
     return (wrong, manual) if fault.changes is train_step else (train_step, wrong)
 
 
-def rewritten(function: Callable[..., Any], right: str, wrong: str) -> Callable[..., Any]:
+def rewritten(function: Callable[..., Any], right: str, wrong: str, **known: object) -> Callable[..., Any]:
     """``function`` compiled anew with ``wrong`` in the place of ``right``, comment lines aside.
+
+    ``known`` are the names that ``wrong`` uses and the module of ``function`` does not have.
 
     Raises:
         ValueError: if the source of ``function`` does not hold ``right`` exactly once, as when one of them was
@@ -40,7 +42,7 @@ def rewritten(function: Callable[..., Any], right: str, wrong: str) -> Callable[
     source = _without_comment_lines(inspect.getsource(function))
     if source.count(right) != 1:
         raise ValueError(f"{function.__name__} holds these lines {source.count(right)} times, not once:\n{right}")
-    names = dict(function.__globals__)
+    names = {**function.__globals__, **known}
     exec(compile(source.replace(right, wrong), f"<{function.__name__} with a fault>", "exec"), names)
     changed: Callable[..., Any] = names[function.__name__]
     return changed

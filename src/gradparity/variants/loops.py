@@ -1,0 +1,137 @@
+"""The loops, each a small change to the reference step or to the manual route.
+
+None of them is wrong: they ask for the same update in another way. What sums a whole window passes over the phases
+of its single microbatches, and stops once, at the last one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from gradparity.faults import FAULTS, loop_with
+from gradparity.faults.fault import rewritten
+from gradparity.parity.lockstep import Step
+from gradparity.training import Moment, Phase, Route, Run, Window, backward, manual, train_step
+from gradparity.training.routes import copy_for
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A step and the route it takes, under the name by which tables call it."""
+
+    name: str
+    step: Step = train_step
+    route: Route = manual
+
+
+def full_batch(run: Run, window: Window[Any]) -> Iterator[Moment]:
+    """One forward over all samples of the window at once, in the place of its last microbatch."""
+    last = len(window.microbatches) - 1
+    fields = zip(*window.microbatches, strict=True)
+    whole = type(window.microbatches[0])(*map(torch.cat, fields))
+    for moment in train_step(run, Window((whole,), window.normalizer)):
+        if moment.phase != Phase.FORWARD:  # whose loss no microbatch of another loop has
+            yield moment if moment.microbatch is None else replace(moment, microbatch=last)
+
+
+def fused(run: Run, window: Window[Any]) -> Iterator[Moment]:
+    """The optimizer's fused implementation: one kernel for the whole update, instead of one for each operation."""
+    for moment in train_step(run, window):
+        # Chosen for the update only, so that the optimizer's settings are the same wherever they are compared.
+        for group in run.optimizer.param_groups:
+            group["fused"] = True if moment.phase == Phase.CLIPPED else None
+        yield moment
+
+
+def add_func_grad(run: Run, microbatch: Any, normalizer: int) -> Tensor:
+    """Add what ``torch.func.grad`` returns into every ``.grad``, and give the loss.
+
+    It takes the loss as a function of the parameters, and returns zeros for those that it does not depend on.
+    """
+
+    def loss_of(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        def model(*inputs: Tensor) -> Tensor:
+            return cast("Tensor", functional_call(run.model, parameters, inputs))
+
+        loss = run.loss(cast("nn.Module", model), microbatch) / normalizer
+        return run.scaler.scale(loss), loss
+
+    parameters: dict[str, Tensor] = dict(run.model.named_parameters())
+    gradients, loss = torch.func.grad(loss_of, has_aux=True)(parameters)
+    for name, p in parameters.items():
+        if p.grad is None:
+            p.grad = copy_for(gradients[name], p)
+        else:
+            p.grad.add_(gradients[name])
+    return cast("Tensor", loss)
+
+
+REFERENCE = Loop("the reference", route=backward)
+
+SUMMED = Loop("summed loss", *loop_with(FAULTS["summed-loss"]))
+
+REVERSED = Loop(
+    "reversed order",
+    rewritten(
+        train_step,
+        """
+        run.route(run.scaler.scale(loss), run.parameters)
+        yield Moment(Phase.ACCUMULATED, index)
+""",
+        """
+        losses = [loss] if index == 0 else [loss, *losses]
+    for loss in losses:
+        run.route(run.scaler.scale(loss), run.parameters)
+    yield Moment(Phase.ACCUMULATED, index)
+""",
+    ),
+)
+
+DIVIDED_AFTER = Loop(
+    "divided after",
+    rewritten(
+        train_step,
+        """
+            loss = run.loss(run.model, microbatch) / window.normalizer
+        yield Moment(Phase.FORWARD, index, loss.detach())
+        run.route(run.scaler.scale(loss), run.parameters)
+        yield Moment(Phase.ACCUMULATED, index)
+""",
+        """
+            loss = run.loss(run.model, microbatch)
+        yield Moment(Phase.FORWARD, index, loss.detach() / window.normalizer)
+        run.route(run.scaler.scale(loss), run.parameters)
+    for p in run.parameters:
+        if p.grad is not None:
+            p.grad /= window.normalizer
+    yield Moment(Phase.ACCUMULATED, index)
+""",
+    ),
+)
+
+ZEROS = Loop("zeros for None", route=rewritten(manual, "allow_unused=True", "materialize_grads=True"))
+
+FUNC_GRAD = Loop(
+    "torch.func.grad",
+    rewritten(
+        train_step,
+        """
+            loss = run.loss(run.model, microbatch) / window.normalizer
+        yield Moment(Phase.FORWARD, index, loss.detach())
+        run.route(run.scaler.scale(loss), run.parameters)
+""",
+        """
+            loss = add_func_grad(run, microbatch, window.normalizer)
+        yield Moment(Phase.FORWARD, index, loss.detach())
+""",
+        add_func_grad=add_func_grad,
+    ),
+)
+
+FUSED = Loop("fused AdamW", fused)
+
+FULL_BATCH = Loop("full batch", full_batch)

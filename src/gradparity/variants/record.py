@@ -1,0 +1,94 @@
+"""Outcomes on disk: TensorBoard files for eyes, and a JSONL file for exact figures."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from gradparity.parity.metrics import Figures
+from gradparity.variants import picture, tables
+from gradparity.variants.measure import First, Outcome
+from gradparity.variants.places import Place
+
+FIGURES = "routes.jsonl"
+
+
+def write(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """The picture of all variants and their whys, and for each a TensorBoard run and a line of JSON."""
+    with SummaryWriter(folder / "all") as board:
+        drawn = picture.pixels(picture.picture(outcomes))
+        board.add_image("routes/parameters against the reference's", drawn, dataformats="HWC")
+        board.add_text("routes/why", whys(outcomes))
+    with folder.joinpath(FIGURES).open("x") as lines:
+        for outcome in outcomes:
+            lines.write(json.dumps(as_record(outcome)) + "\n")
+            with SummaryWriter(folder / re.sub(r"\W+", "-", outcome.variant.name)) as board:
+                write_growth(board, outcome.growth)
+
+
+def write_growth(board: SummaryWriter, growth: Sequence[Figures]) -> None:
+    """How far the parameters are apart after each step; TensorBoard keeps float32, so ULP go there as a logarithm."""
+    for step, figures in enumerate(growth, start=1):
+        board.add_scalar("parameters/1 relative norm", figures.relative_norm, step)
+        board.add_scalar("parameters/2 log10(1 + median ULP)", math.log10(1 + figures.median_ulp), step)
+        board.add_scalar("parameters/3 log10(1 + largest ULP)", math.log10(1 + figures.max_ulp), step)
+        board.add_scalar("parameters/4 largest absolute", figures.max_absolute, step)
+        board.add_scalar("parameters/5 largest relative", figures.max_relative, step)
+
+
+def whys(outcomes: Sequence[Outcome]) -> str:
+    """For a TensorBoard text page: each variant, what it was predicted to be, and why."""
+    rows = ["| variant | the same bits as | predicted | measured | | why |", "|---|---|---|---|---|---|"]
+    for outcome in outcomes:
+        for kept in outcome.kept:
+            places = (tables.where(place, outcome) for place in (kept.predicted, kept.measured))
+            cells = (
+                outcome.variant.name, tables.like(kept), *places, "✓" if kept.holds else "✗", outcome.variant.why,
+            )  # fmt: skip
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def as_record(outcome: Outcome) -> dict[str, object]:
+    """An outcome for JSON: exact figures, ``null`` where a figure is not a number."""
+    return {
+        "variant": outcome.variant.name,
+        "first": _first(outcome.first),
+        "first in fp64": _first(outcome.first_in_fp64),
+        "predictions": [
+            {
+                "the same bits as": tables.like(kept),
+                "predicted": _place(kept.predicted),
+                "measured": _place(kept.measured),
+                "holds": kept.holds,
+            }
+            for kept in outcome.kept
+        ],
+        "parameters after each step": [_figures(figures) for figures in outcome.growth],
+    }
+
+
+def _first(first: First | None) -> dict[str, object] | None:
+    if first is None:
+        return None
+    mismatch = first.mismatch
+    return {
+        **_place(first.place),
+        "part": mismatch.part,
+        "tensor": mismatch.name,
+        "kind": mismatch.kind,
+        "figures": first.figures and _figures(first.figures),
+    }
+
+
+def _place(place: Place | None) -> dict[str, object]:
+    if place is None:
+        return {}
+    return {"step": place.step, "microbatch": place.microbatch, "phase": place.phase.name.lower()}
+
+
+def _figures(figures: Figures) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in figures._asdict().items()}

@@ -1,0 +1,51 @@
+"""Square roots rounded as IEEE 754 says: what the fused optimizer is predicted by."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from gradparity.training import Moment, Run, Window, train_step
+from gradparity.variants.loops import Loop
+
+
+def exact_root(x: Tensor) -> Tensor:
+    """The square root, rounded correctly: NumPy takes the processor's own instruction, as fused kernels do."""
+    return torch.from_numpy(np.sqrt(x.detach().numpy()))
+
+
+def roots_are_exact(dtype: torch.dtype) -> bool:
+    """Whether ``torch.sqrt`` is rounded correctly too. From Intel's vector library, it is not."""
+    x = torch.linspace(0, 1, 10_000, dtype=dtype)
+    return torch.equal(x.sqrt(), exact_root(x))
+
+
+class ExactRoots(TorchFunctionMode):
+    """Inside, ``tensor.sqrt()`` is :func:`exact_root`."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call ``function``, unless it is the square root."""
+        return exact_root(*args) if function is Tensor.sqrt else function(*args, **(kwargs or {}))
+
+
+def with_exact_roots(run: Run, window: Window[Any]) -> Iterator[Moment]:
+    """The reference step; in it, only the optimizer takes square roots."""
+    step = train_step(run, window)
+    while True:
+        with ExactRoots():
+            moment = next(step, None)
+        if moment is None:
+            return
+        yield moment
+
+
+EXACT_ROOTS = Loop("exact square roots", with_exact_roots)

@@ -1,0 +1,150 @@
+"""The picture, the tables and the files of the routes that differ."""
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gradparity.variants import VARIANTS, Prediction, outcome, record, tables
+from gradparity.variants.loops import REFERENCE
+from gradparity.variants.picture import picture, pixels
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "routes_that_differ.py"
+NAMES = ("summed loss", "reversed order, K = 2", "zeros for None")
+
+
+@cache
+def outcomes():
+    return [outcome(variant, steps=4) for variant in VARIANTS if variant.name in NAMES]
+
+
+def run(*arguments):
+    """In this process: what takes time is the import of torch."""
+    script = runpy.run_path(str(SCRIPT))
+    return script["main"]([str(argument) for argument in arguments])
+
+
+def test_every_variant_is_drawn_at_the_height_of_its_figures():
+    figure = picture(outcomes())
+    for axes, field in zip(figure.axes, ("relative_norm", "median_ulp"), strict=True):
+        drawn = axes.lines[:: 1 if field == "relative_norm" else 2]
+        for line, found in zip(drawn, outcomes(), strict=True):
+            assert list(line.get_xdata()) == [1, 2, 3, 4]
+            assert list(line.get_ydata()) == [getattr(figures, field) for figures in found.growth]
+        assert axes.get_ylabel()
+        assert axes.get_xlabel() == "optimizer step"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(NAMES)
+
+
+@pytest.mark.parametrize("panel", [0, 1])
+def test_zero_has_a_line_of_its_own_well_below_the_smallest_difference(panel):
+    figure = picture(outcomes())
+    figure.draw_without_rendering()
+    axes = figure.axes[panel]
+    smallest = min(value for line in axes.lines for value in line.get_ydata() if value > 0)
+    height = {value: axes.transData.transform((1, value))[1] for value in (0, smallest, 10 * smallest)}
+    assert height[smallest] - height[0] > 10, "pixels"
+    assert height[10 * smallest] > height[smallest]
+    assert axes.get_yticklabels()[0].get_text() == "same bits"
+    assert axes.get_yticks()[0] == 0
+
+
+def test_a_picture_of_nothing_but_zeros_can_be_drawn():
+    same = [found for found in outcomes() if found.first is None]
+    assert len(same) == 1
+    assert pixels(picture(same)).size
+
+
+def test_pixels_show_it_on_white_ground():
+    image = pixels(picture(outcomes()))
+    assert image.dtype == np.uint8
+    assert image.shape[2] == 3
+    assert (image[0, 0] == 255).all()
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
+
+
+def test_a_prediction_that_fails_is_marked_as_such():
+    console = Console(width=120)
+    wrong = replace(VARIANTS[0], predictions=(Prediction(REFERENCE), *VARIANTS[0].predictions))
+    found = [outcome(wrong, steps=1)]
+    with console.capture() as captured:
+        console.print(tables.predictions(found))
+    assert "✗" in captured.get()
+    assert "✓" in captured.get()
+    assert tables.answer(found).startswith("1 of 2 predictions hold")
+    assert "| ✗ |" in record.whys(found)
+
+
+def test_the_experiment_shows_prediction_beside_measurement_and_writes_what_it_found(tmp_path):
+    chosen = [argument for name in NAMES for argument in ("--only", name)]
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--steps", "4", *chosen, "--output", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert all(len(line) <= 120 for line in done.stdout.splitlines()[:-1]), "but for the command to see it"
+    assert (
+        "4 of 4 predictions hold bit for bit and to the place; 2 of 3 variants differ from the reference."
+        in done.stdout
+    )
+    assert re.search(r"summed loss +0/2/accumulated +1.weight +\d", done.stdout)
+    assert re.search(r"reversed order, K = 2 +nowhere in 4 steps", done.stdout)
+    assert re.search(r"zeros for None +2/0/accumulated +dark.weight +None here", done.stdout)
+    assert re.search(r"zeros for None +the reference, parameters +2/–/stepped +2/–/stepped +✓", done.stdout)
+    assert "Autograd walks the graph" in done.stdout
+    assert f"--logdir {tmp_path}/routes/1" in done.stdout
+
+    lines = [json.loads(line) for line in (tmp_path / "routes" / "1" / "routes.jsonl").read_text().splitlines()]
+    assert [line["variant"] for line in lines] == list(NAMES)
+    assert [len(line["parameters after each step"]) for line in lines] == [4, 4, 4]
+    assert lines[0]["first"]["figures"]["max_ulp"] > 0
+    assert lines[1]["first"] is None
+    assert lines[2]["first"]["kind"] == "presence"
+    assert {key: lines[2]["first"][key] for key in ("step", "microbatch", "phase")} == {
+        "step": 2,
+        "microbatch": 0,
+        "phase": "accumulated",
+    }
+
+    board = EventAccumulator(str(tmp_path / "routes" / "1" / "all")).Reload()
+    assert board.Tags()["images"] == ["routes/parameters against the reference's"]
+    assert board.Tags()["tensors"] == ["routes/why/text_summary"]
+    board = EventAccumulator(str(tmp_path / "routes" / "1" / "zeros-for-None")).Reload()
+    assert [event.value > 0 for event in board.Scalars("parameters/1 relative norm")] == [False, False, True, True]
+
+
+def test_it_can_be_quiet_and_never_writes_over_another_run(tmp_path, capsys):
+    arguments = ["--steps", "1", "--only", "reversed order, K = 2", "--quiet", "--output", tmp_path]
+    assert run(*arguments) == run(*arguments) == 0
+    assert "a + b is b + a" not in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "routes").iterdir()} == {"1", "2"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "sumed loss"], "the variants are: summed loss; "),
+        (["--steps", "0"], "--steps is 0"),
+        (["--only", "summed loss", "--steps", "1", "--output", __file__], "--output"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, capsys):
+    assert run(*arguments) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert words in told.err
+    assert len(told.err.splitlines()) == 1
