@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 from gradparity.tasks.digits import digits_cnn, digits_mlp
+from gradparity.tasks.peculiar import PECULIAR
+from gradparity.tasks.streams import STREAMS
 from gradparity.tasks.task import Batch, Examples, Task, count, evaluate, shuffled, summed_loss, to
 from gradparity.tasks.text import text_transformer
 
@@ -10,6 +12,8 @@ TASKS: dict[str, Callable[[], Task]] = {
     "digits_mlp": digits_mlp,
     "digits_cnn": digits_cnn,
     "transformer": text_transformer,
+    **PECULIAR,
+    **STREAMS,
 }
 
 __all__ = ["TASKS", "Batch", "Examples", "Task", "count", "evaluate", "shuffled", "summed_loss", "to"]

@@ -1,0 +1,199 @@
+"""A cell's two runs: the lanes of a configuration, with the optimizer, schedule and average that the cell names."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import LBFGS, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from gradparity import build, tasks, training
+from gradparity.adapters.inverted import moments_of
+from gradparity.config import Config
+from gradparity.matrix.cell import Cell
+from gradparity.parity.lockstep import Lane, Step
+from gradparity.parity.state import HasState
+from gradparity.tasks import Batch, Examples, Task
+from gradparity.tasks.gan import GanStep, gan_task
+from gradparity.tasks.text import CharTransformer
+from gradparity.training import Moment, Phase, Run, Window
+from gradparity.training.optimizers import decay_groups
+
+STEPS = 5
+MICROBATCH = 4
+EXAMPLES = MICROBATCH * 12 + 2
+"""Of an epoch: 13 microbatches, the last of 2, so that every K but 1 leaves a partial last window."""
+
+
+def lanes(cell: Cell) -> tuple[Lane, Lane]:
+    """The reference by ``.backward()`` and the candidate by the manual route."""
+    return lane(cell, "backward"), lane(cell, "manual")
+
+
+def lane(cell: Cell, route: str) -> Lane:
+    """One run of ``cell``."""
+    made = build.lane(config_of(cell), task_of(cell.task), route)
+    run, step, also = made.run, made.step, dict[str, HasState]()
+    parameters: Sequence[nn.Parameter] = run.parameters
+    if isinstance(run.model, tasks.gan.Gan):
+        second = optimizer_of(cell, list(run.model.discriminator.parameters()))
+        step, also["the discriminator's optimizer"] = GanStep(second), second
+        parameters = list(run.model.generator.parameters())
+    optimizer = optimizer_of(cell, parameters)
+    if isinstance(optimizer, LBFGS):
+        step = lbfgs_step
+    schedule = schedule_of(cell, optimizer)
+    if isinstance(schedule, PlateauOfLoss):
+        step = with_loss(step, schedule)
+    if cell.average == "EMA":
+        average = AveragedModel(run.model, multi_avg_fn=get_ema_multi_avg_fn(0.9))  # type: ignore[no-untyped-call]
+        step, also["EMA"] = with_average(step, average), average
+    run = replace(
+        run,
+        optimizer=optimizer,
+        scheduler=schedule,
+        scaler=scaler_of(cell),
+        clip=CLIPS[cell.clip],
+        parameters=[p for group in optimizer.param_groups for p in group["params"]],
+    )
+    return Lane(run, step, made.random, also)
+
+
+def windows(cell: Cell) -> Iterator[Window[Batch]]:
+    """The windows of both lanes."""
+    return build.windows(config_of(cell), task_of(cell.task))
+
+
+def config_of(cell: Cell) -> Config:
+    """What of ``cell`` a configuration can say; the task is handed over beside it."""
+    return Config(precision=cell.precision, accumulation_steps=cell.k, microbatch_size=MICROBATCH, steps=STEPS)  # type: ignore[arg-type]
+
+
+@cache
+def task_of(name: str) -> Task:
+    """A task with the data of one short epoch, and the transformer in small."""
+    task = gan_task() if name == "gan" else tasks.TASKS[name]()
+    task = replace(task, train=Examples(*(part[:EXAMPLES] for part in task.train)))
+    return replace(task, build=partial(CharTransformer, 16, 2, 1)) if name == "transformer" else task
+
+
+def optimizer_of(cell: Cell, parameters: Sequence[nn.Parameter]) -> Optimizer:
+    """The optimizer that ``cell`` names, in two groups with and without decay, with momentum where it has one."""
+    name, _, implementation = cell.optimizer.partition(" ")
+    kind = getattr(torch.optim, name)
+    if kind is LBFGS:
+        return LBFGS(parameters, lr=0.5, max_iter=3)
+    takes = inspect.signature(kind).parameters
+    options: dict[str, Any] = {"lr": 0.01}
+    if implementation:
+        options[implementation] = True
+    if cell.task == "sparse" or "weight_decay" not in takes:
+        return kind(parameters, **options)  # type: ignore[no-any-return]
+    if "momentum" in takes:
+        options["momentum"] = 0.9
+    return kind(decay_groups(parameters, 0.1), **options)  # type: ignore[no-any-return]
+
+
+def schedule_of(cell: Cell, optimizer: Optimizer) -> LRScheduler:
+    """The learning rate schedule that ``cell`` names."""
+    match cell.schedule:
+        case "one_cycle":
+            cycles = bool(optimizer.defaults.get("momentum")) or "betas" in optimizer.defaults
+            return OneCycleLR(optimizer, max_lr=0.02, total_steps=STEPS + 1, cycle_momentum=cycles)
+        case "plateau":
+            return PlateauOfLoss(optimizer, factor=0.5, patience=0, threshold=100.0, threshold_mode="abs")
+        case _:
+            return training.warmup_cosine(optimizer, warmup_steps=2, total_steps=STEPS)
+
+
+def scaler_of(cell: Cell) -> GradScaler:
+    """For fp16, a scale that grows absurdly after three steps, overflows in the fourth, and falls back.
+
+    Not where clipping is told to raise at what is not finite.
+    """
+    factor, fp16 = 2.0**30, cell.precision == "fp16"
+    if cell.clip == "error_if_nonfinite":
+        return GradScaler("cpu", init_scale=16.0, enabled=fp16)
+    return GradScaler("cpu", 16.0, growth_factor=factor, backoff_factor=1 / factor, growth_interval=3, enabled=fp16)
+
+
+def clip_or_raise(parameters: Sequence[nn.Parameter]) -> None:
+    """Clip by norm, and raise where the norm is not finite."""
+    nn.utils.clip_grad_norm_(parameters, 0.05, error_if_nonfinite=True)
+
+
+CLIPS: dict[str, training.Clip] = {
+    "none": training.no_clip,
+    "norm": training.clip_by_norm(0.05),
+    "value": training.clip_by_value(1e-3),
+    "error_if_nonfinite": clip_or_raise,
+}
+
+
+class PlateauOfLoss(ReduceLROnPlateau):
+    """A ``ReduceLROnPlateau`` that is stepped as other schedules are, on the loss it was last told."""
+
+    loss = 0.0
+
+    def step(self, metrics: Any = None, epoch: int | None = None) -> None:  # type: ignore[override]
+        """Step on ``self.loss``."""
+        super().step(self.loss if metrics is None else metrics, epoch)
+
+
+def with_loss(step: Step, schedule: PlateauOfLoss) -> Step:
+    """``step``, whose loss ``schedule`` is told."""
+
+    def told(run: Run, window: Window[Any]) -> Iterator[Moment]:
+        schedule.loss = 0.0
+        for moment in step(run, window):
+            schedule.loss += 0.0 if moment.loss is None else float(moment.loss)
+            yield moment
+
+    return told
+
+
+def with_average(step: Step, average: AveragedModel) -> Step:
+    """``step``, after which the weights enter their exponential moving average."""
+
+    def averaged(run: Run, window: Window[Any]) -> Iterator[Moment]:
+        for moment in step(run, window):
+            if moment.phase == Phase.STEPPED:
+                average.update_parameters(run.model)
+            yield moment
+
+    return averaged
+
+
+def lbfgs_step(run: Run, window: Window[Any]) -> Iterator[Moment]:
+    """A step of LBFGS, which calls the window's forwards and backwards itself, as often as its search needs."""
+
+    def loop(stop: Callable[[Moment], None]) -> None:
+        stops = count()
+
+        def closure() -> Tensor:
+            run.optimizer.zero_grad(set_to_none=True)
+            total = torch.zeros(())
+            for index, microbatch in zip(stops, window.microbatches, strict=False):
+                with run.autocast():
+                    loss = run.loss(run.model, microbatch) / window.normalizer
+                stop(Moment(Phase.FORWARD, index, loss.detach()))
+                run.route(loss, run.parameters)
+                stop(Moment(Phase.ACCUMULATED, index))
+                total = total + loss.detach()
+            run.clip(run.parameters)
+            return total
+
+        run.optimizer.step(closure)  # type: ignore[arg-type]
+        stop(Moment(Phase.UNSCALED))
+        stop(Moment(Phase.CLIPPED))
+        run.scheduler.step()
+        stop(Moment(Phase.STEPPED))
+
+    return moments_of(loop)
