@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import count
 from typing import Any
@@ -21,42 +21,39 @@ from gradparity.matrix.cell import Cell
 from gradparity.parity.lockstep import Lane, Step
 from gradparity.parity.state import HasState
 from gradparity.tasks import Batch, Examples, Task
-from gradparity.tasks.gan import GanStep, gan_task
+from gradparity.tasks.gan import Gan, gan_step
+from gradparity.tasks.streams import Recurrent
 from gradparity.tasks.text import CharTransformer
 from gradparity.training import Moment, Phase, Run, Window
 from gradparity.training.optimizers import decay_groups
 
 STEPS = 5
 MICROBATCH = 4
-EXAMPLES = MICROBATCH * 12 + 2
-"""Of an epoch: 13 microbatches, the last of 2, so that every K but 1 leaves a partial last window."""
+EXAMPLES = MICROBATCH * 13 + 2
+"""Of an epoch: 14 microbatches, the last of 2, so that five steps with K = 3, 4 or 8 meet a partial last window."""
 
 
-def lanes(cell: Cell) -> tuple[Lane, Lane]:
-    """The reference by ``.backward()`` and the candidate by the manual route."""
-    return lane(cell, "backward"), lane(cell, "manual")
-
-
-def lane(cell: Cell, route: str) -> Lane:
-    """One run of ``cell``."""
-    made = build.lane(config_of(cell), task_of(cell.task), route)
-    run, step, also = made.run, made.step, dict[str, HasState]()
-    parameters: Sequence[nn.Parameter] = run.parameters
-    if isinstance(run.model, tasks.gan.Gan):
-        second = optimizer_of(cell, list(run.model.discriminator.parameters()))
-        step, also["the discriminator's optimizer"] = GanStep(second), second
-        parameters = list(run.model.generator.parameters())
-    optimizer = optimizer_of(cell, parameters)
-    if isinstance(optimizer, LBFGS):
+def lane(cell: Cell, loop: str) -> Lane:
+    """One run of ``cell`` by ``loop``: a route, or a loop with one thing wrong."""
+    made = build.lane(config_of(cell), task_of(cell.task), loop)
+    model, step, also = made.run.model, made.step, dict[str, HasState]()
+    trained: nn.Module = model
+    if isinstance(model, Gan):
+        trained, second = model.generator, optimizer_of(cell, model.discriminator)
+        step, also["discriminator's optimizer"] = partial(gan_step, discriminator_optimizer=second), second
+    if isinstance(model, Recurrent):
+        also["recurrent state"] = Carried(model)
+    optimizer = optimizer_of(cell, trained)
+    if isinstance(optimizer, LBFGS) and not isinstance(model, Gan):
         step = lbfgs_step
     schedule = schedule_of(cell, optimizer)
     if isinstance(schedule, PlateauOfLoss):
         step = with_loss(step, schedule)
     if cell.average == "EMA":
-        average = AveragedModel(run.model, multi_avg_fn=get_ema_multi_avg_fn(0.9))  # type: ignore[no-untyped-call]
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))  # type: ignore[no-untyped-call]
         step, also["EMA"] = with_average(step, average), average
     run = replace(
-        run,
+        made.run,
         optimizer=optimizer,
         scheduler=schedule,
         scaler=scaler_of(cell),
@@ -79,26 +76,32 @@ def config_of(cell: Cell) -> Config:
 @cache
 def task_of(name: str) -> Task:
     """A task with the data of one short epoch, and the transformer in small."""
-    task = gan_task() if name == "gan" else tasks.TASKS[name]()
+    task = (tasks.TASKS | tasks.DEMANDING)[name]()
     task = replace(task, train=Examples(*(part[:EXAMPLES] for part in task.train)))
     return replace(task, build=partial(CharTransformer, 16, 2, 1)) if name == "transformer" else task
 
 
-def optimizer_of(cell: Cell, parameters: Sequence[nn.Parameter]) -> Optimizer:
-    """The optimizer that ``cell`` names, in two groups with and without decay, with momentum where it has one."""
+def optimizer_of(cell: Cell, trained: nn.Module) -> Optimizer:
+    """The optimizer that ``cell`` names, where it can in two groups with and without decay, and with momentum."""
     name, _, implementation = cell.optimizer.partition(" ")
-    kind = getattr(torch.optim, name)
-    if kind is LBFGS:
-        return LBFGS(parameters, lr=0.5, max_iter=3)
+    kind: Callable[..., Optimizer] = getattr(torch.optim, name)
+    parameters = [p for p in trained.parameters() if p.requires_grad]
+    if name == "LBFGS":
+        return kind(parameters, lr=0.5, max_iter=3)
     takes = inspect.signature(kind).parameters
     options: dict[str, Any] = {"lr": 0.01}
     if implementation:
         options[implementation] = True
-    if cell.task == "sparse" or "weight_decay" not in takes:
-        return kind(parameters, **options)  # type: ignore[no-any-return]
-    if "momentum" in takes:
+    if "momentum" in takes and not breaks_with_momentum(cell):
         options["momentum"] = 0.9
-    return kind(decay_groups(parameters, 0.1), **options)  # type: ignore[no-any-return]
+    # Neither do sparse gradients take a decay.
+    decays = "weight_decay" in takes and cell.task != "sparse"
+    return kind(decay_groups(parameters, 0.1) if decays else parameters, **options)
+
+
+def breaks_with_momentum(cell: Cell) -> bool:
+    """Fused SGD raises a TypeError where a parameter's first gradient comes later than another's, in either route."""
+    return cell.optimizer == "SGD fused" and cell.task == "branches"
 
 
 def schedule_of(cell: Cell, optimizer: Optimizer) -> LRScheduler:
@@ -135,6 +138,17 @@ CLIPS: dict[str, training.Clip] = {
     "value": training.clip_by_value(1e-3),
     "error_if_nonfinite": clip_or_raise,
 }
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a recurrent model takes along from one microbatch to the next; it is no buffer."""
+
+    model: Recurrent
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state, by name."""
+        return {"state": self.model.state}
 
 
 class PlateauOfLoss(ReduceLROnPlateau):
@@ -190,7 +204,7 @@ def lbfgs_step(run: Run, window: Window[Any]) -> Iterator[Moment]:
             run.clip(run.parameters)
             return total
 
-        run.optimizer.step(closure)  # type: ignore[arg-type]
+        run.scaler.step(run.optimizer, closure)
         stop(Moment(Phase.UNSCALED))
         stop(Moment(Phase.CLIPPED))
         run.scheduler.step()
