@@ -129,12 +129,12 @@ def scaler_of(cell: Cell) -> GradScaler:
 
 def clip_or_raise(parameters: Sequence[nn.Parameter]) -> None:
     """Clip by norm, and raise where the norm is not finite."""
-    nn.utils.clip_grad_norm_(parameters, 0.05, error_if_nonfinite=True)
+    nn.utils.clip_grad_norm_(parameters, 0.01, error_if_nonfinite=True)
 
 
 CLIPS: dict[str, training.Clip] = {
     "none": training.no_clip,
-    "norm": training.clip_by_norm(0.05),
+    "norm": training.clip_by_norm(0.01),
     "value": training.clip_by_value(1e-3),
     "error_if_nonfinite": clip_or_raise,
 }
@@ -186,14 +186,17 @@ def with_average(step: Step, average: AveragedModel) -> Step:
 
 
 def lbfgs_step(run: Run, window: Window[Any]) -> Iterator[Moment]:
-    """A step of LBFGS, which calls the window's forwards and backwards itself, as often as its search needs."""
+    """A step of LBFGS, which calls the window's forwards and backwards itself, as often as its search needs.
+
+    So gradients are clipped several times in a step: each time is a phase of the last microbatch before it.
+    """
 
     def loop(stop: Callable[[Moment], None]) -> None:
         stops = count()
 
         def closure() -> Tensor:
             run.optimizer.zero_grad(set_to_none=True)
-            total = torch.zeros(())
+            total, index = torch.zeros(()), 0
             for index, microbatch in zip(stops, window.microbatches, strict=False):
                 with run.autocast():
                     loss = run.loss(run.model, microbatch) / window.normalizer
@@ -201,12 +204,12 @@ def lbfgs_step(run: Run, window: Window[Any]) -> Iterator[Moment]:
                 run.route(loss, run.parameters)
                 stop(Moment(Phase.ACCUMULATED, index))
                 total = total + loss.detach()
+            stop(Moment(Phase.UNSCALED, index))
             run.clip(run.parameters)
+            stop(Moment(Phase.CLIPPED, index))
             return total
 
-        run.scaler.step(run.optimizer, closure)
-        stop(Moment(Phase.UNSCALED))
-        stop(Moment(Phase.CLIPPED))
+        run.scaler.step(run.optimizer, closure=closure)
         run.scheduler.step()
         stop(Moment(Phase.STEPPED))
 

@@ -46,7 +46,9 @@ class Result:
     numbers: int = 0
     """How many numbers were compared."""
     moved: int = 0
-    """How many parameters have other bits than at first; without that and the next two, parity would say little."""
+    """How many parameters have other bits than at first; without that and the next three, parity would say little."""
+    rates: int = 0
+    """How many different learning rates there were."""
     clipped: int = 0
     """In how many steps the gradient got smaller by clipping."""
     skipped: tuple[int, ...] = ()
@@ -79,17 +81,18 @@ def compared(cell: Cell, reference: Lane, candidate: Lane) -> Result:
             verdict.add(found)
             readings = reader.take(found.reference)
             steps += [readings] if readings else []
-    found, mismatch = verdict.first or (None, None)
+    first, mismatch = verdict.first or (None, None)
     return Result(
         cell=cell,
         outcome=Outcome.IDENTICAL if verdict.parity else Outcome.DIFFERENT,
         why=verdict.explanation,
-        step=found.step if found else None,
-        phase=found.phase.name.lower() if found else None,
+        step=first.step if first else None,
+        phase=first.phase.name.lower() if first else None,
         part=mismatch.part if mismatch else None,
         max_ulp=max(part.max_ulp for part in verdict.cells.values()),
         numbers=verdict.numbers,
         moved=sum(not same_bits(p.detach(), before) for p, before in zip(parameters, start, strict=True)),
+        rates=len({step.lr for step in steps}),
         clipped=sum(step.clipped_norm < step.norm for step in steps),
         skipped=tuple(index for index, step in enumerate(steps) if step.skipped),
     )

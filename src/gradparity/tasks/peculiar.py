@@ -7,9 +7,8 @@ from torch.utils.checkpoint import checkpoint
 from gradparity.tasks.digits import CLASSES, cnn, mlp
 from gradparity.tasks.task import Batch, summed_loss
 
-
-BRIGHT = 21
-"""Sum of the pixels of an image; one in four of the digits is brighter."""
+BRIGHT = 19
+"""Sum of the pixels of an image; a little more than half of the digits are brighter."""
 
 
 class Branches(nn.Module):
@@ -19,13 +18,13 @@ class Branches(nn.Module):
         super().__init__()
         self.trunk = nn.Linear(64, 32)
         self.frozen = nn.Linear(32, 32).requires_grad_(False)
-        self.often, self.seldom = nn.Linear(32, CLASSES), nn.Linear(32, CLASSES)
+        self.dark, self.bright = nn.Linear(32, CLASSES), nn.Linear(32, CLASSES)
         self.unused = nn.Parameter(torch.ones(3, 3))
 
     def forward(self, images: Tensor) -> Tensor:
         """``[N, 1, 8, 8]`` → ``[N, 10]``, by the branch that the first image's brightness chooses."""
         hidden = self.trunk(images.flatten(1)).relu()
-        branch = self.seldom if images[0].sum() > BRIGHT else self.often
+        branch = self.bright if images[0].sum() > BRIGHT else self.dark
         logits: Tensor = branch(hidden + self.frozen(hidden))
         return logits
 
@@ -50,7 +49,9 @@ class Checkpointed(nn.Module):
         super().__init__()
         self.use_reentrant = use_reentrant
         self.stem = nn.Conv2d(1, 8, kernel_size=3, padding=1)
-        self.block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.25))
+        self.block = nn.Sequential(
+            nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.25)
+        )
         self.head = nn.Linear(8 * 64, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:

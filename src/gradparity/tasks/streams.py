@@ -38,15 +38,16 @@ class Recurrent(nn.Module):
 
 
 class Bigrams(nn.Module):
-    """One table from a character to the logits of the next; its gradient is sparse."""
+    """A table of vectors, whose gradient is sparse, beneath an output layer that is frozen, as its would be dense."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 24) -> None:
         super().__init__()
-        self.table = nn.Embedding(len(ALPHABET), len(ALPHABET), sparse=True)
+        self.table = nn.Embedding(len(ALPHABET), width, sparse=True)
+        self.head = nn.Linear(width, len(ALPHABET)).requires_grad_(False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Indices ``[N, T]`` → logits ``[N, T, len(ALPHABET)]``."""
-        logits: Tensor = self.table(tokens)
+        logits: Tensor = self.head(self.table(tokens))
         return logits
 
 
