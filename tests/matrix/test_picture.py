@@ -17,7 +17,7 @@ RESULTS = [
 
 
 def rows_of(results, width=80):
-    console = Console(width=width, record=True, quiet=True)
+    console = Console(width=width)
     with console.capture() as captured:
         console.print(picture.table(results))
     cells = [line.strip("│\n").split("│") for line in captured.get().splitlines() if line.startswith("│")]

@@ -82,7 +82,7 @@ def test_every_reason_is_shown_to_hold():
 def test_reentrant_checkpointing_trains_by_backward_and_refuses_autograd_grad():
     cell = Cell(task="reentrant")
     train(cell, "backward")
-    with pytest.raises(RuntimeError, match="use_reentrant=True, torch.utils.checkpoint is incompatible with .grad"):
+    with pytest.raises(RuntimeError, match=r"torch\.utils\.checkpoint is incompatible with \.grad\(\)"):
         train(cell, "manual")
 
 
@@ -102,7 +102,7 @@ def test_error_if_nonfinite_raises_at_the_step_that_overflows(route):
 @pytest.mark.parametrize("route", ["backward", "manual"])
 def test_fused_sgd_with_momentum_breaks_where_a_first_gradient_comes_late(route, monkeypatch):
     monkeypatch.setattr(lanes, "breaks_with_momentum", lambda cell: False)
-    with pytest.raises(TypeError, match="expected Tensor as element . in argument 2, but got NoneType"):
+    with pytest.raises(TypeError, match=r"expected Tensor as element \d in argument 2, but got NoneType"):
         train(Cell(task="branches", optimizer="SGD fused", k=1), route)
 
 
