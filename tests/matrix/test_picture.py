@@ -37,8 +37,9 @@ def test_one_cell_has_a_row():
 
 
 def test_all_tasks_fit_into_a_narrow_terminal():
-    results = [Result(cell=Cell(task=task), outcome=Outcome.IDENTICAL) for task in TASKS]
-    assert rows_of(results)["fp32"] == ["✓"] * len(TASKS)
+    cells = [Cell(task=task, clip=clip) for task in TASKS for clip in ("none", "error_if_nonfinite")]
+    rows = rows_of([Result(cell=cell, outcome=Outcome.IDENTICAL) for cell in cells])
+    assert rows == {name: ["✓"] * len(TASKS) for name in ("clip: none", "clip: error_if_nonfinite")}
 
 
 def test_the_figure_shows_symbols_and_counts_on_its_own_ground():

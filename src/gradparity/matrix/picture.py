@@ -39,7 +39,7 @@ LEGEND = "Each square shows the most telling of its cells: " + ", ".join(
     f"[{STYLES[outcome]}]{symbol}[/] {outcome}" for outcome, symbol in SYMBOLS.items()
 )
 SIDE_BY_SIDE = 5
-"""The most tasks whose names fit beside each other into a terminal; of more, the letters go down."""
+"""The most tasks whose names fit beside each other into 80 columns; of more, the letters go down."""
 
 
 def squares(results: Iterable[Result]) -> Squares:
@@ -70,10 +70,11 @@ def table(results: Sequence[Result]) -> Table:
     """The heatmap for a terminal, with a symbol in each square."""
     found = squares(results)
     rows, tasks = rows_and_tasks(found)
-    grid = Table()
+    wide = len(tasks) <= SIDE_BY_SIDE
+    grid = Table(padding=(0, 1) if wide else 0)
     grid.add_column("", vertical="bottom", no_wrap=True)
     for task in tasks:
-        grid.add_column(task if len(tasks) <= SIDE_BY_SIDE else "\n".join(task), justify="center", vertical="bottom")
+        grid.add_column(task if wide else "\n".join(task), justify="center", vertical="bottom")
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         marks = (most_telling(found.get((row, task), Counter())) for task in tasks)
         colored = (f"[{STYLES[mark]}]{SYMBOLS[mark]}[/]" if mark else "" for mark in marks)
