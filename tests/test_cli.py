@@ -1,12 +1,14 @@
 """What a user may write, and the one sentence for what cannot be used."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from gradparity.cli import as_yaml, parse
-from gradparity.config import Config
+from gradparity.config import Config, TaskName
 from gradparity.errors import UserError
+from gradparity.tasks import TASKS
 
 CONFIGS = sorted(Path(__file__).parents[1].joinpath("configs").glob("*.yaml"))
 
@@ -25,6 +27,10 @@ def test_a_config_that_was_written_down_reads_back_as_itself(path, tmp_path):
     config = parse(["--config", str(path)], None)
     (tmp_path / "again.yaml").write_text(as_yaml(config))
     assert parse(["--config", str(tmp_path / "again.yaml")], None) == config
+
+
+def test_every_task_can_be_named():
+    assert list(get_args(TaskName)) == list(TASKS)
 
 
 def test_without_arguments_the_defaults_hold():
@@ -92,9 +98,9 @@ def test_help_explains_every_field(capsys):
         ("--seed -1", "seed is -1; allowed is 0 or more"),
         ("--precision fp8", "precision is fp8; allowed is fp64, fp32, bf16, fp16"),
         ("--candidate best", "candidate is best; allowed is manual, backward, naive, summed-loss, clip-before-unscale"),
-        ("--task foo", "task is foo; allowed is digits_mlp, digits_cnn, transformer, or a list of them"),
+        ("--task foo", f"task is foo; allowed is {', '.join(TASKS)}, or a list of them"),
         ("--task []", "task is []; allowed is one task or a list of them"),
-        ("--task [digits_mlp,foo]", "task is ['digits_mlp', 'foo']; allowed is digits_mlp, digits_cnn, transformer, or a list of them"),
+        ("--task [digits_mlp,foo]", f"task is ['digits_mlp', 'foo']; allowed is {', '.join(TASKS)}, or a list of them"),
         ("--name ../x", "name is '../x'; allowed is letters, digits, '_', '-' and '.', not starting with '-' or '.'"),
         ("--name ..", "name is '..'; allowed is letters, digits, '_', '-' and '.', not starting with '-' or '.'"),
         ("--optimizer.lr -1", "optimizer.lr is -1.0; allowed is above 0 and finite"),

@@ -35,7 +35,7 @@ def lane(config: Config, task: Task, loop: str) -> Lane:
         model=model,
         # In the order of the optimizer: a norm over the same gradients in another order rounds differently.
         parameters=[p for group in optimizer.param_groups for p in group["params"]],
-        loss=tasks.summed_loss,
+        loss=task.loss,
         optimizer=optimizer,
         scheduler=training.warmup_cosine(
             optimizer, warmup_steps=config.optimizer.warmup_steps, total_steps=config.steps
@@ -73,7 +73,7 @@ def windows(config: Config, task: Task) -> Iterator[Window[Batch]]:
 
     def epoch(number: int) -> Iterator[Window[Batch]]:
         order = torch.Generator().manual_seed(seed_of(config.seed, f"order of epoch {number}"))
-        microbatches = tasks.shuffled(examples, config.microbatch_size, order)
+        microbatches = task.batches(examples, config.microbatch_size, order)
         return training.windows(microbatches, config.accumulation_steps, tasks.count)
 
     return islice(chain.from_iterable(map(epoch, count())), config.steps)

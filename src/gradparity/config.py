@@ -6,7 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-TaskName = Literal["digits_mlp", "digits_cnn", "transformer"]
+TaskName = Literal[
+    "digits_mlp",
+    "digits_cnn",
+    "transformer",
+    "gru",
+    "lstm",
+    "branches",
+    "additive",
+    "matrices",
+    "checkpointed",
+    "channels_last",
+    "compiled",
+    "penalty",
+]
 PrecisionName = Literal["fp64", "fp32", "bf16", "fp16"]
 CandidateName = Literal["manual", "backward", "naive", "summed-loss", "clip-before-unscale"]
 

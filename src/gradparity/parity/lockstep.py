@@ -4,8 +4,8 @@ No tensor is copied: while both generators wait at the same phase, their live te
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from gradparity.parity.compare import Kind, Mismatch, compare
 from gradparity.parity.metrics import Figures
 from gradparity.parity.random_stream import RandomStream
-from gradparity.parity.state import COMPARED, Part, state_of
+from gradparity.parity.state import COMPARED, HasState, Part, state_of
 from gradparity.training import Moment, Phase, Run, Window
 
 Step: TypeAlias = Callable[[Run, Window[Any]], Iterator[Moment]]
@@ -32,6 +32,8 @@ class Lane:
     run: Run
     step: Step
     random: RandomStream
+    also: Mapping[str, HasState] = field(default_factory=dict)
+    """What else it has that a step changes, such as an average of the weights or a second optimizer."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ def _compare(step: int, ours: Moment | None, theirs: Moment | None, reference: L
     numbers = 0
     if ours and theirs:
         for part in COMPARED[moment.phase]:
-            a = dict(state_of(reference.run, part, ours, reference.random.state))
-            b = dict(state_of(candidate.run, part, theirs, candidate.random.state))
+            a = dict(state_of(reference.run, part, ours, reference.random.state, reference.also))
+            b = dict(state_of(candidate.run, part, theirs, candidate.random.state, candidate.also))
             checked[part] = len(a.keys() | b.keys())
             numbers += sum(value.numel() if isinstance(value, Tensor) else 1 for value in a.values())
             found, size = compare(part, a, b)

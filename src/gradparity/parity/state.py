@@ -6,7 +6,7 @@ wrong phase is caught at ``STEPPED`` at the latest, where everything is compared
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -28,6 +28,8 @@ class Part(StrEnum):
     SCHEDULER = "scheduler"
     BUFFERS = "buffers"
     RNG = "rng"
+    ALSO = "also"
+    """What a lane has beside its run: an average of the weights, a second optimizer."""
 
 
 OWN = "memory of its own"
@@ -44,7 +46,16 @@ COMPARED: Mapping[Phase, tuple[Part, ...]] = {
 }
 
 
-def state_of(run: Run, part: Part, moment: Moment, rng: Mapping[str, Tensor]) -> Iterator[tuple[str, Value]]:
+class HasState(Protocol):
+    """Anything with a ``state_dict`` that holds its live tensors."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Its state by name."""
+
+
+def state_of(
+    run: Run, part: Part, moment: Moment, rng: Mapping[str, Tensor], also: Mapping[str, HasState]
+) -> Iterator[tuple[str, Value]]:
     """The values of one part of a run by name, not copied; ``None`` where a parameter has no gradient.
 
     Args:
@@ -52,6 +63,7 @@ def state_of(run: Run, part: Part, moment: Moment, rng: Mapping[str, Tensor]) ->
         part: which of its parts.
         moment: holds the loss.
         rng: the state of the run's random stream, by device type.
+        also: what else the lane has, by name.
     """
     match part:
         case Part.LOSS:
@@ -72,6 +84,9 @@ def state_of(run: Run, part: Part, moment: Moment, rng: Mapping[str, Tensor]) ->
             yield from run.model.named_buffers()
         case Part.RNG:
             yield from rng.items()
+        case Part.ALSO:
+            for name, thing in also.items():
+                yield from flat(name, thing.state_dict())
 
 
 def optimizer_state(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Value]]:

@@ -1,8 +1,13 @@
-"""Small real models with real data that needs no download, one file each."""
+"""Small models on real data that comes with scikit-learn and CPython; nothing is downloaded."""
 
 from collections.abc import Callable
+from functools import partial
 
-from gradparity.tasks.digits import digits_cnn, digits_mlp
+from torch import nn
+
+from gradparity.tasks import peculiar, streams
+from gradparity.tasks.digits import digits_cnn, digits_mlp, digits_task, mlp
+from gradparity.tasks.gan import gan_task
 from gradparity.tasks.task import Batch, Examples, Task, count, evaluate, shuffled, summed_loss, to
 from gradparity.tasks.text import text_transformer
 
@@ -10,6 +15,22 @@ TASKS: dict[str, Callable[[], Task]] = {
     "digits_mlp": digits_mlp,
     "digits_cnn": digits_cnn,
     "transformer": text_transformer,
+    "gru": partial(streams.stream_task, partial(streams.Recurrent, nn.GRU)),
+    "lstm": partial(streams.stream_task, partial(streams.Recurrent, nn.LSTM)),
+    "branches": partial(digits_task, peculiar.Branches),
+    "additive": partial(digits_task, peculiar.Additive),
+    "matrices": partial(digits_task, peculiar.matrices),
+    "checkpointed": partial(digits_task, partial(peculiar.Checkpointed, use_reentrant=False)),
+    "channels_last": partial(digits_task, peculiar.channels_last),
+    "compiled": partial(digits_task, peculiar.Compiled),
+    "penalty": partial(digits_task, mlp, peculiar.penalized_loss),
 }
 
-__all__ = ["TASKS", "Batch", "Examples", "Task", "count", "evaluate", "shuffled", "summed_loss", "to"]
+DEMANDING: dict[str, Callable[[], Task]] = {
+    "sparse": partial(streams.stream_task, streams.Bigrams),
+    "gan": gan_task,
+    "reentrant": partial(digits_task, partial(peculiar.Checkpointed, use_reentrant=True)),
+}
+"""Those that not every optimizer, step or route can train; the matrix knows which can."""
+
+__all__ = ["DEMANDING", "TASKS", "Batch", "Examples", "Task", "count", "evaluate", "shuffled", "summed_loss", "to"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from gradparity.tasks.task import Examples, Task
+from gradparity.tasks.task import Batch, Examples, Task, summed_loss
 
 CLASSES = 10
 
@@ -37,15 +37,16 @@ def cnn() -> nn.Module:
 
 def digits_mlp() -> Task:
     """The digits for a multilayer perceptron."""
-    return _task(mlp)
+    return digits_task(mlp)
 
 
 def digits_cnn() -> Task:
     """The digits for a convolutional network."""
-    return _task(cnn)
+    return digits_task(cnn)
 
 
-def _task(build: Callable[[], nn.Module]) -> Task:
+def digits_task(build: Callable[[], nn.Module], loss: Callable[[nn.Module, Batch], Tensor] = summed_loss) -> Task:
+    """The digits for any model of images ``[N, 1, 8, 8]`` with ten logits; every fifth image is held out."""
     images, labels = _load()
     held_out = torch.arange(len(labels)) % 5 == 0
     accuracy = partial(MulticlassAccuracy, num_classes=CLASSES, average="micro")
@@ -55,6 +56,7 @@ def _task(build: Callable[[], nn.Module]) -> Task:
         held_out=Examples(images[held_out], labels[held_out]),
         metric=accuracy,
         metric_name="accuracy",
+        loss=loss,
     )
 
 

@@ -23,19 +23,6 @@ class Examples(NamedTuple):
 Batch: TypeAlias = Examples
 
 
-@dataclass(frozen=True)
-class Task:
-    """A small model to train, and the real data to train it on."""
-
-    build: Callable[[], nn.Module]
-    """Makes the model; its initial weights come from torch's global random state."""
-    train: Examples
-    held_out: Examples
-    metric: Callable[[], Metric]
-    """Makes a metric to be updated with logits and targets."""
-    metric_name: str
-
-
 def summed_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Cross-entropy summed over the samples or tokens of ``batch`` that are not padding, a scalar.
 
@@ -57,6 +44,23 @@ def shuffled(examples: Examples, batch_size: int, order: torch.Generator) -> Ite
     permutation = torch.randperm(len(examples.inputs), generator=order)
     for chosen in torch.split(permutation.to(examples.inputs.device), batch_size):
         yield Examples(examples.inputs[chosen], examples.targets[chosen])
+
+
+@dataclass(frozen=True)
+class Task:
+    """A small model to train, and the real data to train it on."""
+
+    build: Callable[[], nn.Module]
+    """Makes the model; its initial weights come from torch's global random state."""
+    train: Examples
+    held_out: Examples
+    metric: Callable[[], Metric]
+    """Makes a metric to be updated with logits and targets."""
+    metric_name: str
+    loss: Callable[[nn.Module, Batch], Tensor] = summed_loss
+    """Summed over what :func:`count` counts."""
+    batches: Callable[[Examples, int, torch.Generator], Iterator[Batch]] = shuffled
+    """One epoch of microbatches of a given size; what is random about it comes from the generator."""
 
 
 def to(examples: Examples, device: str, dtype: torch.dtype) -> Examples:

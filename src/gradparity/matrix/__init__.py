@@ -1,0 +1,5 @@
+"""Both routes in every combination of task, precision, optimizer, schedule, average, clipping and accumulation.
+
+In reading order: ``cell`` (the axes, and which combinations PyTorch itself refuses), ``lanes`` (a cell's two runs),
+``run`` (one cell, or many on several processes), ``picture`` (the heatmap), ``board`` (TensorBoard).
+"""

@@ -1,0 +1,138 @@
+"""One cell, or many of them on several processes."""
+
+import multiprocessing
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import cache, partial
+
+import torch
+
+from gradparity.matrix import lanes as make
+from gradparity.matrix.cell import Cell, refusal
+from gradparity.parity.bits import same_bits
+from gradparity.parity.lockstep import Lane, lockstep
+from gradparity.parity.readings import Reader, Readings
+from gradparity.parity.verdict import Verdict
+
+
+class Outcome(StrEnum):
+    """What came of a cell, the most telling first."""
+
+    DIFFERENT = "different"
+    RAISED = "raised"
+    """An error that nobody expected."""
+    IDENTICAL = "identical"
+    REFUSED = "refused"
+    """For a reason that is known: PyTorch, or this machine, cannot run it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A cell and what came of it."""
+
+    cell: Cell
+    outcome: Outcome
+    why: str = ""
+    """The first difference in words, the reason for a refusal, or the error."""
+    step: int | None = None
+    """Of the first difference, and so the next two."""
+    phase: str | None = None
+    part: str | None = None
+    max_ulp: int = 0
+    numbers: int = 0
+    """How many numbers were compared."""
+    moved: int = 0
+    """How many parameters have other bits than at first; without that and the next three, parity would say little."""
+    rates: int = 0
+    """How many different learning rates there were."""
+    clipped: int = 0
+    """In how many steps the gradient got smaller by clipping."""
+    skipped: tuple[int, ...] = ()
+    """The steps that overflowed."""
+
+    def as_record(self) -> dict[str, object]:
+        """For JSON."""
+        return {**asdict(self.cell), **asdict(self), "cell": str(self.cell)}
+
+
+def run_cell(cell: Cell, candidate: str = "manual") -> Result:
+    """The routes ``backward`` and ``candidate`` in lockstep through all steps of ``cell``."""
+    why = refusal(cell) or unavailable(cell.task, cell.precision)
+    if why:
+        return Result(cell=cell, outcome=Outcome.REFUSED, why=why)
+    try:
+        return compared(cell, make.lane(cell, "backward"), make.lane(cell, candidate))
+    except Exception as error:
+        return Result(cell=cell, outcome=Outcome.RAISED, why=in_a_line(error))
+
+
+def compared(cell: Cell, reference: Lane, candidate: Lane) -> Result:
+    """What came of two lanes of ``cell``."""
+    verdict, reader, steps = Verdict(), Reader(reference.run), list[Readings]()
+    parameters = list(reference.run.model.parameters())
+    start = [p.detach().clone() for p in parameters]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse invariant checks")  # Adagrad makes its sparse tensors without
+        for found in lockstep(reference, candidate, make.windows(cell)):
+            verdict.add(found)
+            readings = reader.take(found.reference)
+            steps += [readings] if readings else []
+    first, mismatch = verdict.first or (None, None)
+    return Result(
+        cell=cell,
+        outcome=Outcome.IDENTICAL if verdict.parity else Outcome.DIFFERENT,
+        why=verdict.explanation,
+        step=first.step if first else None,
+        phase=first.phase.name.lower() if first else None,
+        part=mismatch.part if mismatch else None,
+        max_ulp=max(part.max_ulp for part in verdict.cells.values()),
+        numbers=verdict.numbers,
+        moved=sum(not same_bits(p.detach(), before) for p, before in zip(parameters, start, strict=True)),
+        rates=len({step.lr for step in steps}),
+        clipped=sum(step.clipped_norm < step.norm for step in steps),
+        skipped=tuple(index for index, step in enumerate(steps) if step.skipped),
+    )
+
+
+@cache
+def unavailable(task: str, precision: str) -> str | None:
+    """Why this machine cannot compute ``task`` in ``precision``, found by one step of the reference, or ``None``.
+
+    Recurrent cells in half precision need processor instructions, and ``torch.compile`` needs a C++ compiler.
+    """
+    if task not in ("gru", "lstm", "compiled"):
+        return None
+    cell = Cell(task=task, precision=precision, k=1)
+    lane = make.lane(cell, "backward")
+    try:
+        list(lane.step(lane.run, next(make.windows(cell))))
+    except Exception as error:
+        return f"not on this machine: {in_a_line(error)}"
+    return None
+
+
+def in_a_line(error: Exception) -> str:
+    """The type of ``error``, and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def run_cells(cells: Sequence[Cell], processes: int, candidate: str = "manual") -> Iterator[Result]:
+    """The results of ``cells`` as they come, each from one of ``processes`` processes with one thread each."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=alone) as pool:
+        pending = [pool.submit(partial(run_cell, candidate=candidate), cell) for cell in cells]
+        try:
+            for future in as_completed(pending):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def alone() -> None:
+    """Make a process compute in one thread, and leave Ctrl-C to the process that started it."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
