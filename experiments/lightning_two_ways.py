@@ -47,10 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for scenario, loop, microbatches, config in SCENARIOS:
         verdicts = {way: compare(config, loop, microbatches, way) for way in WAYS}
         table.add_row(scenario, *(cell(verdict) for verdict in verdicts.values()))
-        route_matters |= verdicts["automatic"].explanation != verdicts["automatic, manual route"].explanation
-        for way, verdict in verdicts.items():
-            if not verdict.parity:
-                told[verdict.explanation].append(f"{scenario}, {way}")
+        explanations = [verdict.explanation for verdict in verdicts.values()]
+        route_matters |= explanations[0] != explanations[1] or explanations[2] != explanations[3]
+        for explanation in dict.fromkeys(filter(None, explanations)):
+            ways = " and ".join(w for w, v in verdicts.items() if v.explanation == explanation and "," not in w)
+            told[explanation].append(f"{scenario} ({ways})")
     console.print(table)
     for number, (explanation, places) in enumerate(told.items(), start=1):
         console.print(f"\n[bold]Difference {number}[/] in {'; '.join(places)}", soft_wrap=True)

@@ -16,7 +16,7 @@ from gradparity.parity.verdict import Verdict
 from gradparity.training import Phase
 from small import small_config, small_lanes, small_task
 
-AUTOMATIC, ROUTED, BY_HAND = WAYS
+AUTOMATIC, ROUTED, BY_HAND, BY_HAND_ROUTED = WAYS
 CLIP = ClipConfig(by="norm", threshold=0.05)
 
 
@@ -54,17 +54,19 @@ def test_so_it_is_for_both_optimizers(optimizer):
     assert verdict_of(ROUTED, optimizer=OptimizerConfig(name=optimizer)).parity
 
 
+@pytest.mark.parametrize("way", [BY_HAND, BY_HAND_ROUTED])
 @pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16"])
-def test_manual_optimization_without_a_scaler_is_the_reference_step(precision):
-    assert verdict_of(BY_HAND, precision=precision).parity
+def test_manual_optimization_without_a_scaler_is_the_reference_step(way, precision):
+    assert verdict_of(way, precision=precision).parity
 
 
-def test_manual_optimization_with_a_scaler_clips_scaled_gradients():
+@pytest.mark.parametrize("way", [BY_HAND, BY_HAND_ROUTED])
+def test_manual_optimization_with_a_scaler_clips_scaled_gradients(way):
     """https://github.com/Lightning-AI/pytorch-lightning/issues/18089: bit for bit the fault of that name."""
-    found, mismatch = verdict_of(BY_HAND, precision="fp16").first
+    found, mismatch = verdict_of(way, precision="fp16").first
     assert (found.step, found.phase, mismatch.part) == (0, Phase.UNSCALED, Part.GRADIENTS)
     assert mismatch.figures.cosine == pytest.approx(1)
-    assert verdict_of(BY_HAND, precision="fp16", loop="clip-before-unscale").parity
+    assert verdict_of(way, precision="fp16", loop="clip-before-unscale").parity
     assert not verdict_of(AUTOMATIC, precision="fp16", loop="clip-before-unscale").parity
 
 

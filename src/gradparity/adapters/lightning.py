@@ -1,7 +1,7 @@
 """Lightning's Trainer as a lane of lockstep: its own accumulation, precision, clipping and schedule, stopped by hooks.
 
-Three ways to fill ``p.grad`` under it: automatic optimization as it comes; automatic optimization with its ``backward``
-hook overridden by the manual route; and manual optimization as Lightning's documentation teaches it.
+Four ways to fill ``p.grad`` under it: automatic optimization, and manual optimization as Lightning's documentation
+teaches it, each as it comes and with the module's ``backward`` hook overridden to wire ``autograd.grad`` by hand.
 """
 
 import logging
@@ -23,7 +23,7 @@ from gradparity.parity.lockstep import Lane
 from gradparity.tasks import Batch, count
 from gradparity.training import Moment, Phase, Run, Window, manual
 
-Way = Literal["automatic", "automatic, manual route", "manual optimization"]
+Way = Literal["automatic", "automatic, autograd.grad", "manual", "manual, autograd.grad"]
 WAYS: tuple[Way, ...] = get_args(Way)
 
 
@@ -35,7 +35,7 @@ class LitTask(lightning.LightningModule):
         self.model = run.model
         self.run = run
         self.way = way
-        self.automatic_optimization = way != "manual optimization"
+        self.automatic_optimization = way.startswith("automatic")
         self.accumulation_steps = accumulation_steps
         self.max_norm = max_norm
         self.stop: Callable[[Moment], None]
@@ -70,7 +70,7 @@ class LitTask(lightning.LightningModule):
         """Where Lightning fills ``p.grad``: the one line that the manual route replaces."""
         share = loss.detach() / self.run.scaler.get_scale()
         self.stop(Moment(Phase.FORWARD, self.microbatch, share))
-        if self.way == "automatic, manual route":
+        if self.way.endswith("autograd.grad"):
             manual(loss, self.run.parameters)
         else:
             super().backward(loss, *args, **kwargs)

@@ -57,9 +57,11 @@ def size(mismatch: Mismatch, found: Comparison) -> str:
         return also.strip()  # how large it is was said with what differs
     if figures.elements == 1:
         return f"They are {figures.max_ulp:,} ULP apart (absolute {figures.max_absolute:.2g}).{also}"
+    apart = f"{figures.differing:,} of {figures.elements:,} elements are up to {figures.max_ulp:,} ULP apart"
+    if not math.isfinite(figures.relative_norm):
+        return f"{apart}, infinite or not a number some of them.{also}"
     return (
-        f"{figures.differing:,} of {figures.elements:,} elements are up to {figures.max_ulp:,} ULP apart "
-        f"(absolute {figures.max_absolute:.2g}, relative to its norm {figures.relative_norm:.2g}, "
+        f"{apart} (absolute {figures.max_absolute:.2g}, relative to its norm {figures.relative_norm:.2g}, "
         f"cosine {figures.cosine:.6f}).{also}"
     )
 
