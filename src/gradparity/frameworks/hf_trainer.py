@@ -1,23 +1,27 @@
 """The Trainer of Hugging Face transformers, for a model of one's own that returns its loss.
 
-https://huggingface.co/docs/transformers/main/en/trainer and the documentation of ``Trainer`` on the argument ``model``.
+https://huggingface.co/docs/transformers/main/en/main_classes/trainer
 """
 
 from typing import Any
 
 from accelerate.state import AcceleratorState, GradientState
-from torch import Tensor, nn
-from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from torch import Tensor, nn, stack
+from torch.utils.data import DataLoader
+from transformers import PreTrainedConfig, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
 
 from gradparity.frameworks.scenario import MICROBATCH, Job, mean_loss, summed_loss
 
 
-class WithLoss(nn.Module):
+class WithLoss(PreTrainedModel):
     """A model as the Trainer wants it; ``**kwargs`` tell it that the loss can be given the count of the window."""
 
+    # A checkpoint must know it: the Trainer refuses to save a plain nn.Module with tied weights.
+    _tied_weights_keys = {"model.head.weight": "model.token.weight"}  # noqa: RUF012 (transformers expects a plain dict)
+
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__(PreTrainedConfig())
         self.model = model
 
     def forward(self, input_ids: Tensor, labels: Tensor, **kwargs: Any) -> dict[str, Tensor]:
@@ -28,17 +32,23 @@ class WithLoss(nn.Module):
         return {"loss": loss, "logits": logits}
 
 
-class Pieces(Dataset[dict[str, Tensor]]):
-    """Examples as the Trainer collates them, by the names of ``forward``."""
+class InOrder(Trainer):
+    """Trains on the job's own loader, as the documentation of ``get_train_dataloader`` proposes."""
 
-    def __init__(self, job: Job) -> None:
-        self.inputs, self.targets = job.examples
+    job: Job
 
-    def __len__(self) -> int:
-        return len(self.inputs)
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The microbatches by the names of ``forward``."""
+        loader = self.job.loader()
+        loader.collate_fn = by_name
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"input_ids": self.inputs[index], "labels": self.targets[index]}
+
+def by_name(examples: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """One microbatch."""
+    inputs, targets = zip(*examples, strict=True)
+    return {"input_ids": stack(inputs), "labels": stack(targets)}
 
 
 def train(job: Job) -> None:
@@ -46,6 +56,7 @@ def train(job: Job) -> None:
     # They are one for each process, which usually trains once.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
+    disable_progress_bar()
     scenario = job.scenario
     arguments = TrainingArguments(
         output_dir=str(job.checkpoint),
@@ -55,7 +66,6 @@ def train(job: Job) -> None:
         max_steps=job.stop_after or -1,
         per_device_train_batch_size=MICROBATCH,
         gradient_accumulation_steps=scenario.k,
-        train_sampling_strategy="sequential",
         max_grad_norm=scenario.max_norm or 0.0,  # 1.0 if nobody says anything
         bf16=scenario.precision == "bf16",
         fp16=scenario.precision == "fp16",
@@ -66,10 +76,7 @@ def train(job: Job) -> None:
         logging_strategy="no",
         report_to="none",
     )
-    trainer = Trainer(
-        model=WithLoss(job.model),
-        args=arguments,
-        train_dataset=Pieces(job),
-        optimizers=(job.optimizer, job.scheduler),
-    )
+    trainer = InOrder(model=WithLoss(job.model), args=arguments, optimizers=(job.optimizer, job.scheduler))
+    trainer.job = job
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=True if job.resume else None)

@@ -1,5 +1,6 @@
 """A framework's loop recorded, and held against the reference step, which is recorded in the same way."""
 
+import atexit
 import logging
 import shutil
 import tempfile
@@ -100,10 +101,12 @@ def outcome_of(loop: Loop, scenario: Scenario) -> Outcome:
 
 
 def verdict_of(reference: Trace, candidate: Trace) -> Verdict:
-    """All comparisons of two traces."""
+    """The comparisons of two traces up to the first that finds a difference, which explains the ones after it."""
     verdict = Verdict()
     for found in compare_traces(reference, candidate):
         verdict.add(found)
+        if verdict.first:
+            break
     return verdict
 
 
@@ -115,23 +118,13 @@ def steps_of(trace: Trace) -> int:
 @cache
 def checked_reference(scenario: Scenario) -> Trace:
     """The reference's trace, after a null test."""
-    kept, other = Path(_folder()), Path(_folder())
-    reference = recorded(reference_loop, replace(scenario, save_after=None), kept)
-    again = recorded(reference_loop, replace(scenario, save_after=None), other)
-    shutil.rmtree(other)
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    uninterrupted = replace(scenario, save_after=None)
+    reference, again = (recorded(reference_loop, uninterrupted, folder / name) for name in ("reference", "again"))
     if not (null := verdict_of(reference, again)).parity:
         raise NullTestError(f"The reference differs from itself: {null.explanation}")
     return reference
-
-
-@cache
-def _home() -> tempfile.TemporaryDirectory[str]:
-    """Removed when the process ends."""
-    return tempfile.TemporaryDirectory()
-
-
-def _folder() -> str:
-    return tempfile.mkdtemp(dir=_home().name)
 
 
 def reference_loop(job: Job) -> None:
@@ -158,7 +151,7 @@ def reference_loop(job: Job) -> None:
 def recorded(loop: Loop, scenario: Scenario, folder: Path) -> Trace:
     """The trace of ``loop``; of a resumed training, both halves joined: they are compared as if nothing had happened."""
     half = scenario.save_after
-    (folder / "checkpoint").mkdir()
+    (folder / "checkpoint").mkdir(parents=True)
     first = _recorded(loop, new_job(scenario, folder / "checkpoint", stop_after=half), folder / "trace")
     if half is None:
         return first
