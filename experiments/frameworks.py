@@ -1,6 +1,6 @@
 """Do the frameworks that people train with make the updates of the reference step, bit for bit?
 
-You will see framework × scenario, each framework with the loop that its own documentation teaches, watched from outside.
+You will see framework × scenario, each framework with the loop that its documentation teaches, watched from outside.
 "identical" holds for every phase of every step; any other cell is the first difference, whose cause is told below.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import track
+from torch.utils.tensorboard import SummaryWriter
 
 from gradparity import board
 from gradparity.frameworks.scenario import SCENARIOS
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"[dim]{framework}, {scenario}: {' '.join(shown.split())}[/]", soft_wrap=True)
 
     (folder / "frameworks.json").write_text(json.dumps(as_records(outcomes), indent=1))
-    with board.SummaryWriter(folder) as writer:
+    with SummaryWriter(folder) as writer:
         writer.add_text("frameworks/1 table", markdown(outcomes))
     cells = [one for row in outcomes.values() for one in row.values()]
     identical = sum(one.identical for one in cells)

@@ -17,10 +17,10 @@ from gradparity.tasks.task import PADDING
 def train(job: Job) -> None:
     """Accelerate keeps track of the microbatches: what does not belong to the end of a window does nothing."""
     accelerator, model, optimizer, dataloader, scheduler = prepared(job)
-    done = 0
+    k, done = job.scenario.k, 0
     if job.resume:
         accelerator.load_state(str(job.checkpoint / "half"))
-        done = 2 * job.scenario.k
+        done = k * (job.scenario.save_after or 0)
         dataloader = accelerator.skip_first_batches(dataloader, done)
 
     for step, (inputs, targets) in enumerate(dataloader, start=done):
@@ -32,7 +32,7 @@ def train(job: Job) -> None:
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-        if job.stop_after and step + 1 == job.stop_after * job.scenario.k:
+        if job.stop_after and step + 1 == job.stop_after * k:
             accelerator.save_state(str(job.checkpoint / "half"))
             return
 
@@ -43,7 +43,7 @@ def by_token_count(job: Job) -> None:
     k, done = job.scenario.k, 0
     if job.resume:
         accelerator.load_state(str(job.checkpoint / "half"))
-        done = 2
+        done = job.scenario.save_after or 0
         dataloader = accelerator.skip_first_batches(dataloader, done * k)
 
     iterator = iter(dataloader)

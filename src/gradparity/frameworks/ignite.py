@@ -58,7 +58,8 @@ def clipped_step(job: Job, max_norm: float) -> Callable[[Engine, Any], float]:
         x, y = batch
         with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
             loss = mean_loss(job.model(x), y) / k
-        scaler.scale(loss).backward()
+        scaled: Any = scaler.scale(loss)
+        scaled.backward()
         if engine.state.iteration % k == 0:
             scaler.unscale_(job.optimizer)
             nn.utils.clip_grad_norm_(job.model.parameters(), max_norm)

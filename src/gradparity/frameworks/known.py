@@ -7,8 +7,8 @@ verdict.
 from dataclasses import dataclass
 
 LIGHTNING = ("Lightning, automatic", "Lightning, manual")
-FP16 = ("fp16, clipping", "fp16, one overflow")
-RESUMES = ("resume mid-epoch", "resume, no dropout")
+FP16 = ("fp16 and clipping", "fp16 and an overflow")
+RESUMES = ("resume mid-epoch", "resume with dropout off")
 ACCUMULATING = ("K = 3", "partial last window", "clipping", "bf16", *FP16, "schedule per step", *RESUMES)
 
 
@@ -55,13 +55,13 @@ KNOWN = (
     ),
     Known(
         ("Lightning, manual",),
-        ("fp16, clipping",),
+        ("fp16 and clipping",),
         "The documentation's clip_gradients() clips gradients that are still multiplied by the loss scale "
         "(https://github.com/Lightning-AI/pytorch-lightning/issues/18089).",
     ),
     Known(
         (*LIGHTNING, "Fabric"),
-        ("fp16, one overflow",),
+        ("fp16 and an overflow",),
         "The schedule advances after a step that the scaler has skipped "
         "(https://github.com/Lightning-AI/pytorch-lightning/issues/18828). The scaler gives no sign of it "
         "(https://github.com/pytorch/pytorch/issues/67590).",
@@ -74,7 +74,7 @@ KNOWN = (
     ),
     Known(
         ("Ignite",),
-        ("bf16", "fp16, one overflow"),
+        ("bf16", "fp16 and an overflow"),
         'amp_mode="amp" enters autocast("cuda"), whatever the device: on a CPU the forward stays in fp32.',
     ),
     Known(

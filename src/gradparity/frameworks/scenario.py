@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from gradparity import training
@@ -51,11 +51,11 @@ SCENARIOS = {
     "partial last window": Scenario(microbatches=11),
     "clipping": Scenario(max_norm=0.05),
     "bf16": Scenario(precision="bf16"),
-    "fp16, clipping": Scenario(precision="fp16", max_norm=0.05),
-    "fp16, one overflow": Scenario(precision="fp16", overflow=True, schedule=True, microbatches=21),
+    "fp16 and clipping": Scenario(precision="fp16", max_norm=0.05),
+    "fp16 and an overflow": Scenario(precision="fp16", overflow=True, schedule=True, microbatches=21),
     "schedule per step": Scenario(schedule=True),
     "resume mid-epoch": Scenario(save_after=2),
-    "resume, no dropout": Scenario(save_after=2, dropout=0.0),
+    "resume with dropout off": Scenario(save_after=2, dropout=0.0),
 }
 
 
@@ -66,7 +66,7 @@ class Job:
     scenario: Scenario
     model: nn.Module
     optimizer: Optimizer
-    scheduler: LRScheduler
+    scheduler: LambdaLR
     scaler: GradScaler
     """To be used in fp16; disabled in any other precision."""
     examples: Examples

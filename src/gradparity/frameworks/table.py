@@ -112,4 +112,3 @@ def _colored(outcome: Outcome) -> str:
         return "[green]identical[/]"
     color = "yellow" if outcome.verdict is None else "red"
     return f"[{color}]{cell(outcome)}[/]"
-

@@ -149,7 +149,7 @@ def reference_loop(job: Job) -> None:
 
 
 def recorded(loop: Loop, scenario: Scenario, folder: Path) -> Trace:
-    """The trace of ``loop``; of a resumed training, both halves joined: they are compared as if nothing had happened."""
+    """The trace of ``loop``; of a resumed training, both halves joined, as if nothing had happened between them."""
     half = scenario.save_after
     (folder / "checkpoint").mkdir(parents=True)
     first = _recorded(loop, new_job(scenario, folder / "checkpoint", stop_after=half), folder / "trace")
@@ -172,7 +172,7 @@ def _recorded(loop: Loop, job: Job, folder: Path) -> Trace:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing but the loop: what frameworks advise and announce is not what is asked here."""
+    """Nothing but the loop: frameworks advise on workers and announce devices, and tell of faults that we look for."""
     names = ("lightning.pytorch", "lightning.fabric", "lightning", "accelerate", "transformers", "ignite")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:
