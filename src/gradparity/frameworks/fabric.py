@@ -31,6 +31,7 @@ def _train(job: Job, offset: int) -> None:
     if job.resume:
         fabric.load(job.checkpoint / "half.ckpt", state)
     done: Any = state["iteration"]
+    steps = 0
 
     for iteration, (inputs, targets) in enumerate(dataloader):
         if iteration < done:
@@ -45,7 +46,8 @@ def _train(job: Job, offset: int) -> None:
             optimizer.step()
             optimizer.zero_grad()
             job.scheduler.step()
-            if job.stop_after and (iteration + offset) // scenario.k == job.stop_after:
+            steps += 1
+            if steps == job.stop_after:
                 fabric.save(job.checkpoint / "half.ckpt", {**state, "iteration": iteration + 1})
                 return
 

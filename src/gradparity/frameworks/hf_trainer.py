@@ -17,12 +17,11 @@ from gradparity.frameworks.scenario import MICROBATCH, Job, mean_loss, summed_lo
 class WithLoss(PreTrainedModel):
     """A model as the Trainer wants it; ``**kwargs`` tell it that the loss can be given the count of the window."""
 
-    # A checkpoint must know it: the Trainer refuses to save a plain nn.Module with tied weights.
-    _tied_weights_keys = {"model.head.weight": "model.token.weight"}  # noqa: RUF012 (transformers expects a plain dict)
-
     def __init__(self, model: nn.Module) -> None:
         super().__init__(PreTrainedConfig())
         self.model = model
+        # A checkpoint must know it: the Trainer refuses to save a plain nn.Module with tied weights.
+        self._tied_weights_keys = {"model.head.weight": "model.token.weight"}
 
     def forward(self, input_ids: Tensor, labels: Tensor, **kwargs: Any) -> dict[str, Tensor]:
         """The mean over the window, if its number of tokens is known, else over the microbatch."""

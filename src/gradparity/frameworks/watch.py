@@ -40,7 +40,8 @@ class Framework:
         """The loop, or ``None`` if its package is not installed."""
         if find_spec(self.package) is None:
             return None
-        loop: Loop = getattr(import_module(f"gradparity.frameworks.{self.module}"), self.loop)
+        with quiet():
+            loop: Loop = getattr(import_module(f"gradparity.frameworks.{self.module}"), self.loop)
         return loop
 
 
@@ -155,6 +156,7 @@ def recorded(loop: Loop, scenario: Scenario, folder: Path) -> Trace:
     first = _recorded(loop, new_job(scenario, folder / "checkpoint", stop_after=half), folder / "trace")
     if half is None:
         return first
+    assert steps_of(first) == half, f"asked to stop after {half} steps, the loop made {steps_of(first)}"
     second = _recorded(loop, new_job(scenario, folder / "checkpoint", resume=True), folder / "trace" / "resumed")
     resumed = [_moved(r, half) for r in second.records]
     return replace(first, records=[r for r in first.records if r.event != Event.END] + resumed)
