@@ -22,10 +22,12 @@ from gradparity.frameworks.watch import (
     outcome,
     outcome_of,
     quiet,
+    recorded,
 )
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import Part
 from gradparity.tasks import Examples, count
+from gradparity.trace.diff import first_other_events
 from gradparity.trace.record import Event
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "frameworks.py"
@@ -239,6 +241,13 @@ def test_what_is_not_installed_and_what_refuses_is_told(monkeypatch):
         "ValueError: not on a CPU",
     ]
     assert "| K = 1 | not installed | refuses |" in markdown(outcomes)
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_every_framework_does_the_same_in_the_same_order_but_where_its_documentation_miscounts(name, tmp_path):
+    reference = checked_reference(SCENARIOS["clipping"])
+    other = first_other_events(reference, recorded(loop_of(name), SCENARIOS["clipping"], tmp_path))
+    assert (other is None) == (name != "Fabric, word for word"), other
 
 
 def watched(name, scenario, tmp_path, hook, module=lambda model: model, **job):
