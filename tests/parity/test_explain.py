@@ -84,14 +84,6 @@ def test_a_loss_that_differs_is_told_with_its_factor():
     assert "differs, by a factor of 0.6667: other data" in told(loss, phase=Phase.FORWARD, microbatch=0)
 
 
-def test_a_loss_is_rounded_if_it_is_two_ulp_off_and_another_beyond():
-    for ulp, rounded in ((2, True), (3, False)):
-        sizes = figures()._replace(max_ulp=ulp)
-        words = told(Mismatch(Part.LOSS, "loss", Kind.BITS, "a tensor", "a tensor", sizes), phase=Phase.FORWARD)
-        assert ("Equal up to rounding" in words) == rounded
-        assert ("The forward itself differs" in words) != rounded
-
-
 def test_a_learning_rate_that_differs_points_at_skipped_steps():
     rate = Mismatch(Part.OPTIMIZER, "group 0.lr", Kind.VALUE, "0.1", "0.2")
     assert "after a step that was skipped" in told(rate, phase=Phase.STEPPED)
