@@ -12,8 +12,11 @@ import pytest
 from gradparity.frameworks import watch
 from gradparity.frameworks.known import KNOWN, cause
 from gradparity.frameworks.scenario import SCENARIOS
-from gradparity.frameworks.table import cell, differences, markdown
+from gradparity.frameworks.table import cell, differences, markdown, short
 from gradparity.frameworks.watch import FRAMEWORKS, NOT_INSTALLED, outcome, outcome_of
+from gradparity.parity.compare import Kind, Mismatch
+from gradparity.parity.metrics import Figures
+from gradparity.parity.state import Part
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "frameworks.py"
 
@@ -94,6 +97,9 @@ STEPS = {  # reference, framework
 }
 
 
+SIZES = Figures(1, 1, 1500, 1024, 1e-5, 1e-5, 1e-5, 1.00001, 1.0)
+
+
 def run(*arguments):
     return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
 
@@ -153,6 +159,21 @@ def test_bad_input_is_told_in_one_sentence(arguments, capsys):
     assert exit.value.code == 2
     assert shown.out == ""
     assert arguments[0] in shown.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("mismatch", "words"),
+    [
+        (Mismatch(Part.OPTIMIZER, "group 0.lr", Kind.VALUE, "0.01", "0.005"), "lr ×0.5"),
+        (Mismatch(Part.OPTIMIZER, "group 0.lr", Kind.VALUE, "0.0", "0.005"), "lr: value"),
+        (Mismatch(Part.GRADIENTS, "w", Kind.PRESENCE, "a tensor", "None"), "gradients: presence"),
+        (Mismatch(Part.LOSS, "loss", Kind.BITS, "", "", SIZES._replace(norm_ratio=2 / 3)), "loss ×0.667"),
+        (Mismatch(Part.LOSS, "loss", Kind.BITS, "", "", SIZES._replace(norm_ratio=1.0009)), "loss ×1.0009"),
+        (Mismatch(Part.LOSS, "loss", Kind.BITS, "", "", SIZES), "loss, 1,500 ULP"),
+    ],
+)
+def test_the_size_of_a_difference_in_a_few_words(mismatch, words):
+    assert short(mismatch) == words
 
 
 def test_a_few_frameworks_and_scenarios_can_be_chosen(tmp_path, capsys):

@@ -20,7 +20,7 @@ Outcomes: TypeAlias = Mapping[str, Mapping[str, Outcome]]
 def table(outcomes: Outcomes) -> Table:
     """Scenario × framework."""
     names = [name.replace(", ", ",\n") for name in next(iter(outcomes.values()))]
-    grid = Table("", *names, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=False)
+    grid = Table("", *names, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for scenario, row in outcomes.items():
         grid.add_row(scenario, *(_colored(outcome) for outcome in row.values()))
     return grid
@@ -55,8 +55,8 @@ def short(mismatch: Mismatch) -> str:
     if mismatch.figures is None:
         try:
             return f"{name} ×{float(mismatch.candidate) / float(mismatch.reference):.3g}"
-        except ValueError:
-            return "a step early" if mismatch.reference == "does not" else "a step late"
+        except (ValueError, ZeroDivisionError):
+            return f"{name}: {mismatch.kind}"
     ratio = mismatch.figures.norm_ratio
     if abs(ratio - 1) < 1e-4:
         return f"{name}, {mismatch.figures.max_ulp:,} ULP"
