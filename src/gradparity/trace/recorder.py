@@ -27,6 +27,7 @@ from gradparity.trace.seen import (
     at_ready,
     at_stepped,
     gradients,
+    unwrapped,
 )
 
 Fingerprints: TypeAlias = dict[Part, dict[str, Printed]]
@@ -90,12 +91,18 @@ class Recorder:
     # What PyTorch calls, in the order of a step.
 
     def _zero_grad(self, zero_grad: Callable[..., Any], owner: object, *args: Any, **kwargs: Any) -> None:
-        if owner is not self.watched.optimizer and owner is not self.watched.model:
+        if not self._is_ours(owner):
             zero_grad(owner, *args, **kwargs)
             return
         self._settle()
         zero_grad(owner, *args, **kwargs)
         self._tell(Event.ZERO_GRAD)
+
+    def _is_ours(self, owner: object) -> bool:
+        """Whether ``owner`` is the watched model or optimizer, or a framework's wrapper around it."""
+        if isinstance(owner, nn.Module):
+            return any(module is self.watched.model for module in owner.modules())
+        return unwrapped(owner, "optimizer") is self.watched.optimizer
 
     def _before_forward(self, *_: Any) -> None:
         self._settle()

@@ -12,7 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from gradparity.trace.file import Writer
 from gradparity.trace.recorder import Recorder
-from gradparity.trace.seen import Watched
+from gradparity.trace.seen import Watched, unwrapped
 
 
 @contextmanager
@@ -49,13 +49,6 @@ def record(
             yield Path(folder)
     finally:
         writer.close()
-
-
-def unwrapped(thing: Any, attribute: str) -> Any:
-    """What frameworks have wrapped: Accelerate, Fabric and Lightning keep the original under ``attribute``."""
-    while (inner := getattr(thing, attribute, None)) is not None:
-        thing = inner
-    return thing
 
 
 def about() -> dict[str, str | int]:

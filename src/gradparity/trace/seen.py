@@ -40,6 +40,13 @@ class Watched:
         self.name_of = names(self.parameters)
 
 
+def unwrapped(thing: Any, attribute: str) -> Any:
+    """What frameworks have wrapped: Accelerate, Fabric and Lightning keep the original under ``attribute``."""
+    while (inner := getattr(thing, attribute, None)) is not None:
+        thing = inner
+    return thing
+
+
 def at_forward(watched: Watched, roots: Iterable[Any], first: bool) -> Seen:
     """The losses that are differentiated, scaled or not; at the ``first`` of a step also what that starts from."""
     if first:

@@ -1,0 +1,185 @@
+"""Frameworks × scenarios, asserted cell by cell; what is known of each difference; and what is printed."""
+
+import json
+import runpy
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gradparity.frameworks import watch
+from gradparity.frameworks.known import KNOWN, cause
+from gradparity.frameworks.scenario import SCENARIOS
+from gradparity.frameworks.table import cell, differences, markdown, short
+from gradparity.frameworks.watch import FRAMEWORKS, NOT_INSTALLED, outcome, outcome_of
+from gradparity.parity.compare import Kind, Mismatch
+from gradparity.parity.metrics import Figures
+from gradparity.parity.state import Part
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "frameworks.py"
+
+MEANS = ("At step 0, microbatch 0, phase forward", "loss")
+PARTIAL = ("At step 3, microbatch 0, phase forward", "loss")
+SHIFTED = ("At step 0, phase clipped", "gradients")
+NO_FP16 = ("At step 0, microbatch 0, phase forward", "loss")
+SCHEDULE = ("At step 4, phase clipped", "optimizer")
+RESUMED = ("At step 2, microbatch 0, phase forward", "loss")
+
+EXPECTED = {
+    "Lightning, automatic": {
+        "uneven token counts": MEANS,
+        "partial last window": PARTIAL,
+        "fp16 and an overflow": SCHEDULE,
+        "resume mid-epoch": RESUMED,
+        "resume with dropout off": RESUMED,
+    },
+    "Lightning, manual": {
+        "uneven token counts": MEANS,
+        "partial last window": PARTIAL,
+        "fp16 and clipping": ("At step 0, phase unscaled", "gradients"),
+        "fp16 and an overflow": SCHEDULE,
+        "resume mid-epoch": RESUMED,
+        "resume with dropout off": RESUMED,
+    },
+    "Fabric": {
+        "uneven token counts": MEANS,
+        "partial last window": PARTIAL,
+        "fp16 and an overflow": SCHEDULE,
+        "resume mid-epoch": RESUMED,
+    },
+    "Fabric, word for word": {
+        **dict.fromkeys([name for name in SCENARIOS if name != "K = 1"], SHIFTED),
+        "uneven token counts": MEANS,
+        "fp16 and clipping": ("At step 0, phase unscaled", "gradients"),
+        "fp16 and an overflow": ("At step 0, phase unscaled", "gradients"),
+    },
+    "Accelerate": {
+        "uneven token counts": MEANS,
+        "partial last window": PARTIAL,
+        "fp16 and clipping": NO_FP16,
+        "fp16 and an overflow": NO_FP16,
+    },
+    "Accelerate, token count": {
+        "uneven token counts": MEANS,
+        "fp16 and clipping": NO_FP16,
+        "fp16 and an overflow": NO_FP16,
+    },
+    "transformers": {"fp16 and clipping": NO_FP16, "fp16 and an overflow": NO_FP16},
+    "Ignite": {
+        "uneven token counts": MEANS,
+        "partial last window": PARTIAL,
+        "bf16": NO_FP16,
+        "fp16 and an overflow": NO_FP16,
+        "schedule per step": ("After the last step", "optimizer"),
+        "resume mid-epoch": RESUMED,
+        "resume with dropout off": RESUMED,
+    },
+}
+
+RATIOS = {
+    ("Lightning, automatic", "partial last window"): 2 / 3,
+    ("Fabric", "partial last window"): 2 / 3,
+    ("Accelerate", "partial last window"): 2 / 3,
+    ("Accelerate", "fp16 and clipping"): 1 / 1024,
+    ("transformers", "fp16 and an overflow"): 1 / 16,
+}
+
+STEPS = {  # reference, framework
+    ("Lightning, automatic", "partial last window"): [4, 4],
+    ("Lightning, manual", "partial last window"): [4, 3],
+    ("Fabric", "partial last window"): [4, 3],
+    ("Accelerate", "partial last window"): [4, 4],
+    ("Ignite", "partial last window"): [4, 3],
+    ("Lightning, automatic", "fp16 and an overflow"): [6, 6],
+    ("Accelerate", "fp16 and an overflow"): [6, 7],
+}
+
+
+SIZES = Figures(1, 1, 1500, 1024, 1e-5, 1e-5, 1e-5, 1.00001, 1.0)
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_every_cell_of_the_table_is_as_it_is_known_to_be(tmp_path):
+    done = run("--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    cells = json.loads((tmp_path / "frameworks" / "1" / "frameworks.json").read_text())
+    found = {(c["framework"], c["scenario"]): c for c in cells}
+    assert found.keys() == {(framework, scenario) for framework in FRAMEWORKS for scenario in SCENARIOS}
+    for (framework, scenario), c in found.items():
+        expected = EXPECTED[framework].get(scenario)
+        assert c["identical"] == (expected is None), c
+        assert expected is None or (c["where"], c["part"]) == expected, c
+    for place, ratio in RATIOS.items():
+        assert found[place]["figures"]["norm_ratio"] == pytest.approx(ratio, rel=1e-4)
+    for place, steps in STEPS.items():
+        assert found[place]["steps"] == steps
+    assert found["Accelerate, token count", "uneven token counts"]["figures"]["max_ulp"] == 1
+    assert "47 of 88 cells are identical to the reference, bit for bit" in done.stdout
+    assert list((tmp_path / "frameworks" / "1").glob("events.*"))
+
+
+def test_every_difference_has_a_cause_and_no_identical_cell_has_one():
+    for framework in FRAMEWORKS:
+        for scenario in SCENARIOS:
+            assert bool(cause(framework, scenario)) == (scenario in EXPECTED[framework]), (framework, scenario)
+    places = [(f, s) for known in KNOWN for f in known.frameworks for s in known.scenarios]
+    assert len(places) == len(set(places)) == 41
+
+
+def test_what_is_not_installed_and_what_refuses_is_told(monkeypatch):
+    def refuses(job):
+        raise ValueError("not on\n a CPU")
+
+    refused = outcome_of(refuses, replace(SCENARIOS["K = 1"], microbatches=1))
+    assert refused.refusal == "ValueError: not on a CPU"
+    monkeypatch.setattr(watch, "find_spec", lambda package: None)
+    missing = outcome(FRAMEWORKS["Ignite"], SCENARIOS["K = 1"])
+    assert missing == NOT_INSTALLED
+    outcomes = {"K = 1": {"Ignite": missing, "Fabric": refused}}
+    assert (cell(missing), cell(refused)) == ("not installed", "refuses")
+    assert list(differences(outcomes)) == [
+        "not installed: pip install 'gradparity[frameworks]'",
+        "ValueError: not on a CPU",
+    ]
+    assert "| K = 1 | not installed | refuses |" in markdown(outcomes)
+
+
+@pytest.mark.parametrize("arguments", [["--only", "keras"], ["--scenario", "fp8"], ["--output", __file__]])
+def test_bad_input_is_told_in_one_sentence(arguments, capsys):
+    main = runpy.run_path(str(SCRIPT))["main"]
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    shown = capsys.readouterr()
+    assert exit.value.code == 2
+    assert shown.out == ""
+    assert arguments[0] in shown.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("mismatch", "words"),
+    [
+        (Mismatch(Part.OPTIMIZER, "group 0.lr", Kind.VALUE, "0.01", "0.005"), "lr ×0.5"),
+        (Mismatch(Part.OPTIMIZER, "group 0.lr", Kind.VALUE, "0.0", "0.005"), "lr: value"),
+        (Mismatch(Part.GRADIENTS, "w", Kind.PRESENCE, "a tensor", "None"), "gradients: presence"),
+        (Mismatch(Part.LOSS, "loss", Kind.BITS, "", "", SIZES._replace(norm_ratio=2 / 3)), "loss ×0.667"),
+        (Mismatch(Part.LOSS, "loss", Kind.BITS, "", "", SIZES._replace(norm_ratio=1.0009)), "loss ×1.0009"),
+        (Mismatch(Part.LOSS, "loss", Kind.BITS, "", "", SIZES), "loss, 1,500 ULP"),
+    ],
+)
+def test_the_size_of_a_difference_in_a_few_words(mismatch, words):
+    assert short(mismatch) == words
+
+
+def test_a_few_frameworks_and_scenarios_can_be_chosen(tmp_path, capsys):
+    arguments = ["--only", "fabric", "--scenario", "k = 3", "--output", str(tmp_path)]
+    assert runpy.run_path(str(SCRIPT))["main"](arguments) == 0
+    out = capsys.readouterr().out
+    assert "1. Fabric, word for word: K = 3" in out
+    assert "1 of 2 cells are identical to the reference" in out
+    assert f"--logdir {tmp_path}/frameworks/1" in out
