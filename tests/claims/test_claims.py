@@ -12,9 +12,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gradparity.claims import CLAIMS, Evidence, Verdict, name_of, report, sentence_of
+from gradparity.claims import CLAIMS, Evidence, Verdict, backward, name_of, report, sentence_of, summary
 from gradparity.claims.evidence import judge
 from gradparity.main import main
+from gradparity.training import manual
 
 EXPECTED = {
     # six benefits of autograd.grad
@@ -153,7 +154,7 @@ def test_a_sentence_that_does_not_hold_has_no_caveat():
 
 # Negative controls: another torch, other verdicts.
 
-GRAD = torch.autograd.grad
+GRAD, BACKWARD = torch.autograd.grad, torch.Tensor.backward
 
 
 def with_graph(outputs, inputs, grad_outputs=None, **options):
@@ -166,7 +167,8 @@ def with_implicit_seed(outputs, inputs, grad_outputs=None, **options):
 
 
 def one_ulp_off(outputs, inputs, *rest, **options):
-    return tuple(None if g is None else g.nextafter(g + 1) for g in GRAD(outputs, inputs, *rest, **options))
+    gradients = GRAD(outputs, inputs, *rest, **options)
+    return tuple(g if g is None or g.is_sparse else g.nextafter(g + 1) for g in gradients)
 
 
 def that_fills(outputs, inputs, grad_outputs=None, allow_unused=False, materialize_grads=False, **options):
@@ -179,62 +181,74 @@ def that_copies(*arguments, **options):
     return tuple(None if g is None else g.clone() for g in GRAD(*arguments, **options))
 
 
-def that_keeps_the_graph(outputs, inputs, *rest, **options):
-    return GRAD(outputs, inputs, *rest, **{**options, "retain_graph": True})
+def that_does_nothing(self, *arguments, **options):
+    pass
 
 
-@pytest.mark.parametrize(
-    ("other", "changed"),
-    [
-        (with_graph, {"second-derivative": "holds"}),
-        (with_implicit_seed, {"many-inputs": "holds with a caveat", "jacobian-rows": "holds with a caveat"}),
-        (
-            one_ulp_off,
-            {
-                "vjp": "holds",
-                "accumulates-correctly": "fails as written",
-                "optimizers": "holds",
-                "amp": "holds",
-                "schedulers": "holds",
-                "clipping": "holds",
-                "ecosystem": "holds",
-                "millions-of-parameters": "holds",
-                "no-replacement": "holds",
-            },
+def that_keeps_the_graph(self, *arguments, **options):
+    BACKWARD(self, *arguments, **{**options, "retain_graph": True})
+
+
+def naive(loss, parameters):
+    for p, g in zip(parameters, GRAD(loss, parameters), strict=True):
+        p.grad = g if p.grad is None else p.grad.add_(g)
+
+
+CONTROLS = [
+    ([(torch.autograd, "grad", with_graph)], {"second-derivative": "holds"}),
+    (
+        [(torch.autograd, "grad", with_implicit_seed)],
+        {"many-inputs": "holds with a caveat", "jacobian-rows": "holds with a caveat"},
+    ),
+    (
+        [(torch.autograd, "grad", one_ulp_off)],
+        dict.fromkeys(
+            [
+                "vjp",
+                "optimizers",
+                "amp",
+                "schedulers",
+                "clipping",
+                "ecosystem",
+                "millions-of-parameters",
+                "no-replacement",
+            ],
+            "holds",
         ),
-        (
-            that_fills,
-            {
-                "returns": "fails as written",
-                "functional": "fails as written",
-                "in-loops": "fails as written",
-                "optimizers-read-grad": "fails as written",
-                "fills-grad": "fails as written",
-                "ddp": "fails as written",
-                "hooks": "fails as written",
-            },
+    ),
+    (
+        [(torch.autograd, "grad", that_fills)],
+        dict.fromkeys(
+            ["returns", "functional", "in-loops", "optimizers-read-grad", "fills-grad", "ddp", "hooks"],
+            "fails as written",
         ),
-        (that_copies, {"in-loops": "holds", "optimizers-read-grad": "holds with a caveat"}),
-        (that_keeps_the_graph, {"functional": "holds with a caveat"}),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
+    ),
+    ([(torch.autograd, "grad", that_copies)], {"in-loops": "holds", "optimizers-read-grad": "holds with a caveat"}),
+    (
+        [(torch.Tensor, "backward", that_does_nothing)],
+        dict.fromkeys(
+            ["returns", "functional", "in-loops", "vjp", "optimizers-read-grad", "all-parameters", "fills-grad", "ddp"],
+            "fails as written",
+        ),
+    ),
+    ([(torch.Tensor, "backward", that_keeps_the_graph)], {"accumulation": "holds with a caveat"}),
+    ([(summary, "backward", manual), (summary, "manual", naive)], {"accumulates-correctly": "holds"}),
+    ([(backward, "OPTIMIZERS", [torch.optim.SGD])], {"standard-loop": "holds"}),
+]
+"""What is put in the place of what, and the verdicts that follow."""
+
+
+@pytest.mark.parametrize(("changes", "verdicts"), CONTROLS)
 @pytest.mark.filterwarnings("ignore:Using backward\\(\\) with create_graph=True")
-def test_another_autograd_grad_gets_other_verdicts(other, changed, monkeypatch):
-    monkeypatch.setattr(torch.autograd, "grad", other)
-    assert {name: str(examine(name).verdict) for name in changed} == changed
+def test_another_torch_gets_other_verdicts(changes, verdicts, monkeypatch):
+    for change in changes:
+        monkeypatch.setattr(*change)
+    assert {name: str(examine(name).verdict) for name in verdicts} == verdicts
 
 
-def test_another_backward_gets_other_verdicts(monkeypatch):
-    retaining = torch.Tensor.backward
-
-    def backward(self, gradient=None, retain_graph=None, create_graph=False, inputs=None):
-        if gradient is None and self.numel() > 1:
-            gradient = torch.ones_like(self)
-        retaining(self, gradient, retain_graph=True, inputs=inputs)
-
-    monkeypatch.setattr(torch.Tensor, "backward", backward)
-    assert 'raises "Trying to backward' not in examine("accumulation").figure
+def test_every_verdict_can_come_out_otherwise():
+    others = {name for _, verdicts in CONTROLS for name, verdict in verdicts.items() if verdict != EXPECTED[name]}
+    assert others == set(EXPECTED)
 
 
 # The command

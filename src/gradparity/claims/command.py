@@ -45,7 +45,8 @@ def main(arguments: Sequence[str]) -> int:
 
     torch.set_num_threads(1)
     waiting = Console(stderr=True)
-    examined = [(claim, claim()) for claim in track(chosen, "Examining", console=waiting, transient=True)]
+    bar = track(chosen, "Examining", console=waiting, transient=True, disable=not waiting.is_terminal)
+    examined = [(claim, claim()) for claim in bar]
     if given.format == "json":
         print(report.as_json(examined))
     elif given.format == "markdown":
