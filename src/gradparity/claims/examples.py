@@ -19,7 +19,9 @@ from gradparity.tasks import TASKS
 from gradparity.training import Route
 
 OPTIMIZERS: list[type[Any]] = [
-    kind for kind in vars(torch.optim).values() if isinstance(kind, type) and kind is not Optimizer
+    kind
+    for kind in vars(torch.optim).values()
+    if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
 ]
 """Every optimizer of ``torch.optim``."""
 

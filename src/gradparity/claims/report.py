@@ -16,7 +16,7 @@ COLORS = {Verdict.HOLDS: "green", Verdict.CAVEAT: "yellow", Verdict.FAILS: "red"
 
 def table(examined: Sequence[tuple[Claim, Evidence]]) -> Table:
     """Claim × verdict × what was measured, and below that what to write instead."""
-    grid = Table(show_lines=True)
+    grid = Table(show_lines=True, expand=True)
     grid.add_column("claim", ratio=1, overflow="fold")
     grid.add_column("verdict", width=10)
     grid.add_column("what was measured, → what to write instead", ratio=2, overflow="fold")
