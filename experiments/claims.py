@@ -1,0 +1,18 @@
+"""Is it true, what is said of torch.autograd.grad and .backward()?
+
+You will see each claim with a verdict, the figure that it rests on, and what to write instead.
+"Fails as written" means that the sentence is not so, or that its code raises, on the torch that is installed here.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from gradparity.main import main as gradparity
+
+
+def main(arguments: Sequence[str]) -> int:
+    return gradparity(["claims", "--output", "runs", *arguments])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,81 @@
+"""``gradparity claims``: examine what is said of autograd.grad and .backward(), here and now."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch.utils.tensorboard import SummaryWriter
+
+from gradparity.board import new_folder, tensorboard_command
+from gradparity.claims import CLAIMS, Claim, Evidence, name_of, report
+from gradparity.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print below its usage."""
+        raise UserError(message)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Examine the claims, and print them with their verdicts.
+
+    Returns:
+        0, whatever the verdicts.
+
+    Raises:
+        UserError: if an argument names no claim, no format, or a folder that cannot be written.
+    """
+    parser = Parser(prog="gradparity claims", description="What is said of autograd.grad and .backward(), examined.")
+    parser.add_argument("--format", choices=("table", "json", "markdown"), default="table", help="default: table")
+    parser.add_argument("--only", nargs="+", metavar="ID", help="examine these claims alone")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write a TensorBoard text page there as well")
+    given = parser.parse_args(arguments)
+    chosen = claims_named(given.only)
+    try:
+        folder = new_folder(given.output / "claims") if given.output else None
+    except OSError as error:
+        raise UserError(f"{error}; choose a folder that can be written with --output") from error
+
+    torch.set_num_threads(1)
+    waiting = Console(stderr=True)
+    bar = track(chosen, "Examining", console=waiting, transient=True, disable=not waiting.is_terminal)
+    examined = [(claim, claim()) for claim in bar]
+    if given.format == "json":
+        print(report.as_json(examined))
+    elif given.format == "markdown":
+        print(report.markdown(examined))
+    else:
+        show(examined, folder)
+    if folder:
+        with SummaryWriter(folder) as writer:
+            writer.add_text("claims", report.markdown(examined))
+    return 0
+
+
+def claims_named(names: Sequence[str] | None) -> list[Claim]:
+    """The claims called ``names``, in reading order; all, if there are no names.
+
+    Raises:
+        UserError: if there is no such claim.
+    """
+    known = {name_of(claim): claim for claim in CLAIMS}
+    for name in names or ():
+        if name not in known:
+            raise UserError(f"--only names no claim {name!r}; choose from {', '.join(known)}")
+    return [claim for name, claim in known.items() if names is None or name in names]
+
+
+def show(examined: Sequence[tuple[Claim, Evidence]], folder: Path | None) -> None:
+    """Print the table, the answer, and where the page is."""
+    console = Console(highlight=False)
+    console.print(report.table(examined))
+    console.print(report.answer(examined), style="bold", soft_wrap=True)
+    if folder:
+        console.print(f"See it under Text: [bold]{tensorboard_command(folder)}[/]", soft_wrap=True)
