@@ -34,4 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"gradparity {name}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"gradparity {name}: stopped; what was written until now stays", file=sys.stderr)
+        return 130
     return code
