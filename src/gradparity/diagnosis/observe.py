@@ -1,0 +1,130 @@
+"""A loop under the stress scenario, as it was seen: a trace in memory, and what of it is judged."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+
+from gradparity.faults.fault import Fault
+from gradparity.faults.patched import reference_with
+from gradparity.faults.stress import Cast
+from gradparity.parity.compare import walk
+from gradparity.parity.random_stream import RandomStream, seed_of
+from gradparity.parity.state import Part
+from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.record import PHASE, Record, Trace
+from gradparity.trace.recorder import Recorder
+from gradparity.trace.seen import Seen, Watched
+from gradparity.training import Phase
+
+Loop: TypeAlias = Callable[..., Any]
+
+MOST_RECORDS = 5_000
+"""Some fifty times what the reference makes; a loop that makes more will not stop by itself."""
+
+
+class Look(NamedTuple):
+    """What of a record is judged. Two loops are the same training if all their looks are equal, in order."""
+
+    step: int
+    microbatch: int | None
+    phase: Phase
+    content: frozenset[tuple[Part, str, object]]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A loop as it was seen."""
+
+    trace: Trace
+    looks: list[Look]
+    error: str | None = None
+    """The exception that ended it, on one line; ``None`` if it returned."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Observed) and (self.looks, self.error) == (other.looks, other.error)
+
+    __hash__ = None  # type: ignore[assignment]  # compared, never looked up
+
+
+class _Enough(BaseException):  # nothing went wrong, and no loop's `except Exception` may stop it
+    """Nothing more needs to be seen of this loop."""
+
+
+def observe(
+    loop: Loop, build: Callable[[str], Cast], precision: str, expected: Sequence[Look] | None = None
+) -> Observed:
+    """Run ``loop`` on what ``build`` makes, and see what it does.
+
+    Args:
+        loop: called with everything in the cast, by name.
+        build: makes the cast for a precision.
+        precision: a key of :data:`gradparity.training.PRECISIONS`.
+        expected: looks with which the loop is given up as soon as it differs from them.
+    """
+    records: list[Record] = []
+    looks: list[Look] = []
+    error = None
+
+    def write(record: Record, _: Seen) -> None:
+        records.append(record)
+        if record.event in PHASE:
+            looks.append(judged(record))
+            if expected is not None and (len(looks) > len(expected) or looks[-1] != expected[len(looks) - 1]):
+                raise _Enough
+        if len(records) > MOST_RECORDS:
+            raise _Enough
+
+    torch.set_num_threads(1)
+    with RandomStream(seed_of(0, "stress")).active(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cast = build(precision)
+        recorder = Recorder(Watched(cast.model, cast.optimizer, cast.scaler, cast.scheduler), write)
+        try:
+            with recorder.watching():
+                loop(**vars(cast))
+        except _Enough:
+            error = "it goes on and on" if len(records) > MOST_RECORDS else "it was given up"
+        except Exception as raised:
+            error = in_a_line(raised)
+    return Observed(Trace({}, records, complete=error is None), looks, error)
+
+
+def observe_with(faults: Sequence[Fault], precision: str, expected: Sequence[Look] | None = None) -> Observed:
+    """The reference with ``faults``, or without any.
+
+    Raises:
+        ClashError: if two of the faults change the same lines.
+    """
+    names = reference_with(faults)
+    return observe(names["reference"], names["build"], precision, expected)
+
+
+def in_a_line(error: BaseException) -> str:
+    """An exception's type, and the first line of what it says."""
+    message = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def judged(record: Record) -> Look:
+    """What of ``record`` is judged: all but the random state, which a loop may change without any effect."""
+    content = frozenset(
+        (part, name, _judged(value))
+        for part, values in record.parts.items()
+        if part != Part.RNG
+        for name, value in values.items()
+    )
+    return Look(record.step, record.microbatch, PHASE[record.event], content)
+
+
+def _judged(value: Printed) -> object:
+    if isinstance(value, Fingerprint):
+        return value.dtype, value.shape, tuple(walk(value.shape, value.strides)), value.layout, value.digest
+    return type(value).__name__, repr(value)
+
+
+def common_prefix(one: Sequence[Look], other: Sequence[Look]) -> int:
+    """How many looks two loops share before they part."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
