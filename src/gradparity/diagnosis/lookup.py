@@ -146,9 +146,8 @@ def _by_likelihood(
 
 def _visible(likenesses: Sequence[_Likeness], reference: Observed, base: int) -> list[_Likeness]:
     """The faults that part from the reference where the loop does, in whatever way."""
-    return [
-        x for x in likenesses if x.shared == base and x.seen.looks[base : base + 1] != reference.looks[base : base + 1]
-    ]
+    there = slice(base, base + 1)
+    return [x for x in likenesses if x.shared == base and x.seen.looks[there] != reference.looks[there]]
 
 
 def place(at: Look | Comparison) -> str:

@@ -13,6 +13,7 @@ from gradparity.faults.stress import Cast
 from gradparity.parity.compare import walk
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.state import Part
+from gradparity.trace.file import Writer
 from gradparity.trace.fingerprint import Fingerprint, Printed
 from gradparity.trace.record import PHASE, Record, Trace
 from gradparity.trace.recorder import Recorder
@@ -23,6 +24,9 @@ Loop: TypeAlias = Callable[..., Any]
 
 MOST_RECORDS = 5_000
 """Some fifty times what the reference makes; a loop that makes more will not stop by itself."""
+
+
+ENDLESS = "it went on and on"
 
 
 class Look(NamedTuple):
@@ -54,7 +58,11 @@ class _Enough(BaseException):  # nothing went wrong, and no loop's `except Excep
 
 
 def observe(
-    loop: Loop, build: Callable[[str], Cast], precision: str, expected: Sequence[Look] | None = None
+    loop: Loop,
+    build: Callable[[str], Cast],
+    precision: str,
+    expected: Sequence[Look] | None = None,
+    writer: Writer | None = None,
 ) -> Observed:
     """Run ``loop`` on what ``build`` makes, and see what it does.
 
@@ -63,13 +71,16 @@ def observe(
         build: makes the cast for a precision.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
         expected: looks with which the loop is given up as soon as it differs from them.
+        writer: to write down everything that is seen as well.
     """
     records: list[Record] = []
     looks: list[Look] = []
     error = None
 
-    def write(record: Record, _: Seen) -> None:
+    def write(record: Record, seen: Seen) -> None:
         records.append(record)
+        if writer is not None:
+            writer.write(record, seen)
         if record.event in PHASE:
             looks.append(judged(record))
             if expected is not None and (len(looks) > len(expected) or looks[-1] != expected[len(looks) - 1]):
@@ -86,8 +97,8 @@ def observe(
             with recorder.watching():
                 loop(**vars(cast))
         except _Enough:
-            error = "it goes on and on" if len(records) > MOST_RECORDS else "it was given up"
-        except Exception as raised:
+            error = ENDLESS if len(records) > MOST_RECORDS else "given up"
+        except (Exception, SystemExit) as raised:
             error = in_a_line(raised)
     return Observed(Trace({}, records, complete=error is None), looks, error)
 

@@ -81,6 +81,9 @@ class StressModel(nn.Module):
     Its matrices come before its vectors, so a norm over ``model.parameters()`` adds in the order of the optimizer.
     """
 
+    average: Tensor
+    """A moving average of the embedding."""
+
     def __init__(self) -> None:
         super().__init__()
         self.position = nn.Parameter(0.1 * torch.randn(LENGTH, WIDTH))
