@@ -10,8 +10,8 @@ from enum import StrEnum
 from itertools import combinations
 from typing import TypeAlias
 
-from gradparity.diagnosis.observe import Look, Observed, common_prefix
-from gradparity.faults import FAULTS, Fault
+from gradparity.diagnosis.observe import ENDLESS, Look, Observed, common_prefix
+from gradparity.faults import FAULTS, Fault, Kind
 from gradparity.faults.patched import ClashError
 from gradparity.parity.lockstep import Comparison
 from gradparity.trace.diff import compare_traces
@@ -19,7 +19,7 @@ from gradparity.training import Phase
 
 See: TypeAlias = Callable[[Sequence[Fault], Sequence[Look]], Observed]
 
-MOST_PAIRS = 800
+MOST_PAIRS = 1200
 """Pairs that are tried, the likely ones first, before two faults are given up on."""
 
 
@@ -119,12 +119,15 @@ def _pairs(
     """Pairs that may behave as the loop does, the likely ones first.
 
     One of the two must show where the loop parts from the reference. If it behaves like the loop there, the other one
-    shows where the loop parts from it. If not, both show there at once.
+    shows where the loop parts from it. If not, both show there at once. Who was stopped has a fault that raises.
     """
+    if loop.error == ENDLESS:
+        return
     told = set[frozenset[str]]()
     for one, other in _by_likelihood(loop, reference, base, likenesses):
         key = frozenset((one.name, other.name))
-        if len(key) == 2 and key not in told:
+        raises = Kind.RAISES in (one.kind, other.kind)
+        if len(key) == 2 and key not in told and raises == (loop.error is not None):
             told.add(key)
             yield one, other
 

@@ -22,8 +22,8 @@ from gradparity.training import Phase
 
 Loop: TypeAlias = Callable[..., Any]
 
-MOST_RECORDS = 5_000
-"""Some fifty times what the reference makes; a loop that makes more will not stop by itself."""
+MOST_RECORDS = 1_000
+"""Some ten times what the reference makes; a loop that makes more will not stop by itself."""
 
 
 ENDLESS = "it went on and on"
@@ -107,7 +107,7 @@ def observe_with(faults: Sequence[Fault], precision: str, expected: Sequence[Loo
     """The reference with ``faults``, or without any.
 
     Raises:
-        ClashError: if two of the faults change the same lines.
+        ClashError: if two of the faults do not go together.
     """
     names = reference_with(faults)
     return observe(names["reference"], names["build"], precision, expected)

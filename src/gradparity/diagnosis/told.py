@@ -44,8 +44,9 @@ def headline(checked: Checked) -> str:
         case Answer.FAULT if checked.passed:
             return f"Not a bug, but not the same bits: {checked.name} behaves like the reference with {names}."
         case Answer.FAULT:
-            same = f", which are one and the same here: {names}" if len(finding.faults) > 1 else f": {names}"
-            return f"{checked.name} behaves, bit for bit, like the reference with a known fault{same}."
+            name, *same = (fault.name for fault in finding.faults)
+            also = f" (or {', or '.join(same)}, which is the same here)" if same else ""
+            return f"{checked.name} behaves, bit for bit, like the reference with a known fault: {name}{also}."
         case Answer.PAIR if checked.passed:
             return f"Not a bug, but not the same bits: {checked.name} behaves like the reference with {names}."
         case Answer.PAIR:
@@ -68,7 +69,7 @@ def remarks(checked: Checked) -> list[str]:
     seen, finding = checked.seen, checked.finding
     lines = []
     if seen.error is not None:
-        lines.append(f"It did not come to its end: {seen.error}.")
+        lines.append(f"It did not come to its end: {seen.error.rstrip('.')}.")
     elif not any(r.event in (Event.STEP, Event.SKIP) for r in seen.trace.records):
         lines.append("It never made a step with the optimizer that it was given.")
     if checked.explanation:
@@ -77,7 +78,7 @@ def remarks(checked: Checked) -> list[str]:
         where = f"at {place(finding.parted)}" if finding.parted else "at the end"
         lines.append(f"It parts from {finding.faults[0].name} {where}; it may have that fault in another form.")
     if finding.also_here:
-        lines.append(f"Faults that first show there, in another way: {', '.join(f.name for f in finding.also_here)}.")
+        lines.append(f"Of the faults in the dictionary {len(finding.also_here)} first show there, in other ways.")
     return lines
 
 

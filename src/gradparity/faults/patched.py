@@ -44,7 +44,7 @@ REFERENCE: tuple[Callable[..., Any], ...] = (
 
 
 class ClashError(ValueError):
-    """Two faults change the same lines, so no loop has both."""
+    """Two faults change the same lines, or one takes away what the other hangs on, so no loop has both."""
 
 
 class Edit(NamedTuple):
@@ -67,7 +67,7 @@ def reference_with(faults: Sequence[Fault]) -> Namespace:
     A fault of the manual route shows only where that is taken, so then it is.
 
     Raises:
-        ClashError: if two of the faults change the same lines.
+        ClashError: if two of the faults do not go together.
         ValueError: if a fault's right lines are not there exactly once, as when only one of both was changed.
     """
     names: Namespace = {}
@@ -81,18 +81,14 @@ def reference_with(faults: Sequence[Fault]) -> Namespace:
     return names
 
 
-def clash(one: Fault, other: Fault) -> bool:
-    """Whether both change the same lines."""
-    try:
-        reference_with([one, other])
-    except ClashError:
-        return True
-    return False
-
-
 @cache
 def _compiled(thing: Callable[..., Any], patches: tuple[str, ...]) -> Any:
-    return compile(patched(thing, *patches), f"<{thing.__name__} with {len(patches)} patches>", "exec")
+    try:
+        return compile(patched(thing, *patches), f"<{thing.__name__} with {len(patches)} patches>", "exec")
+    except SyntaxError:
+        if len(patches) == 1:
+            raise
+        raise ClashError(f"two faults leave no sentence of Python in {thing.__name__}") from None
 
 
 def patched(thing: Callable[..., Any], *patches: str) -> str:
