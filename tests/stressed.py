@@ -15,6 +15,6 @@ def known(name: str | None) -> Observed:
 
 def see(faults, expected):
     """As `observe_with`, but single faults are looked up."""
-    if len(faults) == 1:
+    if len(faults) == 1 and faults[0].name in FAULTS:
         return known(faults[0].name)
     return observe_with(faults, PRECISION, expected)

@@ -74,7 +74,7 @@ def two_faults():
 def test_a_loop_with_two_faults_is_told_with_how_to_mend_both(two_faults):
     show(two_faults, Console(file=(file := StringIO()), width=200))
     told = file.getvalue()
-    assert "with two known faults: clip-before-unscale and schedule-advanced-on-skipped-steps." in told
+    assert "with two faults: clip-before-unscale and schedule-advanced-on-skipped-steps." in told
     assert "At step 0, phase unscaled, the gradient of position differs in its bits." in told
     assert "It looks as if clipping met gradients that were still multiplied by the scale of 4096." in told
     assert "    -    run.scheduler.step()\n    +    if run.scaler.get_scale() >= scale:\n" in told

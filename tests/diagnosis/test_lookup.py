@@ -3,9 +3,11 @@
 import random
 
 import pytest
+import torch
 
 import loops
 from gradparity.diagnosis import lookup
+from gradparity.diagnosis.command import EXAMPLE
 from gradparity.diagnosis.lookup import Answer, look_up, place
 from gradparity.diagnosis.observe import observe, observe_with
 from gradparity.diagnosis.user_loop import called
@@ -102,3 +104,22 @@ def test_an_unknown_fault_that_begins_like_a_known_one_is_told_as_close_to_it(mo
     found = look_up(loop, known(None), see)
     assert found.answer == Answer.CLOSEST
     assert found.faults[0] == first
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong", "name"),
+    [
+        ("plan.max_norm)", "5.0)", "clipped-to-5-instead-of-30"),
+        ("plan.max_norm)", "36)", "clipped-to-36-instead-of-30"),
+        ("= loss(model, batch) / tokens", "= 0.7 * loss(model, batch) / tokens", "loss-times-0.7"),
+        ("= loss(model, batch) / tokens", "= loss(model, batch) / tokens / 3", "divided-twice-by-full-k"),
+        ("= loss(model, batch) / tokens", "= loss(model, batch) / tokens / 7", "loss-times-0.1429"),
+        ("plan.accumulation_steps", "5", "accumulates-5-instead-of-3"),
+    ],
+)  # fmt: skip
+def test_the_number_in_a_fault_is_read_off_the_loop(line, wrong, name):
+    assert line in EXAMPLE
+    written = {"torch": torch}
+    exec(EXAMPLE.replace(line, wrong), written)
+    found = look_up(seen(written["train"]), known(None), see)
+    assert (found.answer, found.faults[0].name) == (Answer.FAULT, name)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from itertools import combinations
 from typing import TypeAlias
 
+from gradparity.diagnosis.guess import guesses
 from gradparity.diagnosis.observe import ENDLESS, Look, Observed, common_prefix
 from gradparity.faults import FAULTS, Fault, Kind
 from gradparity.faults.patched import ClashError
@@ -84,6 +85,9 @@ def look_up(
         likenesses.append(_Likeness(fault, seen, common_prefix(seen.looks, loop.looks)))
     if same := tuple(x.fault for x in likenesses if x.seen == loop):
         return Finding(Answer.FAULT, same, first, tried=len(FAULTS))
+    for guess in guesses(loop, first) if first else ():
+        if see([guess], loop.looks) == loop:
+            return Finding(Answer.FAULT, (guess,), first, tried=len(FAULTS))
     if same_updates(loop, reference):
         return Finding(Answer.SAME_UPDATES, first=first, tried=len(FAULTS))
 

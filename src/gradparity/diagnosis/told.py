@@ -46,11 +46,11 @@ def headline(checked: Checked) -> str:
         case Answer.FAULT:
             name, *same = (fault.name for fault in finding.faults)
             also = f" (or {', or '.join(same)}, which is the same here)" if same else ""
-            return f"{checked.name} behaves, bit for bit, like the reference with a known fault: {name}{also}."
+            return f"{checked.name} behaves, bit for bit, like the reference with one fault: {name}{also}."
         case Answer.PAIR if checked.passed:
             return f"Not a bug, but not the same bits: {checked.name} behaves like the reference with {names}."
         case Answer.PAIR:
-            return f"{checked.name} behaves, bit for bit, like the reference with two known faults: {names}."
+            return f"{checked.name} behaves, bit for bit, like the reference with two faults: {names}."
         case Answer.CLOSEST:
             return f"{checked.name} has a fault that is not in the dictionary. For a while it behaves like {names}."
         case _:
