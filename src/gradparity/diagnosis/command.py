@@ -3,6 +3,7 @@
 import json
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,7 @@ from rich.progress import Progress
 from gradparity.arguments import Parser
 from gradparity.diagnosis.lookup import Answer, first_shown, look_up
 from gradparity.diagnosis.observe import Loop, observe, observe_with
+from gradparity.diagnosis.rounding import alike_but_for_rounding
 from gradparity.diagnosis.told import Checked, as_json, show
 from gradparity.diagnosis.user_loop import load
 from gradparity.errors import UserError
@@ -107,6 +109,10 @@ def check(loop: Loop, name: str, precision: str) -> Checked:
             lambda faults, expected: observe_with(faults, precision, expected),
             lambda done, of: progress.update(task, completed=done, total=of),
         )
+    if finding.answer in (Answer.CLOSEST, Answer.UNKNOWN) and seen.error is None:
+        alike = alike_but_for_rounding(loop, precision)
+        if alike is not None:
+            finding = replace(finding, answer=Answer.ROUNDING, faults=alike, parted=None, also_here=())
     explanation = "" if finding.answer == Answer.IDENTICAL else explained(loop, precision)
     return Checked(name, precision, seen, finding, explanation)
 

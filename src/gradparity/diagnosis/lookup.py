@@ -30,6 +30,8 @@ class Answer(StrEnum):
     IDENTICAL = "identical"
     SAME_UPDATES = "same updates"
     """Something on the way was seen to differ, but nothing that an optimizer step reads or writes."""
+    ROUNDING = "rounding"
+    """Like the reference, or like a fault, but for roundings that nobody has written down."""
     FAULT = "fault"
     PAIR = "pair"
     CLOSEST = "closest"

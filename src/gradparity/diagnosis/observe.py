@@ -61,7 +61,7 @@ def observe(
     loop: Loop,
     build: Callable[[str], Cast],
     precision: str,
-    expected: Sequence[Look] | None = None,
+    go_on: Callable[[Sequence[Record], Sequence[Look]], bool] = lambda records, looks: True,
     writer: Writer | None = None,
 ) -> Observed:
     """Run ``loop`` on what ``build`` makes, and see what it does.
@@ -70,7 +70,7 @@ def observe(
         loop: called with everything in the cast, by name.
         build: makes the cast for a precision.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
-        expected: looks with which the loop is given up as soon as it differs from them.
+        go_on: asked after each look whether to see more of the loop; else it is given up.
         writer: to write down everything that is seen as well.
     """
     records: list[Record] = []
@@ -83,7 +83,7 @@ def observe(
             writer.write(record, seen)
         if record.event in PHASE:
             looks.append(judged(record))
-            if expected is not None and (len(looks) > len(expected) or looks[-1] != expected[len(looks) - 1]):
+            if not go_on(records, looks):
                 raise _Enough
         if len(records) > MOST_RECORDS:
             raise _Enough
@@ -104,13 +104,17 @@ def observe(
 
 
 def observe_with(faults: Sequence[Fault], precision: str, expected: Sequence[Look] | None = None) -> Observed:
-    """The reference with ``faults``, or without any.
+    """The reference with ``faults``, or without any, given up as soon as it differs from what is ``expected``.
 
     Raises:
         ClashError: if two of the faults do not go together.
     """
     names = reference_with(faults)
-    return observe(names["reference"], names["build"], precision, expected)
+
+    def as_expected(_: Sequence[Record], looks: Sequence[Look]) -> bool:
+        return expected is None or (len(looks) <= len(expected) and looks[-1] == expected[len(looks) - 1])
+
+    return observe(names["reference"], names["build"], precision, as_expected)
 
 
 def in_a_line(error: BaseException) -> str:

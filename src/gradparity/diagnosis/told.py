@@ -30,6 +30,8 @@ class Checked:
         finding = self.finding
         if finding.answer in (Answer.FAULT, Answer.PAIR):
             return all(fault.kind == Kind.ROUNDING for fault in finding.faults)
+        if finding.answer == Answer.ROUNDING:
+            return not finding.faults
         return finding.answer in (Answer.IDENTICAL, Answer.SAME_UPDATES)
 
 
@@ -41,6 +43,10 @@ def headline(checked: Checked) -> str:
             return f"Identical: {checked.name} behaves like the reference, bit for bit, {counted(checked.seen)}."
         case Answer.SAME_UPDATES:
             return f"The same updates: {checked.name} goes another way in between, and arrives at the same bits."
+        case Answer.ROUNDING if checked.passed:
+            return f"Not a bug, but not the same bits: {checked.name} behaves like the reference but for rounding."
+        case Answer.ROUNDING:
+            return f"{checked.name} behaves, but for rounding, like the reference with one fault: {names}."
         case Answer.FAULT if checked.passed:
             return f"Not a bug, but not the same bits: {checked.name} behaves like the reference with {names}."
         case Answer.FAULT:

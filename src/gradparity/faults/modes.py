@@ -46,6 +46,21 @@ MODES = (
         },
     ),
     Fault(
+        name="validated-in-train-mode-without-autocast",
+        symptom="BatchNorm learns from the validation data, and dropout draws other masks after it.",
+        needs="BatchNorm or dropout, and a validation",
+        first="step 4, microbatch 0, forward: loss",
+        changes={
+            validate: """
+-    run.model.eval()
+@@
+-            with run.autocast():
+-                total += float(run.loss(run.model, batch))
++            total += float(run.loss(run.model, batch))
+"""
+        },
+    ),
+    Fault(
         name="dropout-left-off",
         symptom="No dropout.",
         needs="dropout",
