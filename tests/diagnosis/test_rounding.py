@@ -29,7 +29,7 @@ def test_a_fault_with_roundings_of_its_own_is_like_that_fault():
 
 @pytest.mark.parametrize(
     "name",
-    ["clip-before-unscale", "unused-parameters-decayed", "zeros-instead-of-none", "average-follows-skipped-steps"],
+    ["clip-before-unscale", "unused-parameters-decayed", "zeros-instead-of-none", "always-scaled-to-the-threshold"],
 )
 def test_a_fault_is_not_taken_for_rounding(name):
     in_fp32 = alike(observe_with([FAULTS[name]], "fp32"), (), "fp32", CLOSE)

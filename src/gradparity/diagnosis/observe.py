@@ -22,8 +22,8 @@ from gradparity.training import Phase
 
 Loop: TypeAlias = Callable[..., Any]
 
-MOST_RECORDS = 1_000
-"""Some ten times what the reference makes; a loop that makes more will not stop by itself."""
+MOST_RECORDS = 500
+"""Some five times what the reference makes; a loop that makes more will not stop by itself."""
 
 
 ENDLESS = "it went on and on"

@@ -3,6 +3,9 @@
 In fp32, roundings stay small over the whole stress scenario, while a fault moves something by more. What fp32 does not
 show, the loss scale and autocast, moves everything by factors where it goes wrong. So a loop is alike if the lengths
 of all that its optimizer steps read and write are close in fp32, and not far in the precision that it is checked in.
+
+A fault that moves less than a rounding does, and nothing in fp32, is taken for one: of the dictionary's, which is asked
+first, only a loss in half precision and a moving average that follows skipped steps.
 """
 
 import math
