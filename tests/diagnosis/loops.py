@@ -186,6 +186,12 @@ def shorter_and_shorter(model, optimizer, batches, loss, scaler, scheduler, plan
             update(optimizer, scaler, scheduler)
 
 
+def behind_a_data_loader(model, optimizer, batches, loss, scaler, scheduler, plan):
+    """Right, but a data loader draws a seed from torch's global stream."""
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    example(model, optimizer, list(loader), loss, scaler, scheduler, plan)
+
+
 def never_steps(model, batches, loss, scaler, plan):
     for batch in batches:
         scaler.scale(loss(model, batch)).backward()

@@ -105,6 +105,10 @@ def test_a_loop_that_differs_by_rounding_only_passes_and_is_told_so():
 @pytest.mark.parametrize(
     ("loop", "sentence"),
     [
+        (
+            "behind_a_data_loader",
+            "From step 0 on it draws other random numbers, as a DataLoader or a seed makes it do;",
+        ),
         ("never_steps", "It never made a step with the optimizer that it was given."),
         ("never_ends", "It did not come to its end: it went on and on."),
         ("exits", "It did not come to its end: SystemExit: 0."),

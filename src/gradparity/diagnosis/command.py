@@ -20,7 +20,7 @@ from gradparity.diagnosis.user_loop import load
 from gradparity.errors import UserError
 from gradparity.faults import stress
 from gradparity.parity.verdict import Verdict
-from gradparity.trace.diff import compare_traces
+from gradparity.trace.diff import compare_traces, first_other_draw
 from gradparity.trace.file import Writer, read
 from gradparity.trace.recording import about
 
@@ -114,6 +114,12 @@ def check(loop: Loop, name: str, precision: str) -> Checked:
         if alike is not None:
             finding = replace(finding, answer=Answer.ROUNDING, faults=alike, parted=None, also_here=())
     explanation = "" if finding.answer == Answer.IDENTICAL else explained(loop, precision)
+    draws = first_other_draw(reference.trace, seen.trace)
+    if draws is not None and finding.answer in (Answer.CLOSEST, Answer.UNKNOWN):
+        explanation += (
+            f"\nFrom step {draws} on it draws other random numbers, as a DataLoader or a seed makes it do; these alone "
+            "give other dropout masks. Draw none in the loop, to see what else differs."
+        )
     return Checked(name, precision, seen, finding, explanation)
 
 
