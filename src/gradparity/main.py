@@ -7,6 +7,7 @@ from importlib import import_module
 from gradparity.errors import UserError
 
 COMMANDS = {
+    "check": ("gradparity.diagnosis.command", "which known fault a training loop has"),
     "claims": ("gradparity.claims.command", "what is said of autograd.grad and .backward(), each with a verdict"),
     "diff": ("gradparity.trace.command", "where two recorded training loops first part"),
 }

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from gradparity import build
 from gradparity.config import ClipConfig
-from gradparity.faults.fault import rewritten
+from gradparity.faults.rewritten import rewritten
 from gradparity.parity.random_stream import RandomStream
 from gradparity.trace.record import Event, Trace
 from gradparity.trace.recorder import Recorder

@@ -1,55 +1,46 @@
-"""The faults, by name."""
+"""All faults, by name, in the order of a step."""
 
+from gradparity.faults.averages import AVERAGES
+from gradparity.faults.clipping import CLIPPING
+from gradparity.faults.decaying import DECAYING
+from gradparity.faults.differentiating import DIFFERENTIATING
 from gradparity.faults.fault import Fault
-from gradparity.training import manual
+from gradparity.faults.graphs import GRAPHS
+from gradparity.faults.grouping import GROUPING
+from gradparity.faults.halves import HALVES
+from gradparity.faults.modes import MODES
+from gradparity.faults.normalization import NORMALIZATION
+from gradparity.faults.overflow import OVERFLOW
+from gradparity.faults.recomputing import RECOMPUTING
+from gradparity.faults.resuming import RESUMING
+from gradparity.faults.schedules import SCHEDULES
+from gradparity.faults.stepping import STEPPING
+from gradparity.faults.thresholds import THRESHOLDS
+from gradparity.faults.unscaling import UNSCALING
+from gradparity.faults.wiring import WIRING
+from gradparity.faults.zeroing import ZEROING
 
-NAIVE = Fault(
-    name="naive",
-    symptom="Parameters that enter only as a sum get each other's gradient a second time; nothing raises.",
-    changes=manual,
-    right="""
-            p.grad = g if alone and fits(g, p) and storage_of(g) not in taken else copy_for(g, p)
-""",
-    wrong="""
-            p.grad = g
-""",
-    sources=(
-        "torch/csrc/autograd/functions/accumulate_grad.h",
-        "https://github.com/pytorch/pytorch/issues/34082",
-    ),
-)
-
-SUMMED_LOSS = Fault(
-    name="summed-loss",
-    symptom="None but memory: the sum is the same, rounded otherwise, and every graph lives to the last forward.",
-    right="""
-        run.route(run.scaler.scale(loss), run.parameters)
-        yield Moment(Phase.ACCUMULATED, index)
-""",
-    wrong="""
-        total = loss if index == 0 else total + loss
-    run.route(run.scaler.scale(total), run.parameters)
-    yield Moment(Phase.ACCUMULATED, index)
-""",
-)
-
-CLIP_BEFORE_UNSCALE = Fault(
-    name="clip-before-unscale",
-    symptom="Every step is clipped, to 1/scale of the threshold; Adam hides most of it, SGD hardly moves.",
-    right="""
-    run.scaler.unscale_(run.optimizer)
-    yield Moment(Phase.UNSCALED)
-    run.clip(run.parameters)
-""",
-    wrong="""
-    run.clip(run.parameters)
-    run.scaler.unscale_(run.optimizer)
-    yield Moment(Phase.UNSCALED)
-""",
-    sources=(
-        "https://github.com/Lightning-AI/pytorch-lightning/issues/18089",
-        "https://github.com/milesial/Pytorch-UNet/issues/468",
-    ),
-)
-
-FAULTS = {fault.name: fault for fault in (NAIVE, SUMMED_LOSS, CLIP_BEFORE_UNSCALE)}
+FAULTS: dict[str, Fault] = {
+    fault.name: fault
+    for theme in (
+        NORMALIZATION,
+        GROUPING,
+        ZEROING,
+        CLIPPING,
+        THRESHOLDS,
+        UNSCALING,
+        OVERFLOW,
+        HALVES,
+        WIRING,
+        DIFFERENTIATING,
+        DECAYING,
+        STEPPING,
+        SCHEDULES,
+        MODES,
+        AVERAGES,
+        RECOMPUTING,
+        GRAPHS,
+        RESUMING,
+    )
+    for fault in theme
+}

@@ -1,52 +1,39 @@
 """A fault: a change of a few lines to the reference, which makes a loop that is wrong in one way only."""
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-from gradparity.parity.lockstep import Step
-from gradparity.training import Route, manual, train_step
+
+class Kind(StrEnum):
+    """What a fault does to a training."""
+
+    BUG = "bug"
+    """Other updates than were meant, and nothing raises."""
+    RAISES = "raises"
+    """PyTorch stops the loop with an exception."""
+    ROUNDING = "rounding"
+    """The same updates but for rounding: no bug, and not the same bits."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Lines of the reference, and what stands in their place in a loop that has this fault."""
+    """A wrong loop, told by how it differs from the reference."""
 
     name: str
     symptom: str
     """What somebody who trains with it would notice, if anything."""
-    right: str
-    wrong: str
-    changes: Callable[..., Any] = train_step
-    """The function of the reference that holds ``right``: ``train_step`` or the ``manual`` route."""
-    sources: tuple[str, ...] = ()
-    """Where it happened."""
+    needs: str
+    """What must be there for it to show."""
+    first: str
+    """Where it first shows under the stress scenario; the tests hold it against what is measured."""
+    changes: Mapping[Callable[..., Any], str]
+    """By function or class of the reference: a patch that makes it wrong.
 
-
-def loop_with(fault: Fault) -> tuple[Step, Route]:
-    """The reference step and the manual route, one of them with ``fault``."""
-    wrong = rewritten(fault.changes, fault.right, fault.wrong)
-    return (wrong, manual) if fault.changes is train_step else (train_step, wrong)
-
-
-def rewritten(function: Callable[..., Any], right: str, wrong: str, **known: object) -> Callable[..., Any]:
-    """``function`` compiled anew with ``wrong`` in the place of ``right``, comment lines aside.
-
-    ``known`` are the names that ``wrong`` uses and the module of ``function`` does not have.
-
-    Raises:
-        ValueError: if the source of ``function`` does not hold ``right`` exactly once, as when one of them was
-            changed and the other forgotten.
+    Lines marked ``-`` give way to lines marked ``+``; those marked by a space stay, and say where. All of them stand
+    in the source without its comments, in one piece, exactly once. A line ``@@`` stands between two such places.
     """
-    source = _without_comment_lines(inspect.getsource(function))
-    if source.count(right) != 1:
-        raise ValueError(f"{function.__name__} holds these lines {source.count(right)} times, not once:\n{right}")
-    names = {**function.__globals__, **known}
-    exec(compile(source.replace(right, wrong), f"<{function.__name__} with a fault>", "exec"), names)
-    changed: Callable[..., Any] = names[function.__name__]
-    return changed
-
-
-def _without_comment_lines(source: str) -> str:
-    return "".join(line for line in source.splitlines(keepends=True) if not line.lstrip().startswith("#"))
+    sources: tuple[str, ...] = ()
+    """Where it happened: ``owner/repository#number`` on GitHub, or the file that explains it."""
+    kind: Kind = Kind.BUG

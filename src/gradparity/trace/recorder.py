@@ -133,12 +133,13 @@ class Recorder:
         return result
 
     def _unscale(self, unscale: Callable[..., Any], scaler: GradScaler, optimizer: Any, *rest: Any) -> None:
-        if optimizer is not self.watched.optimizer or not scaler.is_enabled():
+        if optimizer is not self.watched.optimizer:
             unscale(scaler, optimizer, *rest)
             return
-        self._settle()
+        self._settle()  # of a scaler that is switched off too: what follows may be a clip by hand
         unscale(scaler, optimizer, *rest)
-        self._tell(Event.UNSCALED, gradients(self.watched))
+        if scaler.is_enabled():
+            self._tell(Event.UNSCALED, gradients(self.watched))
 
     def _clip(self, clip: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self._deaf:

@@ -1,10 +1,12 @@
 """The reference training code: short, plain PyTorch, to be read and copied. It needs torch alone.
 
 In reading order: ``windows`` (what one optimizer step is made of), ``routes`` (how a gradient reaches ``p.grad``),
-``precision``, ``clipping``, ``optimizers``, and ``step``, where they meet.
+``precision``, ``clipping``, ``optimizers``, ``step``, where they meet, and around it ``loop`` and ``checkpoint``.
 """
 
+from gradparity.training.checkpoint import resume, save
 from gradparity.training.clipping import Clip, clip_by_norm, clip_by_value, no_clip
+from gradparity.training.loop import train, validate
 from gradparity.training.optimizers import adamw, sgd_momentum, warmup_cosine
 from gradparity.training.precision import PRECISIONS, Precision
 from gradparity.training.routes import Route, backward, manual
@@ -26,8 +28,12 @@ __all__ = [
     "clip_by_value",
     "manual",
     "no_clip",
+    "resume",
+    "save",
     "sgd_momentum",
+    "train",
     "train_step",
+    "validate",
     "warmup_cosine",
     "windows",
 ]

@@ -1,0 +1,6 @@
+"""What is wrong with a training loop, looked up: the loop is watched under the stress scenario, and so is each fault.
+
+In reading order: ``observe`` (a loop as it was seen), ``lookup`` (which fault behaves just so), ``guess`` (faults with
+a number in them), ``rounding`` (the same but for rounding), ``user_loop`` (a function that somebody has named),
+``told`` (the answer, for people and programs), ``command``.
+"""

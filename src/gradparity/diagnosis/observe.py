@@ -1,0 +1,145 @@
+"""A loop under the stress scenario, as it was seen: a trace in memory, and what of it is judged."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+
+from gradparity.faults.fault import Fault
+from gradparity.faults.patched import reference_with
+from gradparity.faults.stress import Cast
+from gradparity.parity.compare import walk
+from gradparity.parity.random_stream import RandomStream, seed_of
+from gradparity.parity.state import Part
+from gradparity.trace.file import Writer
+from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.record import PHASE, Record, Trace
+from gradparity.trace.recorder import Recorder
+from gradparity.trace.seen import Seen, Watched
+from gradparity.training import Phase
+
+Loop: TypeAlias = Callable[..., Any]
+
+MOST_RECORDS = 500
+"""Some five times what the reference makes; a loop that makes more will not stop by itself."""
+
+
+ENDLESS = "it went on and on"
+
+
+class Look(NamedTuple):
+    """What of a record is judged. Two loops are the same training if all their looks are equal, in order."""
+
+    step: int
+    microbatch: int | None
+    phase: Phase
+    content: frozenset[tuple[Part, str, object]]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A loop as it was seen."""
+
+    trace: Trace
+    looks: list[Look]
+    error: str | None = None
+    """The exception that ended it, on one line; ``None`` if it returned."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Observed) and (self.looks, self.error) == (other.looks, other.error)
+
+    __hash__ = None  # type: ignore[assignment]  # compared, never looked up
+
+
+class _Enough(BaseException):  # nothing went wrong, and no loop's `except Exception` may stop it
+    """Nothing more needs to be seen of this loop."""
+
+
+def observe(
+    loop: Loop,
+    build: Callable[[str], Cast],
+    precision: str,
+    go_on: Callable[[Sequence[Record], Sequence[Look]], bool] = lambda records, looks: True,
+    writer: Writer | None = None,
+) -> Observed:
+    """Run ``loop`` on what ``build`` makes, and see what it does.
+
+    Args:
+        loop: called with everything in the cast, by name.
+        build: makes the cast for a precision.
+        precision: a key of :data:`gradparity.training.PRECISIONS`.
+        go_on: asked after each look whether to see more of the loop; else it is given up.
+        writer: to write down everything that is seen as well.
+    """
+    records: list[Record] = []
+    looks: list[Look] = []
+    error = None
+
+    def write(record: Record, seen: Seen) -> None:
+        records.append(record)
+        if writer is not None:
+            writer.write(record, seen)
+        if record.event in PHASE:
+            looks.append(judged(record))
+            if not go_on(records, looks):
+                raise _Enough
+        if len(records) > MOST_RECORDS:
+            raise _Enough
+
+    torch.set_num_threads(1)
+    with RandomStream(seed_of(0, "stress")).active(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cast = build(precision)
+        recorder = Recorder(Watched(cast.model, cast.optimizer, cast.scaler, cast.scheduler), write)
+        try:
+            with recorder.watching():
+                loop(**vars(cast))
+        except _Enough:
+            error = ENDLESS if len(records) > MOST_RECORDS else "given up"
+        except (Exception, SystemExit) as raised:
+            error = in_a_line(raised)
+    return Observed(Trace({}, records, complete=error is None), looks, error)
+
+
+def observe_with(faults: Sequence[Fault], precision: str, expected: Sequence[Look] | None = None) -> Observed:
+    """The reference with ``faults``, or without any, given up as soon as it differs from what is ``expected``.
+
+    Raises:
+        ClashError: if two of the faults do not go together.
+    """
+    names = reference_with(faults)
+
+    def as_expected(_: Sequence[Record], looks: Sequence[Look]) -> bool:
+        return expected is None or (len(looks) <= len(expected) and looks[-1] == expected[len(looks) - 1])
+
+    return observe(names["reference"], names["build"], precision, as_expected)
+
+
+def in_a_line(error: BaseException) -> str:
+    """An exception's type, and the first line of what it says."""
+    message = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def judged(record: Record) -> Look:
+    """What of ``record`` is judged: all but the random state, which a loop may change without any effect."""
+    content = frozenset(
+        (part, name, _judged(value))
+        for part, values in record.parts.items()
+        if part != Part.RNG
+        for name, value in values.items()
+    )
+    return Look(record.step, record.microbatch, PHASE[record.event], content)
+
+
+def _judged(value: Printed) -> object:
+    if isinstance(value, Fingerprint):
+        return value.dtype, value.shape, tuple(walk(value.shape, value.strides)), value.layout, value.digest
+    return type(value).__name__, repr(value)
+
+
+def common_prefix(one: Sequence[Look], other: Sequence[Look]) -> int:
+    """How many looks two loops share before they part."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

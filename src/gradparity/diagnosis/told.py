@@ -1,0 +1,170 @@
+"""What a lookup has found, for people and for programs."""
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from gradparity.diagnosis.lookup import Answer, Finding, place
+from gradparity.diagnosis.observe import Observed
+from gradparity.faults import Fault, Kind
+from gradparity.trace.record import Event
+
+COLOURS = {"+": "green", "-": "red"}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A loop that has been looked up."""
+
+    name: str
+    precision: str
+    seen: Observed
+    finding: Finding
+    explanation: str
+    """On the first divergence; empty if there is none."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the loop makes the updates of the reference, rounding aside."""
+        finding = self.finding
+        if finding.answer in (Answer.FAULT, Answer.PAIR):
+            return all(fault.kind == Kind.ROUNDING for fault in finding.faults)
+        if finding.answer == Answer.ROUNDING:
+            return not finding.faults
+        return finding.answer in (Answer.IDENTICAL, Answer.SAME_UPDATES)
+
+
+def headline(checked: Checked) -> str:
+    """The verdict in a sentence."""
+    finding, names = checked.finding, " and ".join(fault.name for fault in checked.finding.faults)
+    match finding.answer:
+        case Answer.IDENTICAL:
+            return f"Identical: {checked.name} behaves like the reference, bit for bit, {counted(checked.seen)}."
+        case Answer.SAME_UPDATES:
+            return f"The same updates: {checked.name} goes another way in between, and arrives at the same bits."
+        case Answer.ROUNDING if checked.passed:
+            return f"Not a bug, but not the same bits: {checked.name} behaves like the reference but for rounding."
+        case Answer.ROUNDING:
+            return f"{checked.name} behaves, but for rounding, like the reference with one fault: {names}."
+        case Answer.FAULT if checked.passed:
+            return f"Not a bug, but not the same bits: {checked.name} behaves like the reference with {names}."
+        case Answer.FAULT:
+            name, *same = (fault.name for fault in finding.faults)
+            also = f" (or {', or '.join(same)}, which is the same here)" if same else ""
+            return f"{checked.name} behaves, bit for bit, like the reference with one fault: {name}{also}."
+        case Answer.PAIR if checked.passed:
+            return f"Not a bug, but not the same bits: {checked.name} behaves like the reference with {names}."
+        case Answer.PAIR:
+            return f"{checked.name} behaves, bit for bit, like the reference with two faults: {names}."
+        case Answer.CLOSEST:
+            return f"{checked.name} has a fault that is not in the dictionary. For a while it behaves like {names}."
+        case _:
+            return f"{checked.name} has a fault that is not in the dictionary."
+
+
+def counted(seen: Observed) -> str:
+    """How much a loop was watched doing."""
+    made, skipped = (sum(r.event == event for r in seen.trace.records) for event in (Event.STEP, Event.SKIP))
+    skips = f", {skipped} of them skipped" if skipped else ""
+    return f"in {made + skipped} steps{skips}"
+
+
+def remarks(checked: Checked) -> list[str]:
+    """What else there is to say, most important first."""
+    seen, finding = checked.seen, checked.finding
+    lines = []
+    if seen.error is not None:
+        lines.append(f"It did not come to its end: {seen.error.rstrip('.')}.")
+    elif not any(r.event in (Event.STEP, Event.SKIP) for r in seen.trace.records):
+        lines.append("It never made a step with the optimizer that it was given.")
+    if checked.explanation:
+        lines.append(checked.explanation)
+    if finding.answer == Answer.CLOSEST:
+        where = f"at {place(finding.parted)}" if finding.parted else "at the end"
+        lines.append(f"It parts from {finding.faults[0].name} {where}; it may have that fault in another form.")
+    if finding.also_here:
+        lines.append(f"Of the faults in the dictionary {len(finding.also_here)} first show there, in other ways.")
+    return lines
+
+
+def mend(patch: str) -> list[str]:
+    """A fault's patch the other way round: lines to take out, marked ``-``, and to put in, ``+``."""
+    swap = {"+": "-", "-": "+"}
+    lines = [line for line in patch.strip("\n").split("\n") if "yield Moment(" not in line]
+    swapped = [swap.get(line[:1], line[:1]) + line[1:] for line in lines]
+    return [*sorted_runs(swapped)]
+
+
+def sorted_runs(lines: list[str]) -> list[str]:
+    """In each run of changed lines, first what goes and then what comes."""
+    done: list[str] = []
+    run: list[str] = []
+    for line in [*lines, ""]:
+        if line[:1] in COLOURS:
+            run.append(line)
+            continue
+        done += sorted(run, key=lambda changed: changed[0] == "+")
+        run = []
+        done.append(line)
+    return done[:-1]
+
+
+def link(source: str) -> str:
+    """Where to read about it.
+
+    >>> link("pytorch/pytorch#34082")
+    'https://github.com/pytorch/pytorch/issues/34082'
+    """
+    repository, number_sign, number = source.partition("#")
+    return f"https://github.com/{repository}/issues/{number}" if number_sign else source
+
+
+def show(checked: Checked, console: Console) -> None:
+    """Print it."""
+    console.print(headline(checked), style="bold green" if checked.passed else "bold red", soft_wrap=True)
+    for line in remarks(checked):
+        console.print(line, soft_wrap=True, markup=False)
+    for fault in checked.finding.faults:
+        _show(fault, console)
+
+
+def _show(fault: Fault, console: Console) -> None:
+    console.print()
+    console.print(Text.assemble((fault.name, "bold"), f"  {fault.symptom}"), soft_wrap=True)
+    console.print(f"To show, it needs {fault.needs}.", style="dim", soft_wrap=True)
+    for where, patch in fault.changes.items():
+        console.print(f"  in {where.__name__}, wrong (-) → right (+):")
+        for line in mend(patch):
+            console.print(Text(f"    {line}", COLOURS.get(line[:1], "")), soft_wrap=True)
+    for source in fault.sources:
+        console.print(f"  {link(source)}", soft_wrap=True)
+
+
+def as_json(checked: Checked) -> dict[str, object]:
+    """Everything, for programs."""
+    finding = checked.finding
+    return {
+        "loop": checked.name,
+        "precision": checked.precision,
+        "passed": checked.passed,
+        "answer": finding.answer,
+        "headline": headline(checked),
+        "error": checked.seen.error,
+        "first": place(finding.first) if finding.first else None,
+        "explanation": checked.explanation,
+        "parted_from_closest": place(finding.parted) if finding.parted else None,
+        "also_here": [fault.name for fault in finding.also_here],
+        "tried": finding.tried,
+        "faults": [
+            {
+                "name": fault.name,
+                "kind": fault.kind,
+                "symptom": fault.symptom,
+                "needs": fault.needs,
+                "mend": {where.__name__: mend(patch) for where, patch in fault.changes.items()},
+                "sources": [link(source) for source in fault.sources],
+            }
+            for fault in finding.faults
+        ],
+    }

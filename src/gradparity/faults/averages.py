@@ -1,0 +1,78 @@
+"""Faults of a moving average of the weights."""
+
+from gradparity.faults.fault import Fault
+from gradparity.faults.stress import build
+from gradparity.training import train, train_step
+
+AVERAGES = (
+    Fault(
+        name="average-follows-every-microbatch",
+        symptom="The moving average forgets K times too fast.",
+        needs="more than one accumulation step, and a moving average",
+        first="step 1, microbatch 0, forward: loss",
+        changes={
+            build: """
+-    optimizer.register_step_post_hook(lambda *_: model.follow())
+""",
+            train_step: """
+         run.route(run.scaler.scale(loss), run.parameters)
++        run.model.follow()
+""",
+        },
+        sources=(
+            "SWivid/F5-TTS#631",
+            "lightly-ai/lightly-train#968",
+        ),
+    ),
+    Fault(
+        name="average-follows-inside-the-window",
+        symptom="Later microbatches of a window see another teacher than the first one does.",
+        needs="more than one accumulation step, and a moving average in the loss",
+        first="step 1, microbatch 1, forward: loss",
+        changes={
+            train_step: """
+         run.route(run.scaler.scale(loss), run.parameters)
++        run.model.follow()
+""",
+        },
+        sources=("lightly-ai/lightly-train#968",),
+    ),
+    Fault(
+        name="average-follows-skipped-steps",
+        symptom="The moving average moves when nothing was trained.",
+        needs="an overflow, and a moving average",
+        first="step 3, microbatch 0, forward: loss",
+        changes={
+            build: """
+-    optimizer.register_step_post_hook(lambda *_: model.follow())
+""",
+            train_step: """
++    run.model.follow()
+     run.scaler.update()
+""",
+        },
+    ),
+    Fault(
+        name="average-never-follows",
+        symptom="The moving average stays where it began.",
+        needs="a moving average",
+        first="step 1, microbatch 0, forward: loss",
+        changes={
+            build: """
+-    optimizer.register_step_post_hook(lambda *_: model.follow())
+""",
+        },
+    ),
+    Fault(
+        name="averaged-weights-swapped-in-for-good",
+        symptom="Training goes on from the averaged weights, which were meant for validation.",
+        needs="a moving average, and a validation",
+        first="step 4, microbatch 0, forward: loss",
+        changes={
+            train: """
++        run.model.embedding.weight.data.copy_(run.model.average)
+         save(run, checkpoint)
+""",
+        },
+    ),
+)

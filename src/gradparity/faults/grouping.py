@@ -1,0 +1,181 @@
+"""Faults of grouping: which microbatches make a step."""
+
+from gradparity.faults.fault import Fault
+from gradparity.faults.stress import reference
+from gradparity.training import train, train_step, windows
+
+GROUPING = (
+    Fault(
+        name="last-window-dropped",
+        symptom="The microbatches that do not fill a window are never trained on.",
+        needs="an epoch that is no multiple of the accumulation steps",
+        first="step 3, microbatch 0, forward: loss",
+        changes={
+            windows: """
+-    while group := tuple(islice(remaining, accumulation_steps)):
++    while len(group := tuple(islice(remaining, accumulation_steps))) == accumulation_steps:
+""",
+        },
+        sources=(
+            "tracel-ai/burn#5695",
+            "ultralytics/ultralytics#11217",
+        ),
+    ),
+    Fault(
+        name="last-window-never-stepped",
+        symptom="The gradients of the microbatches that do not fill a window are computed, and thrown away.",
+        needs="an epoch that is no multiple of the accumulation steps",
+        first="step 3, unscaled: gradients",
+        changes={
+            train_step: """
++    if len(window.microbatches) < ACCUMULATION_STEPS:
++        return
+     run.scaler.unscale_(run.optimizer)
+""",
+        },
+        sources=(
+            "tracel-ai/burn#5695",
+            "ultralytics/ultralytics#11217",
+        ),
+    ),
+    Fault(
+        name="last-window-carried-over",
+        symptom="Gradients of an epoch's last microbatches are added to the first window of the next one.",
+        needs="an epoch that is no multiple of the accumulation steps, and a next epoch",
+        first="step 3, unscaled: gradients",
+        changes={
+            train_step: """
+-    run.optimizer.zero_grad(set_to_none=True)
+@@
++    if len(window.microbatches) < ACCUMULATION_STEPS:
++        return
+     run.scaler.unscale_(run.optimizer)
+@@
++    run.optimizer.zero_grad(set_to_none=True)
+     yield Moment(Phase.STEPPED)
+""",
+        },
+        sources=(
+            "huggingface/transformers#23935",
+            "huggingface/transformers#24840",
+        ),
+    ),
+    Fault(
+        name="windows-run-across-epochs",
+        symptom="Windows are cut without regard to epochs: a step mixes the end of one with the start of the next.",
+        needs="an epoch that is no multiple of the accumulation steps, and a next epoch",
+        first="step 3, microbatch 0, forward: loss",
+        changes={
+            train: """
+-    for _ in epochs:
+-        for window in windows(batches, accumulation_steps, count):
+-            for _ in train_step(run, window):
+-                pass
+-        validation_losses.append(validate(run, held_out, count))
+-        save(run, checkpoint)
++    for window in windows((batch for _ in epochs for batch in batches), accumulation_steps, count):
++        for _ in train_step(run, window):
++            pass
+""",
+            reference: """
+-    epochs(epochs=range(1))
+-    plan.restart()
+-    resume(run, plan.checkpoint)
+-    epochs(epochs=range(1, plan.epochs))
++    epochs(epochs=range(plan.epochs))
+""",
+        },
+        sources=(
+            "huggingface/transformers#23935",
+            "huggingface/transformers#24840",
+        ),
+    ),
+    Fault(
+        name="steps-after-the-first-microbatch",
+        symptom="The first window of each epoch has one microbatch, and all others are cut one too early.",
+        needs="more than one accumulation step",
+        first="step 0, microbatch 0, forward: loss",
+        changes={
+            windows: """
+     remaining = iter(microbatches)
+-    while group := tuple(islice(remaining, accumulation_steps)):
++    sizes = itertools.chain([1], itertools.repeat(accumulation_steps))
++    while group := tuple(islice(remaining, next(sizes))):
+""",
+        },
+        sources=("EvolvingLMMs-Lab/OneVision-Encoder#82",),
+    ),
+    Fault(
+        name="steps-every-microbatch",
+        symptom="No accumulation at all.",
+        needs="more than one accumulation step",
+        first="step 0, microbatch 0, forward: loss",
+        changes={
+            windows: """
+-    while group := tuple(islice(remaining, accumulation_steps)):
++    while group := tuple(islice(remaining, 1)):
+""",
+        },
+    ),
+    Fault(
+        name="accumulates-2-instead-of-3",
+        symptom="A step every 2 microbatches, where 3 were asked for.",
+        needs="more than one accumulation step",
+        first="step 0, microbatch 0, forward: loss",
+        changes={
+            windows: """
+-    while group := tuple(islice(remaining, accumulation_steps)):
++    while group := tuple(islice(remaining, 2)):
+""",
+        },
+    ),
+    Fault(
+        name="accumulates-4-instead-of-3",
+        symptom="A step every 4 microbatches, where 3 were asked for.",
+        needs="more than one accumulation step",
+        first="step 0, microbatch 0, forward: loss",
+        changes={
+            windows: """
+-    while group := tuple(islice(remaining, accumulation_steps)):
++    while group := tuple(islice(remaining, 4)):
+""",
+        },
+    ),
+    Fault(
+        name="last-microbatch-of-each-window-lost",
+        symptom="One microbatch in each window is never trained on.",
+        needs="more than one accumulation step",
+        first="step 0, unscaled: gradients",
+        changes={
+            windows: """
+-        yield Window(group, normalizer)
++        yield Window(group[:-1] or group, normalizer)
+""",
+        },
+    ),
+    Fault(
+        name="first-microbatch-again-and-again",
+        symptom="The model is trained on one microbatch only, and learns it by heart.",
+        needs="nothing",
+        first="step 0, microbatch 1, forward: loss",
+        changes={
+            train_step: """
++        microbatch = window.microbatches[0]
+         with run.autocast():
+             loss = run.loss(run.model, microbatch) / window.normalizer
+""",
+        },
+    ),
+    Fault(
+        name="one-epoch-missing",
+        symptom="Training ends an epoch early.",
+        needs="more than one epoch",
+        first="step 4, unscaled: optimizer",
+        changes={
+            reference: """
+-    epochs(epochs=range(1, plan.epochs))
++    epochs(epochs=range(1, plan.epochs - 1))
+""",
+        },
+    ),
+)

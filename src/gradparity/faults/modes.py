@@ -1,0 +1,163 @@
+"""Faults of train and eval mode, of validation, and of random numbers."""
+
+from gradparity.faults.fault import Fault
+from gradparity.training import train, train_step, validate
+
+MODES = (
+    Fault(
+        name="left-in-eval-after-validation",
+        symptom="From the first validation on there is no dropout, and BatchNorm stands still.",
+        needs="a validation, then more training",
+        first="step 4, microbatch 0, forward: loss",
+        changes={
+            validate: """
+-    for module, training in modes.items():
+-        module.training = training
+""",
+        },
+        sources=(
+            "huggingface/lerobot#3668",
+            "ermongroup/ncsn#2",
+            "wkentaro/pytorch-fcn#57",
+            "fartashf/vsepp#4",
+        ),
+    ),
+    Fault(
+        name="eval-mode-throughout",
+        symptom="No dropout, and BatchNorm uses its running statistics while it trains.",
+        needs="dropout or BatchNorm",
+        first="step 0, microbatch 0, forward: loss",
+        changes={
+            train: """
++    run.model.eval()
+     for _ in epochs:
+""",
+        },
+    ),
+    Fault(
+        name="validated-in-train-mode",
+        symptom="BatchNorm learns from the validation data, and dropout draws other masks after it.",
+        needs="BatchNorm or dropout, and a validation",
+        first="step 4, microbatch 0, forward: loss",
+        changes={
+            validate: """
+-    run.model.eval()
+""",
+        },
+    ),
+    Fault(
+        name="validated-in-train-mode-without-autocast",
+        symptom="BatchNorm learns from the validation data, and dropout draws other masks after it.",
+        needs="BatchNorm or dropout, and a validation",
+        first="step 4, microbatch 0, forward: loss",
+        changes={
+            validate: """
+-    run.model.eval()
+@@
+-            with run.autocast():
+-                total += float(run.loss(run.model, batch))
++            total += float(run.loss(run.model, batch))
+"""
+        },
+    ),
+    Fault(
+        name="dropout-left-off",
+        symptom="No dropout.",
+        needs="dropout",
+        first="step 0, microbatch 0, forward: loss",
+        changes={
+            train: """
++    run.model.dropout.eval()
+     for _ in epochs:
+""",
+        },
+    ),
+    Fault(
+        name="batchnorm-frozen",
+        symptom="BatchNorm uses its running statistics, and they stand still.",
+        needs="BatchNorm",
+        first="step 0, microbatch 0, forward: loss",
+        changes={
+            train: """
++    run.model.norm.eval()
+     for _ in epochs:
+""",
+        },
+    ),
+    Fault(
+        name="dropout-left-off-after-validation",
+        symptom="From the first validation on there is no dropout: only some modules go back to train mode.",
+        needs="dropout, a validation, then more training",
+        first="step 4, microbatch 0, forward: loss",
+        changes={
+            validate: """
+     for module, training in modes.items():
+-        module.training = training
++        module.training = training and not isinstance(module, nn.Dropout)
+""",
+        },
+    ),
+    Fault(
+        name="validation-gradients-left-over",
+        symptom="The gradients of the validation data are added to those of the next window.",
+        needs="a validation with a backward in it, and no zero_grad after it",
+        first="step 4, microbatch 0, forward: loss",
+        changes={
+            train_step: """
+-    run.optimizer.zero_grad(set_to_none=True)
+@@
++    run.optimizer.zero_grad(set_to_none=True)
+     yield Moment(Phase.STEPPED)
+""",
+            validate: """
+-    with torch.no_grad():
+-        for batch in held_out:
+-            with run.autocast():
+-                total += float(run.loss(run.model, batch))
+-            counted += count(batch)
++    for batch in held_out:
++        with run.autocast():
++            loss = run.loss(run.model, batch)
++        loss.backward()
++        total += float(loss)
++        counted += count(batch)
+""",
+        },
+    ),
+    Fault(
+        name="trained-on-the-validation-data",
+        symptom="The validation loss is too good to be true.",
+        needs="a validation",
+        first="step 3, microbatch 0, forward: loss",
+        changes={
+            train: """
+-        for window in windows(batches, accumulation_steps, count):
++        for window in windows(itertools.chain(batches, held_out), accumulation_steps, count):
+""",
+        },
+    ),
+    Fault(
+        name="seeded-every-step",
+        symptom="Every step draws the same dropout masks.",
+        needs="random numbers",
+        first="step 0, microbatch 0, forward: loss",
+        changes={
+            train_step: """
++    torch.manual_seed(0)
+     run.optimizer.zero_grad(set_to_none=True)
+""",
+        },
+    ),
+    Fault(
+        name="seeded-every-epoch",
+        symptom="Every epoch draws the same dropout masks.",
+        needs="random numbers",
+        first="step 0, microbatch 0, forward: loss",
+        changes={
+            train: """
+     for _ in epochs:
++        torch.manual_seed(0)
+""",
+        },
+    ),
+)

@@ -1,0 +1,131 @@
+"""The reference compiled anew from its own source, with faults in it.
+
+All its functions are compiled into one namespace, so that each calls the changed versions of the others.
+"""
+
+import contextlib
+import inspect
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import groupby, pairwise
+from typing import Any, NamedTuple, TypeAlias
+
+from gradparity import training
+from gradparity.faults.fault import Fault
+from gradparity.faults.stress import StressModel, build, reference, run_of
+from gradparity.parity.lockstep import Step
+from gradparity.tasks import summed_loss
+from gradparity.training import Route, manual
+from gradparity.training.optimizers import decay_groups
+
+Namespace: TypeAlias = dict[str, Any]
+
+REFERENCE: tuple[Callable[..., Any], ...] = (
+    summed_loss,
+    training.windows,
+    training.backward,
+    training.manual,
+    training.clip_by_norm,
+    decay_groups,
+    training.warmup_cosine,
+    training.train_step,
+    training.save,
+    training.resume,
+    training.validate,
+    training.train,
+    StressModel,
+    run_of,
+    build,
+    reference,
+)
+"""All that a fault may change."""
+
+
+class ClashError(ValueError):
+    """Two faults change the same lines, or one takes away what the other hangs on, so no loop has both."""
+
+
+class Edit(NamedTuple):
+    """Lines ``start`` to ``end`` of a source give way to others."""
+
+    start: int
+    end: int
+    lines: tuple[str, ...]
+
+
+def loop_with(fault: Fault) -> tuple[Step, Route]:
+    """The reference step and the manual route, with ``fault``, for a lane of lockstep."""
+    names = reference_with([fault])
+    return names["train_step"], names["manual"]
+
+
+def reference_with(faults: Sequence[Fault]) -> Namespace:
+    """The functions of the reference by name, with ``faults`` in them.
+
+    A fault of the manual route shows only where that is taken, so then it is.
+
+    Raises:
+        ClashError: if two of the faults do not go together.
+        ValueError: if a fault's right lines are not there exactly once, as when only one of both was changed.
+    """
+    names: Namespace = {}
+    for thing in REFERENCE:
+        names |= vars(sys.modules[thing.__module__])
+    names |= {"__name__": __name__, "contextlib": contextlib, "itertools": itertools}
+    for thing in REFERENCE:
+        exec(_compiled(thing, tuple(fault.changes[thing] for fault in faults if thing in fault.changes)), names)
+    if any(manual in fault.changes for fault in faults):
+        names["backward"] = names["manual"]
+    return names
+
+
+@cache
+def _compiled(thing: Callable[..., Any], patches: tuple[str, ...]) -> Any:
+    try:
+        return compile(patched(thing, *patches), f"<{thing.__name__} with {len(patches)} patches>", "exec")
+    except SyntaxError:
+        if len(patches) == 1:
+            raise
+        raise ClashError(f"two faults leave no sentence of Python in {thing.__name__}") from None
+
+
+def patched(thing: Callable[..., Any], *patches: str) -> str:
+    """The source of ``thing`` without its comments, and with ``patches``."""
+    lines = source(thing)
+    hunks = [hunk for patch in patches for hunk in patch.split("@@\n")]
+    in_order = sorted({edit for hunk in hunks for edit in edits_of(thing.__name__, lines, hunk)})
+    for before, after in pairwise(in_order):
+        if after.start < before.end or after.start == before.start:
+            raise ClashError(f"two faults change line {after.start + 1} of {thing.__name__}")
+    for edit in reversed(in_order):
+        lines[edit.start : edit.end] = edit.lines
+    return "".join(lines)
+
+
+def edits_of(name: str, lines: Sequence[str], hunk: str) -> Iterator[Edit]:
+    """What one place of a patch does to ``lines``."""
+    marked = [(line[0].strip(), line[1:] or "\n") for line in hunk.lstrip("\n").splitlines(keepends=True)]
+    old = [line for mark, line in marked if mark != "+"]
+    found = [start for start in range(len(lines)) if lines[start : start + len(old)] == old]
+    if len(found) != 1:
+        raise ValueError(f"{name} holds these lines {len(found)} times, not once:\n{''.join(old)}")
+    at = found[0]
+    for changed, block in groupby(marked, lambda line: line[0] != ""):
+        here = list(block)
+        end = at + sum(mark != "+" for mark, _ in here)
+        if changed:
+            yield Edit(at, end, tuple(line for mark, line in here if mark == "+"))
+        at = end
+
+
+def source(thing: Callable[..., Any]) -> list[str]:
+    """The lines of ``thing``, a fresh list, without comments."""
+    return list(_source(thing))
+
+
+@cache
+def _source(thing: Callable[..., Any]) -> tuple[str, ...]:
+    lines = (line for line in inspect.getsource(thing).splitlines() if not line.lstrip().startswith("#"))
+    return tuple(line.split("  # ")[0] + "\n" for line in lines)

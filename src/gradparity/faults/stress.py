@@ -1,0 +1,223 @@
+"""The stress scenario: one tiny training, made so that whatever a loop does wrong leaves a mark on it.
+
+A fault shows only where it finds what it needs, so everything is here at once: windows of three microbatches and a
+partial last one, uneven numbers of tokens, a norm that is mostly above the threshold, two parameter groups with other
+weight decays, gradients of one weight that overflow whenever the loss scale has grown, a tied weight, two parameters
+that enter only as a sum, a branch that most windows do not take, dropout, BatchNorm, a moving average that takes part
+in the forward, a learning rate that never stays the same, validation, and a new start from a checkpoint.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from typing import IO, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from gradparity.tasks import Batch, count, summed_loss
+from gradparity.tasks.task import PADDING
+from gradparity.training import PRECISIONS, Run, backward, clip_by_norm, resume, train, warmup_cosine
+from gradparity.training.checkpoint import resume as load_all
+from gradparity.training.checkpoint import save as save_all
+from gradparity.training.optimizers import decay_groups
+
+TOKENS, LENGTH, WIDTH = 11, 6, 8
+RARE = TOKENS - 1
+"""The token that leads into the branch; only two microbatches of an epoch hold it."""
+
+MICROBATCHES = 11
+ACCUMULATION_STEPS = 3
+EPOCHS = 2
+MAX_NORM = 30.0
+INIT_SCALE, GROWTH_INTERVAL, GROWTH_FACTOR, BACKOFF_FACTOR = 2.0**12, 2, 8.0, 1 / 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a loop is told beside what it trains with."""
+
+    epochs: int
+    accumulation_steps: int
+    """Microbatches per optimizer step; the last step of an epoch has fewer."""
+    max_norm: float
+    """The L2 norm to which all gradients together are clipped."""
+    autocast: Callable[[], AbstractContextManager[Any]]
+    """Makes the context for a forward."""
+    count: Callable[[Batch], int]
+    """How many tokens of a microbatch enter its summed loss."""
+    held_out: Sequence[Batch]
+    """For a validation after each epoch, if the loop makes one."""
+    checkpoint: IO[bytes]
+    """For a checkpoint, if the loop makes one: an open file in memory."""
+    restart: Callable[[], None]
+    """Everything back to where it began, as in a new process, for a loop that goes on from its checkpoint."""
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Everything that a loop is called with."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    batches: Sequence[Batch]
+    """The microbatches of an epoch."""
+    loss: Callable[[nn.Module, Batch], Tensor]
+    """Summed over the tokens of a microbatch, a scalar."""
+    scaler: GradScaler
+    scheduler: LRScheduler
+    plan: Plan
+
+
+class StressModel(nn.Module):
+    """Tokens ``[n, LENGTH]`` to logits ``[n, LENGTH, TOKENS]``.
+
+    Its matrices come before its vectors, so a norm over ``model.parameters()`` adds in the order of the optimizer.
+    """
+
+    average: Tensor
+    """A moving average of the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = nn.Parameter(0.1 * torch.randn(LENGTH, WIDTH))
+        self.position_correction = nn.Parameter(0.1 * torch.randn(LENGTH, WIDTH))
+        self.embedding = nn.Embedding(TOKENS, WIDTH)
+        self.measured = nn.Linear(4, WIDTH, bias=False)
+        nn.init.normal_(self.measured.weight, std=0.02)
+        self.up = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.down = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.rare = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.head = nn.Linear(WIDTH, TOKENS, bias=False)
+        self.head.weight = self.embedding.weight
+        self.norm = nn.BatchNorm1d(WIDTH)
+        self.shift = nn.ParameterList([torch.zeros(WIDTH)])
+        self.dropout = nn.Dropout(0.2)
+        self.register_buffer("average", self.embedding.weight.detach().clone())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The logits of ``tokens``."""
+        hidden = self.embedding(tokens)
+        hidden = hidden + (self.position + self.position_correction)
+        hidden = hidden + 0.02 * self.measured(self.measurements(tokens)) + 32 * self.shift[0]
+        hidden = hidden + self.down(self.block(hidden))
+        if (tokens == RARE).any():
+            hidden = hidden + self.rare(hidden)
+        logits: Tensor = self.head(hidden)
+        return logits + 0.1 * F.linear(hidden, self.average)
+
+    def block(self, hidden: Tensor) -> Tensor:
+        """Normalization, a layer and dropout; the same shape."""
+        normalized = self.norm(hidden.flatten(0, 1)).view_as(hidden)
+        active: Tensor = self.dropout(F.relu(self.up(normalized)))
+        return active
+
+    def measurements(self, tokens: Tensor) -> Tensor:
+        """Large numbers that belong to each token, as someone might feed them without normalization."""
+        return F.one_hot(tokens % 4, 4) * 1024.0
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Let the moving average take a step towards the embedding."""
+        self.average.lerp_(self.embedding.weight, 0.1)
+
+
+def build(precision: str) -> Cast:
+    """Everything as it is at the beginning; the weights come from torch's random state, the data from its own."""
+    model = StressModel()
+    optimizer = AdamW(decay_groups(model.parameters(), weight_decay=0.1), lr=0.02, amsgrad=True)
+    optimizer.register_step_post_hook(lambda *_: model.follow())
+    scheduler = warmup_cosine(optimizer, warmup_steps=2, total_steps=EPOCHS * -(-MICROBATCHES // ACCUMULATION_STEPS))
+    scaler = GradScaler(
+        "cpu",
+        init_scale=INIT_SCALE,
+        growth_factor=GROWTH_FACTOR,
+        backoff_factor=BACKOFF_FACTOR,
+        growth_interval=GROWTH_INTERVAL,
+        enabled=precision == "fp16",
+    )
+    autocast = partial(PRECISIONS[precision].autocast, "cpu")
+    run = run_of(model, optimizer, summed_loss, scaler, scheduler, autocast, MAX_NORM)
+    beginning = BytesIO()
+    save_all(run, beginning)
+    plan = Plan(
+        epochs=EPOCHS,
+        accumulation_steps=ACCUMULATION_STEPS,
+        max_norm=MAX_NORM,
+        autocast=autocast,
+        count=count,
+        held_out=microbatches(3, seed=1),
+        checkpoint=BytesIO(),
+        restart=partial(load_all, run, beginning),
+    )
+    return Cast(model, optimizer, microbatches(MICROBATCHES, seed=0), summed_loss, scaler, scheduler, plan)
+
+
+def run_of(
+    model: nn.Module,
+    optimizer: Optimizer,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    scaler: GradScaler,
+    scheduler: LRScheduler,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    max_norm: float,
+) -> Run:
+    """What takes part, as the reference wants it."""
+    return Run(
+        model=model,
+        parameters=[p for group in optimizer.param_groups for p in group["params"]],
+        loss=loss,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        scaler=scaler,
+        autocast=autocast,
+        clip=clip_by_norm(max_norm),
+        route=backward,
+    )
+
+
+def reference(
+    model: nn.Module,
+    optimizer: Optimizer,
+    batches: Sequence[Batch],
+    loss: Callable[[nn.Module, Batch], Tensor],
+    scaler: GradScaler,
+    scheduler: LRScheduler,
+    plan: Plan,
+) -> None:
+    """The reference loop, called as any loop is: an epoch, a new start from its checkpoint, and the other epochs."""
+    run = run_of(model, optimizer, loss, scaler, scheduler, plan.autocast, plan.max_norm)
+    epochs = partial(
+        train,
+        run,
+        batches,
+        plan.held_out,
+        accumulation_steps=plan.accumulation_steps,
+        count=plan.count,
+        checkpoint=plan.checkpoint,
+    )
+    epochs(epochs=range(1))
+    plan.restart()
+    resume(run, plan.checkpoint)
+    epochs(epochs=range(1, plan.epochs))
+
+
+def microbatches(number: int, seed: int) -> list[Batch]:
+    """Three sequences each, padded to one length from other lengths each time."""
+    random = torch.Generator().manual_seed(seed)
+    made = []
+    for index in range(number):
+        tokens = torch.randint(RARE, (3, LENGTH + 1), generator=random)
+        if index % 6 == 1:
+            tokens[0, 2] = RARE
+        targets = tokens[:, 1:].clone()
+        for row, length in enumerate((LENGTH, 2 + index % 4, 1 + 2 * index % 5)):
+            targets[row, length:] = PADDING
+        made.append(Batch(tokens[:, :-1].clone(), targets))
+    return made

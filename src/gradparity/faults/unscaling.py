@@ -1,0 +1,115 @@
+"""Faults of the loss scale: what is multiplied by it, and what is divided by it again."""
+
+from gradparity.faults.fault import Fault, Kind
+from gradparity.training import train_step
+
+UNSCALING = (
+    Fault(
+        name="unscale-every-microbatch",
+        symptom="GradScaler refuses to unscale the same gradients twice.",
+        needs="a loss scale, and more than one accumulation step",
+        first="step 0, unscaled: gradients",
+        changes={
+            train_step: """
+         run.route(run.scaler.scale(loss), run.parameters)
++        run.scaler.unscale_(run.optimizer)
+""",
+        },
+        sources=(
+            "huggingface/transformers#23905",
+            "microsoft/Swin-Transformer#311",
+            "huggingface/diffusers#8960",
+        ),
+        kind=Kind.RAISES,
+    ),
+    Fault(
+        name="unscaled-by-hand-and-by-step",
+        symptom="Gradients are divided by the scale twice, and vanish; SGD stands still, Adam hides it.",
+        needs="a loss scale",
+        first="step 0, unscaled: gradients",
+        changes={
+            train_step: """
+-    run.scaler.unscale_(run.optimizer)
+-    yield Moment(Phase.UNSCALED)
++    for p in run.parameters:
++        if p.grad is not None:
++            p.grad /= run.scaler.get_scale()
+""",
+        },
+    ),
+    Fault(
+        name="unscaled-again-inside-the-optimizer",
+        symptom="The update is far too small: a fused optimizer was handed the scale of unscaled gradients.",
+        needs="a loss scale",
+        first="step 0, clipped: gradients",
+        changes={
+            train_step: """
++    for p in run.parameters:
++        if p.grad is not None:
++            p.grad /= run.scaler.get_scale()
+     run.scaler.step(run.optimizer)
+""",
+        },
+        sources=(
+            "pytorch/pytorch#94060",
+            "Lightning-AI/pytorch-lightning#15501",
+            "Lightning-AI/pytorch-lightning#15555",
+        ),
+    ),
+    Fault(
+        name="loss-not-scaled",
+        symptom="Gradients are divided by a scale that they never had; small ones are zero in fp16.",
+        needs="a loss scale",
+        first="step 0, microbatch 0, forward: loss",
+        changes={
+            train_step: """
+-        run.route(run.scaler.scale(loss), run.parameters)
++        run.route(loss, run.parameters)
+""",
+        },
+        kind=Kind.RAISES,
+    ),
+    Fault(
+        name="loss-not-scaled-after-the-first-microbatch",
+        symptom="Only the first microbatch of each window counts, the others are divided by the scale.",
+        needs="a loss scale, and more than one accumulation step",
+        first="step 0, microbatch 1, forward: loss",
+        changes={
+            train_step: """
+-        run.route(run.scaler.scale(loss), run.parameters)
++        run.route(run.scaler.scale(loss) if index == 0 else loss, run.parameters)
+""",
+        },
+    ),
+    Fault(
+        name="loss-scaled-twice",
+        symptom="Gradients are larger than they should be by the scale, and overflow.",
+        needs="a loss scale",
+        first="step 0, microbatch 0, forward: loss",
+        changes={
+            train_step: """
+-        run.route(run.scaler.scale(loss), run.parameters)
++        run.route(run.scaler.scale(run.scaler.scale(loss)), run.parameters)
+""",
+        },
+    ),
+    Fault(
+        name="half-of-the-parameters-unscaled-late",
+        symptom="One optimizer's gradients are divided by the scale that the other's update has left.",
+        needs="two optimizers, or groups, and a scale that changes between them",
+        first="step 1, clipped: gradients",
+        changes={
+            train_step: """
+     run.scaler.unscale_(run.optimizer)
++    if run.scaler._get_growth_tracker() + 1 == run.scaler.get_growth_interval():
++        for p in run.optimizer.param_groups[1]["params"]:
++            if p.grad is not None:
++                p.grad /= run.scaler.get_growth_factor()
+""",
+        },
+        sources=(
+            "huggingface/accelerate#439",
+            "neosr-project/neosr#9",
+        ),
+    ),
+)

@@ -1,0 +1,159 @@
+"""Faults of zero_grad: when gradients are emptied, of whom, and whether they become None or zero."""
+
+from gradparity.faults.fault import Fault, Kind
+from gradparity.training import train, train_step
+
+ZEROING = (
+    Fault(
+        name="zero-grad-missing",
+        symptom="Each step uses the sum of all gradients since the beginning.",
+        needs="more than one step",
+        first="step 1, microbatch 0, accumulated: gradients",
+        changes={
+            train_step: """
+-    run.optimizer.zero_grad(set_to_none=True)
+""",
+        },
+        sources=(
+            "meta-pytorch/torchforge#71",
+            "snakers4/silero-vad#699",
+            "wenet-e2e/wekws#73",
+            "pytorch/pytorch#47175",
+            "Lightning-AI/pytorch-lightning#4083",
+            "Lightning-AI/pytorch-lightning#6147",
+        ),
+    ),
+    Fault(
+        name="zero-grad-once-an-epoch",
+        symptom="Each step uses the sum of all gradients since the epoch began.",
+        needs="more than one step in an epoch",
+        first="step 1, microbatch 0, accumulated: gradients",
+        changes={
+            train_step: """
+-    run.optimizer.zero_grad(set_to_none=True)
+""",
+            train: """
+     for _ in epochs:
++        run.optimizer.zero_grad(set_to_none=True)
+""",
+        },
+        sources=("pytorch/pytorch#47175",),
+    ),
+    Fault(
+        name="zero-grad-before-every-microbatch",
+        symptom="Only the last microbatch of each window counts.",
+        needs="more than one accumulation step",
+        first="step 0, microbatch 1, accumulated: gradients",
+        changes={
+            train_step: """
+     for index, microbatch in enumerate(window.microbatches):
++        run.optimizer.zero_grad(set_to_none=True)
+""",
+        },
+        sources=(
+            "bytetriper/RAE#67",
+            "HorizonRobotics/alf#1788",
+            "tatsu-lab/alpaca_farm#57",
+        ),
+    ),
+    Fault(
+        name="zero-grad-between-backward-and-unscale",
+        symptom="The gradients are gone when they are needed; a GradScaler complains that it saw none.",
+        needs="a loss scaler; without one nothing raises and nothing is learned",
+        first="step 0, unscaled: gradients",
+        changes={
+            train_step: """
++    run.optimizer.zero_grad(set_to_none=True)
+     run.scaler.unscale_(run.optimizer)
+""",
+        },
+        kind=Kind.RAISES,
+    ),
+    Fault(
+        name="zero-grad-before-step",
+        symptom="Nothing is learned: the optimizer finds no gradient.",
+        needs="nothing",
+        first="step 0, clipped: gradients",
+        changes={
+            train_step: """
+     run.clip(run.parameters)
++    run.optimizer.zero_grad(set_to_none=True)
+""",
+        },
+    ),
+    Fault(
+        name="zeros-before-step",
+        symptom="Nothing is learned but weight decay and what momentum is left.",
+        needs="nothing",
+        first="step 0, clipped: gradients",
+        changes={
+            train_step: """
+     run.clip(run.parameters)
++    run.optimizer.zero_grad(set_to_none=False)
+""",
+        },
+    ),
+    Fault(
+        name="zeros-instead-of-none",
+        symptom="Weight decay and momentum move a parameter that this step did not use.",
+        needs="a parameter that is used in one step, and not in a later one",
+        first="step 1, microbatch 0, accumulated: gradients",
+        changes={
+            train_step: """
+-    run.optimizer.zero_grad(set_to_none=True)
++    run.optimizer.zero_grad(set_to_none=False)
+""",
+        },
+        sources=(
+            "pytorch/pytorch#42754",
+            "pytorch/pytorch#83769",
+            "megvii-model/DetNAS#3",
+            "iamwangyabin/S-Prompts#2",
+        ),
+    ),
+    Fault(
+        name="none-filled-with-zeros",
+        symptom="Weight decay and momentum move a parameter that this step did not use.",
+        needs="a parameter that a step does not use",
+        first="step 1, unscaled: gradients",
+        changes={
+            train_step: """
++    for p in run.parameters:
++        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+     run.scaler.unscale_(run.optimizer)
+""",
+        },
+        sources=(
+            "pytorch/pytorch#58511",
+            "pytorch/pytorch#57081",
+        ),
+    ),
+    Fault(
+        name="only-one-group-zeroed",
+        symptom="The parameters of the other group use the sum of all gradients since the beginning.",
+        needs="more than one parameter group",
+        first="step 1, microbatch 0, accumulated: gradients",
+        changes={
+            train_step: """
+-    run.optimizer.zero_grad(set_to_none=True)
++    for p in run.optimizer.param_groups[0]["params"]:
++        p.grad = None
+""",
+        },
+    ),
+    Fault(
+        name="zero-grad-after-the-first-backward",
+        symptom="The first microbatch of each window does not count.",
+        needs="more than one accumulation step",
+        first="step 0, microbatch 1, accumulated: gradients",
+        changes={
+            train_step: """
+-    run.optimizer.zero_grad(set_to_none=True)
+@@
+         run.route(run.scaler.scale(loss), run.parameters)
++        if index == 0:
++            run.optimizer.zero_grad(set_to_none=True)
+""",
+        },
+    ),
+)

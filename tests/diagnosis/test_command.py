@@ -1,0 +1,128 @@
+"""`gradparity check`: what it prints, what it returns, and the one sentence for what it cannot use."""
+
+import json
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+import loops
+from gradparity.diagnosis import lookup
+from gradparity.diagnosis.command import check
+from gradparity.diagnosis.lookup import Answer, Finding
+from gradparity.diagnosis.told import Checked, as_json, headline, show
+from gradparity.diagnosis.user_loop import called
+from gradparity.faults import FAULTS
+from gradparity.main import main
+from stressed import known
+
+SENTENCES = {
+    "loops": "write MODULE:FUNCTION",
+    "loops.py:example": "cannot be imported",
+    "tests/loops:example": "write MODULE:FUNCTION",
+    "no_such_module:train": "no_such_module cannot be imported (ModuleNotFoundError",
+    "loops:no_such_loop": "loops has no no_such_loop",
+    "loops:no_function": "is no plain function",
+    "loops:awaits": "is no plain function",
+    "loops:asks_for_a_device": "asks for device; what it can take, by name, is model, optimizer,",
+    "loops:takes_no_model": "does not take the model",
+    "loops:counts_its_calls": "does not repeat itself: run twice, it differs at step 0, microbatch 0, forward: loss",
+    "loops:leaves_gradients_switched_off": "leaves something behind in the process",
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_the_folder_of_the_loops(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    torch.set_grad_enabled(True)
+
+
+@pytest.mark.parametrize(("loop", "sentence"), SENTENCES.items())
+def test_what_cannot_be_checked_is_told_in_one_sentence(loop, sentence, capsys):
+    assert main(["check", loop]) == 2
+    told = capsys.readouterr()
+    assert not told.out
+    assert told.err.startswith("gradparity check: ")
+    assert sentence in told.err
+    assert told.err.count("\n") == 1
+
+
+def test_a_right_loop_is_identical(capsys):
+    assert main(["check", "loops:example"]) == 0
+    assert capsys.readouterr().out == (
+        "Identical: loops:example behaves like the reference, bit for bit, in 8 steps, 2 of them skipped.\n"
+    )
+
+
+def test_what_a_loop_prints_does_not_mix_with_the_answer(capsys):
+    assert main(["check", "loops:validated_saved_and_resumed", "--format", "json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["answer"] == "identical"
+    assert answer["faults"] == []
+
+
+@pytest.fixture(scope="module")
+def two_faults():
+    return check(called(loops.clip_and_schedule_wrong, "loop"), "loops:clip_and_schedule_wrong", "fp16")
+
+
+def test_a_loop_with_two_faults_is_told_with_how_to_mend_both(two_faults):
+    show(two_faults, Console(file=(file := StringIO()), width=200))
+    told = file.getvalue()
+    assert "with two faults: clip-before-unscale and schedule-advanced-on-skipped-steps." in told
+    assert "At step 0, phase unscaled, the gradient of position differs in its bits." in told
+    assert "It looks as if clipping met gradients that were still multiplied by the scale of 4096." in told
+    assert "    -    run.scheduler.step()\n    +    if run.scaler.get_scale() >= scale:\n" in told
+    assert "    -    run.clip(run.parameters)\n         run.scaler.unscale_(run.optimizer)\n    +    run.clip(" in told
+    assert "https://github.com/pytorch/pytorch/issues/67590" in told
+
+
+def test_programs_get_the_same(two_faults):
+    answer = json.loads(json.dumps(as_json(two_faults)))
+    assert answer["answer"] == "pair"
+    assert answer["passed"] is False
+    assert answer["first"] == "step 0, unscaled"
+    assert {fault["kind"] for fault in answer["faults"]} == {"bug"}
+    assert all(fault["sources"] and fault["mend"] for fault in answer["faults"])
+
+
+def test_a_loop_that_differs_by_rounding_only_passes_and_is_told_so():
+    found = Finding(Answer.FAULT, (FAULTS["summed-loss"],))
+    rounded = Checked("loop", "fp16", known("summed-loss"), found, "")
+    assert rounded.passed
+    assert headline(rounded).startswith(
+        "Not a bug, but not the same bits: loop behaves like the reference with summed-"
+    )
+    wrong = Checked("loop", "fp16", known("naive"), Finding(Answer.FAULT, (FAULTS["naive"],)), "")
+    assert not wrong.passed
+
+
+@pytest.mark.parametrize(
+    ("loop", "sentence"),
+    [
+        (
+            "behind_a_data_loader",
+            "From step 0 on it draws other random numbers, as a DataLoader or a seed makes it do;",
+        ),
+        ("never_steps", "It never made a step with the optimizer that it was given."),
+        ("never_ends", "It did not come to its end: it went on and on."),
+        ("exits", "It did not come to its end: SystemExit: 0."),
+        ("divides_by_zero", "It did not come to its end: ZeroDivisionError: division by zero."),
+    ],
+)
+def test_loops_that_do_not_train_are_told_so(loop, sentence, capsys, monkeypatch):
+    monkeypatch.setattr(lookup, "MOST_PAIRS", 1)
+    assert main(["check", f"loops:{loop}"]) == 1
+    assert sentence in capsys.readouterr().out
+
+
+def test_the_help_shows_a_loop_that_is_right(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["check", "--help"])
+    assert stopped.value.code == 0
+    assert "def train(model, optimizer, batches, loss, scaler, scheduler, plan):" in capsys.readouterr().out
