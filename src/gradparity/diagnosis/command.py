@@ -45,11 +45,12 @@ def train(model, optimizer, batches, loss, scaler, scheduler, plan):
 """
 
 EXPLAINED = f"""\
-The loop is a function that takes, by name, what it needs of:
+The loop is a function that takes, by name, what it needs of (or under other names all seven, in this order):
 
-  model, optimizer, scaler, scheduler
+  model, optimizer
   batches    the microbatches of an epoch, a list; they have .inputs and .targets
   loss       loss(model, batch): the loss summed over the tokens of a microbatch
+  scaler, scheduler
   plan       .epochs, .accumulation_steps (the last step of an epoch has fewer), .max_norm, .autocast() (a context),
              .count(batch) (its tokens), and if the loop cares for them: .held_out (batches to validate on),
              .checkpoint (a file to save to and load from) and .restart() (everything back to its beginning)
@@ -101,7 +102,8 @@ def check(loop: Loop, name: str, precision: str) -> Checked:
             f"{name} does not repeat itself: run twice, it differs at {first_shown(seen, again)}; let it keep nothing "
             "between calls, and draw random numbers from torch only"
         )
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("looking it up")
         finding = look_up(
             seen,

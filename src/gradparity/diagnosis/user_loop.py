@@ -45,6 +45,9 @@ def load(name: str) -> Loop:
 def called(loop: Loop, name: str) -> Loop:
     """``loop`` as it can be called with everything; a generator is run to its end.
 
+    It is called by name with what it asks for; one that takes seven things under other names, in the order of
+    :data:`GIVEN`.
+
     Raises:
         UserError: if it asks for something that is not among :data:`GIVEN`.
     """
@@ -52,6 +55,11 @@ def called(loop: Loop, name: str) -> Loop:
         parameters = inspect.signature(loop).parameters.values()
     except ValueError:
         raise UserError(f"{name} does not tell its parameters; write a function that takes {listed(GIVEN)}") from None
+    in_order = [
+        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]
+    if len(in_order) == len(GIVEN) and any(p.name not in GIVEN for p in in_order):
+        return _run_to_the_end(lambda **given: loop(*(given[key] for key in GIVEN)))  # in other words, in this order
     unknown = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     unknown += [p.name for p in named if p.name not in GIVEN and p.default is p.empty]
@@ -62,9 +70,13 @@ def called(loop: Loop, name: str) -> Loop:
     if "model" not in wanted:
         raise UserError(f"{name} does not take the model; what it can take, by name, is {listed(GIVEN)}")
 
+    return _run_to_the_end(lambda **given: loop(**{key: given[key] for key in wanted}))
+
+
+def _run_to_the_end(loop: Loop) -> Loop:
     def call(**given: Any) -> None:
         with redirect_stdout(sys.stderr):
-            result = loop(**{key: given[key] for key in wanted})
+            result = loop(**given)
             if inspect.isgenerator(result):
                 for _ in result:
                     pass
