@@ -1,5 +1,6 @@
 """Loops as somebody might write them by hand, in plain PyTorch: right ones, and wrong ones that are no known fault."""
 
+import copy
 import io
 import math
 
@@ -239,3 +240,12 @@ async def awaits(model, optimizer, batches, loss):
 
 
 no_function = 3
+
+
+def a_data_loader_each_epoch(model, optimizer, batches, loss, scaler, scheduler, plan):
+    """Right, as people write it: the loader draws a seed whenever it is iterated."""
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    for _ in range(plan.epochs):
+        one = copy.copy(plan)
+        object.__setattr__(one, "epochs", 1)
+        example(model, optimizer, list(loader), loss, scaler, scheduler, one)

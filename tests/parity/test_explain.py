@@ -4,7 +4,7 @@ import pytest
 
 from gradparity.parity.compare import Kind, Mismatch
 from gradparity.parity.explain import common_ratio, explain
-from gradparity.parity.lockstep import START, Comparison
+from gradparity.parity.lockstep import ALL, START, STOPS, Comparison
 from gradparity.parity.metrics import Figures
 from gradparity.parity.state import OWN, Part
 from gradparity.training import Moment, Phase
@@ -82,6 +82,21 @@ def test_each_likeness_has_its_words(mismatch, words):
 def test_a_loss_that_differs_is_told_with_its_factor():
     loss = Mismatch(Part.LOSS, "loss", Kind.BITS, "", "", figures(norm_ratio=2 / 3))
     assert "differs, by a factor of 0.6667: other data" in told(loss, phase=Phase.FORWARD, microbatch=0)
+
+
+def test_a_loss_that_was_not_scaled_is_told_as_that_and_only_where_there_is_a_scale():
+    loss = Mismatch(Part.LOSS, "loss", Kind.BITS, "", "", figures(norm_ratio=1 / 1024))
+    assert told(loss, phase=Phase.FORWARD).endswith("The loss was not multiplied by the scale of 1024.")
+    assert "not multiplied" not in told(loss, phase=Phase.FORWARD, scale=512.0)
+    one = Mismatch(Part.LOSS, "loss", Kind.BITS, "", "", figures(norm_ratio=1.001))
+    assert "not multiplied" not in told(one, phase=Phase.FORWARD, scale=1.0)
+
+
+def test_a_phase_that_only_one_comes_to_is_told_as_that():
+    here = Mismatch(Part.OPTIMIZER, ALL, Kind.PRESENCE, STOPS, "does not")
+    assert told(here) == "At step 3, phase unscaled, only the reference comes to this phase."
+    there = Mismatch(Part.OPTIMIZER, ALL, Kind.PRESENCE, "does not", STOPS)
+    assert "only the candidate comes" in told(there)
 
 
 def test_a_learning_rate_that_differs_points_at_skipped_steps():

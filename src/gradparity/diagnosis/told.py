@@ -59,8 +59,19 @@ def headline(checked: Checked) -> str:
             return f"{checked.name} behaves, bit for bit, like the reference with two faults: {names}."
         case Answer.CLOSEST:
             return f"{checked.name} has a fault that is not in the dictionary. For a while it behaves like {names}."
+        case _ if checked.seen.error is not None:
+            return f"{checked.name} did not come to its end: {checked.seen.error.rstrip('.')}."
+        case _ if not stepped(checked.seen):
+            return (
+                f"{checked.name} never made a step with the optimizer that it was given, so there is nothing to judge."
+            )
         case _:
             return f"{checked.name} has a fault that is not in the dictionary."
+
+
+def stepped(seen: Observed) -> bool:
+    """Whether a loop has come to the optimizer."""
+    return any(r.event in (Event.STEP, Event.SKIP) for r in seen.trace.records)
 
 
 def counted(seen: Observed) -> str:
@@ -74,16 +85,17 @@ def remarks(checked: Checked) -> list[str]:
     """What else there is to say, most important first."""
     seen, finding = checked.seen, checked.finding
     lines = []
-    if seen.error is not None:
+    if seen.error is not None and finding.answer != Answer.UNKNOWN:
         lines.append(f"It did not come to its end: {seen.error.rstrip('.')}.")
-    elif not any(r.event in (Event.STEP, Event.SKIP) for r in seen.trace.records):
-        lines.append("It never made a step with the optimizer that it was given.")
+    scaled = any(r.event == Event.UPDATE for r in seen.trace.records)
+    if checked.precision == "fp16" and stepped(seen) and not scaled and not checked.passed:
+        lines.append("It never updates the scaler; a loop without mixed precision is checked by --precision fp32.")
     if checked.explanation:
         lines.append(checked.explanation)
     if finding.answer == Answer.CLOSEST:
         where = f"at {place(finding.parted)}" if finding.parted else "at the end"
         lines.append(f"It parts from {finding.faults[0].name} {where}; it may have that fault in another form.")
-    if finding.also_here:
+    if finding.also_here and seen.error is None and stepped(seen):
         lines.append(f"Of the faults in the dictionary {len(finding.also_here)} first show there, in other ways.")
     return lines
 

@@ -14,7 +14,7 @@ class Kind(StrEnum):
     RAISES = "raises"
     """PyTorch stops the loop with an exception."""
     ROUNDING = "rounding"
-    """The same updates but for rounding: no bug, and not the same bits."""
+    """The same updates but for rounding, or for the masks of dropout: no bug, and not the same bits."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Faults of train and eval mode, of validation, and of random numbers."""
 
-from gradparity.faults.fault import Fault
+from gradparity.faults.fault import Fault, Kind
 from gradparity.training import train, train_step, validate
 
 MODES = (
@@ -33,6 +33,21 @@ MODES = (
      for _ in epochs:
 """,
         },
+    ),
+    Fault(
+        name="data-loader-draws-a-seed",
+        symptom="None: each epoch a DataLoader takes a number from torch's stream, so dropout draws other masks.",
+        needs="dropout",
+        first="step 0, microbatch 0, forward: loss",
+        kind=Kind.ROUNDING,
+        changes={
+            train: """
+     for _ in epochs:
++        torch.empty((), dtype=torch.int64).random_()
+         for window in windows(batches, accumulation_steps, count):
+""",
+        },
+        sources=("torch/utils/data/dataloader.py",),
     ),
     Fault(
         name="validated-in-train-mode",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from gradparity.parity.compare import Kind, Mismatch
-from gradparity.parity.lockstep import END, START, Comparison
+from gradparity.parity.lockstep import ALL, END, START, STOPS, Comparison
 from gradparity.parity.state import OWN, Part
 from gradparity.training import Phase
 
@@ -34,6 +34,8 @@ def where(found: Comparison) -> str:
 
 def what(mismatch: Mismatch) -> str:
     """Which value differs, and in what."""
+    if mismatch.name == ALL:
+        return f"only the {'reference' if mismatch.reference == STOPS else 'candidate'} comes to this phase"
     if mismatch.part == Part.ALIASING:
         return f"{mismatch.name} has {mismatch.reference} in the reference, and {mismatch.candidate} in the candidate"
     if mismatch.part == Part.LOSS and mismatch.kind == Kind.BITS:
@@ -92,6 +94,8 @@ def likeness(found: Comparison) -> str:
             return "Equal up to rounding: the same loss, divided or summed in another order, or in another precision."
         case Part.LOSS, _:
             factor = first.figures.norm_ratio if first.figures else first.norm_ratio
+            if factor is not None and found.scale > 1 and math.isclose(factor * found.scale, 1, rel_tol=0.01):
+                return f"The loss was not multiplied by the scale of {found.scale:g}."
             ratio = f", by a factor of {factor:.4g}" if factor is not None else ""
             return f"The forward itself differs{ratio}: other data, weights, normalizer, precision or dropout mask."
         case Part.OPTIMIZER, Kind.VALUE if first.name.endswith(".lr"):

@@ -25,6 +25,10 @@ END = -2
 """The step of the comparison that follows the last step, where there is one."""
 
 
+ALL, STOPS = "all", "stops here"
+"""The name of what is compared, and what is said of a run, where only one comes to a phase."""
+
+
 @dataclass(frozen=True)
 class Lane:
     """A run, the step that drives it, and the random stream that it draws from."""
@@ -122,7 +126,7 @@ def _compare(step: int, ours: Moment | None, theirs: Moment | None, reference: L
             if size:
                 figures[part] = size
     elif moment.microbatch is None:
-        words = ("stops here", "does not") if ours else ("does not", "stops here")
-        mismatches += (Mismatch(part, "all", Kind.PRESENCE, *words) for part in COMPARED[moment.phase])
+        words = (STOPS, "does not") if ours else ("does not", STOPS)
+        mismatches += (Mismatch(part, ALL, Kind.PRESENCE, *words) for part in COMPARED[moment.phase])
     scale = reference.run.scaler.get_scale()
     return Comparison(step, moment.phase, moment.microbatch, ours, theirs, checked, numbers, mismatches, figures, scale)

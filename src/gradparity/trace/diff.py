@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from gradparity.parity.compare import ABSENT, Kind, Mismatch, figures_of, walk
-from gradparity.parity.lockstep import END, Comparison, side_by_side
+from gradparity.parity.lockstep import ALL, END, STOPS, Comparison, side_by_side
 from gradparity.parity.state import OWN, Part
 from gradparity.trace.file import tensor_of
 from gradparity.trace.fingerprint import Fingerprint, Printed
@@ -89,8 +89,8 @@ def _compared(step: int, reference: Trace, candidate: Trace, ours: Moment | None
     if isinstance(ours, Look) and isinstance(theirs, Look):
         return _filled(found, (reference, ours.record), (candidate, theirs.record))
     if moment.microbatch is None:
-        words = ("stops here", "does not") if ours else ("does not", "stops here")
-        found.mismatches.append(Mismatch(Part.OPTIMIZER, "all", Kind.PRESENCE, *words))
+        words = (STOPS, "does not") if ours else ("does not", STOPS)
+        found.mismatches.append(Mismatch(Part.OPTIMIZER, ALL, Kind.PRESENCE, *words))
     return found
 
 
