@@ -48,7 +48,7 @@ def test_there_are_enough_and_each_says_what_it_is():
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
         assert re.fullmatch(r"\w.*\.", fault.symptom)
         assert re.fullmatch(r".*[^.]", fault.needs)
-        assert all(re.fullmatch(r"[\w.-]+/[\w.-]+#\d+|torch/.+\.h", source) for source in fault.sources)
+        assert all(re.fullmatch(r"[\w.-]+/[\w.-]+#\d+|torch/.+\.(h|py)", source) for source in fault.sources)
         assert set(fault.changes) <= set(REFERENCE)
 
 
