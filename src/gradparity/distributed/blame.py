@@ -59,7 +59,7 @@ def blamed(ends: Mapping[int, End], doing: Mapping[int, str], seconds: float, pa
     finished = _list([rank for rank in ends if rank not in waiting])
     if waiting and finished:
         rank, where = next(iter(waiting.items()))
-        return f"{finished} had finished while rank {rank} still waited at {where}; let all make the same number of steps"
+        return f"{finished} had finished while rank {rank} still waited at {where}; let all make as many steps"
     if waiting and doing:
         rank, where = next(iter(waiting.items()))
         return f"rank {rank} waited {patience:g} s in vain at {where}; {_places(doing)}"

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import GradBucket  # torch.distributed has it too, where type checkers miss it
 
 Averaging: TypeAlias = Callable[[Tensor], None]
 """Replaces a flat tensor, in place, by its average over ranks."""
@@ -49,10 +50,10 @@ def in_rank_order(flat: Tensor) -> None:
         flat.add_(part)
 
 
-def as_hook(averaging: Averaging) -> Callable[[Any, dist.GradBucket], torch.futures.Future[Tensor]]:
+def as_hook(averaging: Averaging) -> Callable[[Any, GradBucket], torch.futures.Future[Tensor]]:
     """``averaging`` for ``DistributedDataParallel.register_comm_hook``, so that DDP adds up in that order too."""
 
-    def hook(_: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    def hook(_: Any, bucket: GradBucket) -> torch.futures.Future[Tensor]:
         averaging(bucket.buffer())
         done: torch.futures.Future[Tensor] = torch.futures.Future()
         done.set_result(bucket.buffer())
@@ -82,7 +83,7 @@ def average(parameters: Sequence[nn.Parameter], averaging: Averaging = all_reduc
         gradients = [p.grad for p in bucket if p.grad is not None]
         flat = torch.cat([g.flatten() for g in gradients])
         averaging(flat)
-        for g, averaged in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        for g, averaged in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             g.copy_(averaged.view_as(g))
 
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,10 +75,10 @@ def launch(
 def _start(
     number: int, ranks: int, folder: Path, patience: float, function: Callable[..., Any], arguments: tuple[object, ...]
 ) -> Rank:
-    forked = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if forked else "spawn")
-    if forked:
-        multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
+    context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(PRELOADED))
     ours, theirs = context.Pipe(duplex=False)
     stack = folder / f"stack{number}"
     process = context.Process(
@@ -105,9 +106,7 @@ def _rank(
         if hasattr(faulthandler, "register"):
             faulthandler.register(signal.SIGUSR1, file, all_threads=False)
         try:
-            dist.init_process_group(
-                "gloo", store.as_uri(), timedelta(seconds=patience), rank=number, world_size=ranks
-            )
+            dist.init_process_group("gloo", store.as_uri(), timedelta(seconds=patience), rank=number, world_size=ranks)
             end = End(result=function(*arguments))
         except Exception as error:
             end = ended_by(error)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import cast
 
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -13,7 +14,7 @@ from gradparity.distributed.exchange import all_reduced, as_hook, in_rank_order,
 from gradparity.distributed.faults import RANK_FAULTS, step_with
 from gradparity.distributed.parity import Outcome, compare_on_every_rank
 from gradparity.distributed.step import RankRun, ddp_step, manual_step, tensors_of
-from gradparity.parity.lockstep import Lane
+from gradparity.parity.lockstep import Lane, Step
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.tasks import TASKS, Batch, Examples, Task
 from gradparity.training import Window, manual
@@ -68,7 +69,8 @@ def rank_lane(trial: Trial, task: Task, name: str) -> Lane:
         if averaging is not all_reduced:
             wrapped.register_comm_hook(None, as_hook(averaging))
         run = replace(run, wrapped=wrapped)
-    return Lane(run, step, RandomStream(seed_of(config.seed, "dropout")))
+    # To lockstep a step takes any Run; these take a rank's, which they are given.
+    return Lane(run, cast(Step, step), RandomStream(seed_of(config.seed, "dropout")))
 
 
 def windows_of_rank(trial: Trial, task: Task) -> Iterator[Window[Batch]]:
