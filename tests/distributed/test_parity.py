@@ -9,6 +9,7 @@ from gradparity.config import ClipConfig, Config, OptimizerConfig
 from gradparity.distributed.faults import RANK_FAULTS, step_with
 from gradparity.distributed.launch import launch
 from gradparity.distributed.trial import Trial, run_trials
+from gradparity.errors import UserError
 from gradparity.parity.state import Part
 from gradparity.training import Phase
 
@@ -161,3 +162,15 @@ def test_every_fault_says_what_it_does_and_changes_a_step():
         assert fault.name == name
         assert fault.symptom.endswith(".")
         assert step_with(fault) is not fault.changes
+
+
+def test_exchanging_every_microbatch_hangs_where_one_rank_has_fewer_and_that_is_told():
+    uneven = trial("digits_mlp", candidate="no-sync-around-backward", examples=EXAMPLES)
+    with pytest.raises(UserError, match=r"ranks? .*(waited|finished)"):
+        launch(run_trials, 2, [uneven], seconds=60, patience=2)
+
+
+def test_the_weights_of_rank_0_are_everyones_before_the_first_step(two):
+    """Each rank draws weights of its own, which DDP and ``share`` replace; else the comparison before step 0 differs."""
+    assert two["null"][1].across[0].parameters.elements > 0
+    assert two["digits_cnn", "fp32"][1].first is None

@@ -35,7 +35,7 @@ class Across:
     """A step of the candidate after which its ranks were held against each other. The same on every rank."""
 
     gradients: Figures
-    """Of all ranks against rank 0, as the optimizer read them."""
+    """Of the other ranks against rank 0, as the optimizer read them."""
     parameters: Figures
     differing: tuple[int, ...]
     """The ranks whose parameters are not those of rank 0."""
@@ -98,12 +98,13 @@ def _across(lane: Lane) -> Across:
 
 
 def against_rank_0(tensors: Iterable[Tensor]) -> tuple[Figures, tuple[int, ...]]:
-    """How far the ranks' tensors are from those of rank 0, and which ranks have others. Collective."""
+    """How far the other ranks' tensors are from those of rank 0, and which ranks have others. Collective."""
     metric = Difference()
     for tensor in tensors:
         theirs = tensor.detach().clone(memory_format=torch.contiguous_format)
         dist.broadcast(theirs, src=0)
-        metric.update(theirs, tensor)
+        held = slice(None) if dist.get_rank() else slice(0)  # rank 0 is the measure, and has nothing to add
+        metric.update(theirs.flatten()[held], tensor.detach().flatten()[held])
     differing = gathered(int(metric.differing))  # before the ranks' figures are added up, as compute() does
     return metric.compute(), tuple(rank for rank, count in enumerate(differing) if count)
 
