@@ -15,7 +15,7 @@ UNSYNCHRONISED = Fault(
     wrong="""
             manual(run.scaler.scale(loss), run.parameters)
 """,
-    sources=("https://github.com/pytorch/pytorch/issues/34089",),
+    sources=('torch/nn/parallel/distributed.py: "This module doesn\'t work with torch.autograd.grad"',),
 )
 
 NO_SYNC_AROUND_BACKWARD = Fault(
@@ -34,6 +34,11 @@ NO_SYNC_AROUND_BACKWARD = Fault(
         yield Moment(Phase.FORWARD, index, loss.detach())
         with nullcontext() if last else run.wrapped.no_sync():
             run.route(""",
+    sources=(
+        "https://github.com/facebookresearch/ClassyVision/pull/706",
+        "https://github.com/huggingface/accelerate/pull/1726",
+        "https://github.com/speechbrain/speechbrain/issues/1802",
+    ),
 )
 
 MEAN_OF_RANK_MEANS = Fault(

@@ -62,8 +62,10 @@ def launch(
     """
     deadline = time.monotonic() + seconds
     with TemporaryDirectory() as folder, ExitStack() as stack:
-        started = [_start(number, ranks, Path(folder), patience, function, arguments) for number in range(ranks)]
-        for rank in started:
+        started: list[Rank] = []
+        for number in range(ranks):
+            rank = _start(number, ranks, Path(folder), patience, function, arguments)
+            started.append(rank)
             stack.callback(rank.process.join)
             stack.callback(rank.process.kill)  # of one that has ended: nothing happens
         ends = _ends(started, deadline)
