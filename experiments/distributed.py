@@ -79,6 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = {name: (TRIALS[name], ranks) for name, ranks in zip(TRIALS, outcomes, strict=True)}
     for table in (tables.routes(found), tables.drift(drift[0]), tables.sharded(sharded[0])):
         console.print(table)
+    if given.ranks > 2:
+        console.print(
+            "A sum of three or more has an order, DDP's is the backend's: only 'in rank order' is the same bits."
+        )
     to_board(folder, drift[0])
     alike = [all(o.parity for o in found[name][1]) for name in found if name.startswith("manual")]
     apart = drift[0].across[-1].parameters.relative_norm

@@ -6,6 +6,9 @@ import time
 
 import torch
 import torch.distributed as dist
+from torch import nn
+
+from gradparity.distributed import exchange
 
 
 def sums(start):
@@ -50,3 +53,20 @@ def other_collectives():
         dist.recv(torch.zeros(1), src=1)
     else:
         dist.recv(torch.zeros(1), src=0)
+
+
+def averages(in_order):
+    """Gradients of which the averages are known: full, on rank 1 alone, nowhere, frozen, in another dtype, transposed."""
+    rank = dist.get_rank()
+    full, one, nowhere, frozen = (nn.Parameter(torch.zeros(2), requires_grad=i < 3) for i in range(4))
+    double, turned = nn.Parameter(torch.zeros(2, dtype=torch.float64)), nn.Parameter(torch.zeros(2, 3).t())
+    full.grad = torch.full((2,), rank + 1.0)
+    one.grad = torch.full((2,), 4.0) if rank == 1 else None
+    frozen.grad = torch.full((2,), float(rank))
+    double.grad = torch.full((2,), rank + 0.5, dtype=torch.float64)
+    turned.grad = torch.arange(6.0).view(2, 3).t() * (rank + 1)
+    parameters = [full, one, nowhere, frozen, full, double, turned]
+    exchange.average(parameters, exchange.in_rank_order if in_order else exchange.all_reduced)
+    strides = turned.grad.stride()
+    gradients = [p.grad if p.grad is None else p.grad.tolist() for p in (full, one, nowhere, frozen, double, turned)]
+    return gradients, strides, exchange.total(rank + 1)
