@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(table)
     if given.ranks > 2:
         console.print(
-            "A sum of three or more has an order, DDP's is the backend's: only 'in rank order' is the same bits."
+            "A sum of three or more has an order, and DDP's is the backend's: only 'in rank order' has its bits."
         )
     to_board(folder, drift[0])
     alike = [all(o.parity for o in found[name][1]) for name in found if name.startswith("manual")]
