@@ -10,7 +10,9 @@ from gradparity.arguments import Parser
 from gradparity.errors import UserError
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.file import read
-from gradparity.trace.told import as_json, difference, show
+from gradparity.trace.ranks import RankDifferences, json_of, paired, ranks_apart, show_ranks
+from gradparity.trace.record import Trace
+from gradparity.trace.told import Difference, as_json, difference, show
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,21 +23,31 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--format", choices=("table", "json"), default="table", help="for people, or for programs")
     parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write what was found there as well")
     given = parser.parse_args(arguments)
-    reference, candidate = read(given.reference), read(given.candidate)
-    found = difference(reference, candidate)
+    traces = [(read(ours), read(theirs)) for ours, theirs in paired(given.reference, given.candidate)]
+    found = [difference(reference, candidate) for reference, candidate in traces]
+    together = RankDifferences(found, ranks_apart(traces)) if len(found) > 1 else None
     if given.format == "json":
-        print(json.dumps(as_json(found)))
+        print(json.dumps(json_of(together) if together else as_json(found[0])))
+    elif together:
+        show_ranks(together, Console(highlight=False))
     else:
-        show(found, Console(highlight=False))
+        show(found[0], Console(highlight=False))
     if given.tensorboard is not None:
-        from gradparity import report
-        from gradparity.board import Board
-
         try:
-            with Board(given.tensorboard, "diff") as board:
-                for comparison in compare_traces(reference, candidate):
-                    board.compared(comparison)
-                board.told("1 verdict", report.markdown(found.verdict))
+            for rank, ((reference, candidate), one) in enumerate(zip(traces, found, strict=True)):
+                folder = given.tensorboard / f"rank{rank}" if together else given.tensorboard
+                to_board(folder, reference, candidate, one)
         except OSError as error:
             raise UserError(f"{given.tensorboard} cannot be used ({error.strerror}); name a new folder") from None
-    return 0 if found.parity else 1
+    return 0 if all(one.parity for one in found) else 1
+
+
+def to_board(folder: Path, reference: Trace, candidate: Trace, found: Difference) -> None:
+    """Write what was found to TensorBoard."""
+    from gradparity import report
+    from gradparity.board import Board
+
+    with Board(folder, "diff") as board:
+        for comparison in compare_traces(reference, candidate):
+            board.compared(comparison)
+        board.told("1 verdict", report.markdown(found.verdict))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gradparity.errors import UserError
 from gradparity.parity.state import Part
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import Fingerprint, Printed, shard_of
 from gradparity.trace.record import Event, Record, Trace
 from gradparity.trace.seen import Seen
 
@@ -84,8 +84,9 @@ class Writer:
 
 def kept(seen: Seen) -> dict[str, Tensor]:
     """Copies of the dense tensors of ``seen``, and of the values of sparse ones, by part and name."""
-    tensors = {f"{part}/{name}": v for part, values in seen.items() for name, v in values.items()}
-    dense = {k: v._values() if v.is_sparse else v for k, v in tensors.items() if isinstance(v, Tensor)}
+    values = {f"{part}/{name}": v for part, named in seen.items() for name, v in named.items()}
+    tensors = {name: shard_of(v) for name, v in values.items() if isinstance(v, Tensor)}
+    dense = {name: v._values() if v.is_sparse else v for name, v in tensors.items()}
     return {name: value.detach().clone().contiguous() for name, value in dense.items()}
 
 

@@ -33,7 +33,8 @@ def printed(value: Value) -> Printed:
 
 
 def fingerprint(tensor: Tensor) -> Fingerprint:
-    """The fingerprint of a dense or a sparse COO tensor, which is only read."""
+    """The fingerprint of a dense or a sparse COO tensor, which is only read; of a sharded one, of this rank's shard."""
+    tensor = shard_of(tensor)
     dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
     if tensor.is_sparse:
         parts = tensor._indices(), tensor._values()
@@ -41,6 +42,13 @@ def fingerprint(tensor: Tensor) -> Fingerprint:
         layout = "sparse, coalesced" if tensor.is_coalesced() else "sparse, not coalesced"
         return Fingerprint(dtype, shape, (), layout, xxhash.xxh3_128_hexdigest(content.encode()), _norm(parts[1]))
     return Fingerprint(dtype, shape, tensor.stride(), "dense", _digest(tensor), _norm(tensor))
+
+
+def shard_of(tensor: Tensor) -> Tensor:
+    """What of a sharded tensor (DTensor) is on this rank; any other as it is."""
+    to_local = getattr(tensor.detach(), "to_local", None)
+    shard: Tensor = tensor if to_local is None else to_local()
+    return shard
 
 
 def _digest(tensor: Tensor) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
@@ -30,25 +31,37 @@ def record(
     Args:
         model: whose parameters are trained.
         optimizer: a ``torch.optim.Optimizer``, or a framework's wrapper around one.
-        folder: for the trace; made here, and refused if it holds one already.
+        folder: for the trace; made here, and refused if it holds one already. Where ``torch.distributed`` is
+            initialized with several ranks, each has a trace of its own: ``FOLDER/rank0``, ``FOLDER/rank1``, ...
         scaler: found by itself when it scales a loss; give it if its state before that matters.
         scheduler: to have its state in the trace as well; the learning rates are there in any case.
         full: keep copies of all tensors too, so that a difference can be given in ULP. Disk: at each event the size
             of what is seen, in all about six times the parameters for each optimizer step.
 
     Yields:
-        ``folder``.
+        The folder of this trace.
 
     Raises:
         UserError: if ``folder`` cannot be used.
     """
     watched = Watched(model, unwrapped(optimizer, "optimizer"), scaler, unwrapped(scheduler, "scheduler"))
-    writer = Writer(Path(folder), about(), full)
+    folder = folder_of_rank(Path(folder))
+    writer = Writer(folder, about(), full)
     try:
         with Recorder(watched, writer.write).watching():
-            yield Path(folder)
+            yield folder
     finally:
         writer.close()
+
+
+def folder_of_rank(folder: Path) -> Path:
+    """This rank's folder in ``folder``, which is ``folder`` where there is but one rank."""
+    return folder / f"rank{dist.get_rank()}" if ranks() > 1 else folder
+
+
+def ranks() -> int:
+    """How many ranks train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def about() -> dict[str, str | int]:
@@ -57,5 +70,6 @@ def about() -> dict[str, str | int]:
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
+        "ranks": ranks(),
         "machine": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
     }

@@ -36,7 +36,12 @@ class Watched:
 
     def look_again(self) -> None:
         """What the model has now; once a step, since to walk through a model takes longer than to hash a small one."""
-        self.parameters, self.buffers = dict(self.model.named_parameters()), dict(self.model.named_buffers())
+        trained = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        for name, p in self.model.named_parameters():
+            # From forward to backward FSDP puts whole parameters in the place of the shards that are trained.
+            if id(p) in trained or id(self.parameters.get(name)) not in trained:
+                self.parameters[name] = p
+        self.buffers = dict(self.model.named_buffers())
         self.name_of = names(self.parameters)
 
 

@@ -1,0 +1,106 @@
+"""Does DDP need .backward(), or can autograd.grad train on several ranks too?
+
+You will see ranks started here train by DDP, by hand and by wrong loops; where each parts from DDP; and FSDP2's shards.
+By hand it is DDP, bit for bit, if one exchange is added; without it nothing raises, and each rank trains its own model.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
+
+from gradparity.board import new_folder, tensorboard_command
+from gradparity.config import ClipConfig, Config, PrecisionName, TaskName
+from gradparity.distributed import tables
+from gradparity.distributed.launch import launch
+from gradparity.distributed.parity import Outcome
+from gradparity.distributed.sharded_trial import measure_sharded
+from gradparity.distributed.trial import Trial, run_trials
+from gradparity.errors import UserError
+
+MOST = 8
+"""Ranks that one machine may be asked for."""
+
+
+def trial(task: TaskName, precision: PrecisionName, candidate: str, examples: int | None = 90, **more: Any) -> Trial:
+    config = Config(
+        task=task, precision=precision, steps=3, accumulation_steps=3, microbatch_size=4,
+        clip=ClipConfig(by="norm", threshold=0.1),
+    )  # fmt: skip
+    return Trial(config=config, candidate=candidate, examples=examples, **more)
+
+
+TRIALS = {
+    "ddp": trial("transformer", "fp16", "ddp"),
+    "manual": trial("transformer", "fp16", "manual"),
+    "manual, BatchNorm": trial("digits_cnn", "bf16", "manual"),
+    "manual, in rank order": trial("digits_cnn", "fp32", "manual", averaging="in_rank_order"),
+    "manual, an overflow": trial("digits_mlp", "fp16", "manual", overflow=(1, 1)),
+    "unsynchronised": trial("digits_cnn", "fp32", "unsynchronised"),
+    "averaged-twice": trial("digits_cnn", "fp32", "averaged-twice"),
+    "mean-of-rank-means": trial("transformer", "fp32", "mean-of-rank-means"),
+    "local-clip": trial("digits_cnn", "fp32", "local-clip"),
+    "scale-of-each-rank": trial("digits_mlp", "fp16", "scale-of-each-rank", overflow=(1, 1)),
+    "own-buffers": trial("digits_cnn", "fp32", "own-buffers"),
+    "no-sync-around-backward": Trial(
+        config=trial("digits_cnn", "fp32", "ddp").config, candidate="no-sync-around-backward"
+    ),
+}
+"""The last has as many microbatches on every rank: with fewer on one, that loop hangs."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", type=int, default=2, help=f"processes that train together, 2 to {MOST} (default: 2)")
+    parser.add_argument("--steps", type=int, default=30, help="optimizer steps of the drift, 1 to 1000 (default: 30)")
+    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for TensorBoard (default: runs)")
+    given = parser.parse_args(arguments)
+    console = Console(highlight=False)
+    try:
+        for name, value, most, least in (("ranks", given.ranks, MOST, 2), ("steps", given.steps, 1000, 1)):
+            if not least <= value <= most:
+                raise UserError(f"--{name} is {value}; allowed is {least} to {most}")
+        folder = new_folder(given.output / "distributed")
+        config = Config(task="digits_cnn", steps=given.steps, microbatch_size=8)
+        drifting = Trial(config=config, candidate="unsynchronised")
+        of_ranks = launch(run_trials, given.ranks, [*TRIALS.values(), drifting], seconds=300)
+        sharded = launch(measure_sharded, given.ranks)
+    except UserError as error:
+        print(f"distributed: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"distributed: {error}; choose a folder that can be written with --output", file=sys.stderr)
+        return 2
+    *outcomes, drift = zip(*of_ranks, strict=True)
+    found = {name: (TRIALS[name], ranks) for name, ranks in zip(TRIALS, outcomes, strict=True)}
+    for table in (tables.routes(found), tables.drift(drift[0]), tables.sharded(sharded[0])):
+        console.print(table)
+    if given.ranks > 2:
+        console.print(
+            "A sum of three or more has an order, and DDP's is the backend's: only 'in rank order' has its bits."
+        )
+    to_board(folder, drift[0])
+    alike = [all(o.parity for o in found[name][1]) for name in found if name.startswith("manual")]
+    apart = drift[0].across[-1].parameters.relative_norm
+    console.print(
+        f"[bold]By hand, {sum(alike)} of {len(alike)} trainings are DDP's on all {given.ranks} ranks, bit for bit; "
+        f"with autograd.grad through DDP, ranks are {apart:.0%} apart after {given.steps} steps, and nothing raises.[/]"
+    )
+    console.print(f"See it: [bold]{tensorboard_command(folder)}[/]", soft_wrap=True)
+    return 0 if all(alike) else 1
+
+
+def to_board(folder: Path, outcome: Outcome) -> None:
+    """How far the ranks have drifted apart."""
+    with SummaryWriter(folder) as board:
+        for step, at in enumerate(outcome.across):
+            board.add_scalar("ranks apart/gradients", at.gradients.relative_norm, step)
+            board.add_scalar("ranks apart/parameters", at.parameters.relative_norm, step)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

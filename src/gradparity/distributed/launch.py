@@ -1,0 +1,158 @@
+"""Processes on this machine that train together, over gloo and the loopback interface, each rank with one thread.
+
+However a rank ends, or does not, :func:`launch` returns or raises within ``seconds``, and leaves no process behind.
+For real work there is torchrun; this is for tests, and for experiments that start their ranks themselves.
+"""
+
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from gradparity.distributed.blame import End, blamed, ended_by
+from gradparity.errors import UserError
+
+PRELOADED = ("torch", "torchmetrics", "sklearn.datasets", "gradparity.distributed.trial")
+"""Imported once, in the process that all ranks are forked from: a rank then starts in milliseconds."""
+
+GRACE = 1.0
+"""Seconds in which a rank may still tell what went wrong in it, after another has noticed that it is gone."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A process, and the connection over which it tells how it ended."""
+
+    number: int
+    process: BaseProcess
+    connection: Connection
+    stack: Path
+    """Where it writes what it is doing, when asked by a signal."""
+
+
+def launch(
+    function: Callable[..., Any], ranks: int, *arguments: object, seconds: float = 120, patience: float = 30
+) -> list[Any]:
+    """Call ``function(*arguments)`` in ``ranks`` new processes with a process group, and return what each returned.
+
+    Args:
+        function: of a module that can be imported. What it returns, and takes, is pickled.
+        ranks: how many.
+        arguments: the same for all; a rank asks ``torch.distributed`` which it is.
+        seconds: until all must have come to their end.
+        patience: how long a rank waits for another in a collective.
+
+    Raises:
+        UserError: in one sentence, which rank died, raised, hung, or went its own way, and where.
+    """
+    deadline = time.monotonic() + seconds
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        started: list[Rank] = []
+        for number in range(ranks):
+            rank = _start(number, ranks, Path(folder), patience, function, arguments)
+            started.append(rank)
+            stack.callback(rank.process.join)
+            stack.callback(rank.process.kill)  # of one that has ended: nothing happens
+        ends = _ends(started, deadline)
+        if sentence := blamed(ends, {r.number: _doing(r) for r in started if r.number not in ends}, seconds, patience):
+            raise UserError(sentence)
+        return [ends[rank.number].result for rank in started]
+
+
+def _start(
+    number: int, ranks: int, folder: Path, patience: float, function: Callable[..., Any], arguments: tuple[object, ...]
+) -> Rank:
+    context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(PRELOADED))
+    ours, theirs = context.Pipe(duplex=False)
+    stack = folder / f"stack{number}"
+    process = context.Process(
+        target=_rank, args=(number, ranks, folder / "store", stack, patience, theirs, function, arguments), daemon=True
+    )
+    process.start()
+    theirs.close()  # so that the only other end is the rank's, and closes when it dies
+    return Rank(number, process, ours, stack)
+
+
+def _rank(
+    number: int,
+    ranks: int,
+    store: Path,
+    stack: Path,
+    patience: float,
+    connection: Connection,
+    function: Callable[..., Any],
+    arguments: tuple[object, ...],
+) -> None:
+    """What runs in the new process."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"  # nothing leaves this machine
+    torch.set_num_threads(1)
+    with stack.open("w") as file:
+        if hasattr(faulthandler, "register"):
+            faulthandler.register(signal.SIGUSR1, file, all_threads=False)
+        try:
+            dist.init_process_group("gloo", store.as_uri(), timedelta(seconds=patience), rank=number, world_size=ranks)
+            end = End(result=function(*arguments))
+        except Exception as error:
+            end = ended_by(error)
+        connection.send(end)  # before others can notice that this rank is gone
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _ends(started: list[Rank], deadline: float) -> dict[int, End]:
+    """How ranks have ended, in that order, until all have or one has gone wrong by itself."""
+    ends: dict[int, End] = {}
+    open_ones = {rank.connection: rank for rank in started}
+    while open_ones and not any(end.wrong and end.waited is None for end in ends.values()):
+        if any(end.wrong for end in ends.values()):
+            deadline = min(deadline, time.monotonic() + GRACE)
+        ready = wait(list(open_ones), timeout=max(0.0, deadline - time.monotonic()))
+        if not ready:
+            break
+        for connection in ready:
+            assert isinstance(connection, Connection)
+            rank = open_ones.pop(connection)
+            ends[rank.number] = _end_of(rank)
+    return ends
+
+
+def _end_of(rank: Rank) -> End:
+    try:
+        end = rank.connection.recv()
+        assert isinstance(end, End)
+        return end
+    except EOFError:
+        rank.process.join()
+        return End(died=rank.process.exitcode)
+
+
+def _doing(rank: Rank) -> str:
+    """Where a rank is that has not ended, if it says so within a second."""
+    if rank.process.pid is not None and hasattr(signal, "SIGUSR1"):
+        os.kill(rank.process.pid, signal.SIGUSR1)
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            for line in rank.stack.read_text().splitlines() if rank.stack.exists() else ():
+                if line.startswith("  File "):
+                    path, _, where = line.removeprefix("  File ").partition(", line ")
+                    return f"{Path(path.strip(chr(34))).name}, line {where}"
+            time.sleep(0.01)
+    return ""

@@ -1,0 +1,85 @@
+"""A training on every rank, by DDP and by a candidate: what :func:`launch` runs, and tests and experiments ask for."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import cast
+
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from gradparity import build
+from gradparity.config import Config
+from gradparity.distributed.exchange import all_reduced, as_hook, in_rank_order, share
+from gradparity.distributed.faults import RANK_FAULTS, step_with
+from gradparity.distributed.parity import Outcome, compare_on_every_rank
+from gradparity.distributed.step import RankRun, ddp_step, manual_step, tensors_of
+from gradparity.parity.lockstep import Lane, Step
+from gradparity.parity.random_stream import RandomStream, seed_of
+from gradparity.tasks import TASKS, Batch, Examples, Task
+from gradparity.training import Window, manual
+
+CANDIDATES = {"ddp": ddp_step, "manual": manual_step, **{name: step_with(f) for name, f in RANK_FAULTS.items()}}
+"""DDP again is the null test."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is trained, and how. The reference is :func:`ddp_step`."""
+
+    config: Config = field(default_factory=Config)
+    candidate: str = "manual"
+    """One of :data:`CANDIDATES`."""
+    averaging: str = "all_reduced"
+    """Or ``in_rank_order``, for both."""
+    examples: int | None = None
+    """How many there are for all ranks together; of few, an epoch has few windows, and ends in uneven ones."""
+    overflow: tuple[int, int] | None = None
+    """The rank and the step that see inputs too large for fp16."""
+
+
+def run_trials(trials: Sequence[Trial]) -> list[Outcome]:
+    """What this rank finds in each of ``trials``."""
+    return [run_trial(trial) for trial in trials]
+
+
+def run_trial(trial: Trial) -> Outcome:
+    """What this rank finds."""
+    task = TASKS[trial.config.tasks[0]]()
+    if trial.examples is not None:
+        task = replace(task, train=Examples(*(part[: trial.examples] for part in task.train)))
+    reference, candidate = rank_lane(trial, task, "ddp"), rank_lane(trial, task, trial.candidate)
+    return compare_on_every_rank(reference, candidate, windows_of_rank(trial, task))
+
+
+def rank_lane(trial: Trial, task: Task, name: str) -> Lane:
+    """A rank's run of ``task``, which starts from rank 0's weights whatever its own are, and draws masks of its own."""
+    rank, step = dist.get_rank(), CANDIDATES[name]
+    config = replace(trial.config, seed=trial.config.seed + rank)
+    lane = build.lane(config, task, "backward")
+    averaging = {"all_reduced": all_reduced, "in_rank_order": in_rank_order}[trial.averaging]
+    run = RankRun(**vars(lane.run), averaging=averaging)
+    by_hand = name == "manual" or (name in RANK_FAULTS and RANK_FAULTS[name].changes is manual_step)
+    if by_hand:
+        share(tensors_of(run.model))
+        run = replace(run, route=manual)
+    else:
+        # Without it, a parameter that this rank's loss does not reach would be waited for.
+        wrapped = DistributedDataParallel(run.model, find_unused_parameters=config.tasks[0] == "branches")
+        if averaging is not all_reduced:
+            wrapped.register_comm_hook(None, as_hook(averaging))
+        run = replace(run, wrapped=wrapped)
+    # To lockstep a step takes any Run; these take a rank's, which they are given.
+    return Lane(run, cast(Step, step), RandomStream(seed_of(config.seed, "dropout")))
+
+
+def windows_of_rank(trial: Trial, task: Task) -> Iterator[Window[Batch]]:
+    """Of the common windows, those that are this rank's turn; each rank has ``steps``, of uneven sizes."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    common = build.windows(replace(trial.config, steps=trial.config.steps * ranks), task)
+    for step, window in enumerate(islice(common, rank, None, ranks)):
+        yield _too_large(window) if trial.overflow == (rank, step) else window
+
+
+def _too_large(window: Window[Batch]) -> Window[Batch]:
+    return replace(window, microbatches=tuple(b._replace(inputs=b.inputs * 1e6) for b in window.microbatches))

@@ -1,0 +1,46 @@
+"""Ranks that end otherwise than they should: one sentence, in bounded time, and no process is left."""
+
+import multiprocessing
+import re
+
+import pytest
+
+import ends
+from gradparity.distributed.launch import launch
+from gradparity.errors import UserError
+
+
+def test_every_rank_returns_what_it_found_with_one_thread_each():
+    assert launch(ends.sums, 3, 10) == [(0, 33, 1), (1, 33, 1), (2, 33, 1)]
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "words"),
+    [
+        (ends.dies, ("exit",), r"rank 1 died \(exit code 3\) without a word; the other ranks were stopped"),
+        (ends.dies, ("kill",), r"rank 1 died \(killed by SIGKILL\) without a word; the other ranks were stopped"),
+        (ends.raises, (), r"rank 1 raised ValueError: no such batch \(ends.py, line \d+ in raises\); the other"),
+        (ends.hangs, (), r"rank 0 waited 2 s in vain at ends.py, line \d+ in hangs; rank 1 is at ends.py, line \d+ in hangs"),
+        (ends.exchanges, ((3, 2),), r"rank 1 had finished while rank 0 still waited at ends.py, line \d+ in exchanges; let all"),
+        (ends.other_collectives, (), r"all ranks waited for each other: rank 0 is at ends.py, line \d+ .*, rank 1 is at ends.py"),
+    ],
+)  # fmt: skip
+def test_a_rank_that_goes_wrong_is_named_in_one_line(function, arguments, words):
+    with pytest.raises(UserError) as raised:
+        launch(function, 2, *arguments, seconds=60, patience=2)
+    assert re.match(words, str(raised.value)), raised.value
+    assert len(str(raised.value).splitlines()) == 1
+    assert not multiprocessing.active_children()
+
+
+def test_ranks_that_do_not_end_are_stopped_when_the_time_is_up():
+    words = r"rank 0, rank 1 had not finished after 2 s: rank 0 is at ends.py, line \d+ in all_sleep, rank 1 is at ends"
+    with pytest.raises(UserError, match=words):
+        launch(ends.all_sleep, 2, seconds=2)
+    assert not multiprocessing.active_children()
+
+
+def test_three_ranks_of_which_one_hangs():
+    with pytest.raises(UserError, match=r"waited 2 s in vain .*; rank 1 is at ends.py, line \d+ in hangs$"):
+        launch(ends.hangs, 3, seconds=60, patience=2)

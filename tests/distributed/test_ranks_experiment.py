@@ -1,0 +1,60 @@
+"""experiments/distributed.py answers on two ranks as it says, and tells bad input in one sentence."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "distributed.py"
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "140"},
+    )
+
+
+def test_by_hand_is_ddp_and_each_wrong_loop_is_not(tmp_path):
+    done = run("--steps", "5", "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    loops = lines[next(i for i, line in enumerate(lines) if "──" in line) + 1 :][:12]
+    same = {line.split("  ")[0].strip(): line.count("✓") for line in loops}
+    assert same == {
+        "ddp": 4,
+        "manual": 4,
+        "manual, BatchNorm": 4,
+        "manual, in rank order": 4,
+        "manual, an overflow": 4,
+        "unsynchronised": 1,
+        "averaged-twice": 2,
+        "mean-of-rank-means": 2,
+        "local-clip": 2,
+        "scale-of-each-rank": 1,
+        "own-buffers": 3,
+        "no-sync-around-backward": 2,
+    }
+    assert "By hand, 4 of 4 trainings are DDP's on all 2 ranks, bit for bit" in " ".join(done.stdout.split())
+    assert list((tmp_path / "distributed" / "1").glob("events*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--ranks", "1"], "--ranks is 1; allowed is 2 to 8"),
+        (["--steps", "0"], "--steps is 0"),
+        (["--output", __file__], "--output"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
