@@ -59,7 +59,7 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
 
     with (
         Board(folder, name, parameters, config.candidate) as board,
-        Progress(console=console, transient=True) as progress,
+        Progress(console=console, transient=True, disable=config.quiet) as progress,
     ):
         board.told(CONFIGURATION_PAGE, report.configuration(as_yaml(config)))
         board.told(FAULTS_PAGE, faults_page())
@@ -77,11 +77,13 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
             progress.update(bar, completed=done)
 
     verdict = board.verdict
-    console.print(f"[bold]{name}[/]: .backward() against {config.candidate}, in {config.precision}")
-    console.print(report.table(verdict))
-    console.print(report.evidence(history))
-    console.print(report.learning(task.metric_name, metrics))
-    console.print(report.headline(verdict), style="bold green" if verdict.parity else "bold red")
+    if not config.quiet:
+        console.print(f"[bold]{name}[/]: .backward() against {config.candidate}, in {config.precision}")
+        console.print(report.table(verdict))
+        console.print(report.evidence(history))
+        console.print(report.learning(task.metric_name, metrics))
+    subject = f"{name}: " if config.quiet else ""
+    console.print(subject + report.headline(verdict), style="bold green" if verdict.parity else "bold red")
     if verdict.explanation:
         console.print(verdict.explanation)
     return verdict

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,8 +23,6 @@ from gradparity.parity.verdict import Verdict
 from gradparity.training import Phase
 
 FIGURES = "differences.jsonl"
-BITS = 33
-"""Buckets of a histogram at least: 0 for identical elements, then one for each bit of the distance of two fp32."""
 
 
 @dataclass
@@ -60,16 +57,15 @@ class Board:
         folder: where to; a folder that holds no such file yet.
         title: of the training, such as the name of its task.
         parameters: their names in the order of the network, for the divergence map.
-        candidate: which loop is held against ``.backward()``, if it has a name.
+        candidate: which loop is held against ``.backward()``; empty where neither is known.
     """
 
     def __init__(self, folder: Path, title: str, parameters: Sequence[str] = (), candidate: str = "") -> None:
         self.title, self.name = title, candidate
         self.verdict = Verdict()
         self.spread = Spread(parameters)
-        name = f"{layout.CANDIDATE}, {candidate}" if candidate else layout.CANDIDATE
-        self.reference = SummaryWriter(folder / layout.REFERENCE)
-        self.candidate = SummaryWriter(folder / re.sub(r"[^\w,. -]", "-", name))
+        self.reference = SummaryWriter(folder / layout.run_name(layout.REFERENCE, candidate and "backward"))
+        self.candidate = SummaryWriter(folder / layout.run_name(layout.CANDIDATE, candidate))
         self.difference = SummaryWriter(folder / layout.APART)
         self.difference.add_custom_scalars(layout.charts(title))
         self._figures = (folder / FIGURES).open("x", buffering=1)
@@ -94,7 +90,8 @@ class Board:
         self._figures.write(json.dumps(as_record(found)) + "\n")
         self._sizes[found.phase].add(found)
         if found.phase == Phase.STEPPED:
-            self._write_sizes(found.step)
+            if found.step >= 0:  # before the first step and after the last there is nothing to be drawn against
+                self._write_sizes(found.step)
             self._sizes.clear()
 
     def read(self, step: int, reference: Readings, candidate: Readings) -> None:
@@ -122,16 +119,17 @@ class Board:
             of_phase = self.title, phase_name(phase)
             self.difference.add_scalar(layout.ULP.format(*of_phase), math.log10(1 + sizes.max_ulp), step)
             self.difference.add_scalar(layout.RELATIVE.format(*of_phase), sizes.relative_norm, step)
-            if is_thinned(step):
+            if is_thinned(step) and sizes.histogram.any():
                 self._write_histogram(layout.HISTOGRAM.format(*of_phase), sizes.histogram, step)
 
     def _write_histogram(self, tag: str, counts: npt.NDArray[np.int64], step: int) -> None:
-        used = max(BITS, int(np.flatnonzero(counts).max(initial=0)) + 1)
-        counts, bits = counts[:used], np.arange(used)
+        used = np.flatnonzero(counts)
+        bits = np.arange(used[0], used[-1] + 1)
+        counts = counts[bits]
         self.difference.add_histogram_raw(
             tag,
-            min=-0.5,
-            max=used - 0.5,
+            min=bits[0] - 0.5,  # TensorBoard stretches the outermost buckets to here
+            max=bits[-1] + 0.5,
             num=int(counts.sum()),
             sum=float(counts @ bits),
             sum_squares=float(counts @ bits**2),
@@ -141,12 +139,10 @@ class Board:
         )
 
     def _conclude(self) -> None:
-        steps = self.verdict.steps
-        glance = picture.glance(self.spread, f"{self.title}: {card.sentence(self.verdict)}")
-        self.difference.add_figure(layout.MAP.format(self.title), glance, steps, close=False)
+        head = f"{self.title}: {card.sentence(self.verdict)}"
+        self.difference.add_figure(layout.MAP.format(self.title), picture.glance(self.spread, head), close=False)
         for phase in Phase:
-            title = f"{self.title}: {phase.name.lower()}"
-            drawn = picture.of_one_phase(self.spread, phase, title)
+            drawn = picture.of_one_phase(self.spread, phase, f"{self.title}, {phase.name.lower()}")
             self.difference.add_figure(layout.PHASE_MAP.format(self.title, phase_name(phase)), drawn, close=False)
         self.told(layout.FIRST_PAGE, card.card(self.verdict, self.name))
         self.told(layout.VERDICT_PAGE, report.markdown(self.verdict))

@@ -1,5 +1,8 @@
 """The first difference on one page: where, in what, how large, what it means, and the lines that mend it."""
 
+import difflib
+import textwrap
+
 from gradparity.faults import FAULTS, Fault
 from gradparity.parity.explain import likeness, size, what, where
 from gradparity.parity.verdict import Verdict
@@ -9,9 +12,10 @@ from gradparity.report import headline
 def sentence(verdict: Verdict) -> str:
     """The verdict for the head of a picture: that all is the same, or where it is not."""
     if verdict.first is None:
-        return headline(verdict)
+        text = headline(verdict)
+        return text[0].lower() + text[1:]
     found, mismatch = verdict.first
-    return f"{where(found)}, {what(mismatch)}."
+    return f"not identical. {where(found)}, {what(mismatch)}."
 
 
 def card(verdict: Verdict, candidate: str) -> str:
@@ -24,23 +28,24 @@ def card(verdict: Verdict, candidate: str) -> str:
     if verdict.first is None:
         return f"## There is none\n\n**{headline(verdict)}**\n\nThe two loops are one training."
     found, mismatch = verdict.first
-    microbatch = "" if found.microbatch is None else f", microbatch {found.microbatch}"
     rows = {
-        "where": f"step {found.step}{microbatch}, phase **{found.phase.name.lower()}**",
-        "tensor": f"`{mismatch.name}`, of the {mismatch.part}",
-        "what": f"{what(mismatch)}",
+        "tensor": f"`{mismatch.name}` ({mismatch.part}, {mismatch.kind})",
         "how large": size(mismatch, found),
         "what it means": likeness(found),
     }
     table = "\n".join(f"| **{name}** | {text} |" for name, text in rows.items() if text)
-    page = f"## {where(found)}\n\n| | |\n|---|---|\n{table}\n"
+    page = f"| {where(found)} | {what(mismatch)} |\n|---|---|\n{table}\n"
     return page + mending(FAULTS[candidate]) if candidate in FAULTS else page
 
 
 def mending(fault: Fault) -> str:
-    """The lines of a fault, and those that mend it."""
-    return f"\n### What the candidate does\n\n```python\n{fault.wrong.strip(chr(10))}\n```\n" + (
-        f"\n### What mends it\n\n```python\n{fault.right.strip(chr(10))}\n```\n\n{fault.symptom}\n"
+    """What a fault is, and its lines with those that mend it."""
+    lines, wrong = textwrap.dedent(fault.wrong + fault.right).splitlines(), len(fault.wrong.splitlines())
+    lines = list(difflib.ndiff(lines[1:wrong], lines[wrong + 1 :]))
+    change = "\n".join(line for line in lines if not line.startswith("?"))
+    return (
+        f"\n**What mends it** (`-` is what `{fault.name}` does)\n\n```diff\n{change}\n```\n\n"
+        f"What one would notice: {fault.symptom}\n"
     )
 
 

@@ -2,34 +2,47 @@
 
 TensorBoard groups tags by what stands before the slash, sorts the groups, and opens the first ones. So the first group
 tells the story, of all trainings in a folder; the numbers keep the others in the order in which one would ask for them.
+
+Runs are named without spaces and hyphens, at which the small tables beneath the charts would break their lines and
+lose the second run. No tag has a parenthesis: *Custom Scalars* takes one for the beginning of a run's name, and leaves
+the chart empty.
 """
 
 import re
-from collections.abc import Sequence
 
 from gradparity.training import Phase
 
-REFERENCE = "the reference, by .backward()"
-CANDIDATE = "the candidate"
-APART = "how far they are apart"
+REFERENCE = "reference"
+CANDIDATE = "candidate"
+APART = "how_far_apart_they_are"
 
-MAP = "1 at a glance/{}, where they differ"
-LOSS = "1 at a glance/{}, loss"
-METRIC = "1 at a glance/{}, held-out"
-LARGEST = "1 at a glance/{}, largest difference, log10(1 + ULP)"
+MAP = "1 glance/{}, 1 divergence map"
+LOSS = "1 glance/{}, 2 loss"
+METRIC = "1 glance/{}, 3 held-out"
+LARGEST = "1 glance/{}, 4 largest difference, log10 of 1 + ULP"
 NORM = "2 gradient norm/{}, before clipping"
 CLIPPED_NORM = "2 gradient norm/{}, after clipping"
 SCALE = "3 schedule/{}, loss scale"
 RATE = "3 schedule/{}, learning rate"
-ULP = "4 difference by phase, log10(1 + ULP)/{}, {}"
-RELATIVE = "5 difference by phase, relative norm/{}, {}"
-HISTOGRAM = "6 elements by the bits of their distance, 0 if identical/{}, {}"
-PHASE_MAP = "7 divergence map of one phase/{}, {}"
+ULP = "4 difference at each phase, log10 of 1 + ULP/{}, {}"
+RELATIVE = "5 difference at each phase, relative norm/{}, {}"
+HISTOGRAM = "6 histogram of log2 ULP, 0 is identical/{}, {}"
+PHASE_MAP = "7 divergence map of each phase/{}, {}"
 
 FIRST_PAGE = "1 first divergence"
 VERDICT_PAGE = "2 verdict"
+EVENTS_PAGE = "3 what the loops did"
 CONFIGURATION_PAGE = "3 configuration"
 FAULTS_PAGE = "4 faults that it knows"
+
+
+def run_name(role: str, loop: str) -> str:
+    """The folder of a run, which is its name.
+
+    >>> run_name(CANDIDATE, "clip-before-unscale")
+    'candidate_by_clip_before_unscale'
+    """
+    return re.sub(r"\W", "_", f"{role}_by_{loop}" if loop else role)
 
 
 def phase_name(phase: Phase) -> str:
@@ -41,7 +54,7 @@ def phase_name(phase: Phase) -> str:
     return f"{phase + 1} {phase.name.lower()}"
 
 
-def charts(title: str) -> dict[str, dict[str, Sequence[object]]]:
+def charts(title: str) -> dict[str, dict[str, list[str | list[str]]]]:
     """The charts of *Custom Scalars*: of both runs what one compares by eye, then the difference of all phases."""
     overlaid = {
         "1 loss": [LOSS],
@@ -49,10 +62,10 @@ def charts(title: str) -> dict[str, dict[str, Sequence[object]]]:
         "3 gradient norm before and after clipping": [NORM, CLIPPED_NORM],
         "4 loss scale": [SCALE],
         "5 learning rate": [RATE],
-        "6 difference at each phase, log10(1 + ULP): 0 is identical": [ULP],
+        "6 log10 of 1 + ULP at each phase; 0 is identical": [ULP],
     }
-    return {
-        f"{title}: both ways on top of each other": {
-            name: ["Multiline", [re.escape(tag.format(title, "").strip()) for tag in tags]] for name, tags in overlaid.items()
-        }
+    shown: dict[str, list[str | list[str]]] = {
+        name: ["Multiline", [re.escape(tag.format(title, "").strip()) for tag in tags]]
+        for name, tags in overlaid.items()
     }
+    return {f"{title}: both ways on top of each other": shown}

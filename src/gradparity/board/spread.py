@@ -40,27 +40,43 @@ class Spread:
 
     def __init__(self, parameters: Sequence[str]) -> None:
         self.parameters = tuple(parameters)
-        self.rows = (*parameters, *OTHERS.values())
+        self._names = (*parameters, *OTHERS.values())
         self.stride = 1
         """How many steps a column gathers."""
         self.columns = 0
-        self._row = {name: index for index, name in enumerate(self.rows)}
-        self._ulp = np.full((len(Phase), len(self.rows), COLUMNS), NOT_COMPARED)
+        self.first: tuple[Phase, str, int] | None = None
+        """Phase, row and step of the first difference."""
+        self._row = {name: index for index, name in enumerate(self._names)}
+        self._ulp = np.full((len(Phase), len(self._names), COLUMNS), NOT_COMPARED)
 
     def add(self, found: Comparison) -> None:
         """Take in one comparison; what was found before the first step goes to it, after the last to that."""
         column = self._column(found.step)
-        for part in found.checked:
-            self._raise(found.phase, self._rows_of(found.phase, part), column, IDENTICAL)
+        for part, count in found.checked.items():
+            if count:
+                self._raise(found.phase, self._rows_of(found.phase, part), column, IDENTICAL)
         for mismatch in found.mismatches:
             if (found.phase, mismatch.part) == (Phase.STEPPED, Part.GRADIENTS):
                 continue  # the row shows the parameter there; the gradient was seen in the phases before
-            distance = ulp(mismatch)
-            self._raise(found.phase, self._rows_with(found.phase, mismatch), column, distance)
+            rows = self._rows_with(found.phase, mismatch)
+            self._raise(found.phase, rows, column, ulp(mismatch))
+            if rows and self.first is None:
+                self.first = found.phase, self._names[rows[0]], max(found.step, 0)
+
+    @property
+    def rows(self) -> list[str]:
+        """The parameters, and what else was ever compared."""
+        return [name for name, shown in zip(self._names, self._shown, strict=True) if shown]
 
     def map(self, phase: Phase) -> npt.NDArray[np.float64]:
         """ULP by row and column, ``[rows, columns]``, or one of the three values that are no number of ULP."""
-        return self._ulp[phase, :, : self.columns]
+        return self._ulp[phase, self._shown, : self.columns]
+
+    @property
+    def _shown(self) -> npt.NDArray[np.bool_]:
+        compared: npt.NDArray[np.bool_] = ~np.isnan(self._ulp).all(axis=(0, 2))
+        compared[: len(self.parameters)] = True
+        return compared
 
     def _column(self, step: int) -> int:
         if step == END:

@@ -10,7 +10,8 @@ from gradparity.arguments import Parser
 from gradparity.errors import UserError
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.file import read
-from gradparity.trace.told import as_json, difference, show
+from gradparity.trace.names import named_alike, parameters
+from gradparity.trace.told import as_json, difference, sentences, show
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,14 +29,14 @@ def main(arguments: Sequence[str]) -> int:
     else:
         show(found, Console(highlight=False))
     if given.tensorboard is not None:
-        from gradparity import report
         from gradparity.board import Board
+        from gradparity.board.layout import EVENTS_PAGE
 
         try:
-            with Board(given.tensorboard, "diff") as board:
+            with Board(given.tensorboard, "diff", parameters(named_alike(reference, candidate)[0])) as board:
                 for comparison in compare_traces(reference, candidate):
                     board.compared(comparison)
-                board.told("1 verdict", report.markdown(found.verdict))
+                board.told(EVENTS_PAGE, "\n\n".join(sentences(found)))
         except OSError as error:
             raise UserError(f"{given.tensorboard} cannot be used ({error.strerror}); name a new folder") from None
     return 0 if found.parity else 1
