@@ -64,8 +64,7 @@ class Board:
         self.title, self.name = title, candidate
         self.verdict = Verdict()
         self.spread = Spread(parameters)
-        self.reference = SummaryWriter(folder / layout.run_name(layout.REFERENCE, candidate and "backward"))
-        self.candidate = SummaryWriter(folder / layout.run_name(layout.CANDIDATE, candidate))
+        self.reference, self.candidate = (SummaryWriter(folder / run) for run in layout.run_names(candidate))
         self.difference = SummaryWriter(folder / layout.APART)
         self.difference.add_custom_scalars(layout.charts(title))
         self._figures = (folder / FIGURES).open("x", buffering=1)

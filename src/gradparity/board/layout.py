@@ -3,8 +3,8 @@
 TensorBoard groups tags by what stands before the slash, sorts the groups, and opens the first ones. So the first group
 tells the story, of all trainings in a folder; the numbers keep the others in the order in which one would ask for them.
 
-Runs are named without spaces and hyphens, at which the small tables beneath the charts would break their lines and
-lose the second run. No tag has a parenthesis: *Custom Scalars* takes one for the beginning of a run's name, and leaves
+Runs have short names without spaces, at which the small tables beneath the charts would break their lines and lose the
+second run. No tag has a parenthesis: *Custom Scalars* takes one for the beginning of a run's name, and leaves
 the chart empty.
 """
 
@@ -12,9 +12,7 @@ import re
 
 from gradparity.training import Phase
 
-REFERENCE = "reference"
-CANDIDATE = "candidate"
-APART = "how_far_apart_they_are"
+APART = "how_far_apart"
 
 MAP = "1 glance/{}, 1 divergence map"
 LOSS = "1 glance/{}, 2 loss"
@@ -26,7 +24,7 @@ SCALE = "3 schedule/{}, loss scale"
 RATE = "3 schedule/{}, learning rate"
 ULP = "4 difference at each phase, log10 of 1 + ULP/{}, {}"
 RELATIVE = "5 difference at each phase, relative norm/{}, {}"
-HISTOGRAM = "6 histogram of log2 ULP, 0 is identical/{}, {}"
+HISTOGRAM = "6 histogram, bits of the ULP distance, 0 is identical/{}, {}"
 PHASE_MAP = "7 divergence map of each phase/{}, {}"
 
 FIRST_PAGE = "1 first divergence"
@@ -36,13 +34,15 @@ CONFIGURATION_PAGE = "3 configuration"
 FAULTS_PAGE = "4 faults that it knows"
 
 
-def run_name(role: str, loop: str) -> str:
-    """The folder of a run, which is its name.
+def run_names(candidate: str) -> tuple[str, str]:
+    """The folders of both runs, which are their names; without a candidate's name, neither loop is known.
 
-    >>> run_name(CANDIDATE, "clip-before-unscale")
-    'candidate_by_clip_before_unscale'
+    >>> run_names("manual"), run_names("backward")
+    (('by_backward', 'by_manual'), ('by_backward', 'by_backward_again'))
     """
-    return re.sub(r"\W", "_", f"{role}_by_{loop}" if loop else role)
+    if not candidate:
+        return "reference", "candidate"
+    return "by_backward", f"by_{candidate}" if candidate != "backward" else "by_backward_again"
 
 
 def phase_name(phase: Phase) -> str:

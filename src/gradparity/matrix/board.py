@@ -52,5 +52,6 @@ def reasons(results: Sequence[Result]) -> str:
     """A text page: how many cells came out how, and why."""
     counts = Counter((result.outcome, result.why) for result in results)
     order = sorted(counts.items(), key=lambda item: (list(Outcome).index(item[0][0]), -item[1]))
-    rows = (f"| {number:,} | {outcome} | {' '.join(why.split())} |" for (outcome, why), number in order)
-    return "\n".join(["| cells | outcome | why |", "|---|---|---|", *rows])
+    return "\n".join(
+        f"* **{number:,} {outcome}**: {' '.join(why.split())}".rstrip(": ") for (outcome, why), number in order
+    )
