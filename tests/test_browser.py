@@ -8,16 +8,21 @@ import re
 import shutil
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 from gradparity import build
 from gradparity.board import Board
+from gradparity.board.layout import charts
 from gradparity.matrix import board as matrix_board
 from gradparity.matrix.cell import Cell
 from gradparity.matrix.run import Outcome, Result
+from gradparity.parity.lockstep import lockstep
 from gradparity.parity.readings import Reader
 from small import small_config, small_lanes, small_task
 
@@ -39,6 +44,7 @@ async (pages) => (await Promise.all(pages.map(async ([path, words]) => {
     return words.every((word) => text.includes(word));
 }))).every(Boolean)
 """
+CHARTS = list(charts("agree").popitem()[1])
 DRAWN = "(image) => image.complete && image.naturalWidth > 600"
 PAGES = [
     ["data/runs", ["agree/by_backward", "agree/by_manual", "differ/by_clip-before-unscale", "cells/lstm"]],
@@ -54,21 +60,14 @@ def write_training(folder, title, candidate):
     lanes = small_lanes(config)
     readers = [Reader(lane.run) for lane in lanes]
     parameters = [name for name, _ in lanes[0].run.model.named_parameters()]
-    task = small_task("digits_mlp")
     with Board(folder, title, parameters, candidate) as board:
-        for found in build_comparisons(lanes, config, task):
+        for found in lockstep(*lanes, build.windows(config, small_task("digits_mlp"))):
             board.compared(found)
             both = [r.take(m) for r, m in zip(readers, (found.reference, found.candidate), strict=True)]
             if all(both):
                 board.read(found.step, *both)
         board.evaluated(0, "accuracy", 0.1, 0.1)
         board.evaluated(7, "accuracy", 0.5, 0.5)
-
-
-def build_comparisons(lanes, config, task):
-    from gradparity.parity.lockstep import lockstep
-
-    return lockstep(*lanes, build.windows(config, task))
 
 
 @pytest.fixture(scope="module")
@@ -132,27 +131,107 @@ def page(browser, address):
     assert errors == []
 
 
-def opened(page, address, tab, query=""):
-    page.goto("about:blank")
-    page.goto(f"{address}?{query}#{tab}")
-    expect(page.locator(".active, .mdc-tab--active, [aria-selected=true]").first).to_be_visible()
+def opened(page, address, tab):
+    page.goto("about:blank")  # an address that differs after its # alone would not be loaded anew
+    page.goto(f"{address}?smoothing=0#{tab}")
 
 
-def test_the_page_that_opens_first_shows_map_and_both_losses(page, address, screenshots):
+def wait_for_pictures(page, pictures):
+    for picture in pictures.all():
+        page.wait_for_function(DRAWN, arg=picture.element_handle())
+
+
+def colored_pixels(element):
+    """How many pixels of a chart are neither ground, grid nor letters."""
+    channels = np.asarray(Image.open(BytesIO(element.screenshot())).convert("RGB")).astype(int)
+    return int((channels.max(axis=2) - channels.min(axis=2) > 60).sum())
+
+
+def lines(card):
+    """What is drawn in a chart of *Scalars* without smoothing, by color."""
+    expect(card.locator("path.line").nth(1)).to_be_attached()
+    found = {}
+    for line in card.locator("path.line").all():
+        found.setdefault(line.get_attribute("stroke"), set()).add(line.get_attribute("d"))
+    return list(found.values())
+
+
+def test_the_page_that_opens_first_tells_of_parity_and_of_a_difference(page, address, screenshots):
     opened(page, address, "timeseries")
-    for title in ("agree", "differ"):
-        card = page.locator("card-view", has_text=f"1 glance/{title}, 1 divergence map")
-        card.locator("img").wait_for()
-        page.wait_for_function(DRAWN, arg=card.locator("img").element_handle())
+    card = page.locator("card-view", has_text="1 glance/agree, 1 divergence map")
+    card.locator("img").wait_for()
+    wait_for_pictures(page, card.locator("img"))
     loss = page.locator("card-view", has_text="1 glance/agree, 2 loss")
     for run in ("agree/by_backward", "agree/by_manual"):
         expect(loss.get_by_text(run, exact=True).first).to_be_visible()
+    shots = (colored_pixels(loss.locator("line-chart")) for _ in range(60))
+    assert any(shots), "the losses are drawn"
     page.screenshot(path=screenshots / "timeseries.png")
+    expect(page.get_by_text("3 schedule").first).to_be_attached()
+    assert page.locator("card-view", has_text="3 schedule").count() == 0, "details are folded away"
 
 
-@pytest.mark.parametrize("tab", ["scalars", "images", "custom_scalars", "text", "hparams", "histograms"])
-def test_tour(page, address, screenshots, tab):
-    opened(page, address, tab)
-    page.wait_for_timeout(3000)
-    page.screenshot(path=screenshots / f"{tab}.png")
-    Path(screenshots / f"{tab}.html").write_text(page.content())
+def test_scalars_of_both_ways_lie_on_one_line_and_of_a_fault_on_two(page, address, screenshots):
+    opened(page, address, "scalars")
+    for title, one in (("agree", True), ("differ", False)):
+        reference, candidate = lines(page.locator("tf-scalar-card", has_text=f"1 glance/{title}, 2 loss").first)
+        assert (reference == candidate) is one
+    page.screenshot(path=screenshots / "scalars.png")
+
+
+def test_custom_scalars_overlay_both_ways(page, address, screenshots):
+    opened(page, address, "custom_scalars")
+    expect(page.get_by_text("agree: both ways on top of each other")).to_be_visible()
+    for chart, matches in zip(CHARTS, (2, 2, 4, 2, 2, 5), strict=True):
+        box = page.locator("tf-custom-scalar-multi-line-chart-card").nth(CHARTS.index(chart))
+        expect(page.get_by_text(chart, exact=True).first).to_be_visible()
+        expect(box.get_by_text(f"Matches ({matches})")).to_be_visible()
+        expect(box.locator("path.line").nth(matches - 1)).to_be_attached()
+    page.screenshot(path=screenshots / "custom_scalars.png")
+
+
+@pytest.mark.parametrize("ground", ["light", "dark"])
+def test_images_show_the_map_of_each_phase(page, address, screenshots, ground):
+    page.goto(f"{address}?darkMode={str(ground == 'dark').lower()}")
+    opened(page, address, f"images&darkMode={ground == 'dark'}")
+    for title in ("agree", "differ"):
+        expect(page.get_by_text(f"1 glance/{title}, 1 divergence map").first).to_be_visible()
+        expect(page.get_by_text(f"7 divergence map of each phase/{title}, 5 stepped").first).to_be_attached()
+    expect(page.locator("tf-image-loader img").nth(11)).to_be_attached()
+    wait_for_pictures(page, page.locator("tf-image-loader img"))
+    page.screenshot(path=screenshots / f"images-{ground}.png")
+
+
+def test_text_pages_name_the_first_difference_and_what_mends_it(page, address, screenshots):
+    opened(page, address, "text")
+    for words in (
+        "There is none",
+        "Identical, bit for bit: 7 steps",
+        "the gradient of 1.weight differs in its bits",
+        "What mends it",
+        "+ run.clip(run.parameters)",
+    ):
+        expect(page.get_by_text(words).first).to_be_visible()
+    page.screenshot(path=screenshots / "text.png")
+
+
+def test_hparams_can_be_filtered_by_verdict(page, address, screenshots):
+    opened(page, address, "hparams")
+    cells = page.locator("vaadin-grid-cell-content:visible")
+    for verdict in ("identical", "refused", "different", "step 3, clipped, rng"):
+        expect(cells.get_by_text(verdict, exact=True)).to_be_visible()
+    page.screenshot(path=screenshots / "hparams.png")
+    page.locator("paper-checkbox", has_text="identical").click()
+    expect(cells.get_by_text("identical", exact=True)).to_have_count(0)
+    expect(cells.get_by_text("different", exact=True)).to_be_visible()
+
+
+def test_an_error_on_the_page_would_be_seen(page):
+    with page.expect_console_message():
+        page.evaluate("console.error('one'); setTimeout(() => { throw new Error('other') })")
+    page.wait_for_function("true")
+    assert page.errors[0] == "one"
+    with page.expect_event("pageerror"):
+        page.evaluate("setTimeout(() => { throw new Error('last') })")
+    assert page.errors[-1] == "last"
+    page.errors.clear()
