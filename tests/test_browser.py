@@ -95,7 +95,7 @@ def address(logdir):
             lines = iter(server.stderr.readline, "")
             yield next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+/", line)))
         finally:
-            server.kill()
+            server.terminate()  # and with it the data server that it has started
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +131,9 @@ def page(browser, address):
     assert errors == []
 
 
-def opened(page, address, tab):
+def opened(page, address, tab, ground="light"):
     page.goto("about:blank")  # an address that differs after its # alone would not be loaded anew
-    page.goto(f"{address}?smoothing=0#{tab}")
+    page.goto(f"{address}?smoothing=0&darkMode={str(ground == 'dark').lower()}#{tab}")
 
 
 def wait_for_pictures(page, pictures):
@@ -192,8 +192,8 @@ def test_custom_scalars_overlay_both_ways(page, address, screenshots):
 
 @pytest.mark.parametrize("ground", ["light", "dark"])
 def test_images_show_the_map_of_each_phase(page, address, screenshots, ground):
-    page.goto(f"{address}?darkMode={str(ground == 'dark').lower()}")
-    opened(page, address, f"images&darkMode={ground == 'dark'}")
+    opened(page, address, "images", ground)
+    expect(page.locator("body.dark-mode")).to_have_count(ground == "dark")
     for title in ("agree", "differ"):
         expect(page.get_by_text(f"1 glance/{title}, 1 divergence map").first).to_be_visible()
         expect(page.get_by_text(f"7 divergence map of each phase/{title}, 5 stepped").first).to_be_attached()
