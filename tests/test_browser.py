@@ -193,7 +193,7 @@ def test_custom_scalars_overlay_both_ways(page, address, screenshots):
 @pytest.mark.parametrize("ground", ["light", "dark"])
 def test_images_show_the_map_of_each_phase(page, address, screenshots, ground):
     opened(page, address, "images", ground)
-    expect(page.locator("body.dark-mode")).to_have_count(ground == "dark")
+    expect(page.locator("body.dark-mode")).to_have_count(int(ground == "dark"))
     for title in ("agree", "differ"):
         expect(page.get_by_text(f"1 glance/{title}, 1 divergence map").first).to_be_visible()
         expect(page.get_by_text(f"7 divergence map of each phase/{title}, 5 stepped").first).to_be_attached()
