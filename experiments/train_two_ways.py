@@ -14,6 +14,8 @@ from rich.progress import Progress
 
 from gradparity import build, report
 from gradparity.board import Board, new_folder, tensorboard_command
+from gradparity.board.card import faults_page
+from gradparity.board.layout import CONFIGURATION_PAGE, FAULTS_PAGE
 from gradparity.cli import as_yaml, parse
 from gradparity.config import Config
 from gradparity.errors import UserError
@@ -52,13 +54,17 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
     held_out = to(task.held_out, config.device, PRECISIONS[config.precision].parameters)
     lanes = build.lanes(config, task)
     readers = [Reader(lane.run) for lane in lanes]
-    verdict, history, metrics = Verdict(), list[Readings](), list[list[float]]()
+    history, metrics = list[Readings](), list[list[float]]()
+    parameters = [parameter for parameter, _ in lanes[0].run.model.named_parameters()]
 
-    with Board(folder, name) as board, Progress(console=console, transient=True) as progress:
-        board.told("2 configuration", report.configuration(as_yaml(config)))
+    with (
+        Board(folder, name, parameters, config.candidate) as board,
+        Progress(console=console, transient=True, disable=config.quiet) as progress,
+    ):
+        board.told(CONFIGURATION_PAGE, report.configuration(as_yaml(config)))
+        board.told(FAULTS_PAGE, faults_page())
         bar = progress.add_task(name, total=config.steps)
         for found in lockstep(*lanes, build.windows(config, task)):
-            verdict.add(found)
             board.compared(found)
             ours, theirs = (r.take(m) for r, m in zip(readers, (found.reference, found.candidate), strict=True))
             if ours and theirs:
@@ -69,13 +75,15 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
                 metrics.append([evaluate(lane.run.model, task, held_out) for lane in lanes])
                 board.evaluated(done, task.metric_name, *metrics[-1])
             progress.update(bar, completed=done)
-        board.told("1 verdict", report.markdown(verdict))
 
-    console.print(f"[bold]{name}[/]: .backward() against {config.candidate}, in {config.precision}")
-    console.print(report.table(verdict))
-    console.print(report.evidence(history))
-    console.print(report.learning(task.metric_name, metrics))
-    console.print(report.headline(verdict), style="bold green" if verdict.parity else "bold red")
+    verdict = board.verdict
+    if not config.quiet:
+        console.print(f"[bold]{name}[/]: .backward() against {config.candidate}, in {config.precision}")
+        console.print(report.table(verdict))
+        console.print(report.evidence(history))
+        console.print(report.learning(task.metric_name, metrics))
+    subject = f"{name}: " if config.quiet else ""
+    console.print(subject + report.headline(verdict), style="bold green" if verdict.parity else "bold red")
     if verdict.explanation:
         console.print(verdict.explanation)
     return verdict

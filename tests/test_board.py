@@ -2,12 +2,16 @@
 
 import json
 import math
+import re
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from gradparity import build
 from gradparity.board import FIGURES, Board, as_record, new_folder, tensorboard_command
+from gradparity.board.board import is_thinned
+from gradparity.board.layout import phase_name
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.readings import Reader
 from gradparity.training import Phase
@@ -15,7 +19,7 @@ from small import small_config, small_lanes, small_task
 
 
 def read(folder):
-    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0, "histograms": 0})
     accumulator.Reload()
     return accumulator
 
@@ -28,7 +32,8 @@ def written(tmp_path_factory):
     lanes = small_lanes(config)
     readers = [Reader(lane.run) for lane in lanes]
     found, readings = [], []
-    with Board(folder, "mlp") as board:
+    parameters = [name for name, _ in lanes[0].run.model.named_parameters()]
+    with Board(folder, "mlp", parameters, "summed-loss") as board:
         for comparison in lockstep(*lanes, build.windows(config, small_task("digits_mlp"))):
             board.compared(comparison)
             found.append(comparison)
@@ -37,40 +42,42 @@ def written(tmp_path_factory):
                 board.read(comparison.step, *both)
                 readings.append(both)
         board.evaluated(7, "accuracy", 0.5, 0.25)
-        board.told("verdict", "**told**")
+        board.told("9 page", "**told**")
     return folder, found, readings
 
 
-@pytest.mark.parametrize(("run", "side"), [("reference", 0), ("candidate", 1)])
+@pytest.mark.parametrize(("run", "side"), [("by_backward", 0), ("by_summed-loss", 1)])
 def test_both_runs_are_overlaid_under_the_same_tags(written, run, side):
     folder, _, readings = written
     events = read(folder / run)
     assert set(events.Tags()["scalars"]) == {
-        "mlp 1 training/loss",
-        "mlp 1 training/learning rate",
-        "mlp 1 training/loss scale",
-        "mlp 1 training/held-out accuracy",
-        "mlp 2 gradient norm/before clipping",
-        "mlp 2 gradient norm/after clipping",
+        "1 glance/mlp, 2 loss",
+        "3 schedule/mlp, learning rate",
+        "3 schedule/mlp, loss scale",
+        "1 glance/mlp, 3 held-out accuracy",
+        "2 gradient norm/mlp, before clipping",
+        "2 gradient norm/mlp, after clipping",
     }
-    for tag, field in {"mlp 1 training/loss": "loss", "mlp 2 gradient norm/after clipping": "clipped_norm"}.items():
+    for tag, field in {"1 glance/mlp, 2 loss": "loss", "2 gradient norm/mlp, after clipping": "clipped_norm"}.items():
         values = events.Scalars(tag)
         assert [e.step for e in values] == list(range(7))
         assert [e.value for e in values] == pytest.approx([getattr(r[side], field) for r in readings], rel=1e-6)
-    assert events.Scalars("mlp 1 training/held-out accuracy")[0].value == (0.5, 0.25)[side]
+    assert events.Scalars("1 glance/mlp, 3 held-out accuracy")[0].value == (0.5, 0.25)[side]
 
 
 def test_differences_are_on_a_logarithmic_scale_by_phase(written):
     folder, found, _ = written
-    events = read(folder / "difference")
+    events = read(folder / "how_far_apart")
     for phase in Phase:
         drawn = {
             e.step: e.value
-            for e in events.Scalars(f"mlp 3 difference, log10(1 + ULP)/{phase + 1} {phase.name.lower()}")
+            for e in events.Scalars(
+                f"4 difference at each phase, log10 of 1 + ULP/mlp, {phase + 1} {phase.name.lower()}"
+            )
         }
         largest = dict.fromkeys(drawn, 0)
         for comparison in found:
-            if comparison.phase == phase:
+            if comparison.phase == phase and comparison.step >= 0:
                 for figures in comparison.figures.values():
                     largest[comparison.step] = max(largest[comparison.step], figures.max_ulp)
         assert drawn == pytest.approx({step: math.log10(1 + ulp) for step, ulp in largest.items()}, rel=1e-6)
@@ -78,8 +85,48 @@ def test_differences_are_on_a_logarithmic_scale_by_phase(written):
 
 
 def test_text_pages_are_there(written):
-    (page,) = read(written[0] / "difference").Tensors("mlp/verdict/text_summary")
+    (page,) = read(written[0] / "how_far_apart").Tensors("9 page/mlp/text_summary")
     assert page.tensor_proto.string_val[0] == b"**told**"
+
+
+def test_every_element_is_in_the_histogram_of_its_phase(written):
+    folder, found, _ = written
+    events = read(folder / "how_far_apart")
+    for phase in Phase:
+        counts = dict.fromkeys(range(7), 0)
+        identical = dict.fromkeys(range(7), 0)
+        for comparison in found:
+            if comparison.phase == phase and comparison.step >= 0:
+                differing = sum(figures.differing for figures in comparison.figures.values())
+                counts[comparison.step] += comparison.numbers
+                identical[comparison.step] += comparison.numbers - differing
+        drawn = events.Histograms(f"6 histogram, bits of the ULP distance, 0 is identical/mlp, {phase_name(phase)}")
+        assert {event.step: event.histogram_value.num for event in drawn} == counts
+        for event in drawn:
+            first = dict(zip(event.histogram_value.bucket_limit, event.histogram_value.bucket, strict=True)).get(0.5, 0)
+            assert first == identical[event.step]
+
+
+def test_histograms_of_a_long_run_are_thinned():
+    taken = [step for step in range(1000) if is_thinned(step)]
+    assert taken[:64] == list(range(64))
+    assert len(taken) == 64 + 3 * 32 + 31
+
+
+def test_the_map_the_first_difference_and_the_charts_are_there(written):
+    events = read(written[0] / "how_far_apart")
+    maps = [f"7 divergence map of each phase/mlp, {phase_name(phase)}" for phase in Phase]
+    assert set(events.Tags()["images"]) == {"1 glance/mlp, 1 divergence map", *maps}
+    (card,) = events.Tensors("1 first divergence/mlp/text_summary")
+    assert "At step 0, microbatch 2, phase accumulated" in card.tensor_proto.string_val[0].decode()
+    (verdict,) = events.Tensors("2 verdict/mlp/text_summary")
+    assert verdict.tensor_proto.string_val[0].decode().startswith("**Not identical")
+    layout = Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    tags = {tag for run in ("by_backward", "how_far_apart") for tag in read(written[0] / run).Tags()["scalars"]}
+    for chart in layout.category[0].chart:
+        for pattern in chart.multiline.tag:
+            assert any(re.match(pattern, tag) for tag in tags), pattern
+    assert not any("(" in tag for tag in tags), "Custom Scalars would not draw it"
 
 
 def test_exact_figures_are_a_line_for_each_comparison(written):

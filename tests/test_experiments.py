@@ -1,8 +1,11 @@
 """Every experiment runs, answers in a sentence, and exits with what it found."""
 
 import os
+import pty
+import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -48,9 +51,9 @@ def test_two_ways_are_one_training(tmp_path):
     assert "│ ✗" not in done.stdout
     for task in ("digits_mlp", "digits_cnn"):
         assert {p.name for p in (tmp_path / "two_ways" / "1" / task).iterdir()} == {
-            "reference",
-            "candidate",
-            "difference",
+            "by_backward",
+            "by_manual",
+            "how_far_apart",
             "differences.jsonl",
         }
 
@@ -72,6 +75,41 @@ def test_a_wrong_loop_is_told_where_it_parts(candidate, words, tmp_path):
     assert words in done.stdout
     assert "Not identical" in done.stdout
     assert "0 of 1 trainings are identical both ways." in done.stdout
+
+
+def test_quiet_is_only_the_verdicts_and_a_pipe_gets_plain_text(tmp_path):
+    arguments = ["train_two_ways.py", *SMALL, "--precision", "fp16", "--output", tmp_path]
+    quiet = run(*arguments, "--quiet", "--candidate", "clip-before-unscale", FORCE_COLOR="", COLUMNS="400")
+    assert quiet.returncode == 1
+    first, second, *_, answer, see = quiet.stdout.splitlines()
+    assert first.startswith("digits_mlp: Not identical: ")
+    assert second == "At step 0, phase unscaled, the gradient of 1.weight differs in its bits."
+    assert answer == "0 of 1 trainings are identical both ways."
+    assert see.startswith("See it: ")
+    told = run(*arguments, COLUMNS="400")
+    assert "\x1b" not in told.stdout + quiet.stdout
+    assert "\r" not in told.stdout
+    assert "━━━━━ " not in told.stdout, "nothing is left of the progress bar"
+    assert quiet.stderr == told.stderr == ""
+
+
+def test_a_terminal_sees_progress_with_an_estimate_and_no_color_is_heard(tmp_path):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, EXPERIMENTS / "train_two_ways.py", *SMALL, "--output", tmp_path]
+    environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm-256color", "NO_COLOR": "1"}
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=environment):
+        os.close(theirs)
+        seen = b"".join(iter(partial(read_or_nothing, ours), b"")).decode()
+    os.close(ours)
+    assert re.search(r"digits_mlp .* \d+% .*-?\d?:\d\d:\d\d|digits_mlp .* \d+% .*-:--:--", seen)
+    assert not re.search("\x1b\\[[0-9;]*(3[0-7]|38|4[0-7]|9[0-7])[;m]", seen), "no color"
+
+
+def read_or_nothing(terminal):
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # Linux says so when the other side is closed
+        return b""
 
 
 def test_lightning_does_not_care_for_the_route_and_its_differences_are_named():

@@ -47,7 +47,8 @@ def _parser(description: str | None) -> ArgumentParser:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="A YAML file with any of the fields below.")
-    parser.add_class_arguments(Config)
+    parser.add_class_arguments(Config, skip={"quiet"})
+    parser.add_argument("--quiet", action="store_true", help="Only the verdicts: no progress, no tables.")
     return parser
 
 

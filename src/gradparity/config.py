@@ -130,6 +130,9 @@ class Config:
     output: Path = Path("runs")
     """Folder for TensorBoard files, exact figures and verdicts."""
 
+    quiet: bool = False
+    """Only the verdicts: no progress, no tables."""
+
     def __post_init__(self) -> None:
         plain = re.fullmatch(r"\w[\w.-]*", self.name)
         _require(bool(plain), "name", self.name, "letters, digits, '_', '-' and '.', not starting with '-' or '.'")

@@ -60,12 +60,15 @@ def test_tensorboard_gets_the_heatmap_and_every_cell(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board.write(tmp_path, RESULTS)
-    events = EventAccumulator(str(tmp_path)).Reload()
-    (image,) = events.Images("matrix")
+    events = EventAccumulator(str(tmp_path / "all_cells")).Reload()
+    (image,) = events.Images("matrix/outcomes")
     assert image.width > 300
-    assert {path.name for path in tmp_path.joinpath("cells").iterdir()} == {str(n) for n in range(len(RESULTS))}
-    cell = EventAccumulator(str(tmp_path / "cells" / "4")).Reload()
-    assert round(cell.Scalars("log10(1 + ULP)")[0].value, 3) == 0.903
+    assert {path.name for path in tmp_path.joinpath("cells").iterdir()} == {str(result.cell) for result in RESULTS}
+    cell = EventAccumulator(str(tmp_path / "cells" / str(RESULTS[4].cell))).Reload()
+    assert round(cell.Scalars("log10 of 1 + ULP")[0].value, 3) == 0.903
+    (page,) = events.Tensors("matrix/how many cells came out how, and why/text_summary")
+    lines = page.tensor_proto.string_val[0].decode().splitlines()
+    assert lines == ["* **1 different**: so", "* **1 raised**: oh", "* **2 identical**", "* **2 refused**: no"]
 
 
 def test_tensorboard_is_spared_thousands_of_runs(tmp_path, monkeypatch):

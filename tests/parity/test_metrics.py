@@ -68,7 +68,15 @@ def test_pairs_add_up_to_the_same_figures_as_one_long_pair():
     a, b = torch.randn(50), torch.randn(50)
     together, apart = figures((a, b)), figures(*zip(a.split(7), b.split(7), strict=True))
     assert together[:6] == apart[:6]
-    assert together[6:] == pytest.approx(apart[6:], rel=1e-12)
+    assert together.histogram == apart.histogram
+    assert together[6:9] == pytest.approx(apart[6:9], rel=1e-12)
+
+
+def test_the_histogram_counts_what_differs_by_powers_of_two():
+    a = torch.ones(6)
+    f = figures((a, (a.view(torch.int32) + torch.tensor([0, 1, 2, 3, 4, 9], dtype=torch.int32)).view(torch.float32)))
+    assert f.histogram == (1, 2, 1, 1)
+    assert figures((a, a.clone())).histogram == ()
 
 
 def test_a_reset_metric_has_forgotten():
@@ -98,5 +106,6 @@ def test_two_processes_find_together_what_one_would_have_found(free_port):
     alone = figures((a, b))
     assert ranks[0] == ranks[1]
     assert ranks[0][:6] == alone[:6]
-    assert ranks[0][6:] == pytest.approx(alone[6:], rel=1e-12)
+    assert ranks[0][9:] == (alone.histogram,)
+    assert ranks[0][6:9] == pytest.approx(alone[6:9], rel=1e-12)
     assert figures((a[:30], b[:30]))[:6] != alone[:6], "each rank held only a part"

@@ -189,7 +189,7 @@ def test_the_command_answers_programs(folders, capsys):
 
 def test_the_command_writes_what_it_found_for_tensorboard(folders, tmp_path, capsys):
     assert main(["diff", str(folders / "one"), str(folders / "other"), "--tensorboard", str(tmp_path / "board")]) == 1
-    accumulator = EventAccumulator(str(tmp_path / "board" / "difference")).Reload()
+    accumulator = EventAccumulator(str(tmp_path / "board" / "how_far_apart")).Reload()
     assert any("ULP" in tag for tag in accumulator.Tags()["scalars"])
     assert (tmp_path / "board" / "differences.jsonl").read_text().count("\n") > 3
     assert main(["diff", str(folders / "one"), str(folders / "other"), "--tensorboard", str(tmp_path / "board")]) == 2

@@ -8,6 +8,7 @@ from rich.text import Text
 from gradparity.diagnosis.lookup import Answer, Finding, place
 from gradparity.diagnosis.observe import Observed
 from gradparity.faults import Fault, Kind
+from gradparity.faults.mending import link, mend
 from gradparity.trace.record import Event
 
 COLOURS = {"+": "green", "-": "red"}
@@ -98,38 +99,6 @@ def remarks(checked: Checked) -> list[str]:
     if finding.also_here and seen.error is None and stepped(seen):
         lines.append(f"Of the faults in the dictionary {len(finding.also_here)} first show there, in other ways.")
     return lines
-
-
-def mend(patch: str) -> list[str]:
-    """A fault's patch the other way round: lines to take out, marked ``-``, and to put in, ``+``."""
-    swap = {"+": "-", "-": "+"}
-    lines = [line for line in patch.strip("\n").split("\n") if "yield Moment(" not in line]
-    swapped = [swap.get(line[:1], line[:1]) + line[1:] for line in lines]
-    return [*sorted_runs(swapped)]
-
-
-def sorted_runs(lines: list[str]) -> list[str]:
-    """In each run of changed lines, first what goes and then what comes."""
-    done: list[str] = []
-    run: list[str] = []
-    for line in [*lines, ""]:
-        if line[:1] in COLOURS:
-            run.append(line)
-            continue
-        done += sorted(run, key=lambda changed: changed[0] == "+")
-        run = []
-        done.append(line)
-    return done[:-1]
-
-
-def link(source: str) -> str:
-    """Where to read about it.
-
-    >>> link("pytorch/pytorch#34082")
-    'https://github.com/pytorch/pytorch/issues/34082'
-    """
-    repository, number_sign, number = source.partition("#")
-    return f"https://github.com/{repository}/issues/{number}" if number_sign else source
 
 
 def show(checked: Checked, console: Console) -> None:

@@ -90,7 +90,9 @@ def figure(results: Sequence[Result]) -> Figure:
     found = squares(results)
     rows, tasks = rows_and_tasks(found)
     outcomes = list(Outcome)
-    made = Figure(figsize=(3.2 + 0.8 * len(tasks), 2.2 + 0.28 * len(rows)), facecolor="white", layout="constrained")
+    made = Figure(
+        figsize=(max(5.2, 3.2 + 0.8 * len(tasks)), 2.6 + 0.28 * len(rows)), facecolor="white", layout="constrained"
+    )
     axes = made.subplots()
     codes = [[float("nan")] * len(tasks) for _ in rows]
     for y, row in enumerate(rows):
@@ -106,6 +108,9 @@ def figure(results: Sequence[Result]) -> Figure:
     for y, (row, after) in enumerate(pairwise(rows)):
         axes.axhline(y + 0.5, color="black" if row[0] != after[0] else "white", linewidth=1)
     patches = [Patch(color=COLORS[outcome], label=f"{SYMBOLS[outcome]} {outcome}") for outcome in outcomes]
+    counts = Counter(result.outcome for result in results)
+    ran = len(results) - counts[Outcome.REFUSED]
+    made.suptitle(f"{counts[Outcome.IDENTICAL]:,} of {ran:,} cells are identical both ways", fontweight="bold")
     made.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False)
     return made
 

@@ -28,11 +28,14 @@ class Figures(NamedTuple):
     """L2 norm of the candidate over the L2 norm of the reference."""
     cosine: float
     """Of the angle between reference and candidate."""
+    histogram: tuple[int, ...] = ()
+    """How many elements are 1, then 2 or 3, then 4 to 7, ... ULP apart, up to the last that are."""
 
 
-def finite(figures: Figures) -> dict[str, float | None]:
+def finite(figures: Figures) -> dict[str, float | tuple[int, ...] | None]:
     """``figures`` for JSON, which has neither infinity nor NaN."""
-    return {name: value if math.isfinite(value) else None for name, value in figures._asdict().items()}
+    values = figures._asdict().items()
+    return {name: value if isinstance(value, tuple) or math.isfinite(value) else None for name, value in values}
 
 
 class Difference(Metric):
@@ -107,6 +110,7 @@ class Difference(Metric):
             relative_norm=float(self.squared_difference.sqrt() / reference),
             norm_ratio=float(candidate / reference),
             cosine=float(self.dot / (reference * candidate)),
+            histogram=tuple(self.histogram.tolist()[: int(self.max_ulp).bit_length()]),
         )
 
 

@@ -10,9 +10,10 @@ from gradparity.arguments import Parser
 from gradparity.errors import UserError
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.file import read
+from gradparity.trace.names import named_alike, parameters
 from gradparity.trace.ranks import RankDifferences, json_of, paired, ranks_apart, show_ranks
 from gradparity.trace.record import Trace
-from gradparity.trace.told import Difference, as_json, difference, show
+from gradparity.trace.told import Difference, as_json, difference, sentences, show
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,10 +45,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def to_board(folder: Path, reference: Trace, candidate: Trace, found: Difference) -> None:
     """Write what was found to TensorBoard."""
-    from gradparity import report
     from gradparity.board import Board
+    from gradparity.board.layout import EVENTS_PAGE
 
-    with Board(folder, "diff") as board:
+    with Board(folder, "diff", parameters(named_alike(reference, candidate)[0])) as board:
         for comparison in compare_traces(reference, candidate):
             board.compared(comparison)
-        board.told("1 verdict", report.markdown(found.verdict))
+        board.told(EVENTS_PAGE, "\n\n".join(sentences(found)))

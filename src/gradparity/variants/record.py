@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from gradparity.parity.metrics import Figures
+from gradparity.parity.metrics import Figures, finite
 from gradparity.variants import picture, tables
 from gradparity.variants.measure import First, Outcome
 from gradparity.variants.places import Place
@@ -67,7 +67,7 @@ def as_record(outcome: Outcome) -> dict[str, object]:
             }
             for kept in outcome.kept
         ],
-        "parameters after each step": [_figures(figures) for figures in outcome.growth],
+        "parameters after each step": [finite(figures) for figures in outcome.growth],
     }
 
 
@@ -80,7 +80,7 @@ def _first(first: First | None) -> dict[str, object] | None:
         "part": mismatch.part,
         "tensor": mismatch.name,
         "kind": mismatch.kind,
-        "figures": first.figures and _figures(first.figures),
+        "figures": first.figures and finite(first.figures),
     }
 
 
@@ -88,7 +88,3 @@ def _place(place: Place | None) -> dict[str, object]:
     if place is None:
         return {}
     return {"step": place.step, "microbatch": place.microbatch, "phase": place.phase.name.lower()}
-
-
-def _figures(figures: Figures) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in figures._asdict().items()}

@@ -1,0 +1,109 @@
+"""Where a difference is and how it spreads: what the divergence map is made of."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gradparity.parity.compare import Kind, Mismatch
+from gradparity.parity.lockstep import END, Comparison
+from gradparity.parity.state import Part
+from gradparity.training import Phase
+
+COLUMNS = 120
+"""The most columns: of a longer run, each gathers several steps."""
+
+OTHERS = {
+    Part.LOSS: "loss",
+    Part.BUFFERS: "buffers",
+    Part.OPTIMIZER: "optimizer",
+    Part.SCALER: "loss scaler",
+    Part.SCHEDULER: "scheduler",
+    Part.RNG: "random numbers",
+    Part.ALSO: "what else it has",
+}
+"""Rows beneath the parameters, for what does not belong to one of them."""
+
+IDENTICAL = 0.0
+NOT_COMPARED = math.nan
+NOT_IN_BITS = math.inf
+"""Of what differs in its memory, presence, dtype, shape or value, or by an unknown number of ULP."""
+
+
+class Spread:
+    """The largest distance in ULP by phase, row and step, gathered as comparisons are made.
+
+    The rows are the parameters in the order of the network, then :data:`OTHERS`. What is a gradient at one phase is
+    the parameter itself at ``STEPPED``. Memory that is shared counts in the row of the parameter whose gradient it is.
+    """
+
+    def __init__(self, parameters: Sequence[str]) -> None:
+        self.parameters = tuple(parameters)
+        self._names = (*parameters, *OTHERS.values())
+        self.stride = 1
+        """How many steps a column gathers."""
+        self.columns = 0
+        self.first: tuple[Phase, str, int] | None = None
+        """Phase, row and step of the first difference."""
+        self._row = {name: index for index, name in enumerate(self._names)}
+        self._ulp = np.full((len(Phase), len(self._names), COLUMNS), NOT_COMPARED)
+
+    def add(self, found: Comparison) -> None:
+        """Take in one comparison; what was found before the first step goes to it, after the last to that."""
+        column = self._column(found.step)
+        for part, count in found.checked.items():
+            if count:
+                self._raise(found.phase, self._rows_of(found.phase, part), column, IDENTICAL)
+        for mismatch in found.mismatches:
+            if (found.phase, mismatch.part) == (Phase.STEPPED, Part.GRADIENTS):
+                continue  # the row shows the parameter there; the gradient was seen in the phases before
+            rows = self._rows_with(found.phase, mismatch)
+            self._raise(found.phase, rows, column, ulp(mismatch))
+            if rows and self.first is None:
+                self.first = found.phase, self._names[rows[0]], max(found.step, 0)
+
+    @property
+    def rows(self) -> list[str]:
+        """The parameters, and what else was ever compared."""
+        return [name for name, shown in zip(self._names, self._shown, strict=True) if shown]
+
+    def map(self, phase: Phase) -> npt.NDArray[np.float64]:
+        """ULP by row and column, ``[rows, columns]``, or one of the three values that are no number of ULP."""
+        return self._ulp[phase, self._shown, : self.columns]
+
+    @property
+    def _shown(self) -> npt.NDArray[np.bool_]:
+        compared: npt.NDArray[np.bool_] = ~np.isnan(self._ulp).all(axis=(0, 2))
+        compared[: len(self.parameters)] = True
+        return compared
+
+    def _column(self, step: int) -> int:
+        if step == END:
+            return max(self.columns - 1, 0)
+        while (column := max(step, 0) // self.stride) >= COLUMNS:
+            gathered = np.fmax(self._ulp[:, :, ::2], self._ulp[:, :, 1::2])
+            self._ulp = np.concatenate([gathered, np.full_like(gathered, NOT_COMPARED)], axis=2)
+            self.stride *= 2
+        self.columns = column + 1
+        return column
+
+    def _raise(self, phase: Phase, rows: Sequence[int], column: int, distance: float) -> None:
+        cells = self._ulp[phase, :, column]
+        cells[rows] = np.fmax(cells[rows], distance)
+
+    def _rows_of(self, phase: Phase, part: Part) -> list[int]:
+        if part in OTHERS:
+            return [self._row[OTHERS[part]]]
+        shown = Part.PARAMETERS if phase == Phase.STEPPED else Part.GRADIENTS
+        return list(range(len(self.parameters))) if part == shown else []
+
+    def _rows_with(self, phase: Phase, mismatch: Mismatch) -> list[int]:
+        name = mismatch.name.removesuffix(".grad") if mismatch.part == Part.ALIASING else mismatch.name
+        named = self._row.get(name)
+        return self._rows_of(phase, mismatch.part) if named is None or mismatch.part in OTHERS else [named]
+
+
+def ulp(mismatch: Mismatch) -> float:
+    """How far apart a value is, as the map shows it."""
+    return float(mismatch.figures.max_ulp) if mismatch.kind == Kind.BITS and mismatch.figures else NOT_IN_BITS

@@ -1,0 +1,34 @@
+"""A fault told the other way round: the lines that mend it, and where to read about it."""
+
+SWAP = {"+": "-", "-": "+"}
+
+
+def mend(patch: str) -> list[str]:
+    """A fault's patch the other way round: lines to take out, marked ``-``, and to put in, ``+``."""
+    lines = [line for line in patch.strip("\n").split("\n") if "yield Moment(" not in line]
+    swapped = [SWAP.get(line[:1], line[:1]) + line[1:] for line in lines]
+    return [*sorted_runs(swapped)]
+
+
+def sorted_runs(lines: list[str]) -> list[str]:
+    """In each run of changed lines, first what goes and then what comes."""
+    done: list[str] = []
+    run: list[str] = []
+    for line in [*lines, ""]:
+        if line[:1] in SWAP:
+            run.append(line)
+            continue
+        done += sorted(run, key=lambda changed: changed[0] == "+")
+        run = []
+        done.append(line)
+    return done[:-1]
+
+
+def link(source: str) -> str:
+    """Where to read about it.
+
+    >>> link("pytorch/pytorch#34082")
+    'https://github.com/pytorch/pytorch/issues/34082'
+    """
+    repository, number_sign, number = source.partition("#")
+    return f"https://github.com/{repository}/issues/{number}" if number_sign else source
