@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore  # torch.distributed has it too, where type checkers miss it
 
 from gradparity.distributed.blame import End, blamed, ended_by
 from gradparity.errors import UserError
@@ -32,6 +33,9 @@ PRELOADED = ("torch", "torchmetrics", "sklearn.datasets", "gradparity.distribute
 
 GRACE = 1.0
 """Seconds in which a rank may still tell what went wrong in it, after another has noticed that it is gone."""
+
+START = 120.0
+"""Seconds in which all ranks must have started."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,13 @@ def _rank(
         if hasattr(faulthandler, "register"):
             faulthandler.register(signal.SIGUSR1, file, all_threads=False)
         try:
-            dist.init_process_group("gloo", store.as_uri(), timedelta(seconds=patience), rank=number, world_size=ranks)
+            members = FileStore(str(store), ranks)
+            members.set(f"rank{number}", "here")
+            # On a busy machine ranks start at different times; their patience begins when all are here.
+            members.wait([f"rank{other}" for other in range(ranks)], timedelta(seconds=START))
+            dist.init_process_group(
+                "gloo", timeout=timedelta(seconds=patience), store=members, rank=number, world_size=ranks
+            )
             end = End(result=function(*arguments))
         except Exception as error:
             end = ended_by(error)
