@@ -7,6 +7,7 @@ forkserver, which has them ready; each is a fresh process all the same, in which
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from multiprocessing import get_context
@@ -67,7 +68,11 @@ def run(command: list[str], cwd: str, env: dict[str, str], stdout: str, stderr: 
     os.environ.update(env)
     sys.argv = [module, *arguments]
     with open(stdout, "w") as out, redirect_stdout(out), open(stderr, "w") as err, redirect_stderr(err):
-        run_module(module, run_name="__main__", alter_sys=True)
+        try:
+            run_module(module, run_name="__main__", alter_sys=True)
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
 
 
 def run_to_its_end(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float, **_: Any) -> Child:
