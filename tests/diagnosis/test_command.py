@@ -13,7 +13,7 @@ import loops
 from gradparity.diagnosis import lookup
 from gradparity.diagnosis.command import check
 from gradparity.diagnosis.lookup import Answer, Finding
-from gradparity.diagnosis.told import Checked, as_json, headline, show
+from gradparity.diagnosis.told import BLIND, Checked, as_json, headline, show
 from gradparity.diagnosis.user_loop import called
 from gradparity.faults import FAULTS
 from gradparity.main import main
@@ -56,6 +56,8 @@ def test_a_right_loop_is_identical(capsys):
     assert main(["check", "loops:example"]) == 0
     assert capsys.readouterr().out == (
         "Identical: loops:example behaves like the reference, bit for bit, in 8 steps, 2 of them skipped.\n"
+        + BLIND
+        + "\n"
     )
 
 
@@ -132,4 +134,6 @@ def test_the_help_shows_a_loop_that_is_right(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["check", "--help"])
     assert stopped.value.code == 0
-    assert "def train(model, optimizer, batches, loss, scaler, scheduler, plan):" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "def train(model, optimizer, batches, loss, scaler, scheduler, plan):" in told
+    assert BLIND in told

@@ -14,8 +14,9 @@ from rich.progress import Progress
 from gradparity.arguments import Parser
 from gradparity.diagnosis.lookup import Answer, first_shown, look_up
 from gradparity.diagnosis.observe import Loop, observe, observe_with
+from gradparity.diagnosis.retained import Graphs
 from gradparity.diagnosis.rounding import alike_but_for_rounding
-from gradparity.diagnosis.told import Checked, as_json, show
+from gradparity.diagnosis.told import BLIND, Checked, as_json, show
 from gradparity.diagnosis.user_loop import load
 from gradparity.errors import UserError
 from gradparity.faults import stress
@@ -58,7 +59,9 @@ The loop is a function that takes, by name, what it needs of (or under other nam
 This one is right:
 
 {EXAMPLE}
-Exit codes: 0 the same updates, rounding aside; 1 a fault; 2 a loop that cannot be checked."""
+{BLIND}
+
+Exit codes: 0 the same updates, rounding aside; 1 a fault, or graphs that are kept; 2 a loop that cannot be checked."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -91,7 +94,8 @@ def check(loop: Loop, name: str, precision: str) -> Checked:
     if observe_with([], precision) != reference:
         raise UserError("the reference does not repeat itself on this machine, so nothing can be said of a loop")
     seen = observe(loop, stress.build, precision)
-    again = observe(loop, stress.build, precision)
+    graphs = Graphs()
+    again = observe(loop, graphs.build, precision, graphs.after)
     if observe_with([], precision) != reference:
         raise UserError(
             f"{name} leaves something behind in the process (a default dtype, a grad mode, a patched function), after "
@@ -122,7 +126,7 @@ def check(loop: Loop, name: str, precision: str) -> Checked:
             f"\nFrom step {draws} on it draws other random numbers, as a DataLoader or a seed makes it do; these alone "
             "give other dropout masks. Draw none in the loop, to see what else differs."
         )
-    return Checked(name, precision, seen, finding, explanation)
+    return Checked(name, precision, seen, finding, explanation, graphs)
 
 
 def explained(loop: Loop, precision: str) -> str:

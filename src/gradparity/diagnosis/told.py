@@ -1,15 +1,21 @@
 """What a lookup has found, for people and for programs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.text import Text
 
 from gradparity.diagnosis.lookup import Answer, Finding, place
 from gradparity.diagnosis.observe import Observed
+from gradparity.diagnosis.retained import Graphs
 from gradparity.faults import Fault, Kind
 from gradparity.faults.mending import link, mend
 from gradparity.trace.record import Event
+
+BLIND = """\
+What a check cannot see: your own model, data, loss and hyperparameters (the loop is given others); several ranks, and
+GPUs; memory other than graphs that are kept from step to step; whatever shows only after more than two short epochs;
+and an error that the reference shares, which tests hold against gradients in float64 and finite differences."""
 
 COLOURS = {"+": "green", "-": "red"}
 
@@ -24,9 +30,16 @@ class Checked:
     finding: Finding
     explanation: str
     """On the first divergence; empty if there is none."""
+    graphs: Graphs = field(default_factory=Graphs)
+    """Those that it was seen to keep."""
 
     @property
     def passed(self) -> bool:
+        """Whether the loop makes the updates of the reference, rounding aside, and lets go of its graphs."""
+        return not self.graphs.kept and self.same_updates
+
+    @property
+    def same_updates(self) -> bool:
         """Whether the loop makes the updates of the reference, rounding aside."""
         finding = self.finding
         if finding.answer in (Answer.FAULT, Answer.PAIR):
@@ -39,22 +52,24 @@ class Checked:
 def headline(checked: Checked) -> str:
     """The verdict in a sentence."""
     finding, names = checked.finding, " and ".join(fault.name for fault in checked.finding.faults)
+    if checked.graphs.kept and checked.same_updates:
+        return f"The same updates, but {checked.name} {keeps(checked.graphs)}."
     match finding.answer:
         case Answer.IDENTICAL:
             return f"Identical: {checked.name} behaves like the reference, bit for bit, {counted(checked.seen)}."
         case Answer.SAME_UPDATES:
             return f"The same updates: {checked.name} goes another way in between, and arrives at the same bits."
-        case Answer.ROUNDING if checked.passed:
+        case Answer.ROUNDING if checked.same_updates:
             return f"Not a bug, but not the same bits: {checked.name} behaves like the reference but for rounding."
         case Answer.ROUNDING:
             return f"{checked.name} behaves, but for rounding, like the reference with one fault: {names}."
-        case Answer.FAULT if checked.passed:
+        case Answer.FAULT if checked.same_updates:
             return f"Not a bug, but not the same bits: {checked.name} behaves like the reference with {names}."
         case Answer.FAULT:
             name, *same = (fault.name for fault in finding.faults)
             also = f" (or {', or '.join(same)}, which is the same here)" if same else ""
             return f"{checked.name} behaves, bit for bit, like the reference with one fault: {name}{also}."
-        case Answer.PAIR if checked.passed:
+        case Answer.PAIR if checked.same_updates:
             return f"Not a bug, but not the same bits: {checked.name} behaves like the reference with {names}."
         case Answer.PAIR:
             return f"{checked.name} behaves, bit for bit, like the reference with two faults: {names}."
@@ -75,6 +90,11 @@ def stepped(seen: Observed) -> bool:
     return any(r.event in (Event.STEP, Event.SKIP) for r in seen.trace.records)
 
 
+def keeps(graphs: Graphs) -> str:
+    """What it keeps, as a predicate."""
+    return f"keeps the graphs of {graphs.kept} steps alive: {graphs.growth:,} nodes more with each step"
+
+
 def counted(seen: Observed) -> str:
     """How much a loop was watched doing."""
     made, skipped = (sum(r.event == event for r in seen.trace.records) for event in (Event.STEP, Event.SKIP))
@@ -93,6 +113,9 @@ def remarks(checked: Checked) -> list[str]:
         lines.append("It never updates the scaler; a loop without mixed precision is checked by --precision fp32.")
     if checked.explanation:
         lines.append(checked.explanation)
+    if checked.graphs.kept:
+        told = "Memory grows: a loss or output is kept with its graph; keep .item() or .detach() of it instead."
+        lines.append(told if checked.same_updates else f"It also {keeps(checked.graphs)}. {told}")
     if finding.answer == Answer.CLOSEST:
         where = f"at {place(finding.parted)}" if finding.parted else "at the end"
         lines.append(f"It parts from {finding.faults[0].name} {where}; it may have that fault in another form.")
@@ -108,6 +131,7 @@ def show(checked: Checked, console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False)
     for fault in checked.finding.faults:
         _show(fault, console)
+    console.print(BLIND, style="dim", soft_wrap=True)
 
 
 def _show(fault: Fault, console: Console) -> None:
@@ -132,6 +156,7 @@ def as_json(checked: Checked) -> dict[str, object]:
         "answer": finding.answer,
         "headline": headline(checked),
         "error": checked.seen.error,
+        "graphs_kept": checked.graphs.kept,
         "first": place(finding.first) if finding.first else None,
         "explanation": checked.explanation,
         "parted_from_closest": place(finding.parted) if finding.parted else None,

@@ -20,27 +20,25 @@ from gradparity.faults.unscaling import UNSCALING
 from gradparity.faults.wiring import WIRING
 from gradparity.faults.zeroing import ZEROING
 
-FAULTS: dict[str, Fault] = {
-    fault.name: fault
-    for theme in (
-        NORMALIZATION,
-        GROUPING,
-        ZEROING,
-        CLIPPING,
-        THRESHOLDS,
-        UNSCALING,
-        OVERFLOW,
-        HALVES,
-        WIRING,
-        DIFFERENTIATING,
-        DECAYING,
-        STEPPING,
-        SCHEDULES,
-        MODES,
-        AVERAGES,
-        RECOMPUTING,
-        GRAPHS,
-        RESUMING,
-    )
-    for fault in theme
+THEMES: dict[str, tuple[Fault, ...]] = {
+    "normalization": NORMALIZATION,
+    "grouping": GROUPING,
+    "zeroing": ZEROING,
+    "clipping": CLIPPING,
+    "thresholds": THRESHOLDS,
+    "unscaling": UNSCALING,
+    "overflow": OVERFLOW,
+    "halves": HALVES,
+    "wiring": WIRING,
+    "differentiating": DIFFERENTIATING,
+    "decaying": DECAYING,
+    "stepping": STEPPING,
+    "schedules": SCHEDULES,
+    "modes": MODES,
+    "averages": AVERAGES,
+    "recomputing": RECOMPUTING,
+    "graphs": GRAPHS,
+    "resuming": RESUMING,
 }
+
+FAULTS: dict[str, Fault] = {fault.name: fault for theme in THEMES.values() for fault in theme}
