@@ -187,6 +187,20 @@ def shorter_and_shorter(model, optimizer, batches, loss, scaler, scheduler, plan
             update(optimizer, scaler, scheduler)
 
 
+def three_things_wrong(model, optimizer, batches, loss, scaler, scheduler, plan):
+    for _ in range(plan.epochs):
+        for window in windows(batches, plan):
+            tokens = sum(map(plan.count, window))
+            for batch in window:
+                with plan.autocast():
+                    mean = loss(model, batch) / tokens
+                scaler.scale(mean).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), plan.max_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            scheduler.step()
+
+
 def behind_a_data_loader(model, optimizer, batches, loss, scaler, scheduler, plan):
     """Right, but a data loader draws a seed from torch's global stream."""
     loader = torch.utils.data.DataLoader(batches, batch_size=None)

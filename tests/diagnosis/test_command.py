@@ -91,6 +91,18 @@ def test_a_loop_with_two_faults_is_told_with_how_to_mend_both(two_faults):
     assert "https://github.com/pytorch/pytorch/issues/67590" in told
 
 
+def test_a_loop_with_three_faults_is_told_all_of_them(capsys, monkeypatch):
+    monkeypatch.setattr(lookup, "MOST_PAIRS", 1)
+    assert main(["check", "loops:three_things_wrong", "--format", "json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert {fault["name"] for fault in answer["faults"]} == {
+        "zero-grad-missing",
+        "clip-before-unscale",
+        "schedule-advanced-on-skipped-steps",
+    }
+    assert "with three faults: " in answer["headline"]
+
+
 def test_programs_get_the_same(two_faults):
     answer = json.loads(json.dumps(as_json(two_faults)))
     assert answer["answer"] == "pair"

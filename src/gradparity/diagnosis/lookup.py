@@ -20,6 +20,9 @@ from gradparity.training import Phase
 
 See: TypeAlias = Callable[[Sequence[Fault], Sequence[Look]], Observed]
 
+MOST_FAULTS = 4
+"""Faults that one loop is believed to have."""
+
 MOST_PAIRS = 1200
 """Pairs that are tried, the likely ones first, before two faults are given up on."""
 
@@ -34,6 +37,7 @@ class Answer(StrEnum):
     """Like the reference, or like a fault, but for roundings that nobody has written down."""
     FAULT = "fault"
     PAIR = "pair"
+    """Two faults together, or more."""
     CLOSEST = "closest"
     """No fault behaves just so; one does for a while."""
     UNKNOWN = "unknown"
@@ -107,10 +111,40 @@ def look_up(
     tried += len(FAULTS)
     closest = max(likenesses, key=lambda x: x.shared)
     if closest.shared > base:
-        parted = loop.looks[closest.shared] if closest.shared < len(loop.looks) else None
-        return Finding(Answer.CLOSEST, (closest.fault,), first, parted, tried=tried)
+        faults, shared, to_its_end = _one_after_another(closest, loop, see, likenesses)
+        if to_its_end:
+            return Finding(Answer.PAIR, faults, first, tried=tried)
+        parted = loop.looks[shared] if shared < len(loop.looks) else None
+        return Finding(Answer.CLOSEST, faults, first, parted, tried=tried)
     also_here = tuple(x.fault for x in _visible(likenesses, reference, base))
     return Finding(Answer.UNKNOWN, first=first, also_here=also_here, tried=tried)
+
+
+def _one_after_another(
+    closest: _Likeness, loop: Observed, see: See, likenesses: Sequence[_Likeness]
+) -> tuple[tuple[Fault, ...], int, bool]:
+    """More faults than two: to the closest, the one is added with which the loop is followed furthest, and so on.
+
+    Returns:
+        The faults, how far the loop behaves like the reference with them, and whether to its end.
+    """
+    faults: tuple[Fault, ...] = (closest.fault,)
+    shared = closest.shared
+    while len(faults) < MOST_FAULTS and shared < len(loop.looks):
+        where = place(loop.looks[shared])
+        others = [x.fault for x in likenesses if x.fault not in faults and x.fault.kind != Kind.ROUNDING]
+        furthest = faults
+        for fault in sorted(others, key=lambda fault: not fault.first.startswith(where)):
+            with suppress(ClashError):
+                seen = see([*faults, fault], loop.looks)
+                if seen == loop:
+                    return (*faults, fault), len(loop.looks), True
+                if (further := common_prefix(seen.looks, loop.looks)) > shared:
+                    furthest, shared = (*faults, fault), further
+        if furthest == faults:
+            break
+        faults = furthest
+    return faults, shared, False
 
 
 def same_updates(loop: Observed, reference: Observed) -> bool:

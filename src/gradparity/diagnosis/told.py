@@ -8,6 +8,7 @@ from rich.text import Text
 from gradparity.diagnosis.lookup import Answer, Finding, place
 from gradparity.diagnosis.observe import Observed
 from gradparity.diagnosis.retained import Graphs
+from gradparity.diagnosis.user_loop import listed
 from gradparity.faults import Fault, Kind
 from gradparity.faults.mending import link, mend
 from gradparity.trace.record import Event
@@ -16,6 +17,8 @@ BLIND = """\
 What a check cannot see: your own model, data, loss and hyperparameters (the loop is given others); several ranks, and
 GPUs; memory other than graphs that are kept from step to step; whatever shows only after more than two short epochs;
 and an error that the reference shares, which tests hold against gradients in float64 and finite differences."""
+
+NUMBERS = ("no", "one", "two", "three", "four")
 
 COLOURS = {"+": "green", "-": "red"}
 
@@ -51,7 +54,7 @@ class Checked:
 
 def headline(checked: Checked) -> str:
     """The verdict in a sentence."""
-    finding, names = checked.finding, " and ".join(fault.name for fault in checked.finding.faults)
+    finding, names = checked.finding, listed([fault.name for fault in checked.finding.faults])
     if checked.graphs.kept and checked.same_updates:
         return f"The same updates, but {checked.name} {keeps(checked.graphs)}."
     match finding.answer:
@@ -72,7 +75,8 @@ def headline(checked: Checked) -> str:
         case Answer.PAIR if checked.same_updates:
             return f"Not a bug, but not the same bits: {checked.name} behaves like the reference with {names}."
         case Answer.PAIR:
-            return f"{checked.name} behaves, bit for bit, like the reference with two faults: {names}."
+            number = NUMBERS[len(finding.faults)]
+            return f"{checked.name} behaves, bit for bit, like the reference with {number} faults: {names}."
         case Answer.CLOSEST:
             return f"{checked.name} has a fault that is not in the dictionary. For a while it behaves like {names}."
         case _ if checked.seen.error is not None:
@@ -118,7 +122,8 @@ def remarks(checked: Checked) -> list[str]:
         lines.append(told if checked.same_updates else f"It also {keeps(checked.graphs)}. {told}")
     if finding.answer == Answer.CLOSEST:
         where = f"at {place(finding.parted)}" if finding.parted else "at the end"
-        lines.append(f"It parts from {finding.faults[0].name} {where}; it may have that fault in another form.")
+        names = listed([fault.name for fault in finding.faults])
+        lines.append(f"It parts from {names} {where}; what it has more, or in another form, is not known.")
     if finding.also_here and seen.error is None and stepped(seen):
         lines.append(f"Of the faults in the dictionary {len(finding.also_here)} first show there, in other ways.")
     return lines
