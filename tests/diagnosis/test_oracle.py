@@ -4,21 +4,19 @@ The oracle writes the loss of a window down once more: the negative log-likeliho
 over their number, in float64 and in one graph; and asks finite differences too.
 """
 
-import copy
-
 import pytest
 import torch
 
+import loops
+from gradparity.diagnosis import oracle
+from gradparity.diagnosis.oracle import ROUNDING, error_of_first_step
+from gradparity.diagnosis.user_loop import called
 from gradparity.faults import FAULTS, Fault, stress
 from gradparity.faults.patched import reference_with
 from gradparity.tasks import summed_loss
-from gradparity.tasks.task import PADDING
 from gradparity.training import Phase
 
 FIRST = slice(0, stress.ACCUMULATION_STEPS)
-ROUNDING = 1e-5
-"""Relative to the length of a gradient in fp32, whose epsilon is 1.2e-7."""
-
 STEP = 1e-6
 """Of finite differences; ReLU has its kinks elsewhere."""
 
@@ -28,29 +26,6 @@ def built(names=None):
     cast = (names or reference_with([]))["build"]("fp32")
     cast.model.dropout.p = 0.0  # the masks of a float64 model would be others
     return cast
-
-
-def window_mean(model, batches):
-    """The mean over all tokens of a window, padding aside; nothing is called that the reference calls for it."""
-    total, tokens = 0.0, 0
-    for inputs, targets in batches:
-        told = torch.log_softmax(model(inputs), dim=-1)
-        for row, column in (targets != PADDING).nonzero().tolist():
-            total = total - told[row, column, targets[row, column]]
-            tokens += 1
-    return total / tokens
-
-
-def in_float64(cast):
-    model = copy.deepcopy(cast.model).double()
-    model.measurements = lambda tokens: type(model).measurements(model, tokens).double()
-    return model
-
-
-def oracle(cast):
-    model = in_float64(cast)
-    window_mean(model, cast.batches[FIRST]).backward()
-    return {name: p.grad for name, p in model.named_parameters()}
 
 
 def first_gradients(faults):
@@ -71,7 +46,8 @@ def first_gradients(faults):
 def error_of(faults):
     """The largest relative error of a gradient, by the oracle."""
     gradients = first_gradients(faults)
-    expected = oracle(built())
+    cast = built()
+    expected = oracle.gradients(cast.model, cast.batches[FIRST])
     assert gradients.keys() == expected.keys()
     return max(float((gradients[n] - e).norm() / e.norm()) for n, e in expected.items())
 
@@ -108,16 +84,30 @@ def test_the_oracle_sees_a_loss_that_takes_padding_for_tokens():
 def test_finite_differences_find_the_gradient_of_the_oracle():
     """Along one direction for each parameter, central differences in float64."""
     cast = built()
-    gradients = oracle(cast)
+    gradients = oracle.gradients(cast.model, cast.batches[FIRST])
     generator = torch.Generator().manual_seed(1)
     for name, gradient in gradients.items():
         direction = torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
         direction /= direction.norm()
         values = []
         for sign in (1, -1):
-            model = in_float64(cast)
+            model = oracle.in_float64(cast.model)
             with torch.no_grad():
                 model.get_parameter(name).add_(sign * STEP * direction)
-                values.append(float(window_mean(model, cast.batches[FIRST])))
+                values.append(float(oracle.window_mean(model, cast.batches[FIRST])))
         measured, expected = (values[0] - values[1]) / (2 * STEP), float((gradient * direction).sum())
         assert abs(measured - expected) < 1e-6 * max(1.0, float(gradient.norm())), name
+
+
+@pytest.mark.parametrize("name", ["example", "autograd_grad_and_a_clip_by_hand", "clip_and_schedule_wrong"])
+def test_a_loop_is_asked_for_its_first_gradient_before_it_is_clipped(name):
+    assert error_of_first_step(called(getattr(loops, name), name)) < ROUNDING
+
+
+@pytest.mark.parametrize("name", ["mean-of-microbatch-means", "padding-counted", "divided-twice"])
+def test_a_loop_with_a_wrong_first_gradient_is_seen_by_the_oracle_alone(name):
+    assert error_of_first_step(reference_with([FAULTS[name]])["reference"]) > 100 * ROUNDING
+
+
+def test_a_loop_without_a_step_has_no_first_gradient():
+    assert error_of_first_step(lambda **_: None) is None

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from gradparity.arguments import Parser
 from gradparity.diagnosis.lookup import Answer, first_shown, look_up
 from gradparity.diagnosis.observe import Loop, observe, observe_with
+from gradparity.diagnosis.oracle import error_of_first_step
 from gradparity.diagnosis.retained import Graphs
 from gradparity.diagnosis.rounding import alike_but_for_rounding
 from gradparity.diagnosis.told import BLIND, Checked, as_json, show
@@ -126,7 +127,8 @@ def check(loop: Loop, name: str, precision: str) -> Checked:
             f"\nFrom step {draws} on it draws other random numbers, as a DataLoader or a seed makes it do; these alone "
             "give other dropout masks. Draw none in the loop, to see what else differs."
         )
-    return Checked(name, precision, seen, finding, explanation, graphs)
+    error = error_of_first_step(loop) if seen.error is None else None
+    return Checked(name, precision, seen, finding, explanation, graphs, error)
 
 
 def explained(loop: Loop, precision: str) -> str:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 
@@ -13,7 +13,6 @@ from gradparity.faults.stress import Cast
 from gradparity.parity.compare import walk
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.state import Part
-from gradparity.trace.file import Writer
 from gradparity.trace.fingerprint import Fingerprint, Printed
 from gradparity.trace.record import PHASE, Record, Trace
 from gradparity.trace.recorder import Recorder
@@ -53,6 +52,13 @@ class Observed:
     __hash__ = None  # type: ignore[assignment]  # compared, never looked up
 
 
+class Keeper(Protocol):
+    """Something that is shown all records with the live values behind them, such as a writer of traces."""
+
+    def write(self, record: Record, seen: Seen) -> None:
+        """Take one."""
+
+
 class _Enough(BaseException):  # nothing went wrong, and no loop's `except Exception` may stop it
     """Nothing more needs to be seen of this loop."""
 
@@ -62,7 +68,7 @@ def observe(
     build: Callable[[str], Cast],
     precision: str,
     go_on: Callable[[Sequence[Record], Sequence[Look]], bool] = lambda records, looks: True,
-    writer: Writer | None = None,
+    writer: Keeper | None = None,
 ) -> Observed:
     """Run ``loop`` on what ``build`` makes, and see what it does.
 

@@ -1,5 +1,6 @@
 """What a lookup has found, for people and for programs."""
 
+import math
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -7,6 +8,7 @@ from rich.text import Text
 
 from gradparity.diagnosis.lookup import Answer, Finding, place
 from gradparity.diagnosis.observe import Observed
+from gradparity.diagnosis.oracle import ROUNDING
 from gradparity.diagnosis.retained import Graphs
 from gradparity.diagnosis.user_loop import listed
 from gradparity.faults import Fault, Kind
@@ -35,6 +37,8 @@ class Checked:
     """On the first divergence; empty if there is none."""
     graphs: Graphs = field(default_factory=Graphs)
     """Those that it was seen to keep."""
+    oracle: float | None = None
+    """The relative error of its first gradient, by :mod:`gradparity.diagnosis.oracle`."""
 
     @property
     def passed(self) -> bool:
@@ -124,6 +128,10 @@ def remarks(checked: Checked) -> list[str]:
         where = f"at {place(finding.parted)}" if finding.parted else "at the end"
         names = listed([fault.name for fault in finding.faults])
         lines.append(f"It parts from {names} {where}; what it has more, or in another form, is not known.")
+    if checked.oracle is not None:
+        right = "right" if checked.oracle < ROUNDING else "wrong"
+        error = f"relative error {checked.oracle:.1g}"
+        lines.append(f"By an oracle in float64, over the whole window, its first gradient is {right}: {error}.")
     if finding.also_here and seen.error is None and stepped(seen):
         lines.append(f"Of the faults in the dictionary {len(finding.also_here)} first show there, in other ways.")
     return lines
@@ -161,6 +169,7 @@ def as_json(checked: Checked) -> dict[str, object]:
         "answer": finding.answer,
         "headline": headline(checked),
         "error": checked.seen.error,
+        "oracle": checked.oracle if checked.oracle is None or math.isfinite(checked.oracle) else None,
         "graphs_kept": checked.graphs.kept,
         "first": place(finding.first) if finding.first else None,
         "explanation": checked.explanation,

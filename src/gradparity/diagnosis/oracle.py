@@ -1,0 +1,77 @@
+"""What the reference cannot vouch for itself: the gradient of a whole window, in float64 and in one graph.
+
+The loss is written down once more, as the negative log-likelihood of all tokens that are not padding over their number.
+Nothing is called that the reference calls for it, so an error that a loop shares with the reference is seen here.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradparity.diagnosis.observe import Loop, observe
+from gradparity.faults import stress
+from gradparity.faults.stress import Cast
+from gradparity.parity.state import Part
+from gradparity.tasks import Batch
+from gradparity.tasks.task import PADDING
+from gradparity.trace.record import Event, Record
+from gradparity.trace.seen import Seen
+
+ROUNDING = 1e-5
+"""Relative to the length of a gradient in fp32, whose epsilon is 1.2e-7."""
+
+
+def error_of_first_step(loop: Loop) -> float | None:
+    """The largest relative error of a gradient in the first step of ``loop``, by the oracle; ``None`` without a step.
+
+    In fp32, without dropout, whose masks would be others in float64, and with a threshold that is never reached.
+    """
+    expected: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
+
+    def build(precision: str) -> Cast:
+        cast = stress.build(precision)
+        cast.model.get_submodule("dropout").p = 0.0  # type: ignore[assignment]  # a number, not a tensor or module
+        expected.update(gradients(cast.model, cast.batches[: cast.plan.accumulation_steps]))
+        return replace(cast, plan=replace(cast.plan, max_norm=1e9))
+
+    class First:
+        def write(self, record: Record, seen: Seen) -> None:
+            if record.event == Event.READY and record.step == 0:
+                values = seen[Part.GRADIENTS].items()
+                found.update({n: g.to_dense().double() for n, g in values if isinstance(g, Tensor)})
+
+    observe(loop, build, "fp32", writer=First())
+    if not found:
+        return None
+    return max(float((found.get(n, torch.zeros(())) - e).norm() / e.norm()) for n, e in expected.items() if e.any())
+
+
+def gradients(model: nn.Module, window: Sequence[Batch]) -> dict[str, Tensor]:
+    """By parameter, the gradient of the mean over a window's tokens, in float64."""
+    model = in_float64(model)
+    window_mean(model, window).backward()  # type: ignore[no-untyped-call]
+    return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
+
+
+def in_float64(model: nn.Module) -> nn.Module:
+    """A copy of the stress model that computes in float64."""
+    wide: Any = copy.deepcopy(model).double()
+    wide.measurements = lambda tokens: stress.StressModel.measurements(wide, tokens).double()
+    module: nn.Module = wide
+    return module
+
+
+def window_mean(model: nn.Module, window: Sequence[Batch]) -> Tensor:
+    """The mean loss of all tokens of a window, padding aside."""
+    total, tokens = torch.zeros((), dtype=torch.float64), 0
+    for inputs, targets in window:
+        told = torch.log_softmax(model(inputs), dim=-1)
+        for row, column in (targets != PADDING).nonzero().tolist():
+            total = total - told[row, column, targets[row, column]]
+            tokens += 1
+    return total / tokens
