@@ -1,4 +1,4 @@
-"""A loop put to pytest-torch (https://pypi.org/project/pytest-torch/), as its documentation teaches.
+"""A loop put to pytest-torch (https://github.com/AKJ7/pytest-torch), as its documentation teaches.
 
 Its checks call a step that the user hands over, with batches of their own choice. What is handed over here is the
 reference step with the fault in it, an epoch of the reference loop where a check stops between two steps and goes on.

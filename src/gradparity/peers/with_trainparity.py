@@ -1,4 +1,4 @@
-"""A loop put to TrainParity (https://pypi.org/project/trainparity/), as its documentation teaches.
+"""A loop put to TrainParity (https://github.com/intelland/TrainParity), as its documentation teaches.
 
 Its accumulation check drives a step of its own, to which the user gives a model, an optimizer and a loss; which faults
 that step can have is a list of its. Its resume check runs any command that trains and leaves a checkpoint.
