@@ -54,7 +54,7 @@ def traps(x: Tensor) -> Iterator[tuple[str, float | str]]:
     once, again = (grad(y, leaf, retain_graph=True)[0] for _ in range(2))
     yield "autograd.grad called twice returns the same gradient twice", error(again, once)
     for _ in range(2):
-        y.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        y.backward(retain_graph=True)
     assert leaf.grad is not None
     yield ".backward() called twice leaves twice the gradient in .grad", error(leaf.grad, 2 * once)
     yield "An input that is not used raises", refusal(y, unused)

@@ -39,7 +39,7 @@ def right(run: Run, batches: Sequence[Batch]) -> None:
     """As people write it: one loop over microbatches, a counter, gradients emptied after the step."""
     for i, batch in enumerate(batches):
         tokens = sum(count(b) for b in batches[i // 3 * 3 : i // 3 * 3 + 3])
-        (run.loss(run.model, batch) / tokens).backward()  # type: ignore[no-untyped-call]
+        (run.loss(run.model, batch) / tokens).backward()
         if i % 3 == 2 or i == len(batches) - 1:
             clip_grad_norm_(run.parameters, 0.5)
             run.optimizer.step()
@@ -50,7 +50,7 @@ def right(run: Run, batches: Sequence[Batch]) -> None:
 def wrong(run: Run, batches: Sequence[Batch]) -> None:
     """The same, but for the line on the tokens: the mean of means, by which a short microbatch weighs as much."""
     for i, batch in enumerate(batches):
-        (run.loss(run.model, batch) / count(batch) / 3).backward()  # type: ignore[no-untyped-call]
+        (run.loss(run.model, batch) / count(batch) / 3).backward()
         if i % 3 == 2 or i == len(batches) - 1:
             clip_grad_norm_(run.parameters, 0.5)
             run.optimizer.step()

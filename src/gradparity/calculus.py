@@ -67,7 +67,7 @@ def vjp_by_backward(
         # With create_graph, x.grad refers to a graph that refers to x; emptying x.grad breaks the cycle.
         warnings.filterwarnings("ignore", message=r"Using backward\(\) with create_graph=True")
         # Without `inputs`, every other leaf would get a gradient: the parameters of a model, for one.
-        output.backward(seed, retain_graph=True, create_graph=create_graph, inputs=inputs)  # type: ignore[no-untyped-call]
+        output.backward(seed, retain_graph=True, create_graph=create_graph, inputs=inputs)
     product = tuple(torch.zeros_like(x) if x.grad is None else x.grad for x in inputs)
     for x in inputs:
         x.grad = None  # the next VJP would add to it

@@ -54,7 +54,7 @@ def error_of_first_step(loop: Loop) -> float | None:
 def gradients(model: nn.Module, window: Sequence[Batch]) -> dict[str, Tensor]:
     """By parameter, the gradient of the mean over a window's tokens, in float64."""
     model = in_float64(model)
-    window_mean(model, window).backward()  # type: ignore[no-untyped-call]
+    window_mean(model, window).backward()
     return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
 
 

@@ -73,7 +73,7 @@ def _by_shards_unused() -> Measured:
 
 def _into_shards() -> Measured:
     model = sharded()
-    loss_of(model, next(inputs())).backward(inputs=list(model.parameters()))  # type: ignore[no-untyped-call]
+    loss_of(model, next(inputs())).backward(inputs=list(model.parameters()))
     nothing = all(p.grad is None for p in model.parameters())
     return Measured(".backward(inputs=shards)", not nothing, "None for all, silently" if nothing else "some")
 

@@ -50,7 +50,7 @@ def lane(cell: Cell, loop: str) -> Lane:
     if isinstance(schedule, PlateauOfLoss):
         step = with_loss(step, schedule)
     if cell.average == "EMA":
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))  # type: ignore[no-untyped-call]
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
         step, also["EMA"] = with_average(step, average), average
     run = replace(
         made.run,
