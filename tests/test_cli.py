@@ -97,7 +97,7 @@ def test_help_explains_every_field(capsys):
         ("--threads 0", "threads is 0; allowed is 1 to 1000000"),
         ("--seed -1", "seed is -1; allowed is 0 or more"),
         ("--precision fp8", "precision is fp8; allowed is fp64, fp32, bf16, fp16"),
-        ("--candidate best", "candidate is best; allowed is manual, backward, naive, summed-loss, clip-before-unscale"),
+        ("--candidate best", "candidate is best; allowed is manual, frugal, backward, naive, summed-loss, clip-before-unscale"),
         ("--task foo", f"task is foo; allowed is {', '.join(TASKS)}, or a list of them"),
         ("--task []", "task is []; allowed is one task or a list of them"),
         ("--task [digits_mlp,foo]", f"task is ['digits_mlp', 'foo']; allowed is {', '.join(TASKS)}, or a list of them"),

@@ -14,6 +14,7 @@ from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.tasks import Batch, Task
 from gradparity.training import PRECISIONS, Clip, Route, Run, Window
 
+ROUTES = {"backward": training.backward, "manual": training.manual, "frugal": training.frugal}
 OPTIMIZERS = {"adamw": training.adamw, "sgd": training.sgd_momentum}
 
 
@@ -57,7 +58,7 @@ def loop_named(name: str) -> tuple[Step, Route]:
     """The step and the route of a candidate."""
     if name in FAULTS:
         return loop_with(FAULTS[name])
-    return training.train_step, {"backward": training.backward, "manual": training.manual}[name]
+    return training.train_step, ROUTES[name]
 
 
 def clip_of(config: ClipConfig) -> Clip:

@@ -21,7 +21,7 @@ TaskName = Literal[
     "penalty",
 ]
 PrecisionName = Literal["fp64", "fp32", "bf16", "fp16"]
-CandidateName = Literal["manual", "backward", "naive", "summed-loss", "clip-before-unscale"]
+CandidateName = Literal["manual", "frugal", "backward", "naive", "summed-loss", "clip-before-unscale"]
 
 MOST = 1_000_000
 """The largest count of anything."""
@@ -95,8 +95,8 @@ class Config:
     """What is trained; of a list, one after the other."""
 
     candidate: CandidateName = "manual"
-    """The loop that is held against .backward(): the manual route; .backward() again, as a null test; or a loop with
-    one thing wrong."""
+    """The loop that is held against .backward(): the manual route; the same in less memory; .backward() again, as a
+    null test; or a loop with one thing wrong."""
 
     precision: PrecisionName = "fp32"
     """fp64 and fp32 compute in that dtype; bf16 and fp16 keep fp32 parameters and compute under autocast, fp16 with a

@@ -30,7 +30,7 @@ from gradparity.training import (
 )
 from small import small_config, small_task
 
-ROUTES = pytest.mark.parametrize("route", ["backward", "manual"])
+ROUTES = pytest.mark.parametrize("route", ["backward", "manual", "frugal"])
 
 
 def run_to(phase, run, window):

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from gradparity.claims import tools
 from gradparity.claims.evidence import Evidence, Verdict, judge, name_of
 from gradparity.claims.examples import batch, filled, in_words, network, outcome, refusal, same, train_both_ways
-from gradparity.training import Route, backward, manual
+from gradparity.training import Route, backward, frugal, manual
 
 
 def fills_grad() -> Evidence:
@@ -70,18 +70,21 @@ def most_gradients_held(model: nn.Module, x: Tensor, route: Route, microbatches:
 
 def millions_of_parameters() -> Evidence:
     """Only `.backward()` scales to large models with millions of parameters."""
-    models = [network(hidden=512, layers=5).float() for _ in range(2)]
+    routes = (backward, manual, frugal)
+    models = [network(hidden=512, layers=5).float() for _ in routes]
     x = batch(8).detach().float()
     count = sum(p.numel() for p in models[0].parameters())
-    held = [most_gradients_held(model, x, route, 3) for model, route in zip(models, (backward, manual), strict=True)]
-    ours, theirs = ([p.grad for p in model.parameters()] for model in models)
-    agree = same(ours, theirs)
+    held = [most_gradients_held(model, x, route, 3) for model, route in zip(models, routes, strict=True)]
+    ours, *theirs = ([p.grad for p in model.parameters()] for model in models)
+    agree = all(same(ours, gradients) for gradients in theirs)
     return Evidence(
-        judge(holds=not agree or held[1] > held[0], caveat=agree),
-        f"With {count:,} parameters and 3 microbatches both routes leave {'the same' if agree else 'other'} bits. At "
-        f"most {held[0]:.2f} sets of gradients are alive at once under .backward(), which adds each as it comes, and "
-        f"{held[1]:.2f} under autograd.grad, which returns all together.",
-        "Both scale; with two microbatches or more, autograd.grad holds one more set of gradients in memory.",
+        judge(holds=not agree or held[2] > held[0]),
+        f"With {count:,} parameters and 3 microbatches all routes leave {'the same' if agree else 'other'} bits. At "
+        f"most {held[0]:.2f} sets of gradients are alive at once under .backward(), which adds each as it comes, "
+        f"{held[1]:.2f} under autograd.grad, which returns all together, and {held[2]:.2f} where a hook on each "
+        "parameter adds what autograd.grad has found.",
+        "Both scale. With two microbatches or more, autograd.grad by itself holds one more set of gradients in memory; "
+        "hooks that add them save it (gradparity.training.frugal).",
     )
 
 

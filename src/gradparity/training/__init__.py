@@ -2,10 +2,12 @@
 
 In reading order: ``windows`` (what one optimizer step is made of), ``routes`` (how a gradient reaches ``p.grad``),
 ``precision``, ``clipping``, ``optimizers``, ``step``, where they meet, and around it ``loop`` and ``checkpoint``.
+``frugal`` is the manual route in less memory.
 """
 
 from gradparity.training.checkpoint import resume, save
 from gradparity.training.clipping import Clip, clip_by_norm, clip_by_value, no_clip
+from gradparity.training.frugal import frugal
 from gradparity.training.loop import train, validate
 from gradparity.training.optimizers import adamw, sgd_momentum, warmup_cosine
 from gradparity.training.precision import PRECISIONS, Precision
@@ -26,6 +28,7 @@ __all__ = [
     "backward",
     "clip_by_norm",
     "clip_by_value",
+    "frugal",
     "manual",
     "no_clip",
     "resume",

@@ -1,0 +1,25 @@
+"""The most memory that a piece of work holds at once, to the byte."""
+
+import os
+from collections.abc import Callable
+
+from torch.profiler import ProfilerActivity, profile
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The most bytes of tensors on the CPU that ``work`` holds at once, beyond what there was before.
+
+    Counted from the allocations themselves (https://docs.pytorch.org/docs/stable/profiler.html, ``profile_memory``), so
+    unlike a process's resident size it is the same in every run.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler says on stderr that it starts and stops
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    assert profiler.profiler is not None
+    assert profiler.profiler.kineto_results is not None
+    held = most = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
