@@ -169,6 +169,41 @@ def clip_and_schedule_wrong(model, optimizer, batches, loss, scaler, scheduler, 
             scheduler.step()
 
 
+def as_in_many_a_tutorial(model, optimizer, batches, loss, scaler, scheduler, plan):
+    """Three known faults: means of means, clipped scaled gradients, and the schedule of skipped steps."""
+    for _ in range(plan.epochs):
+        for window in windows(batches, plan):
+            optimizer.zero_grad()
+            for batch in window:
+                with plan.autocast():
+                    mean = loss(model, batch) / plan.count(batch) / plan.accumulation_steps
+                scaler.scale(mean).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), plan.max_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            scheduler.step()
+
+
+def wired_by_hand(model, optimizer, batches, loss, scaler, scheduler, plan):
+    """Three known faults, one of them in the first assignment to ``p.grad``."""
+    parameters = list(model.parameters())
+    for _ in range(plan.epochs):
+        for window in windows(batches, plan):
+            optimizer.zero_grad()
+            for batch in window:
+                with plan.autocast():
+                    mean = loss(model, batch) / plan.count(batch) / len(window)
+                gradients = torch.autograd.grad(scaler.scale(mean), parameters, allow_unused=True)
+                for p, g in zip(parameters, gradients, strict=True):
+                    if g is not None:
+                        p.grad = g if p.grad is None else p.grad + g
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(parameters, plan.max_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            scheduler.step()
+
+
 def shorter_and_shorter(model, optimizer, batches, loss, scaler, scheduler, plan):
     """No known fault: from the second epoch on, gradients are halved before they are clipped."""
     for epoch in range(plan.epochs):

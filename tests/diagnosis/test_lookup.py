@@ -89,6 +89,25 @@ def test_a_loop_with_two_faults_written_by_hand_is_named_as_the_pair():
     assert {fault.name for fault in found.faults} == {"clip-before-unscale", "schedule-advanced-on-skipped-steps"}
 
 
+@pytest.mark.parametrize(
+    ("loop", "names"),
+    [
+        (
+            loops.as_in_many_a_tutorial,
+            {"mean-of-microbatch-means-by-full-k", "clip-before-unscale", "schedule-advanced-on-skipped-steps"},
+        ),
+        (
+            loops.wired_by_hand,
+            {"mean-of-microbatch-means", "naive-and-added-out-of-place", "schedule-advanced-on-skipped-steps"},
+        ),
+    ],
+)
+def test_three_faults_are_named_though_two_of_them_begin_like_others(monkeypatch, loop, names):
+    monkeypatch.setattr(lookup, "MOST_PAIRS", 0)
+    found = look_up(seen(loop), known(None), see)
+    assert (found.answer, {fault.name for fault in found.faults}) == (Answer.PAIR, names)
+
+
 def test_an_unknown_fault_is_told_as_unknown_with_its_first_divergence(monkeypatch):
     monkeypatch.setattr(lookup, "MOST_PAIRS", 20)
     found = look_up(seen(loops.shorter_and_shorter), known(None), see)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations
+from itertools import combinations, islice
 from typing import TypeAlias
 
 from gradparity.diagnosis.guess import guesses
@@ -22,6 +22,9 @@ See: TypeAlias = Callable[[Sequence[Fault], Sequence[Look]], Observed]
 
 MOST_FAULTS = 4
 """Faults that one loop is believed to have."""
+
+MOST_TIES = 4
+"""Sets of faults that are followed on, where several behave like a loop equally far."""
 
 MOST_PAIRS = 1200
 """Pairs that are tried, the likely ones first, before two faults are given up on."""
@@ -100,18 +103,15 @@ def look_up(
     base = common_prefix(loop.looks, reference.looks)
     tried = 0
     pairs = _pairs(loop, reference, base, likenesses)
-    for tried, pair in enumerate(pairs, start=1):
+    for tried, pair in enumerate(islice(pairs, MOST_PAIRS), start=1):
         tell(len(FAULTS) + tried, len(FAULTS) + MOST_PAIRS)
         with suppress(ClashError):
             if see(pair, loop.looks) == loop:
                 return Finding(Answer.PAIR, pair, first, tried=len(FAULTS) + tried)
-        if tried == MOST_PAIRS:
-            break
 
     tried += len(FAULTS)
-    closest = max(likenesses, key=lambda x: x.shared)
-    if closest.shared > base:
-        faults, shared, to_its_end = _one_after_another(closest, loop, see, likenesses)
+    if max(x.shared for x in likenesses) > base:
+        faults, shared, to_its_end = _one_after_another(loop, see, likenesses)
         if to_its_end:
             return Finding(Answer.PAIR, faults, first, tried=tried)
         parted = loop.looks[shared] if shared < len(loop.looks) else None
@@ -121,30 +121,41 @@ def look_up(
 
 
 def _one_after_another(
-    closest: _Likeness, loop: Observed, see: See, likenesses: Sequence[_Likeness]
+    loop: Observed, see: See, likenesses: Sequence[_Likeness]
 ) -> tuple[tuple[Fault, ...], int, bool]:
-    """More faults than two: to the closest, the one is added with which the loop is followed furthest, and so on.
+    """More faults than two: each with which the loop is followed furthest is given another one, and so on.
+
+    Several are followed as long as they are equally far: two faults may be alike until a partial window comes.
 
     Returns:
         The faults, how far the loop behaves like the reference with them, and whether to its end.
     """
-    faults: tuple[Fault, ...] = (closest.fault,)
-    shared = closest.shared
-    while len(faults) < MOST_FAULTS and shared < len(loop.looks):
+    shared = max(x.shared for x in likenesses)
+    furthest: list[tuple[Fault, ...]] = [(x.fault,) for x in likenesses if x.shared == shared]
+    others = [x.fault for x in likenesses if x.fault.kind != Kind.ROUNDING]
+    while len(furthest[0]) < MOST_FAULTS and shared < len(loop.looks):
         where = place(loop.looks[shared])
-        others = [x.fault for x in likenesses if x.fault not in faults and x.fault.kind != Kind.ROUNDING]
-        furthest = faults
-        for fault in sorted(others, key=lambda fault: not fault.first.startswith(where)):
+        others.sort(key=lambda fault: not fault.first.startswith(where))
+        reach, further = shared, list[tuple[Fault, ...]]()
+        tried = set[frozenset[str]]()
+        for faults in ((*some, other) for some in furthest[:MOST_TIES] for other in others if other not in some):
+            names = frozenset(fault.name for fault in faults)
+            if names in tried:
+                continue
+            tried.add(names)
             with suppress(ClashError):
-                seen = see([*faults, fault], loop.looks)
+                seen = see(faults, loop.looks)
                 if seen == loop:
-                    return (*faults, fault), len(loop.looks), True
-                if (further := common_prefix(seen.looks, loop.looks)) > shared:
-                    furthest, shared = (*faults, fault), further
-        if furthest == faults:
+                    return faults, len(loop.looks), True
+                reached = common_prefix(seen.looks, loop.looks)
+                if reached > reach:
+                    reach, further = reached, []
+                if reached == reach > shared:
+                    further.append(faults)
+        if not further:
             break
-        faults = furthest
-    return faults, shared, False
+        furthest, shared = further, reach
+    return furthest[0], shared, False
 
 
 def same_updates(loop: Observed, reference: Observed) -> bool:

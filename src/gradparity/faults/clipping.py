@@ -94,6 +94,17 @@ CLIPPING = (
         },
     ),
     Fault(
+        name="clipping-missing",
+        symptom="max_norm has no effect.",
+        needs="a norm above the threshold",
+        first="step 0, clipped: gradients",
+        changes={
+            train_step: """
+-    run.clip(run.parameters)
+""",
+        },
+    ),
+    Fault(
         name="clip-after-step",
         symptom="max_norm has no effect: the step was made with the gradients as they were.",
         needs="a norm above the threshold",
@@ -130,17 +141,6 @@ CLIPPING = (
             "simchowitzlabpublic/nano-world-model#22",
             "Cranial-XIX/FAMO#4",
         ),
-    ),
-    Fault(
-        name="clipping-missing",
-        symptom="max_norm has no effect.",
-        needs="a norm above the threshold",
-        first="step 0, clipped: gradients",
-        changes={
-            train_step: """
--    run.clip(run.parameters)
-""",
-        },
     ),
     Fault(
         name="clip-an-exhausted-generator",

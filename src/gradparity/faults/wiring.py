@@ -21,6 +21,22 @@ WIRING = (
         ),
     ),
     Fault(
+        name="naive-and-added-out-of-place",
+        symptom="Until a second microbatch comes, parameters that enter only as a sum share one gradient.",
+        needs="two parameters that autograd.grad returns one tensor for; to do harm, a window of one microbatch",
+        first="step 0, microbatch 0, accumulated: aliasing",
+        changes={
+            manual: """
+-            p.grad = g if alone and fits(g, p) and storage_of(g) not in taken else copy_for(g, p)
++            p.grad = g
+@@
+-            p.grad.add_(g)
++            p.grad = p.grad + g
+""",
+        },
+        sources=("pytorch/pytorch#34082",),
+    ),
+    Fault(
         name="overwritten-instead-of-added",
         symptom="Only the last microbatch of each window counts, with older gradients where it has none.",
         needs="more than one accumulation step",
