@@ -1,8 +1,23 @@
 """Two ways to a gradient, .backward() and autograd.grad, and any training loop, compared bit for bit.
 
-``gradparity.record`` watches a training loop and writes down what it does, for ``gradparity diff`` to compare.
-``gradparity.assert_parity`` does both in a test of yours, and fails where two loops first make different updates.
+Watch a loop and write down what it does; afterwards, compare two such traces::
+
+    with gradparity.record(model, optimizer, "traces/mine"):
+        train(model, optimizer, batches)
+
+    $ gradparity diff traces/reference traces/mine
+
+In a test, run two loops from the same start, and fail where they first make different updates::
+
+    gradparity.assert_parity(reference_loop, our_loop, make)
+
+Ask which known bug a loop has, and what is true of what is said of the two ways::
+
+    $ gradparity check my_module:train
+    $ gradparity claims
+
 ``gradparity.training`` is a training step to copy: windows, routes, precision, clipping, and the step where they meet.
+It needs torch alone, and each of its files can be read on its own.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -23,3 +38,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'gradparity' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What there is to ask for, too, so that ``help(gradparity)`` and completion show it."""
+    return sorted({*globals(), *__all__})
