@@ -3,7 +3,8 @@
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import torch
@@ -13,9 +14,14 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 from gradparity.config import Config
 from gradparity.errors import UserError
 
+CONFIG = "config.yaml"
+"""What the resolved configuration of a run is saved as, in its folder."""
+
 
 def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
     """The configuration that ``arguments`` (default: the command line) and the YAML files they name describe.
+
+    With ``--resume`` it is the one that was saved in that folder.
 
     Raises:
         UserError: in one sentence, with the field, its value and what is allowed.
@@ -32,6 +38,14 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
         raise UserError(_one_sentence(str(error))) from error
     except ValueError as error:
         raise UserError(str(error)) from error
+    if config.resume is not None:
+        others = sorted(vars(parser.parse_args(arguments, defaults=False)).keys() - {"resume", "quiet"})
+        if others:
+            raise UserError(f"{', '.join(others)} is saved in {config.resume}, which --resume goes on in; leave it out")
+        saved = config.resume / CONFIG
+        if not saved.is_file():
+            raise UserError(f"{config.resume} holds no {CONFIG}; name the folder of a run, such as runs/two_ways/1")
+        return replace(parse(["--config", str(saved)], None), resume=config.resume, quiet=config.quiet)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but torch finds no GPU here; use --device cpu")
     return config
@@ -39,7 +53,9 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
 
 def as_yaml(config: Config) -> str:
     """``config`` as a YAML file that :func:`parse` reads back."""
-    text: str = yaml.safe_dump({**asdict(config), "output": str(config.output)}, sort_keys=False)
+    fields_ = {**asdict(config), "output": str(config.output)}
+    del fields_["resume"]
+    text: str = yaml.safe_dump(fields_, sort_keys=False)
     return text
 
 
@@ -47,7 +63,10 @@ def _parser(description: str | None) -> ArgumentParser:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="A YAML file with any of the fields below.")
-    parser.add_class_arguments(Config, skip={"quiet"})
+    parser.add_class_arguments(Config, skip={"quiet", "resume"})
+    parser.add_argument(
+        "--resume", type=Path, metavar="FOLDER", help="A run that was stopped, to go on in; all else is as saved there."
+    )
     parser.add_argument("--quiet", action="store_true", help="Only the verdicts: no progress, no tables.")
     return parser
 
