@@ -85,9 +85,10 @@ class Board:
     ) -> None:
         self.title, self.name = title, candidate
         self.verdict, self.spread = found or Found(Verdict(), Spread(parameters))
+        folder.mkdir(parents=True, exist_ok=True)
+        self._figures = Growing(folder / FIGURES, goes_on=found is not None)
         self.reference, self.candidate = (Events(folder / run) for run in layout.run_names(candidate))
         self.difference = Events(folder / layout.APART)
-        self._figures = Growing(folder / FIGURES, goes_on=found is not None)
         self._sizes: dict[Phase, Sizes] = defaultdict(Sizes)
         if found is None:
             self.difference.add_custom_scalars(layout.charts(title))
