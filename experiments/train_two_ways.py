@@ -17,9 +17,9 @@ from gradparity import build, checkpoint, report
 from gradparity.board import Board, Found, new_folder, tensorboard_command
 from gradparity.board.card import faults_page
 from gradparity.board.layout import CONFIGURATION_PAGE, FAULTS_PAGE
-from gradparity.cli import CONFIG, as_yaml, parse
+from gradparity.cli import SAVED, as_yaml, parse, resumed
 from gradparity.config import Config
-from gradparity.errors import DiskError, UserError
+from gradparity.errors import DiskError, UserError, writing
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.readings import Reader
 from gradparity.parity.verdict import Verdict
@@ -32,8 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     go_on = ""
     try:
-        config = parse(arguments, __doc__)
-        folder = config.resume or begin(config)
+        config, folder = resumed(arguments) or begun(parse(arguments, __doc__))
         go_on = f"; go on with --resume {shlex.quote(str(folder))}"
         verdicts = [train(config, name, folder / name, console) for name in config.tasks]
     except DiskError as error:
@@ -54,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(verdict.parity for verdict in verdicts) else 1
 
 
-def begin(config: Config) -> Path:
+def begun(config: Config) -> tuple[Config, Path]:
     folder = new_folder(config.output / config.name)
-    with written_over(folder / CONFIG) as file:
+    with writing(folder / SAVED), written_over(folder / SAVED) as file:
         file.write(as_yaml(config).encode())
-    return folder
+    return config, folder
 
 
 def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
@@ -68,18 +67,18 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
     lanes = build.lanes(config, task)
     readers = [Reader(lane.run) for lane in lanes]
     parameters = [parameter for parameter, _ in lanes[0].run.model.named_parameters()]
-    begun = checkpoint.resume(folder, config, lanes)
-    evidence, metrics = begun.evidence, begun.metrics
+    until = checkpoint.resume(folder, config, lanes)
+    evidence, metrics = until.evidence, until.metrics
 
     with (
-        Board(folder, name, parameters, config.candidate, begun.found) as board,
+        Board(folder, name, parameters, config.candidate, until.found) as board,
         Progress(console=console, transient=True, disable=config.quiet) as progress,
     ):
-        if not begun.done:
+        if until.done == 0:
             board.told(CONFIGURATION_PAGE, report.configuration(as_yaml(config)))
             board.told(FAULTS_PAGE, faults_page())
-        bar = progress.add_task(name, total=config.steps, completed=begun.done)
-        for found in lockstep(*lanes, build.windows(config, task, begun.done), begun.done):
+        bar = progress.add_task(name, total=config.steps, completed=until.done)
+        for found in lockstep(*lanes, build.windows(config, task, until.done), until.done):
             board.compared(found)
             ours, theirs = (r.take(m) for r, m in zip(readers, (found.reference, found.candidate), strict=True))
             if ours and theirs:

@@ -36,7 +36,7 @@ NAME = "checkpoint.zip"
 LANES = ("reference.pt", "candidate.pt")
 PROGRESS = "progress.pt"
 
-WITHOUT_MARK = ("output", "quiet", "resume", "evaluate_every", "checkpoint_every")
+WITHOUT_MARK = ("output", "quiet", "evaluate_every", "checkpoint_every")
 """Fields of a configuration that no bit of a training depends on."""
 
 

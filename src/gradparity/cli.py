@@ -11,17 +11,16 @@ import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
+from gradparity.arguments import Parser
 from gradparity.config import Config
 from gradparity.errors import UserError
 
-CONFIG = "config.yaml"
-"""What the resolved configuration of a run is saved as, in its folder."""
+SAVED = "config.yaml"
+"""Where a run's folder has its configuration."""
 
 
 def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
     """The configuration that ``arguments`` (default: the command line) and the YAML files they name describe.
-
-    With ``--resume`` it is the one that was saved in that folder.
 
     Raises:
         UserError: in one sentence, with the field, its value and what is allowed.
@@ -38,24 +37,33 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
         raise UserError(_one_sentence(str(error))) from error
     except ValueError as error:
         raise UserError(str(error)) from error
-    if config.resume is not None:
-        others = sorted(vars(parser.parse_args(arguments, defaults=False)).keys() - {"resume", "quiet"})
-        if others:
-            raise UserError(f"{', '.join(others)} is saved in {config.resume}, which --resume goes on in; leave it out")
-        saved = config.resume / CONFIG
-        if not saved.is_file():
-            raise UserError(f"{config.resume} holds no {CONFIG}; name the folder of a run, such as runs/two_ways/1")
-        return replace(parse(["--config", str(saved)], None), resume=config.resume, quiet=config.quiet)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but torch finds no GPU here; use --device cpu")
     return config
 
 
+def resumed(arguments: Sequence[str] | None) -> tuple[Config, Path] | None:
+    """Of a command line with ``--resume FOLDER``, the configuration saved there and the folder; ``None`` of any other.
+
+    Raises:
+        UserError: if there is none, or the command line would change it.
+    """
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--quiet", action="store_true")
+    given, others = parser.parse_known_args(arguments)
+    if given.resume is None:
+        return None
+    if others:
+        raise UserError(f"--resume goes on with what {given.resume} was begun with; leave out {' '.join(others)}")
+    if not (saved := given.resume / SAVED).is_file():
+        raise UserError(f"{given.resume} holds no {SAVED}; name the folder of a run, such as runs/two_ways/1")
+    return replace(parse(["--config", str(saved)], None), quiet=given.quiet), given.resume
+
+
 def as_yaml(config: Config) -> str:
     """``config`` as a YAML file that :func:`parse` reads back."""
-    fields_ = {**asdict(config), "output": str(config.output)}
-    del fields_["resume"]
-    text: str = yaml.safe_dump(fields_, sort_keys=False)
+    text: str = yaml.safe_dump({**asdict(config), "output": str(config.output)}, sort_keys=False)
     return text
 
 
@@ -63,10 +71,8 @@ def _parser(description: str | None) -> ArgumentParser:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="A YAML file with any of the fields below.")
-    parser.add_class_arguments(Config, skip={"quiet", "resume"})
-    parser.add_argument(
-        "--resume", type=Path, metavar="FOLDER", help="A run that was stopped, to go on in; all else is as saved there."
-    )
+    parser.add_class_arguments(Config, skip={"quiet"})
+    parser.add_argument("--resume", metavar="FOLDER", help="Go on in the folder of a run that was stopped.")
     parser.add_argument("--quiet", action="store_true", help="Only the verdicts: no progress, no tables.")
     return parser
 

@@ -26,8 +26,6 @@ CandidateName = Literal["manual", "frugal", "backward", "naive", "summed-loss", 
 MOST = 1_000_000
 """The largest count of anything."""
 
-COUNTS = ("accumulation_steps", "microbatch_size", "steps", "evaluate_every", "checkpoint_every", "threads")
-
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -138,14 +136,12 @@ class Config:
     quiet: bool = False
     """Only the verdicts: no progress, no tables."""
 
-    resume: Path | None = None
-    """The folder of a run that was stopped, to go on in; all else is then as it was saved there."""
-
     def __post_init__(self) -> None:
         plain = re.fullmatch(r"\w[\w.-]*", self.name)
         _require(bool(plain), "name", self.name, "letters, digits, '_', '-' and '.', not starting with '-' or '.'")
         _require(bool(self.tasks), "task", self.task, "one task or a list of them")
-        for field_name in COUNTS:
+        counts = ("accumulation_steps", "microbatch_size", "steps", "evaluate_every", "checkpoint_every", "threads")
+        for field_name in counts:
             value = getattr(self, field_name)
             _require(1 <= value <= MOST, field_name, value, f"1 to {MOST}")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")

@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from gradparity import report
 from gradparity.board import card, layout, picture
-from gradparity.board.events import EVENTS, Events, Growing
+from gradparity.board.events import EVENTS, Events
 from gradparity.board.layout import phase_name
 from gradparity.board.spread import Spread
-from gradparity.errors import DiskError, UserError
+from gradparity.errors import DiskError, UserError, writing
+from gradparity.growing import Growing
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.metrics import finite
 from gradparity.parity.readings import Readings
@@ -197,10 +198,8 @@ def cut(folder: Path, kept: Mapping[str, int]) -> None:
         if found.get(name, 0) < length:
             raise UserError(f"{folder / name} is shorter than it was at the checkpoint; bring it back, or train anew")
     for name in found:
-        if name in kept:
-            os.truncate(folder / name, kept[name])
-        else:
-            (folder / name).unlink()
+        with writing(folder / name):
+            os.truncate(folder / name, kept[name]) if name in kept else (folder / name).unlink()
 
 
 def is_thinned(step: int) -> bool:

@@ -1,4 +1,4 @@
-"""Files that grow: of a run that is killed, all is there that was written, to the last complete record."""
+"""TensorBoard files that lose nothing with their process."""
 
 import os
 import socket
@@ -10,41 +10,10 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 
-from gradparity.errors import writing
+from gradparity.growing import Growing
 
 EVENTS = "events.out.tfevents"
 """What TensorBoard looks for in a file's name."""
-
-
-class Growing:
-    """A file that is only appended to. Nothing is held back in a buffer, so nothing is lost with one, or refused late.
-
-    Args:
-        path: of a file that is not there yet, or, if it ``goes_on``, may be.
-
-    Raises:
-        OSError: if it cannot be opened.
-        DiskError: from ``write`` and ``sync``, with its name.
-    """
-
-    def __init__(self, path: Path, goes_on: bool = False) -> None:
-        self.path = path
-        self._file = path.open("ab" if goes_on else "xb", buffering=0)
-
-    def write(self, data: bytes) -> None:
-        """Append all of ``data``."""
-        with writing(self.path):
-            while data:  # a disk that is nearly full takes a part of it
-                data = data[self._file.write(data) :]
-
-    def sync(self) -> None:
-        """Return when it would survive a power cut."""
-        with writing(self.path):
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """No more writes."""
-        self._file.close()
 
 
 class Events(SummaryWriter):
