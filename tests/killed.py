@@ -112,6 +112,11 @@ def dies_at_byte(number):
     resource.setrlimit(resource.RLIMIT_FSIZE, (number, number))
 
 
+def has_a_full_disk(length):
+    """No file can become longer, and the process is told so, and goes on."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (length, length))
+
+
 # What an unbroken run is asked for.
 
 

@@ -22,8 +22,11 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 import killed
+from disk import mounted
 from gradparity.board import FIGURES
+from gradparity.board.events import EVENTS
 from gradparity.checkpoint import HELD, LANES, NAME, PROGRESS
+from gradparity.cli import SAVED
 
 pytestmark = pytest.mark.kill
 
@@ -66,7 +69,7 @@ def unbroken(tmp_path_factory):
         partial(killed.keeps_checkpoints, where / "kept"),
         partial(killed.counts_file_operations, where / "count"),
     )
-    killed.FORKS.Process().start()  # it is forked when everything has been imported
+    killed.FORKS.Process().start()  # which waits until everything has been imported
     began = time.perf_counter()
     assert killed.run(where, SCRIPT, ARGUMENTS, *watched) == (0, "")
     seconds = time.perf_counter() - began
@@ -259,3 +262,40 @@ def test_a_checkpoint_that_is_written_in_place_is_found_torn(unbroken, tmp_path)
         f"train_two_ways: {RUN}/digits_cnn/{NAME} is not a whole checkpoint of this training (File is not a zip file); "
         "move it away to train from the first step"
     ]
+
+
+# Disks that are full, or may not be written.
+
+
+@pytest.mark.parametrize(("length", "full"), [(300, SAVED), (20_000, EVENTS), (100_000, NAME)])
+def test_a_full_disk_is_one_sentence_and_who_makes_room_goes_on(unbroken, length, full, tmp_path):
+    code, errors = killed.run(tmp_path, SCRIPT, ARGUMENTS, partial(killed.has_a_full_disk, length))
+    assert code == 2
+    (sentence,) = errors.splitlines()
+    start, end = sentence.split(" cannot be written (File too large); make room there")
+    assert start.startswith(f"train_two_ways: {RUN}")
+    assert full in start
+    assert end == (f"; go on with --resume {RUN}" if full != SAVED else "")
+    assert not [*tmp_path.rglob("*.partial")]
+    check(tmp_path, unbroken)
+    assert go_on(tmp_path) == (0, "")
+    assert others(tmp_path, unbroken) == []
+
+
+def test_a_disk_that_fills_up_and_one_that_may_not_be_written(unbroken, tmp_path):
+    with mounted(tmp_path / "disk", "500k") as again:
+        if again is None:
+            pytest.skip("needs to mount a disk")
+        code, errors = killed.run(tmp_path / "disk", SCRIPT, ARGUMENTS)
+        assert code == 2
+        (sentence,) = errors.splitlines()
+        assert "checkpoint.zip cannot be written (No space left on device); make room there; go on with" in sentence
+        check(tmp_path / "disk", unbroken)
+        again("size=20m,ro")
+        code, errors = killed.run(tmp_path, SCRIPT, ["--resume", tmp_path / "disk" / RUN])
+        assert code == 2
+        assert errors.count("\n") == 1
+        assert "(Read-only file system); make it writable, or choose another folder" in errors
+        again("rw")
+        assert go_on(tmp_path / "disk") == (0, "")
+        assert others(tmp_path / "disk", unbroken) == []

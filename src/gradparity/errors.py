@@ -26,5 +26,5 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        mend = "make room there" if error.errno in FULL else "choose a folder that can be written"
+        mend = "make room there" if error.errno in FULL else "make it writable, or choose another folder"
         raise DiskError(f"{error.filename or path} cannot be written ({error.strerror}); {mend}") from error

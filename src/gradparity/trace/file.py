@@ -92,6 +92,18 @@ def kept(seen: Seen) -> dict[str, Tensor]:
     return {name: value.detach().clone().contiguous() for name, value in dense.items()}
 
 
+def lost(trace: Trace) -> int:
+    """How many files of tensors the records name that are missing or torn."""
+    count = 0
+    for name in filter(None, (record.tensors for record in trace.records if trace.folder)):
+        try:
+            with safe_open(Path(trace.folder or "") / name, framework="pt"):
+                pass
+        except (OSError, SafetensorError):
+            count += 1
+    return count
+
+
 def read(folder: Path) -> Trace:
     """The trace in ``folder``, up to its last complete record.
 
