@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from torch.utils.tensorboard import SummaryWriter
 
 from gradparity.board import new_folder, tensorboard_command
+from gradparity.board.events import Events
 from gradparity.config import ClipConfig, Config, PrecisionName, TaskName
 from gradparity.distributed import tables
 from gradparity.distributed.launch import launch
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def to_board(folder: Path, outcome: Outcome) -> None:
     """How far the ranks have drifted apart."""
-    with SummaryWriter(folder) as board:
+    with Events(folder) as board:
         for step, at in enumerate(outcome.across):
             board.add_scalar("ranks apart/gradients", at.gradients.relative_norm, step)
             board.add_scalar("ranks apart/parameters", at.parameters.relative_norm, step)

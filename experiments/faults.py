@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch.utils.tensorboard import SummaryWriter
 
 from gradparity import board
+from gradparity.board.events import Events
+from gradparity.errors import writing
 from gradparity.faults.dictionary import THEMES
 from gradparity.peers.scores import PEERS, Score, installed, score
 from gradparity.peers.table import as_json, indistinguishable, markdown, sentence, table
@@ -67,8 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told = sentence(everything, right)
     console.print(f"\n[bold]{told}[/] In {time.perf_counter() - began:.0f} seconds.", soft_wrap=True)
 
-    (folder / "faults.json").write_text(json.dumps(as_json(scores, right), indent=1))
-    with SummaryWriter(folder) as writer:
+    with writing(folder / "faults.json"):
+        (folder / "faults.json").write_text(json.dumps(as_json(scores, right), indent=1))
+    with Events(folder) as writer:
         writer.add_text("faults/1 table", f"{markdown(scores, columns)}\n\n{told}")
     console.print(f"{board.tensorboard_command(folder)}   # then open: Text, faults/1 table", soft_wrap=True)
     return 0

@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch.utils.tensorboard import SummaryWriter
 
 from gradparity import board
+from gradparity.board.events import Events
+from gradparity.errors import writing
 from gradparity.frameworks.scenario import SCENARIOS
 from gradparity.frameworks.table import as_records, cell, differences, in_places, markdown, measured, table
 from gradparity.frameworks.watch import FRAMEWORKS, outcome
@@ -48,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if cause != (shown := measured(outcomes[scenario][framework])):
             console.print(f"[dim]{framework}, {scenario}: {' '.join(shown.split())}[/]", soft_wrap=True)
 
-    (folder / "frameworks.json").write_text(json.dumps(as_records(outcomes), indent=1))
-    with SummaryWriter(folder) as writer:
+    with writing(folder / "frameworks.json"):
+        (folder / "frameworks.json").write_text(json.dumps(as_records(outcomes), indent=1))
+    with Events(folder) as writer:
         writer.add_text("frameworks/1 table", markdown(outcomes))
     cells = [one for row in outcomes.values() for one in row.values()]
     identical = sum(one.identical for one in cells)

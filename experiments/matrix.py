@@ -10,6 +10,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
@@ -20,6 +21,7 @@ from rich.table import Table
 from gradparity.board import new_folder, tensorboard_command
 from gradparity.config import CandidateName
 from gradparity.errors import UserError
+from gradparity.growing import Growing
 from gradparity.matrix import board, picture
 from gradparity.matrix.cell import AXES, Cell, full, pairwise, product_of
 from gradparity.matrix.run import Outcome, Result, run_cells
@@ -48,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(cells: Sequence[Cell], given: argparse.Namespace, path: Path, console: Console) -> list[Result]:
     results = []
     clock = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
-    with path.open("x", buffering=1) as lines, Progress(*clock, console=console, transient=True) as progress:
+    with closing(Growing(path)) as lines, Progress(*clock, console=console, transient=True) as progress:
         for result in progress.track(run_cells(cells, given.processes, given.candidate), total=len(cells)):
-            lines.write(json.dumps(result.as_record()) + "\n")
+            lines.write(f"{json.dumps(result.as_record())}\n".encode())
             results.append(result)
     return results
 

@@ -3,15 +3,23 @@
 import json
 import math
 import re
+import shutil
+import threading
+from collections import deque
+from functools import partial
+from itertools import count
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
+from disk import no_file_longer_than
 from gradparity import build
 from gradparity.board import FIGURES, Board, as_record, new_folder, tensorboard_command
-from gradparity.board.board import is_thinned
+from gradparity.board.board import cut, is_thinned, lengths
+from gradparity.board.events import EVENTS
 from gradparity.board.layout import phase_name
+from gradparity.errors import DiskError, UserError
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.readings import Reader
 from gradparity.training import Phase
@@ -154,6 +162,59 @@ def test_lines_are_readable_while_the_run_goes_on(tmp_path):
         for count, comparison in enumerate(lockstep(*small_lanes(config), []), start=1):
             board.compared(comparison)
             assert len((tmp_path / FIGURES).read_text().splitlines()) == count
+
+
+def test_what_a_method_was_told_is_in_its_file_when_it_returns_and_no_thread_writes(tmp_path):
+    before = threading.active_count()
+    with Board(tmp_path, "mlp") as board:
+        for number in range(3):
+            board.evaluated(number, "accuracy", 0.5, 0.5)
+            assert len(read(tmp_path / "reference").Scalars("1 glance/mlp, 3 held-out accuracy")) == number + 1
+        assert threading.active_count() == before
+
+
+def fill(folder, write):
+    """Let a board ``write`` until the disk is full; how often it did, and what was said then."""
+    written = count()
+    with no_file_longer_than(5_000), pytest.raises(DiskError) as refused, Board(folder, "mlp") as board:
+        deque(map(partial(write, board), written))
+    return next(written) - 1, str(refused.value)
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file_and_what_was_written_stays(tmp_path, capfd):
+    comparison = next(lockstep(*small_lanes(small_config(task="digits_mlp")), []))
+    number, sentence = fill(tmp_path / "figures", lambda board, _: board.compared(comparison))
+    assert sentence == f"{tmp_path}/figures/{FIGURES} cannot be written (File too large); make room there"
+    *lines, half = (tmp_path / "figures" / FIGURES).read_text().split("\n")
+    assert len(lines) == number > 5
+    assert {json.loads(line)["step"] for line in lines} == {-1}
+    assert lines[0].startswith(half)
+
+    number, sentence = fill(tmp_path / "events", lambda board, step: board.evaluated(step, "accuracy", 0.5, 0.5))
+    assert re.fullmatch(
+        rf"{tmp_path}/events/reference/{EVENTS}.* cannot be written \(File too large\); make room there", sentence
+    )
+    assert len(read(tmp_path / "events" / "reference").Scalars("1 glance/mlp, 3 held-out accuracy")) == number > 50
+    assert capfd.readouterr().err == ""
+
+
+def test_a_board_is_brought_back_to_a_length_and_goes_on_from_there(written, tmp_path):
+    folder, *_ = written
+    again = tmp_path / "again"
+    shutil.copytree(folder, again)
+    half = {name: length - 1 for name, length in lengths(folder).items()}
+    cut(again, half)
+    (again / "reference").mkdir()
+    (again / "reference" / f"{EVENTS}.9.later").write_bytes(b"later")
+    (again / "notes.txt").write_text("mine")
+    cut(again, half)
+    assert lengths(again) == half
+    assert (again / "notes.txt").exists()
+    with pytest.raises(UserError, match=r"is shorter than it was at the checkpoint; bring it back, or train anew"):
+        cut(again, lengths(folder))
+    assert lengths(again) == half, "nothing was touched"
+    cut(again, {})
+    assert lengths(again) == {}
 
 
 def test_folders_are_numbered_and_nothing_is_written_over(tmp_path):

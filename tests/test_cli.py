@@ -1,11 +1,12 @@
 """What a user may write, and the one sentence for what cannot be used."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from gradparity.cli import as_yaml, parse
+from gradparity.cli import SAVED, as_yaml, parse, resumed
 from gradparity.config import Config, TaskName
 from gradparity.errors import UserError
 from gradparity.tasks import TASKS
@@ -94,6 +95,7 @@ def test_help_explains_every_field(capsys):
         ("--accumulation_steps -1", "accumulation_steps is -1; allowed is 1 to 1000000"),
         ("--microbatch_size 99999999999", "microbatch_size is 99999999999; allowed is 1 to 1000000"),
         ("--evaluate_every 0", "evaluate_every is 0; allowed is 1 to 1000000"),
+        ("--checkpoint_every 0", "checkpoint_every is 0; allowed is 1 to 1000000"),
         ("--threads 0", "threads is 0; allowed is 1 to 1000000"),
         ("--seed -1", "seed is -1; allowed is 0 or more"),
         ("--precision fp8", "precision is fp8; allowed is fp64, fp32, bf16, fp16"),
@@ -160,4 +162,27 @@ def test_a_file_that_is_no_text_gets_one_sentence(tmp_path):
     path.write_bytes(b"\xff\x00\xfe\x80")
     with pytest.raises(UserError) as error:
         parse(["--config", str(path)], None)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_is_resumed_with_the_configuration_that_it_saved(tmp_path):
+    config = parse(["--config", str(CONFIGS[0]), "--steps", "7"], None)
+    (tmp_path / SAVED).write_text(as_yaml(config))
+    assert resumed(["--resume", str(tmp_path)]) == (config, tmp_path)
+    assert resumed([f"--resume={tmp_path}", "--quiet"]) == (replace(config, quiet=True), tmp_path)
+    assert resumed(["--steps", "7"]) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--resume"], "argument --resume: expected one argument"),
+        (["--resume", "nowhere"], "nowhere holds no config.yaml; name the folder of a run, such as runs/two_ways/1"),
+        (["--resume", "run", "--steps", "7"], "--resume goes on with what run was begun with; leave out --steps 7"),
+    ],
+)
+def test_what_cannot_be_resumed_gets_one_sentence(arguments, sentence):
+    with pytest.raises(UserError) as error:
+        resumed(arguments)
+    assert str(error.value).startswith(sentence)
     assert "\n" not in str(error.value)

@@ -55,6 +55,7 @@ def test_two_ways_are_one_training(tmp_path):
             "by_manual",
             "how_far_apart",
             "differences.jsonl",
+            "checkpoint.zip",
         }
 
 

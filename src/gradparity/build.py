@@ -68,8 +68,11 @@ def clip_of(config: ClipConfig) -> Clip:
     return {"norm": training.clip_by_norm, "value": training.clip_by_value}[config.by](config.threshold)
 
 
-def windows(config: Config, task: Task) -> Iterator[Window[Batch]]:
-    """``config.steps`` windows: epoch after epoch, each in its own order, each with its own partial last window."""
+def windows(config: Config, task: Task, done: int = 0) -> Iterator[Window[Batch]]:
+    """``config.steps`` windows: epoch after epoch, each in its own order, each with its own partial last window.
+
+    The first ``done`` are passed over, for lanes that go on from a checkpoint.
+    """
     examples = tasks.to(task.train, config.device, PRECISIONS[config.precision].parameters)
 
     def epoch(number: int) -> Iterator[Window[Batch]]:
@@ -77,4 +80,4 @@ def windows(config: Config, task: Task) -> Iterator[Window[Batch]]:
         microbatches = task.batches(examples, config.microbatch_size, order)
         return training.windows(microbatches, config.accumulation_steps, tasks.count)
 
-    return islice(chain.from_iterable(map(epoch, count())), config.steps)
+    return islice(chain.from_iterable(map(epoch, count())), done, config.steps)

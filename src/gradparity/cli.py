@@ -3,15 +3,20 @@
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
+from gradparity.arguments import Parser
 from gradparity.config import Config
 from gradparity.errors import UserError
+
+SAVED = "config.yaml"
+"""Where a run's folder has its configuration."""
 
 
 def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
@@ -37,6 +42,25 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
     return config
 
 
+def resumed(arguments: Sequence[str] | None) -> tuple[Config, Path] | None:
+    """Of a command line with ``--resume FOLDER``, the configuration saved there and the folder; ``None`` of any other.
+
+    Raises:
+        UserError: if there is none, or the command line would change it.
+    """
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--quiet", action="store_true")
+    given, others = parser.parse_known_args(arguments)
+    if given.resume is None:
+        return None
+    if others:
+        raise UserError(f"--resume goes on with what {given.resume} was begun with; leave out {' '.join(others)}")
+    if not (saved := given.resume / SAVED).is_file():
+        raise UserError(f"{given.resume} holds no {SAVED}; name the folder of a run, such as runs/two_ways/1")
+    return replace(parse(["--config", str(saved)], None), quiet=given.quiet), given.resume
+
+
 def as_yaml(config: Config) -> str:
     """``config`` as a YAML file that :func:`parse` reads back."""
     text: str = yaml.safe_dump({**asdict(config), "output": str(config.output)}, sort_keys=False)
@@ -48,6 +72,7 @@ def _parser(description: str | None) -> ArgumentParser:
     parser = ArgumentParser(description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="A YAML file with any of the fields below.")
     parser.add_class_arguments(Config, skip={"quiet"})
+    parser.add_argument("--resume", metavar="FOLDER", help="Go on in the folder of a run that was stopped.")
     parser.add_argument("--quiet", action="store_true", help="Only the verdicts: no progress, no tables.")
     return parser
 

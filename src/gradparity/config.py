@@ -114,6 +114,9 @@ class Config:
     evaluate_every: int = 20
     """Steps between two evaluations on held-out data, at least 1; the last step is always followed by one."""
 
+    checkpoint_every: int = 20
+    """Steps between two checkpoints for --resume, at least 1; the last step is always followed by one."""
+
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     scaler: ScalerConfig = field(default_factory=ScalerConfig)
@@ -137,7 +140,8 @@ class Config:
         plain = re.fullmatch(r"\w[\w.-]*", self.name)
         _require(bool(plain), "name", self.name, "letters, digits, '_', '-' and '.', not starting with '-' or '.'")
         _require(bool(self.tasks), "task", self.task, "one task or a list of them")
-        for field_name in ("accumulation_steps", "microbatch_size", "steps", "evaluate_every", "threads"):
+        counts = ("accumulation_steps", "microbatch_size", "steps", "evaluate_every", "checkpoint_every", "threads")
+        for field_name in counts:
             value = getattr(self, field_name)
             _require(1 <= value <= MOST, field_name, value, f"1 to {MOST}")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")

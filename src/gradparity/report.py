@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from rich.table import Table
@@ -53,15 +54,30 @@ def headline(verdict: Verdict) -> str:
     return f"Not identical: {differing:,} of {compared:,} values differ in {verdict.steps} steps."
 
 
-def evidence(readings: Sequence[Readings]) -> str:
+@dataclass
+class Evidence:
     """What happened in the reference's steps, without which a parity would say little."""
-    skipped = sum(r.skipped for r in readings)
-    clipped = sum(r.clipped_norm < r.norm for r in readings if not r.skipped)
-    rates = len({r.lr for r in readings})
-    return (
-        f"The gradient was clipped in {clipped} of {len(readings)} steps, and overflowed in {skipped}, "
-        f"which were skipped; {rates} different learning rates."
-    )
+
+    steps: int = 0
+    clipped: int = 0
+    skipped: int = 0
+    rates: int = 0
+    """How often the learning rate was another one than in the step before."""
+    latest_rate: float | None = None
+
+    def add(self, step: Readings) -> None:
+        """Count one step."""
+        self.steps += 1
+        self.clipped += not step.skipped and step.clipped_norm < step.norm
+        self.skipped += step.skipped
+        self.rates += step.lr != self.latest_rate
+        self.latest_rate = step.lr
+
+    def __str__(self) -> str:
+        return (
+            f"The gradient was clipped in {self.clipped} of {self.steps} steps, and overflowed in {self.skipped}, "
+            f"which were skipped; {self.rates} different learning rates."
+        )
 
 
 def learning(metric: str, values: Sequence[Sequence[float]]) -> str:

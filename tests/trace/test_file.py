@@ -5,6 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections import deque
+from functools import partial
+from itertools import count
 
 import pytest
 import torch
@@ -12,10 +15,12 @@ from torch import nn
 from torch.optim import SGD
 
 import gradparity
+from disk import no_file_longer_than
 from gradparity.errors import UserError
 from gradparity.parity.state import Part
 from gradparity.trace.file import NAME, read, tensor_of
 from gradparity.trace.record import Event
+from gradparity.trace.told import difference, sentences
 from watched import watching
 
 
@@ -174,3 +179,80 @@ def test_a_tensor_file_that_is_gone_or_spoiled_is_no_tensor(tmp_path):
     assert tensor_of(trace, ready, Part.GRADIENTS, "0.weight") is None
     (tmp_path / ready.tensors).unlink()
     assert tensor_of(trace, ready, Part.GRADIENTS, "0.weight") is None
+
+
+def test_a_trace_with_any_names_is_read_wherever_it_was_cut(tmp_path):
+    """Names are escaped, so that no cut goes through a letter."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"größe_重": nn.Linear(2, 1)})
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with gradparity.record(model, optimizer, tmp_path / "whole"):
+        model["größe_重"](torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    whole, text = read(tmp_path / "whole"), (tmp_path / "whole" / NAME).read_bytes()
+    assert "größe_重.weight" in whole.records[-1].parts[Part.PARAMETERS]
+    assert text.isascii()
+    (tmp_path / "cut").mkdir()
+    at = text.index(b"\\u")
+    for length in range(at, at + 8):
+        (tmp_path / "cut" / NAME).write_bytes(text[:length])
+        assert not read(tmp_path / "cut").complete
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_full_disk_stops_the_loop_with_a_sentence_and_leaves_no_hook_behind(full, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Linear(32, 32)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    engine, steps = torch.autograd._engine_run_backward, count()
+    with (
+        no_file_longer_than(4_000),
+        pytest.raises(UserError) as error,
+        gradparity.record(model, optimizer, tmp_path, full=full),
+    ):
+        deque(map(partial(step, model, optimizer), steps))
+    assert str(error.value).startswith(
+        f"{tmp_path}/{'1.safetensors' if full else NAME} cannot be written (File too large); make room"
+    )
+    made = next(steps) - 1
+    assert made == 0 if full else made > 0
+    assert torch.autograd._engine_run_backward is engine
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    assert not model._forward_pre_hooks
+    step(model, optimizer, made)  # the loop could go on
+    trace = read(tmp_path)
+    assert not trace.complete
+    assert trace.records
+
+
+def step(model, optimizer, _):
+    optimizer.zero_grad()
+    model(torch.ones(2, 32)).sum().backward()
+    optimizer.step()
+
+
+def test_tensors_that_cannot_be_read_any_more_are_told(tmp_path):
+    for name, seed in (("reference", 1), ("candidate", 2)):
+        train(tmp_path / name, full=True, seed=seed)
+    told = "\n".join(sentences(difference(read(tmp_path / "reference"), read(tmp_path / "candidate"))))
+    assert "cannot be read" not in told
+    assert "ULP apart" in told
+    files = sorted((tmp_path / "candidate").glob("*.safetensors"))
+    files[0].unlink()
+    for file in files[1:]:
+        file.write_bytes(file.read_bytes()[:-1])
+    told = "\n".join(sentences(difference(read(tmp_path / "reference"), read(tmp_path / "candidate"))))
+    assert f"Note: of the candidate's files of kept tensors {len(files)} cannot be read; what they held is" in told
+    assert "of the reference's files" not in told
+    assert "ULP apart" not in told
+
+
+def test_a_recording_that_was_cut_off_is_told(tmp_path):
+    for name in ("reference", "candidate"):
+        train(tmp_path / name)
+    path = tmp_path / "candidate" / NAME
+    path.write_bytes(path.read_bytes()[:-10])
+    told = "\n".join(sentences(difference(read(tmp_path / "reference"), read(tmp_path / "candidate"))))
+    assert "Note: the candidate's recording was cut off; it is compared as far as it goes." in told
+    assert "the reference's" not in told

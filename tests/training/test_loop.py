@@ -1,5 +1,7 @@
 """Validation and a resume leave no mark on a training; each thing left out of a checkpoint does."""
 
+import errno
+import os
 from io import BytesIO
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from gradparity.faults.stress import build, run_of
 from gradparity.training import resume, save, train, validate
+from gradparity.training.checkpoint import written_over
 from gradparity.training.step import Run
 
 
@@ -66,3 +69,37 @@ def test_a_shorter_checkpoint_replaces_a_longer_one():
     save(run, file)
     assert len(file.getvalue()) < 1_000_000
     resume(run, file)
+
+
+def test_a_path_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    _, run = start()
+    path = tmp_path / "checkpoint.pt"
+    save(run, path)
+    before = path.read_bytes()
+    resume(run, path)
+
+    def full_disk(state, file):
+        file.write(before[:1000])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save(run, path)
+    assert path.read_bytes() == before
+    assert [*tmp_path.iterdir()] == [path], "what was written of the new one takes no room"
+
+    with path.open("r+b") as file, pytest.raises(OSError, match="No space"):
+        save(run, file)  # in place
+    assert path.read_bytes() == before[:1000]
+
+
+def test_a_path_leads_to_the_old_checkpoint_until_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda file: seen.append(("synced", path.read_bytes())))
+    path = tmp_path / "checkpoint"
+    path.write_bytes(b"old")
+    with written_over(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert seen == [("synced", b"old")]
+    assert path.read_bytes() == b"new"

@@ -2,20 +2,24 @@
 
 import json
 import math
+import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from torch.utils.tensorboard import SummaryWriter
 
 from gradparity import report
 from gradparity.board import card, layout, picture
+from gradparity.board.events import EVENTS, Events
 from gradparity.board.layout import phase_name
 from gradparity.board.spread import Spread
+from gradparity.errors import DiskError, UserError, writing
+from gradparity.growing import Growing
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.metrics import finite
 from gradparity.parity.readings import Readings
@@ -44,6 +48,13 @@ class Sizes:
             self.histogram[1 : 1 + len(figures.histogram)] += figures.histogram
 
 
+class Found(NamedTuple):
+    """What has been gathered of a lockstep until now."""
+
+    verdict: Verdict
+    spread: Spread
+
+
 class Board:
     """Three TensorBoard runs in one folder: the reference and the candidate overlaid, their difference beside them.
 
@@ -58,17 +69,30 @@ class Board:
         title: of the training, such as the name of its task.
         parameters: their names in the order of the network, for the divergence map.
         candidate: which loop is held against ``.backward()``; empty where neither is known.
+        found: of the part of the training that is in ``folder`` already, for a board that goes on.
+
+    Raises:
+        OSError: if the folder cannot be written.
+        DiskError: from any method, with the name of the file.
     """
 
-    def __init__(self, folder: Path, title: str, parameters: Sequence[str] = (), candidate: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        title: str,
+        parameters: Sequence[str] = (),
+        candidate: str = "",
+        found: Found | None = None,
+    ) -> None:
         self.title, self.name = title, candidate
-        self.verdict = Verdict()
-        self.spread = Spread(parameters)
-        self.reference, self.candidate = (SummaryWriter(folder / run) for run in layout.run_names(candidate))
-        self.difference = SummaryWriter(folder / layout.APART)
-        self.difference.add_custom_scalars(layout.charts(title))
-        self._figures = (folder / FIGURES).open("x", buffering=1)
+        self.verdict, self.spread = found or Found(Verdict(), Spread(parameters))
+        folder.mkdir(parents=True, exist_ok=True)
+        self._figures = Growing(folder / FIGURES, goes_on=found is not None)
+        self.reference, self.candidate = (Events(folder / run) for run in layout.run_names(candidate))
+        self.difference = Events(folder / layout.APART)
         self._sizes: dict[Phase, Sizes] = defaultdict(Sizes)
+        if found is None:
+            self.difference.add_custom_scalars(layout.charts(title))
 
     def __enter__(self) -> "Board":
         return self
@@ -76,17 +100,27 @@ class Board:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.spread.columns:
-            self._conclude()
-        for writer in (self.reference, self.candidate, self.difference):
-            writer.close()
-        self._figures.close()
+        try:
+            if self.spread.columns and not isinstance(error, DiskError):
+                self._conclude()
+        finally:
+            for file in self._files:
+                file.close()
+
+    def sync(self) -> None:
+        """Return when all that was written would survive a power cut."""
+        for file in self._files:
+            file.sync()
+
+    @property
+    def _files(self) -> tuple[Events | Growing, ...]:
+        return self.reference, self.candidate, self.difference, self._figures
 
     def compared(self, found: Comparison) -> None:
         """Take in one comparison and write its figures, and at the end of a step the largest ones of each phase."""
         self.verdict.add(found)
         self.spread.add(found)
-        self._figures.write(json.dumps(as_record(found)) + "\n")
+        self._figures.write(f"{json.dumps(as_record(found))}\n".encode())
         self._sizes[found.phase].add(found)
         if found.phase == Phase.STEPPED:
             if found.step >= 0:  # before the first step and after the last there is nothing to be drawn against
@@ -145,6 +179,27 @@ class Board:
             self.difference.add_figure(layout.PHASE_MAP.format(self.title, phase_name(phase)), drawn, close=False)
         self.told(layout.FIRST_PAGE, card.card(self.verdict, self.name))
         self.told(layout.VERDICT_PAGE, report.markdown(self.verdict))
+
+
+def lengths(folder: Path) -> dict[str, int]:
+    """How long each file of a board in ``folder`` is."""
+    files = [*folder.glob(FIGURES), *folder.glob(f"*/{EVENTS}.*")]
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def cut(folder: Path, kept: Mapping[str, int]) -> None:
+    """Bring a board in ``folder`` back to where its files had the lengths ``kept``; those made later go.
+
+    Raises:
+        UserError: if something that was there is missing.
+    """
+    found = lengths(folder)
+    for name, length in kept.items():
+        if found.get(name, 0) < length:
+            raise UserError(f"{folder / name} is shorter than it was at the checkpoint; bring it back, or train anew")
+    for name in found:
+        with writing(folder / name):
+            os.truncate(folder / name, kept[name]) if name in kept else (folder / name).unlink()
 
 
 def is_thinned(step: int) -> bool:

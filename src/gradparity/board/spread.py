@@ -1,10 +1,12 @@
 """Where a difference is and how it spreads: what the divergence map is made of."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from gradparity.parity.compare import Kind, Mismatch
 from gradparity.parity.lockstep import END, Comparison
@@ -62,6 +64,13 @@ class Spread:
             self._raise(found.phase, rows, column, ulp(mismatch))
             if rows and self.first is None:
                 self.first = found.phase, self._names[rows[0]], max(found.step, 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a checkpoint, which holds tensors and no arrays."""
+        return {**vars(self), "_ulp": torch.from_numpy(self._ulp)}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state, _ulp=state["_ulp"].numpy())
 
     @property
     def rows(self) -> list[str]:

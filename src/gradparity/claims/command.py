@@ -8,9 +8,9 @@ from typing import NoReturn
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch.utils.tensorboard import SummaryWriter
 
 from gradparity.board import new_folder, tensorboard_command
+from gradparity.board.events import Events
 from gradparity.claims import CLAIMS, Claim, Evidence, name_of, report
 from gradparity.errors import UserError
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         show(examined, folder)
     if folder:
-        with SummaryWriter(folder) as writer:
+        with Events(folder) as writer:
             writer.add_text("claims", report.markdown(examined))
     return 0
 

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
+from gradparity.board.events import Events
 from gradparity.matrix.picture import figure
 from gradparity.matrix.run import Outcome, Result
 
@@ -19,16 +20,16 @@ def write(folder: Path, results: Sequence[Result]) -> None:
     columns = [in_columns(result) for result in results if len(results) <= MOST]
     # Of text, TensorBoard offers only those values to filter by that it is told of.
     allowed = {name: sorted({column[name] for column in columns}) for name in (columns[0] if columns else ())}
-    with SummaryWriter(folder / "all_cells") as writer:
+    with Events(folder / "all_cells") as writer:
         writer.add_figure("matrix/outcomes", figure(results), close=False)
         writer.add_text("matrix/how many cells came out how, and why", reasons(results))
-        for result, column in zip(results, columns, strict=False):
-            writer.add_hparams(
-                column,
-                {"log10 of 1 + ULP": math.log10(1 + result.max_ulp), "numbers compared": result.numbers},
-                hparam_domain_discrete=allowed,
-                run_name=f"../cells/{result.cell}",
-            )
+    for result, column in zip(results, columns, strict=False):
+        metrics = {"log10 of 1 + ULP": math.log10(1 + result.max_ulp), "numbers compared": result.numbers}
+        with Events(folder / "cells" / str(result.cell)) as writer:
+            for summary in hparams(column, metrics, allowed):
+                writer.file_writer.add_summary(summary)
+            for name, value in metrics.items():
+                writer.add_scalar(name, value)
 
 
 def in_columns(result: Result) -> dict[str, str]:

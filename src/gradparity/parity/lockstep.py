@@ -61,18 +61,21 @@ class Comparison:
     """The reference's loss scale."""
 
 
-def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]]) -> Iterator[Comparison]:
+def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]], done: int = 0) -> Iterator[Comparison]:
     """Train both lanes on the same windows, and yield what was found wherever they stop.
 
     A lane may pass over phases of single microbatches, as one does that differentiates a whole window at once.
     A phase of the window that only one lane passes through is a mismatch in all that would have been compared.
 
+    Lanes that go on from a checkpoint have ``done`` some steps, and were compared after them.
+
     Raises:
         SharedMemoryError: if the lanes share a tensor.
     """
-    start = Moment(Phase.STEPPED)
-    yield _compare(START, start, start, reference, candidate)
-    for step, window in enumerate(windows):
+    if not done:
+        start = Moment(Phase.STEPPED)
+        yield _compare(START, start, start, reference, candidate)
+    for step, window in enumerate(windows, start=done):
         for ours, theirs in side_by_side(_moments(reference, window), _moments(candidate, window)):
             yield _compare(step, ours, theirs, reference, candidate)
 

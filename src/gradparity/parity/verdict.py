@@ -1,6 +1,6 @@
 """What came of a lockstep: how much was compared, in which phases, and where the first difference was."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 
 from gradparity.parity.compare import Mismatch
@@ -26,7 +26,7 @@ class Verdict:
     steps: int = 0
     numbers: int = 0
     """How many numbers were compared, one counted each time."""
-    cells: dict[tuple[Phase, Part], Cell] = field(default_factory=lambda: defaultdict(Cell))
+    cells: dict[tuple[Phase, Part], Cell] = field(default_factory=dict)
     uncompared: Counter[Phase] = field(default_factory=Counter)
     """How often one run alone passed through a phase of a single microbatch."""
     first: tuple[Comparison, Mismatch] | None = None
@@ -46,12 +46,15 @@ class Verdict:
         if not found.checked:
             self.uncompared[found.phase] += 1
         for part, count in found.checked.items():
-            self.cells[found.phase, part].compared += count
+            self._cell(found.phase, part).compared += count
         for mismatch in found.mismatches:
-            self.cells[found.phase, mismatch.part].differing += 1
+            self._cell(found.phase, mismatch.part).differing += 1
         for part, figures in found.figures.items():
-            cell = self.cells[found.phase, part]
+            cell = self._cell(found.phase, part)
             cell.max_ulp = max(cell.max_ulp, figures.max_ulp)
         if found.mismatches and self.first is None:
             self.first = found, found.mismatches[0]
             self.explanation = explain(found)
+
+    def _cell(self, phase: Phase, part: Part) -> Cell:
+        return self.cells.setdefault((phase, part), Cell())

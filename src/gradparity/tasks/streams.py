@@ -23,6 +23,14 @@ class Recurrent(nn.Module):
         self.parts = 2 if cell is nn.LSTM else 1
         self.state = torch.zeros(self.parts, 1, 0, width)
 
+    def get_extra_state(self) -> Tensor:
+        """The state is part of a checkpoint, and no buffer, whose shape would be fixed."""
+        return self.state
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on with it."""
+        self.state = state
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Indices ``[N, T]`` → logits ``[N, T, len(ALPHABET)]``. Evaluation starts from zeros and keeps nothing."""
         embedded = self.embedding(tokens)

@@ -9,13 +9,14 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from gradparity.errors import UserError
+from gradparity.errors import UserError, writing
+from gradparity.growing import Growing
 from gradparity.parity.state import Part
 from gradparity.trace.fingerprint import Fingerprint, Printed, shard_of
 from gradparity.trace.record import Event, Record, Trace
@@ -29,7 +30,7 @@ class Writer:
     """Appends records to a new trace in ``folder``.
 
     Raises:
-        UserError: if there is a trace already, or the folder cannot be written.
+        UserError: if there is a trace already, or the folder cannot be written; from ``write``, if the disk is full.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, str | int], full: bool) -> None:
@@ -38,7 +39,7 @@ class Writer:
         self._written = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lines: IO[str] = (folder / NAME).open("x", buffering=1)
+            self._lines = Growing(folder / NAME)
         except FileExistsError:
             raise UserError(f"{folder} holds a trace already; choose another folder, nothing is overwritten") from None
         except OSError as error:
@@ -54,7 +55,8 @@ class Writer:
             line["parts"] = {part: self._packed(values) for part, values in record.parts.items()}
         if self.full and (tensors := kept(seen)):
             line["tensors"] = f"{self._written}.safetensors"
-            save_file(tensors, self.folder / line["tensors"])
+            with writing(path := self.folder / line["tensors"]):
+                path.write_bytes(save(tensors))
         self._line(line)
         self._written += 1
 
@@ -72,14 +74,14 @@ class Writer:
             form = json.dumps([[name, v.dtype, v.shape, v.strides, v.layout] for name, v in tensors.items()])
             if form not in self._forms:
                 self._forms[form] = len(self._forms)
-                self._lines.write(f'{{"form": {form}}}\n')
+                self._lines.write(f'{{"form": {form}}}\n'.encode())
             packed["form"] = self._forms[form]
             packed["digests"] = "".join(value.digest for value in tensors.values())
             packed["norms"] = [float(f"{v.norm:.6g}") if math.isfinite(v.norm) else None for v in tensors.values()]
         return packed
 
     def _line(self, content: Mapping[str, object]) -> None:
-        self._lines.write(json.dumps(content) + "\n")
+        self._lines.write(f"{json.dumps(content)}\n".encode())
 
 
 def kept(seen: Seen) -> dict[str, Tensor]:
@@ -88,6 +90,18 @@ def kept(seen: Seen) -> dict[str, Tensor]:
     tensors = {name: shard_of(v) for name, v in values.items() if isinstance(v, Tensor)}
     dense = {name: v._values() if v.is_sparse else v for name, v in tensors.items()}
     return {name: value.detach().clone().contiguous() for name, value in dense.items()}
+
+
+def lost(trace: Trace) -> int:
+    """How many files of tensors the records name that are missing or torn."""
+    count = 0
+    for name in filter(None, (record.tensors for record in trace.records if trace.folder)):
+        try:
+            with safe_open(Path(trace.folder or "") / name, framework="pt"):
+                pass
+        except (OSError, SafetensorError):
+            count += 1
+    return count
 
 
 def read(folder: Path) -> Trace:

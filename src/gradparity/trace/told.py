@@ -10,6 +10,7 @@ from gradparity import report
 from gradparity.parity.metrics import finite
 from gradparity.parity.verdict import Verdict
 from gradparity.trace.diff import compare_traces, first_other_draw, first_other_events
+from gradparity.trace.file import lost
 from gradparity.trace.record import Trace
 
 
@@ -40,6 +41,11 @@ def difference(reference: Trace, candidate: Trace) -> Difference:
         f"the {name}'s recording was cut off; it is compared as far as it goes"
         for name, trace in (("reference", reference), ("candidate", candidate))
         if not trace.complete
+    ]
+    doubts += [
+        f"of the {name}'s files of kept tensors {count} cannot be read; what they held is compared by hash and norm"
+        for name, trace in (("reference", reference), ("candidate", candidate))
+        if (count := lost(trace))
     ]
     doubts += [
         f"{key} is {reference.about.get(key)} in the reference and {candidate.about.get(key)} in the candidate, "

@@ -4,6 +4,10 @@ Five things have a state: the model with its buffers, the optimizer, the schedul
 numbers. Whichever is left out starts anew, and nothing raises.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 import torch
@@ -11,7 +15,7 @@ import torch
 from gradparity.training.step import Run
 
 
-def save(run: Run, file: IO[bytes]) -> None:
+def save(run: Run, file: Path | IO[bytes]) -> None:
     """Write the state of ``run`` between two optimizer steps over what ``file`` holds."""
     state = {
         "model": run.model.state_dict(),
@@ -21,17 +25,17 @@ def save(run: Run, file: IO[bytes]) -> None:
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all(),
     }
-    file.seek(0)
-    file.truncate()
-    torch.save(state, file)
+    with written_over(file) as opened:
+        torch.save(state, opened)
 
 
-def resume(run: Run, file: IO[bytes]) -> None:
+def resume(run: Run, file: Path | IO[bytes]) -> None:
     """Bring ``run``, built as it was at its beginning, to where :func:`save` left it.
 
     The optimizer comes with its learning rates, so the scheduler, which is built first, may be loaded before or after.
     """
-    file.seek(0)
+    if not isinstance(file, Path):
+        file.seek(0)
     state = torch.load(file, weights_only=True)  # reads tensors and numbers, and runs no code from the file
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
@@ -39,3 +43,25 @@ def resume(run: Run, file: IO[bytes]) -> None:
     run.scaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["rng"])
     torch.cuda.set_rng_state_all(state["cuda_rng"])
+
+
+@contextmanager
+def written_over(file: Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    """What is written inside the block takes the place of what ``file`` holds: of a path, all of it or nothing.
+
+    So whoever is killed here, or finds the disk full, still has the checkpoint before.
+    """
+    if not isinstance(file, Path):
+        file.seek(0)
+        file.truncate()
+        yield file
+        return
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        with partial.open("wb") as opened:
+            yield opened
+            opened.flush()
+            os.fsync(opened.fileno())  # else a power cut may leave the new name, and under it nothing
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)

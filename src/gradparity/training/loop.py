@@ -1,6 +1,7 @@
 """The loop around the step: epochs, a validation pass after each, and a checkpoint to go on from."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import IO, Any
 
 import torch
@@ -18,7 +19,7 @@ def train(
     epochs: range,
     accumulation_steps: int,
     count: Callable[[Any], int],
-    checkpoint: IO[bytes],
+    checkpoint: Path | IO[bytes],
 ) -> list[float]:
     """Train ``run`` for some ``epochs``, in the mode that its model is in.
 
@@ -29,7 +30,7 @@ def train(
         epochs: ``range(n)``, or ``range(done, n)`` after :func:`gradparity.training.checkpoint.resume`.
         accumulation_steps: microbatches per optimizer step; the last step of an epoch may have fewer.
         count: how many samples or tokens of a microbatch enter ``run.loss``.
-        checkpoint: where the state after the latest epoch is kept.
+        checkpoint: where the state after the latest epoch is kept; a path, or an open file in memory.
 
     Returns:
         The mean validation loss after each epoch.

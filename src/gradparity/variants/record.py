@@ -4,10 +4,11 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-
+from gradparity.board.events import Events
+from gradparity.growing import Growing
 from gradparity.parity.metrics import Figures, finite
 from gradparity.variants import picture, tables
 from gradparity.variants.measure import First, Outcome
@@ -18,18 +19,18 @@ FIGURES = "routes.jsonl"
 
 def write(folder: Path, outcomes: Sequence[Outcome]) -> None:
     """The picture of all variants and their whys, and for each a TensorBoard run and a line of JSON."""
-    with SummaryWriter(folder / "all") as board:
+    with Events(folder / "all") as board:
         drawn = picture.pixels(picture.picture(outcomes))
         board.add_image("routes/parameters against the reference's", drawn, dataformats="HWC")
         board.add_text("routes/why", whys(outcomes))
-    with folder.joinpath(FIGURES).open("x") as lines:
+    with closing(Growing(folder / FIGURES)) as lines:
         for outcome in outcomes:
-            lines.write(json.dumps(as_record(outcome)) + "\n")
-            with SummaryWriter(folder / re.sub(r"\W+", "-", outcome.variant.name)) as board:
+            lines.write(f"{json.dumps(as_record(outcome))}\n".encode())
+            with Events(folder / re.sub(r"\W+", "-", outcome.variant.name)) as board:
                 write_growth(board, outcome.growth)
 
 
-def write_growth(board: SummaryWriter, growth: Sequence[Figures]) -> None:
+def write_growth(board: Events, growth: Sequence[Figures]) -> None:
     """How far the parameters are apart after each step; TensorBoard keeps float32, so ULP go there as a logarithm."""
     for step, figures in enumerate(growth, start=1):
         board.add_scalar("parameters/1 relative norm", figures.relative_norm, step)

@@ -1,0 +1,117 @@
+"""One file from which both lanes go on in the same bits, and with them what was found and the files beside it.
+
+A checkpoint is taken between two optimizer steps, where no window is open: who is killed within a window takes it again
+from its first microbatch. The order of the data is no state, it follows from the seed and the number of steps.
+
+The file is an archive with a checksum of each member, so what is torn is noticed; and it is loaded with
+``weights_only``, which makes tensors, plain values and the classes named here, and runs no code.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import torch
+
+from gradparity import training
+from gradparity.board import Found
+from gradparity.board.board import cut, lengths
+from gradparity.board.spread import Spread
+from gradparity.config import Config
+from gradparity.errors import UserError, writing
+from gradparity.parity.compare import Kind, Mismatch
+from gradparity.parity.lockstep import Comparison, Lane
+from gradparity.parity.metrics import Figures
+from gradparity.parity.state import Part
+from gradparity.parity.verdict import Cell, Verdict
+from gradparity.report import Evidence
+from gradparity.training import Moment, Phase
+from gradparity.training.checkpoint import written_over
+
+NAME = "checkpoint.zip"
+LANES = ("reference.pt", "candidate.pt")
+PROGRESS = "progress.pt"
+
+WITHOUT_MARK = ("output", "quiet", "evaluate_every", "checkpoint_every")
+"""Fields of a configuration that no bit of a training depends on."""
+
+
+@dataclass
+class Progress:
+    """How far a training has come, and what was found until there."""
+
+    done: int = 0
+    """Optimizer steps."""
+    found: Found | None = None
+    evidence: Evidence = field(default_factory=Evidence)
+    metrics: list[list[float]] = field(default_factory=list)
+    """The held-out metric of both lanes at each evaluation."""
+
+
+HELD = (
+    Progress, Found, Verdict, Cell, Comparison, Moment, Mismatch, Figures, Phase, Part, Kind, Spread, Evidence, Counter,
+)  # fmt: skip
+"""All that a checkpoint holds beside tensors and plain values."""
+
+
+def save(folder: Path, config: Config, lanes: Sequence[Lane], progress: Progress) -> None:
+    """Write the checkpoint in ``folder`` anew: until it is whole, the one before stays.
+
+    Raises:
+        DiskError: if the disk is full, or may not be written.
+    """
+    state = {"bits": bits_of(config), "lengths": lengths(folder), "progress": progress}
+    with writing(folder / NAME), written_over(folder / NAME) as file, ZipFile(file, "w") as archive:
+        for name, lane in zip(LANES, lanes, strict=True):
+            of_lane = BytesIO()
+            with lane.random.active():  # so that the random numbers that are saved are its own
+                training.save(lane.run, of_lane)
+            archive.writestr(name, of_lane.getbuffer())
+        of_both = BytesIO()
+        torch.save(state, of_both)
+        archive.writestr(PROGRESS, of_both.getbuffer())
+
+
+def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
+    """Bring ``lanes``, and the files of the board in ``folder``, back to the checkpoint there; without one, to nothing.
+
+    Raises:
+        UserError: if the checkpoint is not whole, or not of this training. No file has been touched then.
+    """
+    path = folder / NAME
+    if not path.exists():
+        cut(folder, {})
+        return Progress()
+    try:
+        with ZipFile(path) as archive:
+            *of_lanes, of_both = (BytesIO(archive.read(name)) for name in (*LANES, PROGRESS))
+        with torch.serialization.safe_globals(list(HELD)):
+            state = torch.load(of_both, weights_only=True)
+        theirs = state["bits"]
+        others = [name for name, value in bits_of(config).items() if theirs.get(name) != value]
+        if not others:
+            for lane, of_lane in zip(lanes, of_lanes, strict=True):
+                with lane.random.active():
+                    training.resume(lane.run, of_lane)
+        progress, kept = state["progress"], state["lengths"]
+        if not (isinstance(progress, Progress) and 0 < progress.done <= config.steps):
+            raise ValueError("it does not say how far it came")
+    except Exception as error:  # a spoiled file can be anything, and make anything raise
+        reason = " ".join(str(error).rpartition("WeightsUnpickler error: ")[2].split())[:120] or type(error).__name__
+        raise UserError(f"{path} is not a whole checkpoint of this training ({reason}); {ANEW}") from error
+    if others:
+        raise UserError(f"{path} is of a training with another {', '.join(others)}; {ANEW}")
+    cut(folder, kept)
+    return progress
+
+
+ANEW = "move it away to train from the first step"
+
+
+def bits_of(config: Config) -> dict[str, Any]:
+    """The fields of ``config`` that the bits of a training depend on."""
+    return {name: value for name, value in asdict(config).items() if name not in WITHOUT_MARK}
