@@ -2,13 +2,13 @@
 
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, ParamSpec
 
 from gradparity.errors import UserError
 
-Main: TypeAlias = Callable[[Sequence[str] | None], int]
+P = ParamSpec("P")
 
 
 class Parser(ArgumentParser):
@@ -19,18 +19,18 @@ class Parser(ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
-def exits(program: str) -> Callable[[Main], Main]:
+def exits(program: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
     """Make of a ``main`` one with the exit codes of this project.
 
     They are what it returns; 2, after one sentence, where the user can mend something; 130 where it was stopped.
     """
 
-    def decorate(main: Main) -> Main:
+    def decorate(main: Callable[P, int]) -> Callable[P, int]:
         @wraps(main)
-        def call(arguments: Sequence[str] | None = None) -> int:
+        def call(*args: P.args, **kwargs: P.kwargs) -> int:
             code = 2
             try:
-                return main(arguments)
+                return main(*args, **kwargs)
             except UserError as error:
                 sentence = str(error)
             except OSError as error:
