@@ -143,7 +143,8 @@ def tensor_of(trace: Trace, record: Record, part: Part, name: str) -> Tensor | N
         with safe_open(path, framework="pt") as file:
             key = next(key for key in file.keys() if trace.rename(key.removeprefix(f"{part}/")) == name)  # noqa: SIM118
             tensor: Tensor = file.get_tensor(key)
-    except (OSError, SafetensorError, StopIteration):
+    except (OSError, MemoryError, SafetensorError, StopIteration):
         return None
-    # Of a sparse tensor the values are kept, and its digest is of more.
-    return tensor if printed.layout != "dense" or fingerprint(tensor).digest == printed.digest else None
+    if printed.layout != "dense":
+        return tensor  # the values of a sparse one; its digest is of more than those
+    return tensor if tensor.shape == printed.shape and fingerprint(tensor).digest == printed.digest else None
