@@ -4,8 +4,8 @@ You see gradients, Jacobians and Hessians of batched functions grow out of one o
 It means: autograd.grad and .backward() compute the same product; they differ in where they leave it.
 """
 
-import argparse
-from collections.abc import Iterator
+from argparse import SUPPRESS
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -16,6 +16,7 @@ from torch.autograd import grad
 
 from gradparity import calculus
 from gradparity.analytic import Waves, apart, scalar, scalar_gradient, scalar_hessian, vector, vector_jacobian
+from gradparity.arguments import Parser, exits
 
 BOUND = 1e-12  # float64 rounds at 1.1e-16; figures here stay below 100 and take some tens of roundings
 
@@ -103,11 +104,12 @@ def derivatives(x: Tensor, waves: Waves) -> Iterator[tuple[str, Tensor, list[Ten
         yield f"{name.replace('Hessian', 'grad_xx/yy')}, inputs apart", by_hand, found
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="A tour of batched derivatives.", usage=argparse.SUPPRESS)
+@exits("calculus_tour")
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = Parser(description="A tour of batched derivatives.", usage=SUPPRESS)
     parser.add_argument("--n", type=int, default=1000, help="samples (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: 0)")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(arguments)
     if not 1 <= args.n <= 1_000_000:
         parser.error(f"--n is {args.n}; choose from 1 to 1000000 samples")
     if not 0 <= args.seed < 2**63:

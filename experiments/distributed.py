@@ -4,14 +4,14 @@ You will see ranks started here train by DDP, by hand and by wrong loops; where 
 By hand it is DDP, bit for bit, if one exchange is added; without it nothing raises, and each rank trains its own model.
 """
 
-import argparse
-import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from gradparity.arguments import Parser, exits
 from gradparity.board import new_folder, tensorboard_command
 from gradparity.board.events import Events
 from gradparity.config import ClipConfig, Config, PrecisionName, TaskName
@@ -53,28 +53,22 @@ TRIALS = {
 """The last has as many microbatches on every rank: with fewer on one, that loop hangs."""
 
 
+@exits("distributed")
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, default=2, help=f"processes that train together, 2 to {MOST} (default: 2)")
     parser.add_argument("--steps", type=int, default=30, help="optimizer steps of the drift, 1 to 1000 (default: 30)")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for TensorBoard (default: runs)")
     given = parser.parse_args(arguments)
     console = Console(highlight=False)
-    try:
-        for name, value, most, least in (("ranks", given.ranks, MOST, 2), ("steps", given.steps, 1000, 1)):
-            if not least <= value <= most:
-                raise UserError(f"--{name} is {value}; allowed is {least} to {most}")
-        folder = new_folder(given.output / "distributed")
-        config = Config(task="digits_cnn", steps=given.steps, microbatch_size=8)
-        drifting = Trial(config=config, candidate="unsynchronised")
-        of_ranks = launch(run_trials, given.ranks, [*TRIALS.values(), drifting], seconds=300)
-        sharded = launch(measure_sharded, given.ranks)
-    except UserError as error:
-        print(f"distributed: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"distributed: {error}; choose a folder that can be written with --output", file=sys.stderr)
-        return 2
+    for name, value, most, least in (("ranks", given.ranks, MOST, 2), ("steps", given.steps, 1000, 1)):
+        if not least <= value <= most:
+            raise UserError(f"--{name} is {value}; allowed is {least} to {most}")
+    folder = new_folder(given.output / "distributed")
+    config = Config(task="digits_cnn", steps=given.steps, microbatch_size=8)
+    drifting = Trial(config=config, candidate="unsynchronised")
+    of_ranks = launch(run_trials, given.ranks, [*TRIALS.values(), drifting], seconds=300)
+    sharded = launch(measure_sharded, given.ranks)
     *outcomes, drift = zip(*of_ranks, strict=True)
     found = {name: (TRIALS[name], ranks) for name, ranks in zip(TRIALS, outcomes, strict=True)}
     for table in (tables.routes(found), tables.drift(drift[0]), tables.sharded(sharded[0])):

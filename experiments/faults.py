@@ -4,11 +4,11 @@ You will see, by theme, how many faults diverge from the reference, are named, a
 Who compares a loop with itself, after a resume or on a full batch, cannot see what is wrong both times.
 """
 
-import argparse
 import json
 import sys
 import time
 import warnings
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from gradparity import board
+from gradparity.arguments import Parser, exits
 from gradparity.board.events import Events
 from gradparity.errors import writing
 from gradparity.faults.dictionary import THEMES
@@ -24,8 +25,9 @@ from gradparity.peers.scores import PEERS, Score, installed, score
 from gradparity.peers.table import as_json, indistinguishable, markdown, sentence, table
 
 
+@exits("faults")
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="themes or faults, or beginnings: --only clipping,zero-grad")
     parser.add_argument("--all", action="store_true", help="a row for each fault")
     parser.add_argument(
@@ -40,11 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     if not any(themes.values()):
         parser.error(f"--only: choose from {', '.join(THEMES)}, or name faults")
-    try:
-        folder = board.new_folder(given.output / "faults")
-    except OSError as error:
-        parser.error(f"--output: {error.filename} cannot be written ({error.strerror}); choose another folder")
-
+    folder = board.new_folder(given.output / "faults")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # what PyTorch warns of in wrong loops
     began = time.perf_counter()

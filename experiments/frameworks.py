@@ -4,9 +4,9 @@ You will see framework × scenario, each framework with the loop that its docume
 "identical" holds for every phase of every step; any other cell is the first difference, whose cause is told below.
 """
 
-import argparse
 import json
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from gradparity import board
+from gradparity.arguments import Parser, exits
 from gradparity.board.events import Events
 from gradparity.errors import writing
 from gradparity.frameworks.scenario import SCENARIOS
@@ -22,19 +23,16 @@ from gradparity.frameworks.table import as_records, cell, differences, in_places
 from gradparity.frameworks.watch import FRAMEWORKS, outcome
 
 
+@exits("frameworks")
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="frameworks, or beginnings of their names: --only lightning,ignite")
     parser.add_argument("--scenario", default="", help="scenarios, or beginnings of their names: --scenario 'K =,bf16'")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for TensorBoard files and JSON")
     given = parser.parse_args(arguments)
     frameworks = chosen(given.only, FRAMEWORKS) or parser.error(f"--only: choose from {'; '.join(FRAMEWORKS)}")
     scenarios = chosen(given.scenario, SCENARIOS) or parser.error(f"--scenario: choose from {'; '.join(SCENARIOS)}")
-    try:
-        folder = board.new_folder(given.output / "frameworks")
-    except OSError as error:
-        parser.error(f"--output: {error.filename} cannot be written ({error.strerror}); choose another folder")
-
+    folder = board.new_folder(given.output / "frameworks")
     torch.set_num_threads(1)
     console = Console(highlight=False)
     outcomes = {

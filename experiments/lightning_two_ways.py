@@ -4,7 +4,7 @@ You will see the Trainer in lockstep with the reference step: as it comes, by th
 "Identical" is bit for bit at every phase; any other cell names the first place where the Trainer does something else.
 """
 
-import argparse
+from argparse import RawDescriptionHelpFormatter
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from gradparity import build, tasks, training
 from gradparity.adapters.lightning import WAYS, Way, under_lightning
+from gradparity.arguments import Parser, exits
 from gradparity.config import ClipConfig, Config, ScalerConfig
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.verdict import Verdict
@@ -36,8 +37,9 @@ SCENARIOS = [
 ]
 
 
+@exits("lightning_two_ways")
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.parse_args(arguments)
     torch.set_num_threads(1)
     console = Console(highlight=False)

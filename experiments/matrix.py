@@ -4,10 +4,9 @@ You will see a heatmap of the cells you asked for, in each of which both ways tr
 "Identical" is bit for bit at every phase of every step; a refused cell is one that PyTorch itself cannot run.
 """
 
-import argparse
 import json
 import os
-import sys
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from gradparity.arguments import Parser, exits
 from gradparity.board import new_folder, tensorboard_command
 from gradparity.config import CandidateName
 from gradparity.errors import UserError
@@ -26,28 +26,22 @@ from gradparity.matrix import board, picture
 from gradparity.matrix.cell import AXES, Cell, full, pairwise, product_of
 from gradparity.matrix.run import Outcome, Result, run_cells
 
+MOST = 256
+"""Processes that one machine may be asked for."""
 
+
+@exits("matrix")
 def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     given = parser().parse_args(arguments)
-    try:
-        cells = chosen(given)
-        folder = new_folder(given.output / "matrix")
-        results = run(cells, given, folder / "cells.jsonl", console)
-        board.write(folder, results)
-    except UserError as error:
-        print(f"matrix: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"matrix: {error}; choose a folder that can be written with --output", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("matrix: stopped; what was written until now stays", file=sys.stderr)
-        return 130
+    cells = chosen(given)
+    folder = new_folder(given.output / "matrix")
+    results = run(cells, given, folder / "cells.jsonl", console)
+    board.write(folder, results)
     return tell(results, folder, console)
 
 
-def run(cells: Sequence[Cell], given: argparse.Namespace, path: Path, console: Console) -> list[Result]:
+def run(cells: Sequence[Cell], given: Namespace, path: Path, console: Console) -> list[Result]:
     results = []
     clock = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
     with closing(Growing(path)) as lines, Progress(*clock, console=console, transient=True) as progress:
@@ -79,10 +73,10 @@ def tell(results: Sequence[Result], folder: Path, console: Console) -> int:
     return 0 if ran == counts[Outcome.IDENTICAL] else 1
 
 
-def chosen(given: argparse.Namespace) -> list[Cell]:
+def chosen(given: Namespace) -> list[Cell]:
     wanted = {axis: values(axis, getattr(given, axis)) for axis in AXES if getattr(given, axis) is not None}
-    if given.processes < 1:
-        raise UserError(f"--processes is {given.processes}; allowed is 1 or more")
+    if not 1 <= given.processes <= MOST:
+        raise UserError(f"--processes is {given.processes}; allowed is 1 to {MOST}")
     if not wanted:
         return full() if given.full else pairwise()
     if not given.full:
@@ -102,11 +96,11 @@ def values(axis: str, text: str) -> tuple[object, ...]:
     return tuple(by_name[name] for name in names)
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def parser() -> Parser:
+    made = Parser(
         description=f"{__doc__}\nWithout an axis: a few hundred cells in which any two values of two axes meet. With "
         "some: every combination of what they name, and a default for the others. Several values are parted by commas.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     for axis in AXES:
         made.add_argument(f"--{axis}", help=f"all, {', '.join(map(str, AXES[axis]))}")

@@ -4,8 +4,8 @@ You will see the time of one optimizer step: bare, recorded, and watched in two 
 "x 1.03" means that a recorded step takes 3% longer; the size of a trace does not depend on that of the tensors.
 """
 
-import argparse
 import time
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -23,7 +23,9 @@ from torch.utils._debug_mode import DebugMode
 
 import gradparity
 from gradparity import build
+from gradparity.arguments import Parser, exits
 from gradparity.config import Config
+from gradparity.errors import UserError
 from gradparity.parity.lockstep import Lane
 from gradparity.tasks import TASKS
 from gradparity.tasks.text import CharTransformer
@@ -32,15 +34,22 @@ from gradparity.training import Moment, Phase, Run, Window
 Look = Callable[[Moment], None]
 Way = Callable[[], AbstractContextManager[Look | None]]
 
+MOST = {"rounds": 1000, "width": 1024, "layers": 64}
+"""Of each option; together they make 0.8 billion parameters."""
 
+
+@exits("recording_cost")
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="steps of each kind (default: 9)")
     parser.add_argument("--width", type=int, default=256, help="of the transformer, a multiple of 8 (default: 256)")
     parser.add_argument("--layers", type=int, default=8, help="of the transformer (default: 8)")
     given = parser.parse_args(arguments)
-    if given.rounds < 1 or given.layers < 1 or given.width < 8 or given.width % 8:
-        parser.error("--rounds and --layers are 1 or more, --width is a multiple of 8")
+    for name, most in MOST.items():
+        if not 1 <= getattr(given, name) <= most:
+            raise UserError(f"--{name} is {getattr(given, name)}; allowed is 1 to {most}")
+    if given.width % 8:
+        raise UserError(f"--width is {given.width}; allowed are multiples of 8")
     torch.set_num_threads(1)
     console = Console(highlight=False)
 

@@ -4,8 +4,7 @@ You will see each way held against the reference: the first difference, its size
 A prediction that holds bit for bit is an explanation: nothing but what it names makes the difference.
 """
 
-import argparse
-import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,14 +13,16 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from gradparity.arguments import Parser, exits
 from gradparity.board import new_folder, tensorboard_command
 from gradparity.config import MOST
 from gradparity.errors import UserError
 from gradparity.variants import VARIANTS, Outcome, Variant, outcome, record, tables
 
 
+@exits("routes_that_differ")
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each training, default 200")
     parser.add_argument("--only", metavar="NAME", action="append", help="a variant, more than once for several")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for TensorBoard files and figures")
@@ -29,22 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     console = Console(highlight=False)
-    try:
-        variants = chosen(given.only)
-        if not 1 <= given.steps <= MOST:
-            raise UserError(f"--steps is {given.steps}; allowed is 1 to {MOST}")
-        folder = new_folder(given.output / "routes")
-        outcomes = measured(variants, given.steps, console, given.quiet)
-        record.write(folder, outcomes)
-    except UserError as error:
-        print(f"routes_that_differ: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"routes_that_differ: {error}; choose a folder that can be written with --output", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("routes_that_differ: stopped; nothing was written", file=sys.stderr)
-        return 130
+    variants = chosen(given.only)
+    if not 1 <= given.steps <= MOST:
+        raise UserError(f"--steps is {given.steps}; allowed is 1 to {MOST}")
+    folder = new_folder(given.output / "routes")
+    outcomes = measured(variants, given.steps, console, given.quiet)
+    record.write(folder, outcomes)
     for table in (tables.firsts, tables.growths, tables.predictions):
         console.print(table(outcomes))
     for variant in () if given.quiet else variants:

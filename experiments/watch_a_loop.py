@@ -4,9 +4,8 @@ You will see two hand-written loops recorded from outside, in two lines each, an
 One is right although it looks different; of the other you are told the first place where it is not.
 """
 
-import argparse
 import shlex
-import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,9 +16,9 @@ from torch.nn.utils import clip_grad_norm_
 
 import gradparity
 from gradparity import build, tasks, training
+from gradparity.arguments import Parser, exits
 from gradparity.board import new_folder
 from gradparity.config import ClipConfig, Config
-from gradparity.errors import UserError
 from gradparity.parity.random_stream import RandomStream
 from gradparity.tasks import Batch, count
 from gradparity.trace.file import read
@@ -58,19 +57,16 @@ def wrong(run: Run, batches: Sequence[Batch]) -> None:
             run.scheduler.step()
 
 
+@exits("watch_a_loop")
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the traces (default: runs)")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     console = Console(highlight=False)
-    try:
-        folder = new_folder(given.output / "watch_a_loop")
-        for name, loop in {"reference": reference, "right": right, "wrong": wrong}.items():
-            watch(loop, folder / name)
-    except (OSError, UserError) as error:
-        print(f"watch_a_loop: {error}; choose a folder that can be written with --output", file=sys.stderr)
-        return 2
+    folder = new_folder(given.output / "watch_a_loop")
+    for name, loop in {"reference": reference, "right": right, "wrong": wrong}.items():
+        watch(loop, folder / name)
     for name in ("right", "wrong"):
         found = difference(read(folder / "reference"), read(folder / name))
         console.print(f"[bold]The loop called {name}[/]", style="green" if found.parity else "red")

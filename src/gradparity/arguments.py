@@ -1,9 +1,14 @@
-"""Command lines of subcommands, which tell what is wrong with them as everything here does."""
+"""Command lines of subcommands and experiments, which tell what is wrong with them as everything here does."""
 
+import sys
 from argparse import ArgumentParser
-from typing import NoReturn
+from collections.abc import Callable
+from functools import wraps
+from typing import NoReturn, ParamSpec
 
 from gradparity.errors import UserError
+
+P = ParamSpec("P")
 
 
 class Parser(ArgumentParser):
@@ -12,3 +17,29 @@ class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ``message``."""
         raise UserError(f"{message}; see {self.prog} --help")
+
+
+def exits(program: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
+    """Make of a ``main`` one with the exit codes of this project.
+
+    They are what it returns; 2, after one sentence, where the user can mend something; 130 where it was stopped.
+    """
+
+    def decorate(main: Callable[P, int]) -> Callable[P, int]:
+        @wraps(main)
+        def call(*args: P.args, **kwargs: P.kwargs) -> int:
+            code = 2
+            try:
+                return main(*args, **kwargs)
+            except UserError as error:
+                sentence = str(error)
+            except OSError as error:
+                sentence = f"{error}; choose a folder that can be written with --output"
+            except KeyboardInterrupt:
+                code, sentence = 130, "stopped; what was written until now stays"
+            print(f"{program}: {' '.join(sentence.split())}", file=sys.stderr)  # also where a path has line breaks
+            return code
+
+        return call
+
+    return decorate

@@ -2,18 +2,20 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import torch
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from gradparity.arguments import Parser
 from gradparity.config import Config
 from gradparity.errors import UserError
+from gradparity.fields import fields_in
 
 SAVED = "config.yaml"
 """Where a run's folder has its configuration."""
@@ -26,17 +28,21 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
         UserError: in one sentence, with the field, its value and what is allowed.
     """
     parser = _parser(description)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        given = parser.parse_args(arguments)
-        for name, group in GROUPS.items():
-            if not isinstance(given[name], Namespace):
-                raise UserError(f"{name} is {given[name]!r}; it takes the fields {', '.join(_names(group))}")
+        given = parser.parse_args(list(_plain(arguments)))
+        for path in reversed(given.config or []):
+            arguments = [*_from_file(Path(path)), *arguments]
+        given = parser.parse_args(list(_plain(arguments)))
         made = parser.instantiate(given)
-        config = Config(**{name: made[name] for name in _names(Config)})
+        config = Config(**{name: made[name] for name in _names(Config)} | {"output": Path(given.output)})
     except ArgumentError as error:
         raise UserError(_one_sentence(str(error))) from error
     except ValueError as error:
         raise UserError(str(error)) from error
+    if given.print_config:
+        print(as_yaml(config), end="")
+        raise SystemExit(0)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but torch finds no GPU here; use --device cpu")
     return config
@@ -69,12 +75,45 @@ def as_yaml(config: Config) -> str:
 
 def _parser(description: str | None) -> ArgumentParser:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(description=description, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="A YAML file with any of the fields below.")
-    parser.add_class_arguments(Config, skip={"quiet"})
+    parser = ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False, print_config=None)
+    parser.add_argument("--config", action="append", help="A YAML file with any of the fields below.")
+    parser.add_argument("--print_config", action="store_true", help="Print the fields as they would be used, and exit.")
+    parser.add_class_arguments(Config, skip={"output", "quiet"})
+    parser.add_argument("--output", default="runs", help="Folder for TensorBoard files, exact figures and verdicts.")
     parser.add_argument("--resume", metavar="FOLDER", help="Go on in the folder of a run that was stopped.")
     parser.add_argument("--quiet", action="store_true", help="Only the verdicts: no progress, no tables.")
     return parser
+
+
+def _plain(arguments: Sequence[str]) -> Iterator[str]:
+    """``arguments``, if all that the parser is to interpret are plain values.
+
+    Of other text it would make more: import a class that is named for a group of fields, or read a file; expand the
+    aliases of YAML, or nest lists until the stack ends.
+    """
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and name in GROUPS:
+            raise UserError(f"{name} takes its fields one by one, as in --{name}.{_names(GROUPS[name])[0]}")
+        text = before in AS_IT_IS if not equals else f"--{name}" in AS_IT_IS
+        if not text and not PLAIN.fullmatch(value if equals else argument):
+            raise UserError(f"{_shown(argument)} is not understood; write a number, a name, or [NAME, NAME]")
+        yield argument
+
+
+def _from_file(path: Path) -> Iterator[str]:
+    """The fields in ``path``, as arguments."""
+    for name, value in fields_in(path):
+        if name == "quiet" and value in ("true", "false"):
+            yield from ["--quiet"] * (value == "true")
+        elif name in GROUPS:
+            raise UserError(f"{name} is {_shown(value)}; it takes the fields {', '.join(_names(GROUPS[name]))}")
+        elif name not in ALLOWED:
+            raise UserError(_unknown(name))
+        elif name == "quiet":
+            raise UserError(f"quiet is {_shown(value)}; allowed is true or false")
+        else:
+            yield f"--{name}={value}"
 
 
 def _names(group: Any) -> list[str]:
@@ -87,15 +126,22 @@ def _one_sentence(message: str) -> str:
     value = re.findall(r"(?:Got|Given) value: (.*)", message)
     if field and value and field[1] in ALLOWED:
         return f"{field[1]} is {value[-1]}; allowed is {ALLOWED[field[1]]}"
-    unknown = re.search(r"unrecognized arguments: -*([\w.]*)|does not accept option '(\w+)'|Option '(\w+)'", message)
+    unknown = re.search(r"unrecognized arguments: -*([\w.]*)", message)
     if unknown:
-        name = next(filter(None, unknown.groups()), "")
-        near = difflib.get_close_matches(name, [*ALLOWED, *(n.split(".")[-1] for n in ALLOWED)], n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(ALLOWED)}"
-        return f"{name or message} is not a field; {hint}"
-    if "Unexpected config" in message:
-        return "the configuration file holds no fields with values; it needs lines such as 'steps: 60'"
+        return _unknown(unknown[1] or message)
     return " ".join(message.split())
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, [*ALLOWED, *(n.split(".")[-1] for n in ALLOWED)], n=1)
+    hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(ALLOWED)}"
+    return f"{_shown(name)} is not a field; {hint}"
+
+
+def _shown(text: str) -> str:
+    """What somebody has typed, on one line and not too long."""
+    text = text if text and text.isprintable() else ascii(text)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _allowed(kind: object) -> str:
@@ -111,3 +157,7 @@ ALLOWED = {
     **{name: _allowed(kind) for name, kind in get_type_hints(Config).items() if name not in GROUPS},
     **{f"{name}.{key}": _allowed(kind) for name, g in GROUPS.items() for key, kind in get_type_hints(g).items()},
 }
+AS_IT_IS = ("--config", "--name", "--output")
+"""Options whose value is text, whatever it looks like."""
+PLAIN = re.compile(r"""\[?[\w .,+'"-]{0,300}\]?""")
+"""A name, a number that a float can hold, a list of them, or an option."""

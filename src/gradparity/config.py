@@ -1,6 +1,5 @@
 """What an experiment can be told, each field with its meaning, its range and its default."""
 
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,12 @@ CandidateName = Literal["manual", "frugal", "backward", "naive", "summed-loss", 
 MOST = 1_000_000
 """The largest count of anything."""
 
+LARGEST = 1e30
+"""The largest number. float32 ends at 3.4e38, and optimizers divide a learning rate by as little as 0.001."""
+
+MOST_THREADS = 1024
+"""Beyond some ten thousand the OpenMP runtime ends the process."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -44,10 +49,8 @@ class OptimizerConfig:
     """Steps in which the learning rate rises; after them it falls along a cosine. At least 0."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.lr < math.inf, "optimizer.lr", self.lr, "above 0 and finite")
-        _require(
-            0 <= self.weight_decay < math.inf, "optimizer.weight_decay", self.weight_decay, "0 or more, and finite"
-        )
+        _require(0 < self.lr <= LARGEST, "optimizer.lr", self.lr, f"above 0 and up to {LARGEST:g}")
+        _require(0 <= self.weight_decay <= LARGEST, "optimizer.weight_decay", self.weight_decay, f"0 to {LARGEST:g}")
         _require(0 <= self.warmup_steps <= MOST, "optimizer.warmup_steps", self.warmup_steps, f"0 to {MOST}")
 
 
@@ -62,7 +65,7 @@ class ClipConfig:
     """The largest norm or absolute value, above 0."""
 
     def __post_init__(self) -> None:
-        _require(self.threshold > 0, "clip.threshold", self.threshold, "above 0")
+        _require(0 < self.threshold <= LARGEST, "clip.threshold", self.threshold, f"above 0 and up to {LARGEST:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ class ScalerConfig:
     """What an overflow multiplies the scale by, between 0 and 1."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.init_scale < math.inf, "scaler.init_scale", self.init_scale, "above 0 and finite")
+        _require(0 < self.init_scale <= LARGEST, "scaler.init_scale", self.init_scale, f"above 0 and up to {LARGEST:g}")
         _require(1 <= self.growth_interval <= MOST, "scaler.growth_interval", self.growth_interval, f"1 to {MOST}")
         _require(0 < self.backoff_factor < 1, "scaler.backoff_factor", self.backoff_factor, "between 0 and 1")
 
@@ -125,7 +128,7 @@ class Config:
     """Seed of the streams for initial weights, data order and dropout, at least 0."""
 
     threads: int = 1
-    """CPU threads of torch, at least 1. Another number rounds sums differently."""
+    """CPU threads of torch, 1 to 1024. Another number rounds sums differently."""
 
     device: Literal["cpu", "cuda"] = "cpu"
     """Where both runs are trained."""
@@ -140,11 +143,12 @@ class Config:
         plain = re.fullmatch(r"\w[\w.-]*", self.name)
         _require(bool(plain), "name", self.name, "letters, digits, '_', '-' and '.', not starting with '-' or '.'")
         _require(bool(self.tasks), "task", self.task, "one task or a list of them")
-        counts = ("accumulation_steps", "microbatch_size", "steps", "evaluate_every", "checkpoint_every", "threads")
-        for field_name in counts:
+        for field_name in ("accumulation_steps", "microbatch_size", "steps", "evaluate_every", "checkpoint_every"):
             value = getattr(self, field_name)
             _require(1 <= value <= MOST, field_name, value, f"1 to {MOST}")
+        _require(1 <= self.threads <= MOST_THREADS, "threads", self.threads, f"1 to {MOST_THREADS}")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(str(self.output).isprintable(), "output", str(self.output), "a path without control characters")
 
     @property
     def tasks(self) -> list[TaskName]:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from gradparity.errors import UserError
+from gradparity.arguments import exits
 
 COMMANDS = {
     "check": ("gradparity.diagnosis.command", "which known fault a training loop has"),
@@ -30,12 +30,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"gradparity: {name!r} is no command; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    try:
-        code: int = import_module(COMMANDS[name][0]).main(rest)
-    except UserError as error:
-        print(f"gradparity {name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"gradparity {name}: stopped; what was written until now stays", file=sys.stderr)
-        return 130
-    return code
+    return exits(f"gradparity {name}")(import_module(COMMANDS[name][0]).main)(rest)

@@ -153,12 +153,11 @@ def test_what_is_not_installed_and_what_refuses_is_told(monkeypatch):
 @pytest.mark.parametrize("arguments", [["--only", "keras"], ["--scenario", "fp8"], ["--output", __file__]])
 def test_bad_input_is_told_in_one_sentence(arguments, capsys):
     main = runpy.run_path(str(SCRIPT))["main"]
-    with pytest.raises(SystemExit) as exit:
-        main(arguments)
+    assert main(arguments) == 2
     shown = capsys.readouterr()
-    assert exit.value.code == 2
     assert shown.out == ""
-    assert arguments[0] in shown.err.splitlines()[-1]
+    assert len(shown.err.splitlines()) == 1
+    assert arguments[0] in shown.err
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_a_wrong_loop_makes_it_fail(tmp_path):
     [
         (["--task", "foo"], "--task is 'foo'; allowed is all, digits_mlp,"),
         (["--k", "5"], "--k is '5'; allowed is all, 1, 2, 3, 4, 8"),
-        (["--processes", "0"], "--processes is 0; allowed is 1 or more"),
+        (["--processes", "0"], "--processes is 0; allowed is 1 to 256"),
         (["--full", "--optimizer", "LBFGS", "--k", "8", "--schedule", "plateau"], "--full holds no such cell"),
         (["--k", "3", "--output", __file__], "--output"),
     ],

@@ -26,4 +26,4 @@ def test_it_answers_in_a_sentence():
 def test_bad_input_has_exit_code_2():
     done = run("--width", "12")
     assert done.returncode == 2
-    assert "multiple of 8" in done.stderr
+    assert done.stderr == "recording_cost: --width is 12; allowed are multiples of 8\n"

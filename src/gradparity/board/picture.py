@@ -26,6 +26,8 @@ from gradparity.training import Phase
 SAME = "#d7ebe4"
 OTHERWISE = "#3aa0ff"
 GROUND = "#ffffff"
+HEAD: dict[str, Any] = {"fontsize": 10.5, "fontweight": "bold", "x": 0.01, "ha": "left", "parse_math": False}
+"""A name may hold dollar signs, and is no formula."""
 HATCH = "#d8d8d8"
 RING: dict[str, Any] = {"marker": "o", "markersize": 8, "fillstyle": "none", "color": "#e6007e", "markeredgewidth": 2}
 DISTANCES = ListedColormap(colormaps["inferno_r"](np.linspace(0.12, 0.95, 256)))
@@ -50,7 +52,7 @@ def glance(spread: Spread, sentence: str) -> Figure:
         axes.get_xticklabels()[-1].set_horizontalalignment("right")
     panels[0].set_ylabel("parameters, input to output", fontsize=8)
     panels[len(panels) // 2].set_xlabel("optimizer step", fontsize=8)
-    figure.suptitle(textwrap.fill(sentence, 58), fontsize=10.5, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(textwrap.fill(shown(sentence, 250), 58), **HEAD)
     legend(figure, panels, spread, "right", ringed=spread.first is not None)
     return figure
 
@@ -62,11 +64,11 @@ def of_one_phase(spread: Spread, phase: Phase, title: str) -> Figure:
     figure = Figure(figsize=(4.8, 1.8 + 0.125 * len(named)), dpi=200, facecolor=GROUND, layout="constrained")
     axes = figure.subplots()
     draw(axes, spread, phase)
-    axes.set_yticks(named, [rows[row] for row in named], fontsize=7.5)
+    axes.set_yticks(named, [shown(rows[row], 60) for row in named], fontsize=7.5, parse_math=False)
     axes.set_xlabel("optimizer step", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter(lambda column, _: f"{column * spread.stride:,.0f}")
-    figure.suptitle(title, fontsize=10.5, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(title, **HEAD)
     legend(figure, [axes], spread, "bottom", ringed=spread.first is not None and spread.first[0] == phase)
     return figure
 
@@ -123,6 +125,17 @@ def legend(figure: Figure, panels: Sequence[Axes], spread: Spread, side: str, ri
         handles=[*patches, *first], loc="outside lower center", ncols=4, frameon=False, fontsize=7.5,
         handlelength=1.2, handletextpad=0.4, columnspacing=1.0,
     )  # fmt: skip
+
+
+def shown(text: str, most: int) -> str:
+    r"""``text`` in letters that every font has, and without its middle where it is longer than ``most``.
+
+    >>> shown("größe", 60), shown("blocks.0.layer", 12)
+    ('gr\\xf6\\xdfe', 'block...ayer')
+    """
+    text = text.encode("ascii", "backslashreplace").decode()
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[: most - 3 - half]}...{text[-half:]}"
 
 
 def rgba(color: str) -> tuple[float, ...]:

@@ -1,26 +1,17 @@
 """``gradparity claims``: examine what is said of autograd.grad and .backward(), here and now."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
+from gradparity.arguments import Parser
 from gradparity.board import new_folder, tensorboard_command
 from gradparity.board.events import Events
 from gradparity.claims import CLAIMS, Claim, Evidence, name_of, report
 from gradparity.errors import UserError
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print below its usage."""
-        raise UserError(message)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -123,7 +123,7 @@ def in_a_line(error: Exception) -> str:
 def run_cells(cells: Sequence[Cell], processes: int, candidate: str = "manual") -> Iterator[Result]:
     """The results of ``cells`` as they come, each from one of ``processes`` processes with one thread each."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=alone) as pool:
+    with ProcessPoolExecutor(min(processes, len(cells)), mp_context=context, initializer=alone) as pool:
         pending = [pool.submit(partial(run_cell, candidate=candidate), cell) for cell in cells]
         try:
             for future in as_completed(pending):

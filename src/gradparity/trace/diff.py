@@ -33,12 +33,14 @@ def compare_traces(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
     ``model.`` of a LightningModule that holds a model.
     """
     reference, candidate = named_alike(reference, candidate)
-    for step in sorted({r.step for trace in (reference, candidate) for r in trace.records}):
-        for ours, theirs in side_by_side(_looks(reference, step), _looks(candidate, step)):
-            yield _compared(step, reference, candidate, ours, theirs)
+    looks, others = _looks(reference), _looks(candidate)
+    scales = _scales(reference)
+    for step in sorted(looks.keys() | others.keys()):
+        for ours, theirs in side_by_side(iter(looks.get(step, [])), iter(others.get(step, []))):
+            yield _compared(step, reference, candidate, ours, theirs, scales.get(step, 1.0))
     if reference.complete and candidate.complete:
-        ends = (Look(Phase.STEPPED, record=trace.records[-1]) for trace in (reference, candidate))
-        yield _compared(END, reference, candidate, *ends)
+        ours, theirs = (Look(Phase.STEPPED, record=trace.records[-1]) for trace in (reference, candidate))
+        yield _compared(END, reference, candidate, ours, theirs, 1.0)
 
 
 def first_other_draw(reference: Trace, candidate: Trace) -> int | None:
@@ -76,16 +78,21 @@ def _events(trace: Trace) -> dict[int, list[str]]:
     return {step: done for step, done in events.items() if done != [Event.ZERO_GRAD]}
 
 
-def _looks(trace: Trace, step: int) -> Iterator[Moment]:
+def _looks(trace: Trace) -> dict[int, list[Moment]]:
+    """By step, what was seen in it."""
+    looks: dict[int, list[Moment]] = {}
     for r in trace.records:
-        if r.step == step and r.event in PHASE and r.event != Event.END:
-            yield Look(PHASE[r.event], r.microbatch, record=r)
+        if r.event in PHASE and r.event != Event.END:
+            looks.setdefault(r.step, []).append(Look(PHASE[r.event], r.microbatch, record=r))
+    return looks
 
 
-def _compared(step: int, reference: Trace, candidate: Trace, ours: Moment | None, theirs: Moment | None) -> Comparison:
+def _compared(
+    step: int, reference: Trace, candidate: Trace, ours: Moment | None, theirs: Moment | None, scale: float
+) -> Comparison:
     moment = ours or theirs
     assert moment
-    found = Comparison(step, moment.phase, moment.microbatch, ours, theirs, {}, 0, [], {}, _scale(reference, step))
+    found = Comparison(step, moment.phase, moment.microbatch, ours, theirs, {}, 0, [], {}, scale)
     if isinstance(ours, Look) and isinstance(theirs, Look):
         return _filled(found, (reference, ours.record), (candidate, theirs.record))
     if moment.microbatch is None:
@@ -149,14 +156,11 @@ def whole(part: Part, record: Record) -> dict[str, Printed]:
 def kept_pair(
     reference: tuple[Trace, Record], candidate: tuple[Trace, Record], part: Part, name: str
 ) -> list[tuple[Tensor, Tensor]] | None:
-    """The two tensors themselves, if both traces kept them and they are numbers."""
-    found: list[Tensor] = []
-    for trace, record in (reference, candidate):
-        tensor = tensor_of(trace, record, part, name)
-        if tensor is None or not (tensor.is_floating_point() or tensor.is_complex()):
-            return None
-        found.append(tensor)
-    return [(found[0], found[1])]
+    """The two tensors themselves, if both traces kept them and they are numbers that can be paired."""
+    ours, theirs = (tensor_of(trace, record, part, name) for trace, record in (reference, candidate))
+    if ours is None or theirs is None or not (ours.is_floating_point() or ours.is_complex()):
+        return None
+    return [(ours, theirs)] if (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape) else None
 
 
 def in_words(kind: Kind, value: Printed) -> str:
@@ -181,15 +185,16 @@ def in_words(kind: Kind, value: Printed) -> str:
 
 
 def _ratio(a: Printed, b: Printed) -> float | None:
-    if isinstance(a, Fingerprint) and isinstance(b, Fingerprint) and a.norm > 0:
+    if isinstance(a, Fingerprint) and isinstance(b, Fingerprint) and a.norm > 0 and math.isfinite(b.norm / a.norm):
         return b.norm / a.norm
     return None
 
 
-def _scale(trace: Trace, step: int) -> float:
-    """The loss scale at the beginning of a step."""
+def _scales(trace: Trace) -> dict[int, float]:
+    """The loss scale at the beginning of each step."""
+    scales: dict[int, float] = {}
     for r in trace.records:
         scale = r.parts.get(Part.SCALER, {}).get("scale")
-        if r.step == step and isinstance(scale, float):
-            return scale
-    return 1.0
+        if isinstance(scale, float):
+            scales.setdefault(r.step, scale)
+    return scales

@@ -8,6 +8,7 @@ up to its last complete line. Reading runs nothing: it is JSON, and safetensors.
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,22 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gradparity.errors import UserError, writing
+from gradparity.files import opened
 from gradparity.growing import Growing
 from gradparity.parity.state import Part
-from gradparity.trace.fingerprint import Fingerprint, Printed, shard_of
+from gradparity.trace.fingerprint import Fingerprint, Printed, fingerprint, shard_of
+from gradparity.trace.line import Form, about_in, form_in, parsed, record_in
 from gradparity.trace.record import Event, Record, Trace
 from gradparity.trace.seen import Seen
 
 NAME = "trace.jsonl"
 FORMAT = 1
+
+MOST_BYTES = 2**30
+"""Of a trace that is read. In memory it takes some ten times as much."""
+
+MOST_OF_A_LINE = 2**24
+"""Bytes: the hashes, and names, of some 100,000 tensors."""
 
 
 class Writer:
@@ -111,63 +120,45 @@ def read(folder: Path) -> Trace:
         UserError: if there is none, or a line before the last is none of a trace.
     """
     path = folder / NAME
+    about: dict[str, str | int] = {}
+    forms: list[Form] = []
+    records: list[Record] = []
     try:
-        *lines, _ = path.read_text(encoding="utf-8").split("\n")  # after the last newline is nothing, or half a line
+        with opened(path, MOST_BYTES) as file:
+            for number, text in enumerate(iter(partial(file.readline, MOST_OF_A_LINE), b""), start=1):
+                if not text.endswith(b"\n") and len(text) < MOST_OF_A_LINE:
+                    break  # half a line: the run was killed
+                try:
+                    line = parsed(text)
+                    if "about" in line:
+                        about = about_in(line["about"])
+                    elif "form" in line:
+                        forms.append(form_in(line["form"]))
+                    else:
+                        records.append(record_in(line, forms))
+                except (ValueError, KeyError):
+                    raise UserError(f"{path}, line {number}, is not a line of a trace; record the loop anew") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); name a folder that record() has written") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a trace: it is not text") from None
-    about: dict[str, Any] = {}
-    forms: list[list[list[Any]]] = []
-    records: list[Record] = []
-    for number, text in enumerate(lines, start=1):
-        try:
-            line = json.loads(text)
-            if "about" in line:
-                about = dict(line["about"])
-            elif "form" in line:
-                forms.append(line["form"])
-            else:
-                records.append(_record(line, forms))
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-            raise UserError(f"{path}, line {number}, is not a line of a trace; record the loop anew") from None
     if about.get("format") != FORMAT:
         raise UserError(f"{path} is not a trace of format {FORMAT}; record the loop anew")
     return Trace(about, records, str(folder), complete=bool(records) and records[-1].event == Event.END)
 
 
-def _record(line: dict[str, Any], forms: list[list[list[Any]]]) -> Record:
-    parts = {Part(part): _unpacked(packed, forms) for part, packed in line.get("parts", {}).items()}
-    tensors = line.get("tensors")
-    if tensors is not None and Path(tensors).name != tensors:
-        raise ValueError("a trace names files of its own folder only")
-    return Record(Event(line["event"]), int(line["step"]), line.get("microbatch"), parts, tensors)
-
-
-def _unpacked(packed: dict[str, Any], forms: list[list[list[Any]]]) -> dict[str, Printed]:
-    values: dict[str, Printed] = {
-        name: tuple(map(str, value)) if isinstance(value, list) else value
-        for name, value in packed.get("values", {}).items()
-    }
-    if "form" in packed:
-        form, digests = forms[packed["form"]], packed["digests"]
-        if len(digests) != 32 * len(form):
-            raise ValueError("a digest for each tensor of the form")
-        for index, ((name, dtype, shape, strides, layout), norm) in enumerate(zip(form, packed["norms"], strict=True)):
-            digest = digests[32 * index : 32 * index + 32]
-            norm = math.nan if norm is None else float(norm)
-            values[name] = Fingerprint(dtype, tuple(shape), tuple(strides), layout, digest, norm)
-    return values
-
-
 def tensor_of(trace: Trace, record: Record, part: Part, name: str) -> Tensor | None:
-    """A tensor that was kept, or ``None``."""
-    if record.tensors is None or trace.folder is None:
+    """A tensor that was kept, or ``None``, as for one that is not the tensor whose fingerprint the record has."""
+    printed = record.parts.get(part, {}).get(name)
+    if record.tensors is None or trace.folder is None or not isinstance(printed, Fingerprint):
         return None
+    path = Path(trace.folder) / record.tensors
     try:
-        with safe_open(Path(trace.folder) / record.tensors, framework="pt") as file:
+        if not path.is_file():  # one would wait for a pipe forever
+            return None
+        with safe_open(path, framework="pt") as file:
             key = next(key for key in file.keys() if trace.rename(key.removeprefix(f"{part}/")) == name)  # noqa: SIM118
             tensor: Tensor = file.get_tensor(key)
-            return tensor
-    except (OSError, SafetensorError, StopIteration):
+    except (OSError, MemoryError, SafetensorError, StopIteration):
         return None
+    if printed.layout != "dense":
+        return tensor  # the values of a sparse one; its digest is of more than those
+    return tensor if tensor.shape == printed.shape and fingerprint(tensor).digest == printed.digest else None

@@ -1,6 +1,8 @@
 """Traces of several ranks: a folder for each, compared rank by rank, and the ranks of one training with each other."""
 
 import math
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +45,9 @@ def traces_of(folder: Path) -> list[Path]:
     Raises:
         UserError: if there are traces of some ranks, and one before them is missing.
     """
-    ranks = sorted(int(path.parent.name.removeprefix("rank")) for path in folder.glob(f"rank[0-9]*/{NAME}"))
-    if (folder / NAME).exists() or not ranks:
+    found = (re.fullmatch(r"rank(0|[1-9][0-9]*)", path.parent.name) for path in folder.glob(f"rank*/{NAME}"))
+    ranks = sorted(int(name[1]) for name in found if name)
+    if os.path.exists(folder / NAME) or not ranks:  # which, unlike Path.exists, does not raise for a name too long
         return [folder]
     missing = next((n for n in range(ranks[-1]) if n not in ranks), None)
     if missing is not None:
@@ -84,7 +87,7 @@ def ranks_apart(traces: Sequence[tuple[Trace, Trace]]) -> tuple[int, list[int]] 
 
 def _parameters(trace: Trace) -> Mapping[int, object]:
     """Of each step, what the parameters were after it."""
-    return {r.step: r.parts[Part.PARAMETERS] for r in trace.records if r.event in (Event.STEP, Event.SKIP)}
+    return {r.step: r.parts.get(Part.PARAMETERS) for r in trace.records if r.event in (Event.STEP, Event.SKIP)}
 
 
 def as_sentences(found: RankDifferences) -> list[str]:

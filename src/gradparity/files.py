@@ -1,0 +1,22 @@
+"""Files from elsewhere: nothing is read that has no end, or more of it than there should be."""
+
+import errno
+import stat
+from pathlib import Path
+from typing import IO
+
+
+def opened(path: Path, most: int) -> IO[bytes]:
+    """``path``, opened for reading, if it is a regular file of ``most`` bytes or less.
+
+    One would wait for a pipe forever, and a device may have no end.
+
+    Raises:
+        OSError: if it is not, or cannot be read; its ``strerror`` says why.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    if found.st_size > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+    return path.open("rb")

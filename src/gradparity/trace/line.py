@@ -1,0 +1,123 @@
+"""One line of a trace: from JSON that anybody may have written to what it says; what has another form is refused.
+
+What comes through can be compared, printed and drawn: sizes fit into 64 bits, also summed over a trace, and text holds
+nothing that a terminal obeys. Every function here raises ``ValueError`` or ``KeyError`` for all else.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar, cast
+
+from gradparity.parity.state import Part
+from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.record import Event, Record
+
+Form: TypeAlias = Sequence[tuple[str, Fingerprint]]
+"""Names, with what of a tensor hardly ever changes; its digest and norm come with each record."""
+
+MOST_VALUES = 100_000
+"""Of one part of a record. The map in TensorBoard keeps 5 kB for each."""
+
+MOST_ELEMENTS = 2**36
+"""Of one tensor: so many for every digest in 1 GiB are fewer than 2**63."""
+
+MOST_DIMENSIONS = 64
+"""As many as torch can iterate over."""
+
+T = TypeVar("T")
+
+
+def parsed(text: bytes) -> dict[str, Any]:
+    """The JSON object that a line holds."""
+    try:
+        return _a(dict, json.loads(text))
+    except RecursionError:
+        raise ValueError("a line that is nested deeper than Python's stack") from None
+
+
+def about_in(said: object) -> dict[str, str | int]:
+    """What is said of the run."""
+    return {_text(key): value if type(value) is int else _text(value) for key, value in _a(dict, said).items()}
+
+
+def form_in(rows: object) -> Form:
+    """A form."""
+    return [_tensor(_a(list, row)) for row in _a(list, rows)]
+
+
+def record_in(line: Mapping[str, Any], forms: Sequence[Form]) -> Record:
+    """A record, whose tensors have one of ``forms``."""
+    packed = _a(dict, line.get("parts", {})).items()
+    microbatch, tensors = line.get("microbatch"), line.get("tensors")
+    return Record(
+        Event(_a(str, line["event"])),
+        _whole(line["step"]),
+        None if microbatch is None else _whole(microbatch),
+        {Part(part): _unpacked(_a(dict, values), forms) for part, values in packed},
+        None if tensors is None else _file_name(tensors),
+    )
+
+
+def _unpacked(packed: Mapping[str, Any], forms: Sequence[Form]) -> dict[str, Printed]:
+    values = {_text(name): _value(value) for name, value in _a(dict, packed.get("values", {})).items()}
+    if "form" in packed:
+        form, digests = forms[_whole(packed["form"], below=len(forms))], _a(str, packed["digests"])
+        _require(len(digests) == 32 * len(form))  # 128 bits in hexadecimal
+        for index, ((name, tensor), norm) in enumerate(zip(form, _a(list, packed["norms"]), strict=True)):
+            digest = digests[32 * index : 32 * index + 32]
+            values[name] = tensor._replace(digest=digest, norm=math.nan if norm is None else _a(float, norm))
+    _require(len(values) <= MOST_VALUES)
+    return values
+
+
+def _tensor(row: list[Any]) -> tuple[str, Fingerprint]:
+    name, dtype, sizes, steps, layout = row
+    shape, strides = _sizes(sizes), _sizes(steps)
+    _require(math.prod(shape) <= MOST_ELEMENTS and len(strides) in (0, len(shape)))  # a sparse tensor has none
+    return _text(name), Fingerprint(_text(dtype), shape, strides, _text(layout), "", math.nan)
+
+
+def _sizes(value: object) -> tuple[int, ...]:
+    sizes = _a(list, value)
+    _require(len(sizes) <= MOST_DIMENSIONS)
+    return tuple(map(_whole, sizes))
+
+
+def _value(value: object) -> Printed:
+    if isinstance(value, list):
+        return tuple(map(_text, value))
+    if value is None or isinstance(value, int | float):
+        return value
+    return _text(value)
+
+
+def _file_name(value: object) -> str:
+    """Of the trace's own folder: no path leads out of it."""
+    name = _text(value)
+    _require(Path(name).name == name)
+    return name
+
+
+def _whole(value: object, below: int = 2**63) -> int:
+    number = _a(int, value)
+    _require(0 <= number < below)
+    return number
+
+
+def _text(value: object) -> str:
+    """Text that can be printed; of other, how Python writes it."""
+    text = _a(str, value)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+def _a(kind: type[T], value: object) -> T:
+    """``value``, which is of this very type: True is no number."""
+    _require(type(value) is kind)
+    return cast(T, value)
+
+
+def _require(holds: bool) -> None:
+    if not holds:
+        raise ValueError("not what a trace has at this place")
