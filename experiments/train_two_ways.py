@@ -70,6 +70,10 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
     parameters = [parameter for parameter, _ in lanes[0].run.model.named_parameters()]
     until = checkpoint.resume(folder, config, lanes)
     evidence, metrics = until.evidence, until.metrics
+    if until.done and not config.quiet:
+        console.print(f"[bold]{name}[/] goes on after step {until.done} of {config.steps}.")
+    if until.machine != report.machine():
+        console.print(f"The steps before may round differently, by {until.machine}; here it is {report.machine()}.")
 
     with (
         Board(folder, name, parameters, config.candidate, until.found) as board,

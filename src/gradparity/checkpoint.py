@@ -19,7 +19,7 @@ import torch
 
 from gradparity import training
 from gradparity.board import Found
-from gradparity.board.board import cut, lengths
+from gradparity.board.board import cut, last_step, lengths
 from gradparity.board.spread import Spread
 from gradparity.config import Config
 from gradparity.errors import UserError, writing
@@ -28,13 +28,15 @@ from gradparity.parity.lockstep import Comparison, Lane
 from gradparity.parity.metrics import Figures
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Cell, Verdict
-from gradparity.report import Evidence
+from gradparity.report import Evidence, machine
 from gradparity.training import Moment, Phase
 from gradparity.training.checkpoint import written_over
 
 NAME = "checkpoint.zip"
 LANES = ("reference.pt", "candidate.pt")
 PROGRESS = "progress.pt"
+
+ANEW = "move it away to train from the first step"
 
 WITHOUT_MARK = ("output", "quiet", "evaluate_every", "checkpoint_every")
 """Fields of a configuration that no bit of a training depends on."""
@@ -50,6 +52,8 @@ class Progress:
     evidence: Evidence = field(default_factory=Evidence)
     metrics: list[list[float]] = field(default_factory=list)
     """The held-out metric of both lanes at each evaluation."""
+    machine: str = field(default_factory=machine)
+    """On which these steps were made; another one may round differently."""
 
 
 HELD = (
@@ -84,6 +88,8 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
     """
     path = folder / NAME
     if not path.exists():
+        if last_step(folder) >= config.checkpoint_every:
+            raise UserError(f"{path} is missing; bring it back, or train anew in another folder")
         cut(folder, {})
         return Progress()
     try:
@@ -97,8 +103,9 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
             for lane, of_lane in zip(lanes, of_lanes, strict=True):
                 with lane.random.active():
                     training.resume(lane.run, of_lane)
-        progress, kept = state["progress"], state["lengths"]
-        if not (isinstance(progress, Progress) and 0 < progress.done <= config.steps):
+        progress: Progress = state["progress"]
+        kept = dict[str, int](state["lengths"])
+        if not (isinstance(progress.found, Found) and 0 < progress.done <= config.steps):
             raise ValueError("it does not say how far it came")
     except Exception as error:  # a spoiled file can be anything, and make anything raise
         reason = " ".join(str(error).rpartition("WeightsUnpickler error: ")[2].split())[:120] or type(error).__name__
@@ -107,9 +114,6 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
         raise UserError(f"{path} is of a training with another {', '.join(others)}; {ANEW}")
     cut(folder, kept)
     return progress
-
-
-ANEW = "move it away to train from the first step"
 
 
 def bits_of(config: Config) -> dict[str, Any]:
