@@ -4,7 +4,7 @@ import json
 import os
 import random
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, make_dataclass, replace
 from io import BytesIO
 from zipfile import ZipFile
 
@@ -206,6 +206,12 @@ def test_a_run_that_has_lost_its_checkpoint_is_not_begun_anew(kept, tmp_path):
     assert lengths(tmp_path) == {}
 
 
+def test_a_checkpoint_of_another_version_is_refused(kept, tmp_path, monkeypatch):
+    shutil.copytree(kept[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(checkpoint, "HELD", (*checkpoint.HELD, make_dataclass("Verdict", ["steps", "one_more"])))
+    assert "(it was written by another version of gradparity)" in refused(tmp_path, kept[1])
+
+
 def packed(folder, change):
     """The checkpoint in ``folder`` with members that were changed and their checksums as they should be."""
     with ZipFile(folder / NAME) as archive:
@@ -264,7 +270,7 @@ def test_it_would_run_if_it_were_unpickled(tmp_path, monkeypatch):
 def progress(done, lengths=()):
     found = Found(Verdict(), Spread([])) if lengths else None
     bits = checkpoint.bits_of(replace(FP16, task="digits_mlp"))
-    return saved({"bits": bits, "progress": Progress(done, found), "lengths": lengths or {}})
+    return saved({"form": checkpoint.form(), "bits": bits, "progress": Progress(done, found), "lengths": lengths or {}})
 
 
 def other_model(data):

@@ -9,7 +9,7 @@ The file is an archive with a checksum of each member, so what is torn is notice
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def save(folder: Path, config: Config, lanes: Sequence[Lane], progress: Progress
     Raises:
         DiskError: if the disk is full, or may not be written.
     """
-    state = {"bits": bits_of(config), "lengths": lengths(folder), "progress": progress}
+    state = {"form": form(), "bits": bits_of(config), "lengths": lengths(folder), "progress": progress}
     with writing(folder / NAME), written_over(folder / NAME) as file, ZipFile(file, "w") as archive:
         for name, lane in zip(LANES, lanes, strict=True):
             of_lane = BytesIO()
@@ -97,6 +97,8 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
             *of_lanes, of_both = (BytesIO(archive.read(name)) for name in (*LANES, PROGRESS))
         with torch.serialization.safe_globals(list(HELD)):
             state = torch.load(of_both, weights_only=True)
+        if state.get("form") != form():
+            raise ValueError("it was written by another version of gradparity")
         theirs = state["bits"]
         others = [name for name, value in bits_of(config).items() if theirs.get(name) != value]
         if not others:
@@ -119,3 +121,8 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
 def bits_of(config: Config) -> dict[str, Any]:
     """The fields of ``config`` that the bits of a training depend on."""
     return {name: value for name, value in asdict(config).items() if name not in WITHOUT_MARK}
+
+
+def form() -> dict[str, list[str]]:
+    """The fields of the classes that a checkpoint holds: what was saved by others is not what would be loaded."""
+    return {kind.__name__: [field.name for field in fields(kind)] for kind in HELD if is_dataclass(kind)}
