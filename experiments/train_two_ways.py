@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from gradparity import build, checkpoint, report
-from gradparity.board import Board, Found, new_folder, tensorboard_command
+from gradparity.board import Board, Found, alone_in, new_folder, tensorboard_command
 from gradparity.board.card import faults_page
 from gradparity.board.layout import CONFIGURATION_PAGE, FAULTS_PAGE
 from gradparity.cli import SAVED, as_yaml, parse, resumed
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config, folder = resumed(arguments) or begun(parse(arguments, __doc__))
         go_on = f"; go on with --resume {shlex.quote(str(folder))}"
-        verdicts = [train(config, name, folder / name, console) for name in config.tasks]
+        with alone_in(folder):
+            verdicts = [train(config, name, folder / name, console) for name in config.tasks]
     except DiskError as error:
         print(f"train_two_ways: {error}{go_on}", file=sys.stderr)
         return 2
@@ -69,6 +70,10 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
     parameters = [parameter for parameter, _ in lanes[0].run.model.named_parameters()]
     until = checkpoint.resume(folder, config, lanes)
     evidence, metrics = until.evidence, until.metrics
+    if until.done and not config.quiet:
+        console.print(f"[bold]{name}[/] goes on after step {until.done} of {config.steps}.")
+    if until.machine != report.machine():
+        console.print(f"The steps before may round differently, by {until.machine}; here it is {report.machine()}.")
 
     with (
         Board(folder, name, parameters, config.candidate, until.found) as board,

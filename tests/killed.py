@@ -28,10 +28,17 @@ from small import small_task
 HERE = Path(__file__).parent
 EXPERIMENTS = HERE.parent / "experiments"
 FORKS = multiprocessing.get_context("forkserver")
-IMPORTED = ["killed", "train_two_ways", "torch._dynamo", "matplotlib.backends.backend_agg", "PIL.PngImagePlugin"]
+IMPORTED = [
+    "killed",
+    "train_two_ways",
+    "watch_a_loop",
+    "torch._dynamo",
+    "matplotlib.backends.backend_agg",
+    "PIL.PngImagePlugin",
+]
 """Before the first fork: what a training imports, at once or late."""
 
-TASK = small_task("digits_cnn")
+SMALL = {name: replace(small_task(name), held_out=small_task(name).train) for name in ("digits_cnn", "transformer")}
 
 
 def begin_forkserver():
@@ -59,8 +66,8 @@ def run(where, script, arguments, *first):
 
 def call(where, script, arguments, first):
     torch.set_num_threads(1)
-    TASKS["digits_cnn"] = lambda: replace(TASK, held_out=TASK.train)
-    picture.of_one_phase = lambda *_: Figure(figsize=(1, 1))  # one map is enough here, and half the time of a run
+    TASKS.update({name: partial(replace, task) for name, task in SMALL.items()})
+    picture.glance = picture.of_one_phase = lambda *_: Figure(figsize=(1, 1))  # else they are half of the time
     os.chdir(where)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)

@@ -4,7 +4,7 @@ import json
 import os
 import random
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, make_dataclass, replace
 from io import BytesIO
 from zipfile import ZipFile
 
@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from gradparity import build, checkpoint, report
-from gradparity.board import Board, Found
+from gradparity.board import FIGURES, Board, Found
+from gradparity.board.board import lengths
 from gradparity.board.spread import Spread
 from gradparity.checkpoint import LANES, NAME, PROGRESS, Progress, resume, save
 from gradparity.errors import UserError
@@ -192,6 +193,25 @@ def test_a_checkpoint_of_another_training_is_refused(kept, tmp_path):
     )
 
 
+def test_a_run_that_has_lost_its_checkpoint_is_not_begun_anew(kept, tmp_path):
+    folder, config = kept
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / NAME).unlink()
+    (tmp_path / FIGURES).write_text(f'{{"step": {HALF - 1}}}\n')
+    files = lengths(tmp_path)
+    with pytest.raises(UserError, match=r"checkpoint.zip is missing; bring it back, or train anew in another folder"):
+        resume(tmp_path, replace(config, checkpoint_every=HALF - 1), [])
+    assert lengths(tmp_path) == files
+    assert resume(tmp_path, replace(config, checkpoint_every=HALF), []).done == 0, "it was killed before the first"
+    assert lengths(tmp_path) == {}
+
+
+def test_a_checkpoint_of_another_version_is_refused(kept, tmp_path, monkeypatch):
+    shutil.copytree(kept[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(checkpoint, "HELD", (*checkpoint.HELD, make_dataclass("Verdict", ["steps", "one_more"])))
+    assert "(it was written by another version of gradparity)" in refused(tmp_path, kept[1])
+
+
 def packed(folder, change):
     """The checkpoint in ``folder`` with members that were changed and their checksums as they should be."""
     with ZipFile(folder / NAME) as archive:
@@ -228,6 +248,8 @@ class Code:
         lambda members: members.update({PROGRESS: progress(-1)}),
         lambda members: members.update({PROGRESS: progress(STEPS + 1)}),
         lambda members: members.update({PROGRESS: progress("x")}),
+        lambda members: members.update({PROGRESS: progress(HALF)}),
+        lambda members: members.update({PROGRESS: progress(HALF, lengths=3)}),
         lambda members: members.update({LANES[0]: other_model(members[LANES[0]])}),
     ],
 )
@@ -245,10 +267,10 @@ def test_it_would_run_if_it_were_unpickled(tmp_path, monkeypatch):
     assert (tmp_path / "ran").exists()
 
 
-def progress(done):
-    return saved(
-        {"bits": checkpoint.bits_of(replace(FP16, task="digits_mlp")), "progress": Progress(done), "lengths": {}}
-    )
+def progress(done, lengths=()):
+    found = Found(Verdict(), Spread([])) if lengths else None
+    bits = checkpoint.bits_of(replace(FP16, task="digits_mlp"))
+    return saved({"form": checkpoint.form(), "bits": bits, "progress": Progress(done, found), "lengths": lengths or {}})
 
 
 def other_model(data):

@@ -8,6 +8,7 @@ import math
 import os
 import random
 import shutil
+import signal
 import time
 from collections import Counter
 from functools import partial
@@ -27,18 +28,22 @@ from gradparity.board import FIGURES
 from gradparity.board.events import EVENTS
 from gradparity.checkpoint import HELD, LANES, NAME, PROGRESS
 from gradparity.cli import SAVED
+from gradparity.trace.file import NAME as TRACE
+from gradparity.trace.file import lost, read
 
 pytestmark = pytest.mark.kill
 
 KILLS = int(os.environ.get("KILLS", "6"))
 SCRIPT = "train_two_ways"
 RUN = Path("runs", "two_ways", "1")
-STEPS, EVERY = 12, 2
+STEPS, EVERY = 9, 2
 ARGUMENTS = [
     "--task", "digits_cnn", "--precision", "fp16", "--microbatch_size", "4", "--steps", STEPS, "--checkpoint_every", EVERY,
     "--evaluate_every", "5", "--scaler.growth_interval", "2", "--quiet",
 ]  # fmt: skip
 """Dropout, BatchNorm, a loss scale that overflows, and three epochs, the last window of each partial."""
+
+TRACES = Path("runs", "watch_a_loop", "1")
 
 AGAIN = ["--resume", RUN, "--quiet"]
 
@@ -128,7 +133,7 @@ def check(where, unbroken):
         assert all(json.loads(line) for line in figures.split(b"\n")[:-1])
     if (theirs / NAME).exists():
         done = torch_load(theirs / NAME)["progress"].done
-        assert done in range(EVERY, STEPS + 1, EVERY)
+        assert done in {*range(EVERY, STEPS, EVERY), STEPS}
         assert contents(theirs / NAME) == unbroken.at(done)
     for run, whole in boards(ours).items():
         found = events(theirs / run)
@@ -210,6 +215,49 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(unbroken, tmp_path):
             print(f"\n{kills.total()} kills in {number + 1} runs: {dict(kills)}")
             return
     pytest.fail(f"only {kills.total()} of {12 * KILLS} came before the end of their run")
+
+
+def test_a_recording_that_is_killed_can_be_read_with_every_tensor_that_it_names(unbroken, tmp_path):
+    (tmp_path / "whole").mkdir()
+    assert killed.run(tmp_path / "whole", "watch_a_loop", [])[0] == 0
+    whole = tmp_path / "whole" / TRACES
+    longest = max(path.stat().st_size for path in whole.rglob("*.*"))
+    operations = len(list(whole.rglob("*.*")))
+    chance, kills = random.Random(KILLS), 0
+    for number in range(-(-KILLS // 2)):
+        how = chance.choice(
+            [
+                partial(killed.dies_at_byte, round(math.exp(chance.uniform(0, math.log(longest))))),
+                partial(killed.dies_at_file_operation, chance.randint(1, operations)),
+            ]
+        )
+        where = tmp_path / str(number)
+        where.mkdir()
+        killed.run(where, "watch_a_loop", [], how)
+        for folder in sorted((where / TRACES).glob("*")):
+            text = (folder / TRACE).read_bytes() if (folder / TRACE).exists() else b""
+            assert (whole / folder.name / TRACE).read_bytes().startswith(text)
+            if b"\n" in text:
+                trace = read(folder)
+                assert len(trace.records) == text.count(b'\n{"event"')
+                assert lost(trace) == 0
+                kills += not trace.complete
+    assert kills
+
+
+def test_two_processes_do_not_write_one_run(unbroken, tmp_path):
+    (tmp_path / "second").mkdir()
+    first = killed.start(tmp_path, SCRIPT, ARGUMENTS)
+    while not (tmp_path / RUN / "digits_cnn" / NAME).exists():
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGSTOP)
+    code, errors = killed.run(tmp_path / "second", SCRIPT, ["--resume", tmp_path / RUN])
+    os.kill(first.pid, signal.SIGCONT)
+    assert code == 2
+    assert errors == f"train_two_ways: {tmp_path / RUN} is being written by another process; let it end, or stop it\n"
+    first.join()
+    assert first.exitcode == 0
+    assert others(tmp_path, unbroken) == []
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ The file is an archive with a checksum of each member, so what is torn is notice
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 
 from gradparity import training
 from gradparity.board import Found
-from gradparity.board.board import cut, lengths
+from gradparity.board.board import cut, last_step, lengths
 from gradparity.board.spread import Spread
 from gradparity.config import Config
 from gradparity.errors import UserError, writing
@@ -28,13 +28,15 @@ from gradparity.parity.lockstep import Comparison, Lane
 from gradparity.parity.metrics import Figures
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Cell, Verdict
-from gradparity.report import Evidence
+from gradparity.report import Evidence, machine
 from gradparity.training import Moment, Phase
 from gradparity.training.checkpoint import written_over
 
 NAME = "checkpoint.zip"
 LANES = ("reference.pt", "candidate.pt")
 PROGRESS = "progress.pt"
+
+ANEW = "move it away to train from the first step"
 
 WITHOUT_MARK = ("output", "quiet", "evaluate_every", "checkpoint_every")
 """Fields of a configuration that no bit of a training depends on."""
@@ -50,6 +52,8 @@ class Progress:
     evidence: Evidence = field(default_factory=Evidence)
     metrics: list[list[float]] = field(default_factory=list)
     """The held-out metric of both lanes at each evaluation."""
+    machine: str = field(default_factory=machine)
+    """On which these steps were made; another one may round differently."""
 
 
 HELD = (
@@ -64,7 +68,7 @@ def save(folder: Path, config: Config, lanes: Sequence[Lane], progress: Progress
     Raises:
         DiskError: if the disk is full, or may not be written.
     """
-    state = {"bits": bits_of(config), "lengths": lengths(folder), "progress": progress}
+    state = {"form": form(), "bits": bits_of(config), "lengths": lengths(folder), "progress": progress}
     with writing(folder / NAME), written_over(folder / NAME) as file, ZipFile(file, "w") as archive:
         for name, lane in zip(LANES, lanes, strict=True):
             of_lane = BytesIO()
@@ -84,6 +88,8 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
     """
     path = folder / NAME
     if not path.exists():
+        if last_step(folder) >= config.checkpoint_every:
+            raise UserError(f"{path} is missing; bring it back, or train anew in another folder")
         cut(folder, {})
         return Progress()
     try:
@@ -91,14 +97,17 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
             *of_lanes, of_both = (BytesIO(archive.read(name)) for name in (*LANES, PROGRESS))
         with torch.serialization.safe_globals(list(HELD)):
             state = torch.load(of_both, weights_only=True)
+        if state.get("form") != form():
+            raise ValueError("it was written by another version of gradparity")
         theirs = state["bits"]
         others = [name for name, value in bits_of(config).items() if theirs.get(name) != value]
         if not others:
             for lane, of_lane in zip(lanes, of_lanes, strict=True):
                 with lane.random.active():
                     training.resume(lane.run, of_lane)
-        progress, kept = state["progress"], state["lengths"]
-        if not (isinstance(progress, Progress) and 0 < progress.done <= config.steps):
+        progress: Progress = state["progress"]
+        kept = dict[str, int](state["lengths"])
+        if not (isinstance(progress.found, Found) and 0 < progress.done <= config.steps):
             raise ValueError("it does not say how far it came")
     except Exception as error:  # a spoiled file can be anything, and make anything raise
         reason = " ".join(str(error).rpartition("WeightsUnpickler error: ")[2].split())[:120] or type(error).__name__
@@ -109,9 +118,11 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
     return progress
 
 
-ANEW = "move it away to train from the first step"
-
-
 def bits_of(config: Config) -> dict[str, Any]:
     """The fields of ``config`` that the bits of a training depend on."""
     return {name: value for name, value in asdict(config).items() if name not in WITHOUT_MARK}
+
+
+def form() -> dict[str, list[str]]:
+    """The fields of the classes that a checkpoint holds: what was saved by others is not what would be loaded."""
+    return {kind.__name__: [field.name for field in fields(kind)] for kind in HELD if is_dataclass(kind)}

@@ -38,9 +38,14 @@ def markdown(verdict: Verdict) -> str:
 
 def configuration(yaml: str) -> str:
     """What was run on what, for a TensorBoard text page: the same bits need the same of both."""
-    machine = f"torch {torch.__version__}, Python {platform.python_version()}, {torch.get_num_threads()} thread(s), "
-    machine += f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
-    return f"{machine}\n\n```yaml\n{yaml}```"
+    return f"{machine()}\n\n```yaml\n{yaml}```"
+
+
+def machine() -> str:
+    """What bits depend on beside the configuration."""
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    processor = f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
+    return f"{versions}, {torch.get_num_threads()} thread(s), {processor}"
 
 
 def headline(verdict: Verdict) -> str:

@@ -6,6 +6,6 @@ In reading order: ``board`` (what is written when), ``layout`` (where TensorBoar
 """
 
 from gradparity.board.board import FIGURES, Board, Found, as_record
-from gradparity.board.folders import new_folder, tensorboard_command
+from gradparity.board.folders import alone_in, new_folder, tensorboard_command
 
-__all__ = ["FIGURES", "Board", "Found", "as_record", "new_folder", "tensorboard_command"]
+__all__ = ["FIGURES", "Board", "Found", "alone_in", "as_record", "new_folder", "tensorboard_command"]

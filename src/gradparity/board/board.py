@@ -20,7 +20,7 @@ from gradparity.board.layout import phase_name
 from gradparity.board.spread import Spread
 from gradparity.errors import DiskError, UserError, writing
 from gradparity.growing import Growing
-from gradparity.parity.lockstep import Comparison
+from gradparity.parity.lockstep import START, Comparison
 from gradparity.parity.metrics import finite
 from gradparity.parity.readings import Readings
 from gradparity.parity.verdict import Verdict
@@ -185,6 +185,13 @@ def lengths(folder: Path) -> dict[str, int]:
     """How long each file of a board in ``folder`` is."""
     files = [*folder.glob(FIGURES), *folder.glob(f"*/{EVENTS}.*")]
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def last_step(folder: Path) -> int:
+    """The latest step that was compared, or the one before the first."""
+    path = folder / FIGURES
+    *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    return int(json.loads(lines[-1])["step"]) if lines else START
 
 
 def cut(folder: Path, kept: Mapping[str, int]) -> None:

@@ -4,7 +4,11 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from gradparity.errors import UserError
 
 
 def new_folder(parent: Path) -> Path:
@@ -18,6 +22,25 @@ def new_folder(parent: Path) -> Path:
     folder = parent / str(max(taken, default=0) + 1)
     folder.mkdir()
     return folder
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for it out of ``folder``; the system lets it go with this one, even if killed.
+
+    Raises:
+        UserError: if another process is in there.
+    """
+    from fcntl import LOCK_EX, LOCK_NB, flock  # where there is none, as on Windows, the rest can be used
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        flock(descriptor, LOCK_EX | LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"{folder} is being written by another process; let it end, or stop it") from None
+    finally:
+        os.close(descriptor)
 
 
 def tensorboard_command(folder: Path) -> str:

@@ -5,12 +5,14 @@ import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cache, partial
 
 import torch
 
+from gradparity.errors import UserError
 from gradparity.matrix import lanes as make
 from gradparity.matrix.cell import Cell, refusal
 from gradparity.parity.bits import same_bits
@@ -121,13 +123,21 @@ def in_a_line(error: Exception) -> str:
 
 
 def run_cells(cells: Sequence[Cell], processes: int, candidate: str = "manual") -> Iterator[Result]:
-    """The results of ``cells`` as they come, each from one of ``processes`` processes with one thread each."""
+    """The results of ``cells`` as they come, each from one of ``processes`` processes with one thread each.
+
+    Raises:
+        UserError: if one of the processes is killed.
+    """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, len(cells)), mp_context=context, initializer=alone) as pool:
         pending = [pool.submit(partial(run_cell, candidate=candidate), cell) for cell in cells]
         try:
             for future in as_completed(pending):
                 yield future.result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a process was killed, maybe for want of memory; try again with fewer --processes"
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 
