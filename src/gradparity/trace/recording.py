@@ -56,7 +56,12 @@ def record(
 
 def folder_of_rank(folder: Path) -> Path:
     """This rank's folder in ``folder``, which is ``folder`` where there is but one rank."""
-    return folder / f"rank{dist.get_rank()}" if ranks() > 1 else folder
+    return folder / f"rank{rank()}" if ranks() > 1 else folder
+
+
+def rank() -> int:
+    """Which of the ranks this is."""
+    return dist.get_rank() if ranks() > 1 else 0
 
 
 def ranks() -> int:
