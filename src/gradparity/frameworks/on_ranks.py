@@ -67,11 +67,10 @@ def outcomes_on_ranks(frameworks: Sequence[str], scenarios: Sequence[str]) -> di
 
 def of_this_rank(frameworks: Sequence[str], scenarios: Sequence[str], folder: str) -> Mapping[tuple[str, str], Outcome]:
     """What came of each on this rank, by scenario and framework. Files go to ``folder``."""
-    os.environ |= {
-        **{name: str(rank()) for name in ("RANK", "LOCAL_RANK")},
-        **{name: str(ranks()) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")},
-        **{"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1"},
-    }
+    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank()))
+    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(ranks()))
+    # Nobody connects to port 0: the process group is there already.
+    os.environ |= {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1"}
     tempfile.tempdir = folder  # a rank ends without removing what it has left
     return {
         (scenario, name): outcome(ON_RANKS[name].framework, RANK_SCENARIOS[scenario], ON_RANKS[name].against(scenario))

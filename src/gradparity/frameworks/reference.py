@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DistributedSampler, TensorDataset
 
 from gradparity import tasks, training
 from gradparity.distributed.step import RankRun, ddp_step
@@ -30,7 +30,7 @@ def by_examples(job: Job) -> None:
 
 def by_shuffled_examples(job: Job) -> None:
     """The same, in the order that ``DistributedSampler(shuffle=True)`` draws, which Lightning's Trainer puts in."""
-    order = list(DistributedSampler(range(len(job.examples.inputs)), shuffle=True, seed=job.seed))
+    order: list[int] = list(DistributedSampler(TensorDataset(*job.examples), shuffle=True, seed=job.seed))
     _with_ddp(job, microbatches_of(Examples(*(part[order] for part in job.examples))))
 
 

@@ -60,16 +60,17 @@ SCENARIOS = {
     "resume with dropout off": Scenario(save_after=2, dropout=0.0),
 }
 
-UNSHUFFLED = "2 ranks: data in order"
+TWO_RANKS = "2 ranks: "
+UNSHUFFLED = f"{TWO_RANKS}data in order"
 RANK_SCENARIOS = {
     UNSHUFFLED: Scenario(k=1, microbatches=2),
-    "2 ranks: K = 1": Scenario(k=1, microbatches=2),
-    "2 ranks: K = 3": Scenario(microbatches=6),
-    "2 ranks: uneven token counts": Scenario(microbatches=6, uneven=True),
-    "2 ranks: partial last window": Scenario(microbatches=5),
-    "2 ranks: clipping": Scenario(microbatches=6, max_norm=0.05),
-    "2 ranks: bf16": Scenario(microbatches=6, precision="bf16"),
-    "2 ranks: fp16 and clipping": Scenario(microbatches=6, precision="fp16", max_norm=0.05),
+    f"{TWO_RANKS}K = 1": Scenario(k=1, microbatches=2),
+    f"{TWO_RANKS}K = 3": Scenario(microbatches=6),
+    f"{TWO_RANKS}uneven token counts": Scenario(microbatches=6, uneven=True),
+    f"{TWO_RANKS}partial last window": Scenario(microbatches=5),
+    f"{TWO_RANKS}clipping": Scenario(microbatches=6, max_norm=0.05),
+    f"{TWO_RANKS}bf16": Scenario(microbatches=6, precision="bf16"),
+    f"{TWO_RANKS}fp16 and clipping": Scenario(microbatches=6, precision="fp16", max_norm=0.05),
 }
 """For loops that train on several ranks: without those that have nothing to do with how many there are."""
 
