@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gradparity.board import new_folder, tensorboard_command
-from gradparity.config import CandidateName
+from gradparity.config import CandidateName, Device
+from gradparity.device import require
 from gradparity.errors import UserError
 from gradparity.matrix import board, picture
 from gradparity.matrix.cell import AXES, Cell, full, pairwise, product_of
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     given = parser().parse_args(arguments)
     try:
+        require(given.device)
         cells = chosen(given)
         folder = new_folder(given.output / "matrix")
         results = run(cells, given, folder / "cells.jsonl", console)
@@ -49,7 +51,9 @@ def run(cells: Sequence[Cell], given: argparse.Namespace, path: Path, console: C
     results = []
     clock = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
     with path.open("x", buffering=1) as lines, Progress(*clock, console=console, transient=True) as progress:
-        for result in progress.track(run_cells(cells, given.processes, given.candidate), total=len(cells)):
+        for result in progress.track(
+            run_cells(cells, given.processes, given.candidate, given.device), total=len(cells)
+        ):
             lines.write(json.dumps(result.as_record()) + "\n")
             results.append(result)
     return results
@@ -110,6 +114,7 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument(f"--{axis}", help=f"all, {', '.join(map(str, AXES[axis]))}")
     made.add_argument("--full", action="store_true", help="thousands of cells, or those of them with the named values")
     made.add_argument("--candidate", choices=get_args(CandidateName), default="manual", help="what .backward() meets")
+    made.add_argument("--device", choices=get_args(Device), default="cpu", help="where both ways are trained")
     made.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one for each core")
     made.add_argument("--output", type=Path, default=Path("runs"), help="where the numbered folder goes")
     return made

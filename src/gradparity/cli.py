@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
-import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from gradparity.config import Config
+from gradparity.device import require
 from gradparity.errors import UserError
 
 
@@ -32,8 +32,7 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
         raise UserError(_one_sentence(str(error))) from error
     except ValueError as error:
         raise UserError(str(error)) from error
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device is cuda, but torch finds no GPU here; use --device cpu")
+    require(config.device)
     return config
 
 

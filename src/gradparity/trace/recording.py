@@ -71,10 +71,12 @@ def ranks() -> int:
 
 def about() -> dict[str, str | int]:
     """What bits depend on beside the loop."""
+    gpu = {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)} if torch.cuda.is_initialized() else {}
     return {
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "ranks": ranks(),
         "machine": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
+        **gpu,
     }
