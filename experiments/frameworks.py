@@ -1,8 +1,7 @@
 """Do the frameworks that people train with make the updates of the reference step, bit for bit?
 
-You will see framework × scenario, each framework with the loop that its documentation teaches, watched from outside;
-and those that train on several ranks once more, on two. "identical" holds for every phase of every step, on every rank;
-any other cell is the first difference, whose cause is told below.
+You will see framework × scenario, each with the loop of its documentation, watched on one rank and again on two.
+"identical" holds for every phase of every step on every rank; any other cell is a first difference, explained below.
 """
 
 import argparse
@@ -35,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not alone[0] and not on_ranks[0]:
         parser.error(f"--only: choose from {'; '.join({**FRAMEWORKS, **ON_RANKS})}")
     if not all(alone) and not all(on_ranks):
-        parser.error(f"--scenario: choose from {'; '.join({**SCENARIOS, **RANK_SCENARIOS})}")
+        names = [*(SCENARIOS if alone[0] else ()), *(RANK_SCENARIOS if on_ranks[0] else ())]
+        parser.error(f"--scenario: choose from {'; '.join(names)}")
     try:
         folder = board.new_folder(given.output / "frameworks")
     except OSError as error:
