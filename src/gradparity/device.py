@@ -20,7 +20,7 @@ def require(device: Device) -> None:
         return
     if not torch.cuda.is_available():
         raise UserError("device is cuda, but torch finds no GPU here; use --device cpu")
-    # Sums by atomic additions have another order each time, and so have the GEMMs of several streams' workspaces.
+    # What https://docs.pytorch.org/docs/stable/notes/randomness.html asks for; cuBLAS reads it when it is first used.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False  # which algorithm is fastest is not always the same one

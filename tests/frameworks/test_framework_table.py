@@ -90,7 +90,7 @@ EXPECTED_ON_RANKS = {
     | dict.fromkeys(("K = 3", "partial last window", "clipping", "bf16", "fp16 and clipping"), EXCHANGED),
     "Lightning, toggle_model": SHUFFLED_AND_MEANS
     | {"partial last window": PARTIAL_ON_RANKS, "fp16 and clipping": ("At step 0, phase unscaled", "gradients")},
-    "Lightning, autograd.grad": SHUFFLED_AND_MEANS
+    "Lightning, autograd": SHUFFLED_AND_MEANS
     | dict.fromkeys(("K = 3", "partial last window", "clipping", "bf16", "fp16 and clipping"), NOT_EXCHANGED)
     | {"K = 1": EXCHANGED},
     "Lightning, averaged": SHUFFLED_AND_MEANS | {"partial last window": PARTIAL_ON_RANKS},
@@ -155,7 +155,7 @@ def test_every_cell_of_the_table_is_as_it_is_known_to_be(tmp_path):
         expected = EVERYTHING[framework].get(scenario)
         assert c["identical"] == (expected is None), c
         assert expected is None or (c["where"], c["part"]) == expected, c
-        assert (c["apart"] == 0) == (framework == "Lightning, autograd.grad"), c
+        assert (c["apart"] == 0) == (framework == "Lightning, autograd"), c
     for place, ratio in RATIOS.items():
         assert found[place]["figures"]["norm_ratio"] == pytest.approx(ratio, rel=1e-4)
     for place, steps in STEPS.items():

@@ -5,6 +5,7 @@ What each cell of the table is, ``test_framework_table.py`` asserts.
 
 import multiprocessing
 import os
+import tempfile
 
 import pytest
 import torch
@@ -16,13 +17,16 @@ from gradparity.frameworks.table import cell, measured
 from gradparity.frameworks.watch import Outcome
 from gradparity.parity.state import Part
 
-RIGHT = [name for name in ON_RANKS if name != "Lightning, autograd.grad"]
+RIGHT = [name for name in ON_RANKS if name != "Lightning, autograd"]
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each rank has found."""
-    return launch(two_ranks.everything, RANKS, RIGHT, str(tmp_path_factory.mktemp("ranks")), seconds=300)
+    folder = str(tmp_path_factory.mktemp("ranks"))
+    found = launch(two_ranks.everything, RANKS, RIGHT, folder, seconds=300)
+    assert [of_rank["temporary"] for of_rank in found] == [folder, folder], "which is removed when all have ended"
+    return found
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -56,16 +60,24 @@ def test_an_exchange_after_every_microbatch_is_the_same_update_but_for_rounding(
         assert 0 < (loop - reference).norm() < 1e-6 * reference.norm()
 
 
+def test_by_hand_it_is_the_step_with_ddp_if_all_start_from_the_weights_of_rank_0(ranks):
+    right, wrong = (of_all_ranks(list(each)) for each in zip(*(found["by hand"] for found in ranks), strict=True))
+    assert right.identical
+    assert (wrong.ranks, wrong.apart) == ((1,), 0)
+    assert cell(wrong).startswith("rank 1\nstep 0 forward\nloss ")
+
+
 def test_where_one_rank_refuses_there_is_no_verdict():
     refused = Outcome(None, "ValueError: not here")
     assert of_all_ranks([Outcome(None, "not installed"), refused]).refusal == "not installed"
 
 
-def test_nothing_is_left_behind(tmp_path):
-    environment, folders = dict(os.environ), set(tmp_path.parent.iterdir())
+def test_nothing_is_left_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environment = dict(os.environ)
     outcomes = outcomes_on_ranks(["Lightning, automatic"], ["2 ranks: K = 1"])
     assert outcomes["2 ranks: K = 1"]["Lightning, automatic"].identical
     assert not multiprocessing.active_children()
     assert not torch.distributed.is_initialized()
     assert dict(os.environ) == environment
-    assert set(tmp_path.parent.iterdir()) == folders
+    assert not list(tmp_path.iterdir())

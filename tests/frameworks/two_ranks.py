@@ -6,14 +6,17 @@ from pathlib import Path
 
 import torch
 
+from gradparity.distributed.exchange import share
+from gradparity.distributed.step import RankRun, manual_step, tensors_of
 from gradparity.frameworks.on_ranks import ON_RANKS, of_this_rank
-from gradparity.frameworks.reference import by_examples
+from gradparity.frameworks.reference import by_examples, microbatches_of, reference_run, windows_of
 from gradparity.frameworks.scenario import RANK_SCENARIOS, TWO_RANKS
 from gradparity.frameworks.watch import outcome_of, recorded
 from gradparity.parity.state import Part
 from gradparity.trace.file import tensor_of
 from gradparity.trace.record import Event
-from gradparity.trace.recording import rank
+from gradparity.trace.recording import rank, ranks
+from gradparity.training import manual
 
 
 def everything(names, folder):
@@ -24,6 +27,8 @@ def everything(names, folder):
         "rate": other_rate_on_rank_1(),
         "data": other_data_on_rank_1(),
         "gradients": first_gradients("Lightning, manual"),
+        "by hand": [by_hand(shared) for shared in (True, False)],
+        "temporary": tempfile.gettempdir(),
     }
 
 
@@ -53,6 +58,18 @@ def other_data_on_rank_1():
         by_examples(job)
 
     return outcome_of(wrong, RANK_SCENARIOS[f"{TWO_RANKS}K = 1"], by_examples)
+
+
+def by_hand(shared):
+    def loop(job):
+        if shared:
+            share(tensors_of(job.model))
+        run = replace(RankRun(**vars(reference_run(job))), route=manual)
+        mine = type(job.examples)(*(part[rank() :: ranks()] for part in job.examples))
+        for window in windows_of(job, microbatches_of(mine)):
+            list(manual_step(run, window))
+
+    return outcome_of(loop, RANK_SCENARIOS[f"{TWO_RANKS}clipping"], by_examples)
 
 
 def first_gradients(name):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gradparity.frameworks.scenario import RANK_SCENARIOS, TWO_RANKS, UNSHUFFLED
 
 LIGHTNING = ("Lightning, automatic", "Lightning, manual")
-LIGHTNING_ON_RANKS = (*LIGHTNING, "Lightning, toggle_model", "Lightning, autograd.grad", "Lightning, averaged")
+LIGHTNING_ON_RANKS = (*LIGHTNING, "Lightning, toggle_model", "Lightning, autograd", "Lightning, averaged")
 FP16 = ("fp16 and clipping", "fp16 and an overflow")
 RESUMES = ("resume mid-epoch", "resume with dropout off")
 ACCUMULATING = ("K = 3", "partial last window", "clipping", "bf16", *FP16, "schedule per step", *RESUMES)
@@ -141,7 +141,7 @@ KNOWN = (
         ("K = 1", "K = 3", "partial last window", "clipping", "bf16", "fp16 and clipping"),
         "An overridden backward() with autograd.grad: DDP's hooks are never called, nothing is exchanged and nothing "
         "raises. Each rank trains a model of its own. Averaged by hand in that backward(), it is the reference.",
-        on_ranks=("Lightning, autograd.grad",),
+        on_ranks=("Lightning, autograd",),
     ),
 )
 

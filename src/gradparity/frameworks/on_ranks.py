@@ -42,7 +42,7 @@ ON_RANKS = {
     "Lightning, automatic": _lightning(FRAMEWORKS["Lightning, automatic"]),
     "Lightning, manual": _lightning(FRAMEWORKS["Lightning, manual"]),
     "Lightning, toggle_model": _lightning(Framework("lightning", "lightning_on_ranks", "toggled")),
-    "Lightning, autograd.grad": _lightning(Framework("lightning", "lightning_on_ranks", "by_autograd_grad")),
+    "Lightning, autograd": _lightning(Framework("lightning", "lightning_on_ranks", "by_autograd_grad")),
     "Lightning, averaged": _lightning(Framework("lightning", "lightning_on_ranks", "averaged")),
     "Fabric": OnRanks(FRAMEWORKS["Fabric"], by_examples),
     "Accelerate": OnRanks(FRAMEWORKS["Accelerate"], by_microbatches),
