@@ -1,7 +1,7 @@
 """Do the frameworks that people train with make the updates of the reference step, bit for bit?
 
-You will see framework × scenario, each framework with the loop that its documentation teaches, watched from outside.
-"identical" holds for every phase of every step; any other cell is the first difference, whose cause is told below.
+You will see framework × scenario, each with the loop of its documentation, watched on one rank and again on two.
+"identical" holds for every phase of every step on every rank; any other cell is a first difference, explained below.
 """
 
 import json
@@ -18,9 +18,10 @@ from gradparity import board
 from gradparity.arguments import Parser, exits
 from gradparity.board.events import Events
 from gradparity.errors import writing
-from gradparity.frameworks.scenario import SCENARIOS
+from gradparity.frameworks.on_ranks import ON_RANKS, outcomes_on_ranks
+from gradparity.frameworks.scenario import RANK_SCENARIOS, SCENARIOS
 from gradparity.frameworks.table import as_records, cell, differences, in_places, markdown, measured, table
-from gradparity.frameworks.watch import FRAMEWORKS, outcome
+from gradparity.frameworks.watch import FRAMEWORKS, Outcome, outcome
 
 
 @exits("frameworks")
@@ -30,16 +31,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scenario", default="", help="scenarios, or beginnings of their names: --scenario 'K =,bf16'")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for TensorBoard files and JSON")
     given = parser.parse_args(arguments)
-    frameworks = chosen(given.only, FRAMEWORKS) or parser.error(f"--only: choose from {'; '.join(FRAMEWORKS)}")
-    scenarios = chosen(given.scenario, SCENARIOS) or parser.error(f"--scenario: choose from {'; '.join(SCENARIOS)}")
+    alone = chosen(given.only, FRAMEWORKS), chosen(given.scenario, SCENARIOS)
+    on_ranks = chosen(given.only, ON_RANKS), chosen(given.scenario, RANK_SCENARIOS)
+    if not alone[0] and not on_ranks[0]:
+        parser.error(f"--only: choose from {'; '.join({**FRAMEWORKS, **ON_RANKS})}")
+    if not all(alone) and not all(on_ranks):
+        names = [*(SCENARIOS if alone[0] else ()), *(RANK_SCENARIOS if on_ranks[0] else ())]
+        parser.error(f"--scenario: choose from {'; '.join(names)}")
     folder = board.new_folder(given.output / "frameworks")
     torch.set_num_threads(1)
     console = Console(highlight=False)
-    outcomes = {
-        scenario: {name: outcome(FRAMEWORKS[name], SCENARIOS[scenario]) for name in frameworks}
-        for scenario in track(scenarios, "Training", console=Console(stderr=True), disable=not sys.stderr.isatty())
-    }
-    console.print(table(outcomes))
+    tables = dict[str, dict[str, dict[str, Outcome]]]()
+    if all(alone):
+        tables["1 table"] = train_alone(*alone)
+        console.print(table(tables["1 table"]))
+    if all(on_ranks):
+        tables["2 on two ranks"] = outcomes_on_ranks(*on_ranks)
+        console.print(table(tables["2 on two ranks"]))
+    outcomes = {scenario: row for rows in tables.values() for scenario, row in rows.items()}
     for number, (cause, places) in enumerate(differences(outcomes).items(), start=1):
         console.print(f"\n[bold]{number}. {in_places(places)}[/]", soft_wrap=True)
         console.print(cause, soft_wrap=True, markup=False)
@@ -50,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with writing(folder / "frameworks.json"):
         (folder / "frameworks.json").write_text(json.dumps(as_records(outcomes), indent=1))
     with Events(folder) as writer:
-        writer.add_text("frameworks/1 table", markdown(outcomes))
+        for page, rows in tables.items():
+            writer.add_text(f"frameworks/{page}", markdown(rows))
     cells = [one for row in outcomes.values() for one in row.values()]
     identical = sum(one.identical for one in cells)
     none = sum(cell(one) in ("refuses", "not installed") for one in cells)
@@ -59,8 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{len(cells) - identical - none} have a first difference, {none} no verdict.",
         soft_wrap=True,
     )
-    console.print(f"{board.tensorboard_command(folder)}   # then open: Text, frameworks/1 table", soft_wrap=True)
+    console.print(f"{board.tensorboard_command(folder)}   # then open: Text, frameworks", soft_wrap=True)
     return 0
+
+
+def train_alone(frameworks: Sequence[str], scenarios: Sequence[str]) -> dict[str, dict[str, Outcome]]:
+    return {
+        scenario: {name: outcome(FRAMEWORKS[name], SCENARIOS[scenario]) for name in frameworks}
+        for scenario in track(scenarios, "Training", console=Console(stderr=True), disable=not sys.stderr.isatty())
+    }
 
 
 def chosen(words: str, names: Iterable[str]) -> list[str]:

@@ -19,7 +19,8 @@ from rich.table import Table
 
 from gradparity.arguments import Parser, exits
 from gradparity.board import new_folder, tensorboard_command
-from gradparity.config import CandidateName
+from gradparity.config import CandidateName, Device
+from gradparity.device import require
 from gradparity.errors import UserError
 from gradparity.growing import Growing
 from gradparity.matrix import board, picture
@@ -34,6 +35,7 @@ MOST = 256
 def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     given = parser().parse_args(arguments)
+    require(given.device)
     cells = chosen(given)
     folder = new_folder(given.output / "matrix")
     results = run(cells, given, folder / "cells.jsonl", console)
@@ -45,7 +47,8 @@ def run(cells: Sequence[Cell], given: Namespace, path: Path, console: Console) -
     results = []
     clock = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
     with closing(Growing(path)) as lines, Progress(*clock, console=console, transient=True) as progress:
-        for result in progress.track(run_cells(cells, given.processes, given.candidate), total=len(cells)):
+        found = run_cells(cells, given.processes, given.candidate, given.device)
+        for result in progress.track(found, total=len(cells)):
             lines.write(f"{json.dumps(result.as_record())}\n".encode())
             results.append(result)
     return results
@@ -106,6 +109,7 @@ def parser() -> Parser:
         made.add_argument(f"--{axis}", help=f"all, {', '.join(map(str, AXES[axis]))}")
     made.add_argument("--full", action="store_true", help="thousands of cells, or those of them with the named values")
     made.add_argument("--candidate", choices=get_args(CandidateName), default="manual", help="what .backward() meets")
+    made.add_argument("--device", choices=get_args(Device), default="cpu", help="where both ways are trained")
     made.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one for each core")
     made.add_argument("--output", type=Path, default=Path("runs"), help="where the numbered folder goes")
     return made

@@ -1,7 +1,10 @@
 import socket
+import warnings
 
 import pytest
 import torch
+
+from gradparity.device import require
 
 torch.set_num_threads(1)
 
@@ -9,6 +12,25 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _same_random_numbers_in_every_test():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _a_gpu_where_one_is_needed(request):
+    if request.node.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("torch finds no GPU here")
+
+
+@pytest.fixture
+def on_a_gpu():
+    """What makes trainings there repeatable, and afterwards as it was."""
+    deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    require("cuda")
+    with warnings.catch_warnings():
+        # Where PyTorch has no deterministic algorithm it says so, and the null test says whether it matters.
+        warnings.filterwarnings("ignore", ".*does not have a deterministic implementation")
+        yield
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = benchmark
 
 
 @pytest.fixture

@@ -35,17 +35,19 @@ def small_config(**fields) -> Config:
     return Config(**{"microbatch_size": MICROBATCH, "steps": STEPS, "accumulation_steps": 3, **fields})
 
 
-def scaler_that_overflows_once(enabled: bool) -> GradScaler:
+def scaler_that_overflows_once(enabled: bool, device: str = "cpu") -> GradScaler:
     """Absurd factors, so that of seven steps exactly the fourth is skipped, whatever the model."""
     return GradScaler(
-        "cpu", init_scale=2.0**4, growth_factor=2.0**30, backoff_factor=2.0**-30, growth_interval=3, enabled=enabled
+        device, init_scale=2.0**4, growth_factor=2.0**30, backoff_factor=2.0**-30, growth_interval=3, enabled=enabled
     )
 
 
 def small_lanes(config: Config, task: Task | None = None) -> list[Lane]:
     task = task or small_task(config.task)
     return [
-        replace(lane, run=replace(lane.run, scaler=scaler_that_overflows_once(config.precision == "fp16")))
+        replace(
+            lane, run=replace(lane.run, scaler=scaler_that_overflows_once(config.precision == "fp16", config.device))
+        )
         for lane in build.lanes(config, task)
     ]
 

@@ -8,12 +8,12 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
-import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from gradparity.arguments import Parser
 from gradparity.config import Config
+from gradparity.device import require
 from gradparity.errors import UserError
 from gradparity.fields import fields_in
 
@@ -43,8 +43,7 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
     if given.print_config:
         print(as_yaml(config), end="")
         raise SystemExit(0)
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device is cuda, but torch finds no GPU here; use --device cpu")
+    require(config.device)
     return config
 
 

@@ -22,6 +22,8 @@ TaskName = Literal[
 PrecisionName = Literal["fp64", "fp32", "bf16", "fp16"]
 CandidateName = Literal["manual", "frugal", "backward", "naive", "summed-loss", "clip-before-unscale"]
 
+Device = Literal["cpu", "cuda"]
+
 MOST = 1_000_000
 """The largest count of anything."""
 
@@ -130,7 +132,7 @@ class Config:
     threads: int = 1
     """CPU threads of torch, 1 to 1024. Another number rounds sums differently."""
 
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     """Where both runs are trained."""
 
     output: Path = Path("runs")

@@ -4,6 +4,7 @@ import multiprocessing
 import re
 
 import pytest
+import torch
 
 import ends
 from gradparity.distributed.launch import launch
@@ -38,6 +39,13 @@ def test_ranks_that_do_not_end_are_stopped_when_the_time_is_up():
     words = r"rank 0, rank 1 had not finished after 2 s: rank 0 is at ends.py, line \d+ in all_sleep, rank 1 is at ends"
     with pytest.raises(UserError, match=words):
         launch(ends.all_sleep, 2, seconds=2)
+    assert not multiprocessing.active_children()
+
+
+def test_more_ranks_than_gpus_are_refused_before_any_is_started():
+    gpus = torch.cuda.device_count()
+    with pytest.raises(UserError, match=f"^{gpus + 2} ranks need a GPU each, and torch finds {gpus} here$"):
+        launch(ends.sums, gpus + 2, 1, device="cuda")
     assert not multiprocessing.active_children()
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gradparity.frameworks import watch
+from gradparity.frameworks.reference import reference_loop
 from gradparity.frameworks.scenario import MICROBATCH, SCENARIOS, new_job
 from gradparity.frameworks.watch import FRAMEWORKS, NullTestError, checked_reference, outcome_of, quiet, recorded
 from gradparity.parity.random_stream import RandomStream
@@ -74,22 +74,21 @@ def test_only_one_scenario_has_uneven_microbatches(tmp_path):
         assert (len(counts) > 1) if scenario.uneven else counts == {256}
 
 
-def test_without_a_null_test_there_is_no_verdict(monkeypatch):
-    reference, calls = watch.reference_loop, []
+def test_without_a_null_test_there_is_no_verdict():
+    calls = []
 
     def restless(job):
         calls.append(job)
         job.optimizer.param_groups[0]["lr"] *= len(calls)
-        reference(job)
+        reference_loop(job)
 
-    monkeypatch.setattr(watch, "reference_loop", restless)
     with pytest.raises(NullTestError, match="differs from itself: At step 0"):
-        checked_reference.__wrapped__(replace(SCENARIOS["K = 1"], microbatches=1))
+        checked_reference(replace(SCENARIOS["K = 1"], microbatches=1), restless)
 
 
 def test_a_loop_that_stops_late_is_no_half():
     def late(job):
-        watch.reference_loop(job)
+        reference_loop(job)
 
     with pytest.raises(AssertionError, match="asked to stop after 2 steps, the loop made 4"):
         outcome_of(late, SCENARIOS["resume mid-epoch"])

@@ -11,7 +11,8 @@ import pytest
 
 from gradparity.frameworks import watch
 from gradparity.frameworks.known import KNOWN, cause
-from gradparity.frameworks.scenario import SCENARIOS
+from gradparity.frameworks.on_ranks import ON_RANKS
+from gradparity.frameworks.scenario import RANK_SCENARIOS, SCENARIOS, TWO_RANKS
 from gradparity.frameworks.table import cell, differences, markdown, short
 from gradparity.frameworks.watch import FRAMEWORKS, NOT_INSTALLED, outcome, outcome_of
 from gradparity.parity.compare import Kind, Mismatch
@@ -78,12 +79,48 @@ EXPECTED = {
     },
 }
 
+EXCHANGED = ("At step 0, microbatch 0, phase accumulated", "gradients")
+NOT_EXCHANGED = ("At step 0, microbatch 2, phase accumulated", "gradients")
+PARTIAL_ON_RANKS = ("At step 1, microbatch 0, phase forward", "loss")
+SHUFFLED_AND_MEANS = {"data in order": MEANS, "uneven token counts": MEANS}
+
+EXPECTED_ON_RANKS = {
+    "Lightning, automatic": SHUFFLED_AND_MEANS | {"partial last window": PARTIAL_ON_RANKS},
+    "Lightning, manual": SHUFFLED_AND_MEANS
+    | dict.fromkeys(("K = 3", "partial last window", "clipping", "bf16", "fp16 and clipping"), EXCHANGED),
+    "Lightning, toggle_model": SHUFFLED_AND_MEANS
+    | {"partial last window": PARTIAL_ON_RANKS, "fp16 and clipping": ("At step 0, phase unscaled", "gradients")},
+    "Lightning, autograd": SHUFFLED_AND_MEANS
+    | dict.fromkeys(("K = 3", "partial last window", "clipping", "bf16", "fp16 and clipping"), NOT_EXCHANGED)
+    | {"K = 1": EXCHANGED},
+    "Lightning, averaged": SHUFFLED_AND_MEANS | {"partial last window": PARTIAL_ON_RANKS},
+    "Fabric": {"uneven token counts": MEANS, "partial last window": PARTIAL_ON_RANKS},
+    "Accelerate": {
+        "uneven token counts": MEANS,
+        "partial last window": PARTIAL_ON_RANKS,
+        "fp16 and clipping": NO_FP16,
+    },
+    "Accelerate, token count": {"uneven token counts": MEANS, "fp16 and clipping": NO_FP16},
+    "transformers": {"fp16 and clipping": NO_FP16},
+}
+EVERYTHING = EXPECTED | {
+    framework: EXPECTED.get(framework, {}) | {TWO_RANKS + scenario: found for scenario, found in row.items()}
+    for framework, row in EXPECTED_ON_RANKS.items()
+}
+"""On one rank and on two."""
+
+CELLS = [(framework, scenario) for framework in FRAMEWORKS for scenario in SCENARIOS] + [
+    (framework, scenario) for framework in ON_RANKS for scenario in RANK_SCENARIOS
+]
+
 RATIOS = {
     ("Lightning, automatic", "partial last window"): 2 / 3,
     ("Fabric", "partial last window"): 2 / 3,
     ("Accelerate", "partial last window"): 2 / 3,
     ("Accelerate", "fp16 and clipping"): 1 / 1024,
     ("transformers", "fp16 and an overflow"): 1 / 16,
+    ("Lightning, automatic", "2 ranks: partial last window"): 2 / 3,
+    ("transformers", "2 ranks: fp16 and clipping"): 1 / 1024,
 }
 
 STEPS = {  # reference, framework
@@ -94,6 +131,9 @@ STEPS = {  # reference, framework
     ("Ignite", "partial last window"): [4, 3],
     ("Lightning, automatic", "fp16 and an overflow"): [6, 6],
     ("Accelerate", "fp16 and an overflow"): [6, 7],
+    ("Lightning, manual", "2 ranks: partial last window"): [2, 1],
+    ("Lightning, toggle_model", "2 ranks: partial last window"): [2, 2],
+    ("Fabric", "2 ranks: partial last window"): [2, 1],
 }
 
 
@@ -110,26 +150,27 @@ def test_every_cell_of_the_table_is_as_it_is_known_to_be(tmp_path):
     assert done.stderr == ""
     cells = json.loads((tmp_path / "frameworks" / "1" / "frameworks.json").read_text())
     found = {(c["framework"], c["scenario"]): c for c in cells}
-    assert found.keys() == {(framework, scenario) for framework in FRAMEWORKS for scenario in SCENARIOS}
+    assert sorted(found) == sorted(CELLS)
     for (framework, scenario), c in found.items():
-        expected = EXPECTED[framework].get(scenario)
+        expected = EVERYTHING[framework].get(scenario)
         assert c["identical"] == (expected is None), c
         assert expected is None or (c["where"], c["part"]) == expected, c
+        assert (c["apart"] == 0) == (framework == "Lightning, autograd"), c
     for place, ratio in RATIOS.items():
         assert found[place]["figures"]["norm_ratio"] == pytest.approx(ratio, rel=1e-4)
     for place, steps in STEPS.items():
         assert found[place]["steps"] == steps
     assert found["Accelerate, token count", "uneven token counts"]["figures"]["max_ulp"] == 1
-    assert "47 of 88 cells are identical to the reference, bit for bit" in done.stdout
+    assert f"{47 + 39} of {88 + 72} cells are identical to the reference, bit for bit" in done.stdout
     assert list((tmp_path / "frameworks" / "1").glob("events.*"))
 
 
 def test_every_difference_has_a_cause_and_no_identical_cell_has_one():
-    for framework in FRAMEWORKS:
-        for scenario in SCENARIOS:
-            assert bool(cause(framework, scenario)) == (scenario in EXPECTED[framework]), (framework, scenario)
-    places = [(f, s) for known in KNOWN for f in known.frameworks for s in known.scenarios]
-    assert len(places) == len(set(places)) == 41
+    for framework, scenario in CELLS:
+        assert bool(cause(framework, scenario)) == (scenario in EVERYTHING[framework]), (framework, scenario)
+    places = [place for known in KNOWN for place in known.places]
+    assert len(places) == len(set(places)) == 41 + 33
+    assert set(places) <= set(CELLS)
 
 
 def test_what_is_not_installed_and_what_refuses_is_told(monkeypatch):
@@ -181,4 +222,5 @@ def test_a_few_frameworks_and_scenarios_can_be_chosen(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "1. Fabric, word for word: K = 3" in out
     assert "1 of 2 cells are identical to the reference" in out
+    assert "2 ranks" not in out
     assert f"--logdir {tmp_path}/frameworks/1" in out

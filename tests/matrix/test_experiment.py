@@ -37,6 +37,16 @@ def test_a_wrong_loop_makes_it_fail(tmp_path):
     assert "At step 0, microbatch 0, phase accumulated" in done.stdout
 
 
+@pytest.mark.cuda
+def test_a_slice_on_a_gpu(tmp_path):
+    done = run(
+        "matrix.py", "--device", "cuda", "--task", "digits_mlp,digits_cnn", "--precision", "all", "--processes", "1",
+        "--output", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "8 of 8 cells are identical both ways" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -45,10 +55,11 @@ def test_a_wrong_loop_makes_it_fail(tmp_path):
         (["--processes", "0"], "--processes is 0; allowed is 1 to 256"),
         (["--full", "--optimizer", "LBFGS", "--k", "8", "--schedule", "plateau"], "--full holds no such cell"),
         (["--k", "3", "--output", __file__], "--output"),
+        (["--device", "cuda"], "matrix: device is cuda, but torch finds no GPU here; use --device cpu"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words):
-    done = run("matrix.py", *arguments)
+    done = run("matrix.py", *arguments, CUDA_VISIBLE_DEVICES="")
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1

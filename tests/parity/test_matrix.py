@@ -40,6 +40,21 @@ def test_both_routes_are_one_training(task, precision, k, clip, optimizer):
     assert_parity(config)
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize(("task", "precision", "optimizer"), list(product(TASKS, PRECISIONS, OPTIMIZERS)))
+def test_both_routes_are_one_training_on_a_gpu(task, precision, optimizer, on_a_gpu):
+    config = small_config(
+        task=task, precision=precision, clip=CLIPS["norm"], optimizer=OPTIMIZERS[optimizer], device="cuda"
+    )
+    assert_parity(config)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("task", TASKS)
+def test_the_reference_is_one_training_with_itself_on_a_gpu(task, on_a_gpu):
+    assert_parity(small_config(task=task, precision="fp16", candidate="backward", clip=CLIPS["norm"], device="cuda"))
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_the_reference_is_one_training_with_itself(task):
     assert_parity(small_config(task=task, precision="fp16", candidate="backward", clip=CLIPS["norm"]))

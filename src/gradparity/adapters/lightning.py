@@ -119,7 +119,7 @@ def under_lightning(lane: Lane, config: Config, way: Way, microbatches: Sequence
             # Advice on workers and logging, and one on the schedule that is right, but lockstep is about to find it.
             warnings.simplefilter("ignore")
             lightning.Trainer(
-                accelerator="cpu",
+                accelerator={"cpu": "cpu", "cuda": "gpu"}[config.device],
                 devices=1,
                 max_epochs=1,
                 logger=False,
@@ -147,5 +147,5 @@ def precision_of(config: Config, run: Run) -> dict[str, Any]:
     ``Trainer(accelerator="cpu", precision="16-mixed")`` quietly computes in bf16, so fp16 is asked for by its plugin.
     """
     if config.precision == "fp16":
-        return {"plugins": [MixedPrecision("16-mixed", "cpu", run.scaler)]}
+        return {"plugins": [MixedPrecision("16-mixed", config.device, run.scaler)]}
     return {"precision": {"fp64": "64-true", "fp32": "32-true", "bf16": "bf16-mixed"}[config.precision]}

@@ -18,9 +18,9 @@ BUCKET = 25 * 2**20
 """Bytes of one exchange, as in DDP: fewer and larger ones cost less, several may start before the last is filled."""
 
 
-def total(count: int, device: torch.device | str = "cpu") -> int:
+def total(count: int) -> int:
     """The sum of ``count`` over ranks."""
-    counts = torch.tensor(count, device=device)
+    counts = torch.tensor(count, device="cuda" if dist.get_backend() == "nccl" else "cpu")  # NCCL knows GPUs only
     dist.all_reduce(counts)
     return int(counts)
 

@@ -50,7 +50,12 @@ class Rank:
 
 
 def launch(
-    function: Callable[..., Any], ranks: int, *arguments: object, seconds: float = 120, patience: float = 30
+    function: Callable[..., Any],
+    ranks: int,
+    *arguments: object,
+    seconds: float = 120,
+    patience: float = 30,
+    device: str = "cpu",
 ) -> list[Any]:
     """Call ``function(*arguments)`` in ``ranks`` new processes with a process group, and return what each returned.
 
@@ -60,15 +65,19 @@ def launch(
         arguments: the same for all; a rank asks ``torch.distributed`` which it is.
         seconds: until all must have come to their end.
         patience: how long a rank waits for another in a collective.
+        device: ``cpu``, over gloo; or ``cuda``, over NCCL and a GPU for each rank.
 
     Raises:
-        UserError: in one sentence, which rank died, raised, hung, or went its own way, and where.
+        UserError: if there are fewer GPUs than ranks; or, in one sentence, which rank died, raised, hung, or went its
+            own way, and where.
     """
+    if device == "cuda" and torch.cuda.device_count() < ranks:
+        raise UserError(f"{ranks} ranks need a GPU each, and torch finds {torch.cuda.device_count()} here")
     deadline = time.monotonic() + seconds
     with TemporaryDirectory() as folder, ExitStack() as stack:
         started: list[Rank] = []
         for number in range(ranks):
-            rank = _start(number, ranks, Path(folder), patience, function, arguments)
+            rank = _start(number, ranks, Path(folder), patience, device, function, arguments)
             started.append(rank)
             stack.callback(rank.process.join)
             stack.callback(rank.process.kill)  # of one that has ended: nothing happens
@@ -79,7 +88,13 @@ def launch(
 
 
 def _start(
-    number: int, ranks: int, folder: Path, patience: float, function: Callable[..., Any], arguments: tuple[object, ...]
+    number: int,
+    ranks: int,
+    folder: Path,
+    patience: float,
+    device: str,
+    function: Callable[..., Any],
+    arguments: tuple[object, ...],
 ) -> Rank:
     context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
     if "forkserver" in multiprocessing.get_all_start_methods():
@@ -88,7 +103,9 @@ def _start(
     ours, theirs = context.Pipe(duplex=False)
     stack = folder / f"stack{number}"
     process = context.Process(
-        target=_rank, args=(number, ranks, folder / "store", stack, patience, theirs, function, arguments), daemon=True
+        target=_rank,
+        args=(number, ranks, folder / "store", stack, patience, device, theirs, function, arguments),
+        daemon=True,
     )
     process.start()
     theirs.close()  # so that the only other end is the rank's, and closes when it dies
@@ -101,6 +118,7 @@ def _rank(
     store: Path,
     stack: Path,
     patience: float,
+    device: str,
     connection: Connection,
     function: Callable[..., Any],
     arguments: tuple[object, ...],
@@ -116,8 +134,11 @@ def _rank(
             members.set(f"rank{number}", "here")
             # On a busy machine ranks start at different times; their patience begins when all are here.
             members.wait([f"rank{other}" for other in range(ranks)], timedelta(seconds=START))
+            if device == "cuda":
+                torch.cuda.set_device(number)
+            backend = {"cpu": "gloo", "cuda": "nccl"}[device]
             dist.init_process_group(
-                "gloo", timeout=timedelta(seconds=patience), store=members, rank=number, world_size=ranks
+                backend, timeout=timedelta(seconds=patience), store=members, rank=number, world_size=ranks
             )
             end = End(result=function(*arguments))
         except Exception as error:

@@ -1,6 +1,6 @@
 """Two routes held against each other on every rank, and the ranks against rank 0."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -75,7 +75,7 @@ def compare_on_every_rank(reference: Lane, candidate: Lane, windows: Iterable[Wi
     if verdict.first:
         at, what = verdict.first
         first = Place(at.step, at.microbatch, at.phase, what.part, what.name)
-    routes = Difference()
+    routes = Difference().to(next(reference.run.model.parameters()).device)
     for ours, theirs in zip(reference.run.model.parameters(), candidate.run.model.parameters(), strict=True):
         routes.update(ours, theirs)
     return Outcome(
@@ -97,9 +97,9 @@ def _across(lane: Lane) -> Across:
     return Across(of_gradients, of_parameters, differing, gathered(lane.run.scaler.get_scale()))
 
 
-def against_rank_0(tensors: Iterable[Tensor]) -> tuple[Figures, tuple[int, ...]]:
+def against_rank_0(tensors: Sequence[Tensor]) -> tuple[Figures, tuple[int, ...]]:
     """How far the other ranks' tensors are from those of rank 0, and which ranks have others. Collective."""
-    metric = Difference()
+    metric = Difference().to(tensors[0].device)
     for tensor in tensors:
         theirs = tensor.detach().clone(memory_format=torch.contiguous_format)
         dist.broadcast(theirs, src=0)

@@ -70,7 +70,7 @@ def rank_lane(trial: Trial, task: Task, name: str) -> Lane:
             wrapped.register_comm_hook(None, as_hook(averaging))
         run = replace(run, wrapped=wrapped)
     # To lockstep a step takes any Run; these take a rank's, which they are given.
-    return Lane(run, cast(Step, step), RandomStream(seed_of(config.seed, "dropout")))
+    return Lane(run, cast(Step, step), RandomStream(seed_of(config.seed, "dropout"), config.device))
 
 
 def windows_of_rank(trial: Trial, task: Task) -> Iterator[Window[Batch]]:

@@ -3,6 +3,7 @@
 https://huggingface.co/docs/accelerate/usage_guides/gradient_accumulation
 """
 
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -41,21 +42,25 @@ def by_token_count(job: Job) -> None:
     """Section "Gradient accumulation on training samples of variable size": the count of the window comes first."""
     accelerator, model, optimizer, dataloader, scheduler = prepared(job)
     k, done = job.scenario.k, 0
+    total_updates = -(-len(dataloader) // k)
     if job.resume:
         accelerator.load_state(str(job.checkpoint / "half"))
         done = job.scenario.save_after or 0
         dataloader = accelerator.skip_first_batches(dataloader, done * k)
 
     iterator = iter(dataloader)
-    for update_step in range(done, -(-len(job.loader()) // k)):
+    for update_step in range(done, total_updates):
         batch_samples = list(islice(iterator, k))
         num_items_in_batch = sum(targets.ne(PADDING).sum() for _, targets in batch_samples)
         num_items_in_batch = accelerator.gather(num_items_in_batch).sum().item()
-        for inputs, targets in batch_samples:
-            loss = summed_loss(model(inputs), targets)
-            # backward() divides by the accumulation steps again
-            loss = (loss * k * accelerator.num_processes) / num_items_in_batch
-            accelerator.backward(loss)
+        for i, (inputs, targets) in enumerate(batch_samples):
+            # without it, several ranks would exchange the gradients of every microbatch
+            last = i == len(batch_samples) - 1
+            with nullcontext() if last else accelerator.no_sync(model):
+                loss = summed_loss(model(inputs), targets)
+                # backward() divides by the accumulation steps again
+                loss = (loss * k * accelerator.num_processes) / num_items_in_batch
+                accelerator.backward(loss)
         if job.scenario.max_norm is not None:
             accelerator.clip_grad_norm_(model.parameters(), job.scenario.max_norm)
         optimizer.step()

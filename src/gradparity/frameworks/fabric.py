@@ -9,6 +9,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 
 from gradparity.frameworks.scenario import Job, mean_loss
+from gradparity.trace.recording import ranks
 
 
 def train(job: Job) -> None:
@@ -23,7 +24,9 @@ def as_on_its_page(job: Job) -> None:
 
 def _train(job: Job, offset: int) -> None:
     scenario = job.scenario
-    fabric = Fabric(accelerator="cpu", devices=1, **_precision(job))
+    strategy = "ddp" if ranks() > 1 else "auto"
+    fabric = Fabric(accelerator="cpu", devices=ranks(), strategy=strategy, **_precision(job))
+    fabric.launch()
     fabric.seed_everything(job.seed, verbose=False)
     model, optimizer = fabric.setup(job.model, job.optimizer)
     dataloader = fabric.setup_dataloaders(job.loader())

@@ -71,6 +71,7 @@ def train(job: Job) -> None:
         save_strategy="steps" if job.stop_after else "no",
         save_steps=job.stop_after or 500,
         dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,  # there are none, and looking for them is told of in a warning
         disable_tqdm=True,
         logging_strategy="no",
         report_to="none",

@@ -6,7 +6,10 @@ verdict.
 
 from dataclasses import dataclass
 
+from gradparity.frameworks.scenario import RANK_SCENARIOS, TWO_RANKS, UNSHUFFLED
+
 LIGHTNING = ("Lightning, automatic", "Lightning, manual")
+LIGHTNING_ON_RANKS = (*LIGHTNING, "Lightning, toggle_model", "Lightning, autograd", "Lightning, averaged")
 FP16 = ("fp16 and clipping", "fp16 and an overflow")
 RESUMES = ("resume mid-epoch", "resume with dropout off")
 ACCUMULATING = ("K = 3", "partial last window", "clipping", "bf16", *FP16, "schedule per step", *RESUMES)
@@ -19,6 +22,16 @@ class Known:
     frameworks: tuple[str, ...]
     scenarios: tuple[str, ...]
     cause: str
+    on_ranks: tuple[str, ...] = ()
+    """Frameworks in which it shows on two ranks, in scenarios of the same names."""
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """Framework and scenario of each cell."""
+        alone = [(framework, scenario) for framework in self.frameworks for scenario in self.scenarios]
+        names = [TWO_RANKS + scenario for scenario in self.scenarios]
+        together = [(framework, name) for framework in self.on_ranks for name in names if name in RANK_SCENARIOS]
+        return alone + together
 
 
 KNOWN = (
@@ -30,9 +43,17 @@ KNOWN = (
         "recipe since https://github.com/huggingface/accelerate/pull/3193.",
     ),
     Known(
+        (),
+        ("uneven token counts",),
+        "A mean of means on each rank, and then DDP's mean over the ranks, however many tokens each has. The "
+        "transformers Trainer counts the tokens of all ranks, and so does Accelerate's recipe.",
+        on_ranks=(*LIGHTNING_ON_RANKS, "Fabric", "Accelerate"),
+    ),
+    Known(
         ("Accelerate, token count",),
         ("uneven token counts",),
         "Rounding: the recipe multiplies the loss by K, since backward() divides it by K again.",
+        on_ranks=("Accelerate, token count",),
     ),
     Known(
         ("Lightning, automatic", "Accelerate"),
@@ -40,12 +61,14 @@ KNOWN = (
         "The step is made, but the losses of a short window are divided by the full K "
         "(https://github.com/Lightning-AI/pytorch-lightning/issues/19987). The transformers Trainer had the same "
         "(https://github.com/huggingface/transformers/issues/38837).",
+        on_ranks=("Lightning, automatic", "Lightning, toggle_model", "Lightning, averaged", "Accelerate"),
     ),
     Known(
         ("Lightning, manual", "Fabric", "Ignite"),
         ("partial last window",),
         "Divided by the full K, and then the step is never made: the loop as it is taught steps after each K-th "
         "microbatch only.",
+        on_ranks=("Fabric",),
     ),
     Known(
         ("Fabric, word for word",),
@@ -59,6 +82,7 @@ KNOWN = (
         ("fp16 and clipping",),
         "The documentation's clip_gradients() clips gradients that are still multiplied by the loss scale "
         "(https://github.com/Lightning-AI/pytorch-lightning/issues/18089).",
+        on_ranks=("Lightning, toggle_model",),
     ),
     Known(
         (*LIGHTNING, "Fabric"),
@@ -72,6 +96,7 @@ KNOWN = (
         FP16,
         "On a CPU fp16 is silently fp32: no autocast, no loss scale, and so nothing to overflow "
         "(accelerate/accelerator.py turns both on for other devices only).",
+        on_ranks=("Accelerate", "Accelerate, token count", "transformers"),
     ),
     Known(
         ("Ignite",),
@@ -96,10 +121,32 @@ KNOWN = (
         "The second half begins with the first microbatch of the epoch again: a plain DataLoader is not moved to where "
         "it was (https://github.com/Lightning-AI/pytorch-lightning/issues/19764; Ignite has its DeterministicEngine).",
     ),
+    Known(
+        (),
+        (UNSHUFFLED.removeprefix(TWO_RANKS),),
+        "With strategy ddp the Trainer shuffles the training data, whatever the DataLoader says "
+        "(https://github.com/Lightning-AI/pytorch-lightning/issues/10170). In the other scenarios the reference "
+        "trains in the order that the Trainer draws.",
+        on_ranks=LIGHTNING_ON_RANKS,
+    ),
+    Known(
+        (),
+        ("K = 3", "partial last window", "clipping", "bf16", "fp16 and clipping"),
+        "Under manual optimization every manual_backward() exchanges the gradients, those of earlier microbatches once "
+        "more: K times the traffic, and other bits. toggle_model(sync_grad=...) or no_sync by hand exchange once.",
+        on_ranks=("Lightning, manual",),
+    ),
+    Known(
+        (),
+        ("K = 1", "K = 3", "partial last window", "clipping", "bf16", "fp16 and clipping"),
+        "An overridden backward() with autograd.grad: DDP's hooks are never called, nothing is exchanged and nothing "
+        "raises. Each rank trains a model of its own. Averaged by hand in that backward(), it is the reference.",
+        on_ranks=("Lightning, autograd",),
+    ),
 )
 
 
 def cause(framework: str, scenario: str) -> str:
     """What is known of a cell of the table, or an empty string."""
-    found = (known.cause for known in KNOWN if framework in known.frameworks and scenario in known.scenarios)
+    found = (known.cause for known in KNOWN if (framework, scenario) in known.places)
     return next(found, "")

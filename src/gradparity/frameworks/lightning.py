@@ -11,6 +11,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from gradparity.frameworks.scenario import Job, mean_loss
+from gradparity.trace.recording import ranks
 
 
 class Automatic(lightning.LightningModule):
@@ -23,6 +24,10 @@ class Automatic(lightning.LightningModule):
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         """The loss of one microbatch."""
+        return self.loss(batch)
+
+    def loss(self, batch: list[Tensor]) -> Tensor:
+        """The mean over its tokens."""
         inputs, targets = batch
         return mean_loss(self.model(inputs), targets)
 
@@ -43,7 +48,7 @@ class Manual(Automatic):
         n, max_norm = self.job.scenario.k, self.job.scenario.max_norm
         optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
         # scale losses by 1/N (for N batches of gradient accumulation)
-        loss = super().training_step(batch, batch_idx) / n
+        loss = self.loss(batch) / n
         self.manual_backward(loss)
         # accumulate gradients of N batches
         if (batch_idx + 1) % n == 0:
@@ -78,7 +83,8 @@ def fit(job: Job, module: Automatic, **arguments: Any) -> None:
         arguments["precision"] = {"fp32": "32-true", "bf16": "bf16-mixed"}[job.scenario.precision]
     trainer = lightning.Trainer(
         accelerator="cpu",
-        devices=1,
+        devices=ranks(),
+        strategy="ddp" if ranks() > 1 else "auto",
         max_epochs=1,
         logger=False,
         enable_checkpointing=job.stop_after is not None,

@@ -17,6 +17,7 @@ from gradparity import training
 from gradparity.parity.random_stream import RandomStream
 from gradparity.tasks.task import PADDING, Examples
 from gradparity.tasks.text import CharTransformer, text_transformer
+from gradparity.trace.recording import rank, ranks
 
 SEED = 20
 MICROBATCH = 4
@@ -30,6 +31,7 @@ class Scenario:
     k: int = 3
     """Microbatches in a window. Three, since powers of two hide a division in the wrong place."""
     microbatches: int = 12
+    """Of each rank."""
     uneven: bool = False
     """Whether microbatches have padding, each another number of tokens."""
     max_norm: float | None = None
@@ -58,6 +60,20 @@ SCENARIOS = {
     "resume with dropout off": Scenario(save_after=2, dropout=0.0),
 }
 
+TWO_RANKS = "2 ranks: "
+UNSHUFFLED = f"{TWO_RANKS}data in order"
+RANK_SCENARIOS = {
+    UNSHUFFLED: Scenario(k=1, microbatches=2),
+    f"{TWO_RANKS}K = 1": Scenario(k=1, microbatches=2),
+    f"{TWO_RANKS}K = 3": Scenario(microbatches=6),
+    f"{TWO_RANKS}uneven token counts": Scenario(microbatches=6, uneven=True),
+    f"{TWO_RANKS}partial last window": Scenario(microbatches=5),
+    f"{TWO_RANKS}clipping": Scenario(microbatches=6, max_norm=0.05),
+    f"{TWO_RANKS}bf16": Scenario(microbatches=6, precision="bf16"),
+    f"{TWO_RANKS}fp16 and clipping": Scenario(microbatches=6, precision="fp16", max_norm=0.05),
+}
+"""For loops that train on several ranks: without those that have nothing to do with how many there are."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -70,6 +86,7 @@ class Job:
     scaler: GradScaler
     """To be used in fp16; disabled in any other precision."""
     examples: Examples
+    """Of all ranks together; who trains on which is the loop's affair."""
     checkpoint: Path
     """An empty folder, or with ``resume`` the one that the first half has saved to."""
     stop_after: int | None = None
@@ -84,8 +101,12 @@ class Job:
 
 
 def new_job(scenario: Scenario, checkpoint: Path, *, stop_after: int | None = None, resume: bool = False) -> Job:
-    """A job from its seeds: always the same weights and data."""
-    with RandomStream(SEED).active():
+    """A job from its seeds: always the same weights and data.
+
+    On several ranks the data is that many times as much, and each rank has weights of its own, which those of rank 0
+    are to replace.
+    """
+    with RandomStream(SEED + rank()).active():
         model = CharTransformer(width=16, heads=2, layers=1, dropout=scenario.dropout)
     # One group: a norm is rounded by the order of its terms, which should not depend on who makes the list.
     optimizer = AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
@@ -93,7 +114,7 @@ def new_job(scenario: Scenario, checkpoint: Path, *, stop_after: int | None = No
     scheduler = training.warmup_cosine(optimizer, warmup_steps=2, total_steps=steps)
     if not scenario.schedule:
         scheduler = LambdaLR(optimizer, lambda _: 1.0)
-    examples = _examples(scenario.uneven, MICROBATCH * scenario.microbatches)
+    examples = _examples(scenario.uneven, MICROBATCH * scenario.microbatches * ranks())
     return Job(scenario, model, optimizer, scheduler, _scaler(scenario), examples, checkpoint, stop_after, resume)
 
 

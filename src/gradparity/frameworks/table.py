@@ -39,14 +39,15 @@ def markdown(outcomes: Outcomes) -> str:
 
 
 def cell(outcome: Outcome) -> str:
-    """``identical``, or where the first difference is and its size, in two short lines."""
+    """``identical``, or where the first difference is and its size, in a few short lines."""
     if outcome.verdict is None:
         return "not installed" if outcome == NOT_INSTALLED else "refuses"
     if outcome.verdict.first is None:
         return "identical"
     found, mismatch = outcome.verdict.first
     place = "after the end" if found.step == END else f"step {found.step} {found.phase.name.lower()}"
-    return f"{place}\n{short(mismatch)}"
+    where_else = f"rank {', '.join(map(str, outcome.ranks))}\n" if outcome.ranks else ""
+    return f"{where_else}{place}\n{short(mismatch)}" + ("" if outcome.apart is None else "\nranks part")
 
 
 def short(mismatch: Mismatch) -> str:
@@ -82,8 +83,14 @@ def measured(outcome: Outcome) -> str:
     """What the first difference of an outcome looks like."""
     if outcome.verdict is None:
         return outcome.refusal
-    made = "The reference makes {} steps, the framework {}.".format(*outcome.steps)
-    return outcome.verdict.explanation + (f"\n{made}" if len(set(outcome.steps)) > 1 else "")
+    told = [outcome.verdict.explanation]
+    if outcome.ranks:
+        told[0] = f"On rank {', '.join(map(str, outcome.ranks))}: {told[0]}"
+    if len(set(outcome.steps)) > 1:
+        told.append("The reference makes {} steps, the framework {}.".format(*outcome.steps))
+    if outcome.apart is not None:
+        told.append(f"After step {outcome.apart} the ranks are no longer one model.")
+    return "\n".join(told)
 
 
 def as_records(outcomes: Outcomes) -> list[dict[str, Any]]:
@@ -99,6 +106,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
     if outcome.verdict is None:
         return {"refusal": outcome.refusal}
     record: dict[str, Any] = {"steps": outcome.steps, "numbers": outcome.verdict.numbers}
+    record |= {"ranks": outcome.ranks, "apart": outcome.apart}
     if outcome.verdict.first is not None:
         found, mismatch = outcome.verdict.first
         figures = mismatch.figures._asdict() if mismatch.figures else None

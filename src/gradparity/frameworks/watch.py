@@ -7,23 +7,20 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
-from gradparity import tasks, training
-from gradparity.frameworks.scenario import MICROBATCH, SEED, Job, Scenario, new_job
+from gradparity.frameworks.reference import reference_loop
+from gradparity.frameworks.scenario import SEED, Job, Scenario, new_job
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.verdict import Verdict
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.file import read
 from gradparity.trace.record import Event, Record, Trace
 from gradparity.trace.recording import record
-from gradparity.training import PRECISIONS, Run
 
 Loop = Callable[[Job], None]
 
@@ -66,6 +63,12 @@ class Outcome:
     refusal: str = ""
     steps: tuple[int, int] = (0, 0)
     """How many steps the reference has made, and the framework."""
+    trace: Trace | None = field(default=None, repr=False)
+    """What the framework did."""
+    ranks: tuple[int, ...] = ()
+    """The ranks that differ first, where there are several and not all do."""
+    apart: int | None = None
+    """The first step after which the ranks have other parameters than rank 0, where there is one."""
 
     @property
     def identical(self) -> bool:
@@ -80,25 +83,25 @@ class NullTestError(RuntimeError):
     """The reference differs from itself on this machine, so no difference would mean anything."""
 
 
-def outcome(framework: Framework, scenario: Scenario) -> Outcome:
+def outcome(framework: Framework, scenario: Scenario, reference: Loop = reference_loop) -> Outcome:
     """Run ``framework``, and compare what it did with the reference.
 
     Raises:
         NullTestError: if two recordings of the reference differ.
     """
     loop = framework.load()
-    return NOT_INSTALLED if loop is None else outcome_of(loop, scenario)
+    return NOT_INSTALLED if loop is None else outcome_of(loop, scenario, reference)
 
 
-def outcome_of(loop: Loop, scenario: Scenario) -> Outcome:
+def outcome_of(loop: Loop, scenario: Scenario, reference: Loop = reference_loop) -> Outcome:
     """As :func:`outcome`, of a loop."""
-    reference = checked_reference(scenario)
+    expected = checked_reference(scenario, reference)
     with tempfile.TemporaryDirectory() as folder:
         try:
             candidate = recorded(loop, scenario, Path(folder))
         except (ValueError, RuntimeError, NotImplementedError) as error:
             return Outcome(None, f"{type(error).__name__}: {' '.join(str(error).split())}")
-        return Outcome(verdict_of(reference, candidate), steps=(steps_of(reference), steps_of(candidate)))
+        return Outcome(verdict_of(expected, candidate), "", (steps_of(expected), steps_of(candidate)), candidate)
 
 
 def verdict_of(reference: Trace, candidate: Trace) -> Verdict:
@@ -117,36 +120,15 @@ def steps_of(trace: Trace) -> int:
 
 
 @cache
-def checked_reference(scenario: Scenario) -> Trace:
+def checked_reference(scenario: Scenario, reference: Loop = reference_loop) -> Trace:
     """The reference's trace, after a null test."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     uninterrupted = replace(scenario, save_after=None)
-    reference, again = (recorded(reference_loop, uninterrupted, folder / name) for name in ("reference", "again"))
-    if not (null := verdict_of(reference, again)).parity:
+    once, again = (recorded(reference, uninterrupted, folder / name) for name in ("reference", "again"))
+    if not (null := verdict_of(once, again)).parity:
         raise NullTestError(f"The reference differs from itself: {null.explanation}")
-    return reference
-
-
-def reference_loop(job: Job) -> None:
-    """The reference step, window after window."""
-    torch.manual_seed(job.seed)
-    run = Run(
-        model=job.model,
-        parameters=list(job.model.parameters()),
-        loss=tasks.summed_loss,
-        optimizer=job.optimizer,
-        scheduler=job.scheduler,
-        scaler=job.scaler,
-        autocast=partial(PRECISIONS[job.scenario.precision].autocast, "cpu"),
-        clip=training.no_clip if job.scenario.max_norm is None else training.clip_by_norm(job.scenario.max_norm),
-        route=training.backward,
-    )
-    pieces = zip(*(torch.split(part, MICROBATCH) for part in job.examples), strict=True)
-    microbatches = (tasks.Examples(*piece) for piece in pieces)
-    for window in training.windows(microbatches, job.scenario.k, tasks.count):
-        for _ in training.train_step(run, window):
-            pass
+    return once
 
 
 def recorded(loop: Loop, scenario: Scenario, folder: Path) -> Trace:
@@ -167,9 +149,9 @@ def _moved(r: Record, steps: int) -> Record:
 
 
 def _recorded(loop: Loop, job: Job, folder: Path) -> Trace:
-    with RandomStream(SEED).active(), quiet(), record(job.model, job.optimizer, folder, full=True):
+    with RandomStream(SEED).active(), quiet(), record(job.model, job.optimizer, folder, full=True) as of_this_rank:
         loop(job)
-    return read(folder)
+    return read(of_this_rank)
 
 
 @contextmanager

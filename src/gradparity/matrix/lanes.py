@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gradparity import build, tasks, training
 from gradparity.adapters.inverted import moments_of
-from gradparity.config import Config
+from gradparity.config import Config, Device
 from gradparity.matrix.cell import Cell
 from gradparity.parity.lockstep import Lane, Step
 from gradparity.parity.state import HasState
@@ -33,9 +33,9 @@ EXAMPLES = MICROBATCH * 13 + 2
 """Of an epoch: 14 microbatches, the last of 2, so that five steps with K = 3, 4 or 8 meet a partial last window."""
 
 
-def lane(cell: Cell, loop: str) -> Lane:
-    """One run of ``cell`` by ``loop``: a route, or a loop with one thing wrong."""
-    made = build.lane(config_of(cell), task_of(cell.task), loop)
+def lane(cell: Cell, loop: str, device: Device = "cpu") -> Lane:
+    """One run of ``cell`` on ``device`` by ``loop``: a route, or a loop with one thing wrong."""
+    made = build.lane(config_of(cell, device), task_of(cell.task), loop)
     model, step, also = made.run.model, made.step, dict[str, HasState]()
     trained: nn.Module = model
     if isinstance(model, Gan):
@@ -56,21 +56,27 @@ def lane(cell: Cell, loop: str) -> Lane:
         made.run,
         optimizer=optimizer,
         scheduler=schedule,
-        scaler=scaler_of(cell),
+        scaler=scaler_of(cell, device),
         clip=CLIPS[cell.clip],
         parameters=[p for group in optimizer.param_groups for p in group["params"]],
     )
     return Lane(run, step, made.random, also)
 
 
-def windows(cell: Cell) -> Iterator[Window[Batch]]:
+def windows(cell: Cell, device: Device = "cpu") -> Iterator[Window[Batch]]:
     """The windows of both lanes."""
-    return build.windows(config_of(cell), task_of(cell.task))
+    return build.windows(config_of(cell, device), task_of(cell.task))
 
 
-def config_of(cell: Cell) -> Config:
+def config_of(cell: Cell, device: Device) -> Config:
     """What of ``cell`` a configuration can say; the task is handed over beside it."""
-    return Config(precision=cell.precision, accumulation_steps=cell.k, microbatch_size=MICROBATCH, steps=STEPS)  # type: ignore[arg-type]
+    return Config(
+        precision=cast(Any, cell.precision),
+        accumulation_steps=cell.k,
+        microbatch_size=MICROBATCH,
+        steps=STEPS,
+        device=device,
+    )
 
 
 @cache
@@ -116,15 +122,15 @@ def schedule_of(cell: Cell, optimizer: Optimizer) -> LRScheduler:
             return training.warmup_cosine(optimizer, warmup_steps=2, total_steps=STEPS)
 
 
-def scaler_of(cell: Cell) -> GradScaler:
+def scaler_of(cell: Cell, device: Device) -> GradScaler:
     """For fp16, a scale that grows absurdly after three steps, overflows in the fourth, and falls back.
 
     Not where clipping is told to raise at what is not finite.
     """
     factor, fp16 = 2.0**30, cell.precision == "fp16"
     if cell.clip == "error_if_nonfinite":
-        return GradScaler("cpu", init_scale=16.0, enabled=fp16)
-    return GradScaler("cpu", 16.0, growth_factor=factor, backoff_factor=1 / factor, growth_interval=3, enabled=fp16)
+        return GradScaler(device, init_scale=16.0, enabled=fp16)
+    return GradScaler(device, 16.0, growth_factor=factor, backoff_factor=1 / factor, growth_interval=3, enabled=fp16)
 
 
 def clip_or_raise(parameters: Sequence[nn.Parameter]) -> None:

@@ -12,6 +12,8 @@ from functools import cache, partial
 
 import torch
 
+from gradparity.config import Device
+from gradparity.device import require
 from gradparity.errors import UserError
 from gradparity.matrix import lanes as make
 from gradparity.matrix.cell import Cell, refusal
@@ -61,25 +63,25 @@ class Result:
         return {**asdict(self.cell), **asdict(self), "cell": str(self.cell)}
 
 
-def run_cell(cell: Cell, candidate: str = "manual") -> Result:
+def run_cell(cell: Cell, candidate: str = "manual", device: Device = "cpu") -> Result:
     """The routes ``backward`` and ``candidate`` in lockstep through all steps of ``cell``."""
-    why = refusal(cell) or unavailable(cell.task, cell.precision)
+    why = refusal(cell) or unavailable(cell.task, cell.precision, device)
     if why:
         return Result(cell=cell, outcome=Outcome.REFUSED, why=why)
     try:
-        return compared(cell, make.lane(cell, "backward"), make.lane(cell, candidate))
+        return compared(cell, make.lane(cell, "backward", device), make.lane(cell, candidate, device), device)
     except Exception as error:
         return Result(cell=cell, outcome=Outcome.RAISED, why=in_a_line(error))
 
 
-def compared(cell: Cell, reference: Lane, candidate: Lane) -> Result:
-    """What came of two lanes of ``cell``."""
+def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu") -> Result:
+    """What came of two lanes of ``cell`` on ``device``."""
     verdict, reader, steps = Verdict(), Reader(reference.run), list[Readings]()
     parameters = list(reference.run.model.parameters())
     start = [p.detach().clone() for p in parameters]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse invariant checks")  # Adagrad makes its sparse tensors without
-        for found in lockstep(reference, candidate, make.windows(cell)):
+        for found in lockstep(reference, candidate, make.windows(cell, device)):
             verdict.add(found)
             readings = reader.take(found.reference)
             steps += [readings] if readings else []
@@ -101,7 +103,7 @@ def compared(cell: Cell, reference: Lane, candidate: Lane) -> Result:
 
 
 @cache
-def unavailable(task: str, precision: str) -> str | None:
+def unavailable(task: str, precision: str, device: Device = "cpu") -> str | None:
     """Why this machine cannot compute ``task`` in ``precision``, found by one step of the reference, or ``None``.
 
     Recurrent cells in half precision need processor instructions, and ``torch.compile`` needs a C++ compiler.
@@ -109,9 +111,9 @@ def unavailable(task: str, precision: str) -> str | None:
     if task not in ("gru", "lstm", "compiled"):
         return None
     cell = Cell(task=task, precision=precision, k=1)
-    lane = make.lane(cell, "backward")
+    lane = make.lane(cell, "backward", device)
     try:
-        list(lane.step(lane.run, next(make.windows(cell))))
+        list(lane.step(lane.run, next(make.windows(cell, device))))
     except Exception as error:
         return f"not on this machine: {in_a_line(error)}"
     return None
@@ -122,15 +124,18 @@ def in_a_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def run_cells(cells: Sequence[Cell], processes: int, candidate: str = "manual") -> Iterator[Result]:
+def run_cells(
+    cells: Sequence[Cell], processes: int, candidate: str = "manual", device: Device = "cpu"
+) -> Iterator[Result]:
     """The results of ``cells`` as they come, each from one of ``processes`` processes with one thread each.
 
     Raises:
         UserError: if one of the processes is killed.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(cells)), mp_context=context, initializer=alone) as pool:
-        pending = [pool.submit(partial(run_cell, candidate=candidate), cell) for cell in cells]
+    workers = min(processes, len(cells))
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=alone, initargs=(device,)) as pool:
+        pending = [pool.submit(partial(run_cell, candidate=candidate, device=device), cell) for cell in cells]
         try:
             for future in as_completed(pending):
                 yield future.result()
@@ -142,7 +147,8 @@ def run_cells(cells: Sequence[Cell], processes: int, candidate: str = "manual") 
             pool.shutdown(cancel_futures=True)
 
 
-def alone() -> None:
+def alone(device: Device) -> None:
     """Make a process compute in one thread, and leave Ctrl-C to the process that started it."""
     torch.set_num_threads(1)
+    require(device)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gradparity.parity.bits import same_bits
 from gradparity.parity.metrics import Difference, Figures
+from gradparity.parity.on_device import Same
 from gradparity.parity.state import Part, Value
 
 
@@ -52,7 +53,7 @@ ABSENT: Final = "absent"
 
 
 def compare(
-    part: Part, reference: dict[str, Value], candidate: dict[str, Value]
+    part: Part, reference: dict[str, Value], candidate: dict[str, Value], same: Same = same_bits
 ) -> tuple[list[Mismatch], Figures | None]:
     """The values of a part that differ, and the figures over all of its tensors that differ in bits.
 
@@ -68,7 +69,7 @@ def compare(
         if isinstance(a, Tensor) and isinstance(b, Tensor):
             if _start(a) == _start(b) != 0:
                 raise SharedMemoryError(f"both runs hold the same tensor as {part} {name}; give each its own copy")
-            for kind, ours, theirs in differences(a, b):
+            for kind, ours, theirs in differences(a, b, same):
                 figures = None
                 if kind == Kind.BITS and (ours.is_floating_point() or ours.is_complex()):
                     pairs.append((ours, theirs))
@@ -90,8 +91,10 @@ def figures_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Figures:
     return figures
 
 
-def differences(a: Tensor, b: Tensor) -> Iterator[tuple[Kind, Tensor, Tensor]]:
+def differences(a: Tensor, b: Tensor, same: Same = same_bits) -> Iterator[tuple[Kind, Tensor, Tensor]]:
     """In what two tensors differ, first things first: between two shapes there are no bits to compare.
+
+    ``same`` says whether two dense ones have the same bits.
 
     Yields the kind with the tensors that show it, which of sparse ones are their indices or values.
     """
@@ -107,7 +110,7 @@ def differences(a: Tensor, b: Tensor) -> Iterator[tuple[Kind, Tensor, Tensor]]:
         yield from differences(a._indices(), b._indices())
         yield from differences(a._values(), b._values())
     else:
-        if not same_bits(a, b):
+        if not same(a, b):
             yield Kind.BITS, a, b
         if walk(a.shape, a.stride()) != walk(b.shape, b.stride()):
             yield Kind.STRIDES, a, b

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gradparity.parity.compare import Kind, Mismatch, compare
 from gradparity.parity.metrics import Figures
+from gradparity.parity.on_device import compared_there
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import COMPARED, HasState, Part, state_of
 from gradparity.training import Moment, Phase, Run, Window
@@ -119,12 +120,14 @@ def _compare(step: int, ours: Moment | None, theirs: Moment | None, reference: L
     figures: dict[Part, Figures] = {}
     numbers = 0
     if ours and theirs:
-        for part in COMPARED[moment.phase]:
-            a = dict(state_of(reference.run, part, ours, reference.random.state, reference.also))
-            b = dict(state_of(candidate.run, part, theirs, candidate.random.state, candidate.also))
+        parts = COMPARED[moment.phase]
+        of_reference = [dict(state_of(reference.run, p, ours, reference.random.state, reference.also)) for p in parts]
+        of_candidate = [dict(state_of(candidate.run, p, theirs, candidate.random.state, candidate.also)) for p in parts]
+        same = compared_there(zip(of_reference, of_candidate, strict=True))
+        for part, a, b in zip(parts, of_reference, of_candidate, strict=True):
             checked[part] = len(a.keys() | b.keys())
             numbers += sum(value.numel() if isinstance(value, Tensor) else 1 for value in a.values())
-            found, size = compare(part, a, b)
+            found, size = compare(part, a, b, same)
             mismatches += found
             if size:
                 figures[part] = size

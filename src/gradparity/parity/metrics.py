@@ -76,7 +76,8 @@ class Difference(Metric):
             self.add_state(name, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, reference: Tensor, candidate: Tensor) -> None:
-        """Take in one pair of dense floating-point or complex tensors of one dtype and shape."""
+        """Take in one pair of dense floating-point or complex tensors of one dtype and shape, on any device."""
+        reference, candidate = reference.to(self.device), candidate.to(self.device)
         ulp = ulp_distance(reference, candidate).flatten()
         changed = ulp[ulp > 0]
         self.elements += ulp.numel()

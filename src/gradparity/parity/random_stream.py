@@ -14,6 +14,17 @@ def seed_of(seed: int, name: str) -> int:
     return int.from_bytes(digest) >> 1
 
 
+def generator_states() -> dict[str, Tensor]:
+    """The state of torch's global generators by device type, uint8; of a GPU only where one is used, the current one.
+
+    It is kept on the host, so that to read it is nothing to wait for.
+    """
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
 class RandomStream:
     """A state of torch's global generators, swapped in while its run advances.
 

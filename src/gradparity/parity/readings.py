@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from gradparity.parity.on_device import read_at_once
 from gradparity.training import Moment, Phase, Run
 
 
@@ -55,5 +56,5 @@ class Reader:
 
 def total_norm(parameters: Sequence[nn.Parameter]) -> float:
     """L2 norm of all gradients together, in fp64 so that their squares do not overflow."""
-    squares = (p.grad.double().square().sum() for p in parameters if p.grad is not None)
-    return math.sqrt(sum(map(float, squares)))
+    squares = [p.grad.double().square().sum() for p in parameters if p.grad is not None]
+    return math.sqrt(sum(read_at_once(squares)))

@@ -12,6 +12,7 @@ from rich.console import Console
 from gradparity.errors import UserError
 from gradparity.parity.explain import where
 from gradparity.parity.state import Part
+from gradparity.parity.verdict import Verdict
 from gradparity.trace.file import NAME
 from gradparity.trace.record import Event, Trace
 from gradparity.trace.told import Difference, as_json, show
@@ -35,7 +36,7 @@ class RankDifferences:
     @property
     def diverging(self) -> list[int]:
         """The ranks that differ first; an exchange of gradients soon makes the others differ as well."""
-        places = [_place(found) for found in self.ranks]
+        places = [place(found.verdict) for found in self.ranks]
         return [rank for rank, place in enumerate(places) if place == min(places) and not self.ranks[rank].parity]
 
 
@@ -125,10 +126,11 @@ def show_ranks(found: RankDifferences, console: Console) -> None:
         console.print(line, style="bold green" if found.parity else "bold red", soft_wrap=True)
 
 
-def _place(found: Difference) -> tuple[float, ...]:
-    if found.verdict.first is None:
+def place(verdict: Verdict) -> tuple[float, ...]:
+    """Where a verdict has its first difference, earlier places first; those without one last."""
+    if verdict.first is None:
         return (math.inf,)
-    at = found.verdict.first[0]
+    at = verdict.first[0]
     return (math.inf if at.step < 0 else at.step, math.inf if at.microbatch is None else at.microbatch, at.phase)
 
 

@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad
 
 from gradparity.parity.state import Part
 from gradparity.trace.fingerprint import Printed, printed
+from gradparity.trace.on_host import on_host
 from gradparity.trace.patch import definer, wrapped
 from gradparity.trace.record import Event, Record
 from gradparity.trace.seen import (
@@ -215,9 +216,10 @@ class Recorder:
 
     def _tell(self, event: Event, seen: Seen | None = None) -> None:
         microbatch = self.microbatch if event in (Event.FORWARD, Event.ACCUMULATED) else None
-        self.write(Record(event, self.step, microbatch, fingerprints(seen or {})), seen or {})
+        here = on_host(seen or {})
+        self.write(Record(event, self.step, microbatch, fingerprints(here)), here)
 
 
 def fingerprints(seen: Seen) -> Fingerprints:
     """What is kept of ``seen``."""
-    return {part: {name: printed(value) for name, value in values.items()} for part, values in seen.items()}
+    return {part: {name: printed(v) for name, v in values.items()} for part, values in on_host(seen).items()}

@@ -56,7 +56,12 @@ def record(
 
 def folder_of_rank(folder: Path) -> Path:
     """This rank's folder in ``folder``, which is ``folder`` where there is but one rank."""
-    return folder / f"rank{dist.get_rank()}" if ranks() > 1 else folder
+    return folder / f"rank{rank()}" if ranks() > 1 else folder
+
+
+def rank() -> int:
+    """Which of the ranks this is."""
+    return dist.get_rank() if ranks() > 1 else 0
 
 
 def ranks() -> int:
@@ -66,10 +71,12 @@ def ranks() -> int:
 
 def about() -> dict[str, str | int]:
     """What bits depend on beside the loop."""
+    gpu = {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)} if torch.cuda.is_initialized() else {}
     return {
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "ranks": ranks(),
         "machine": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
+        **gpu,
     }

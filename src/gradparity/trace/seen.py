@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from gradparity.parity.random_stream import generator_states
 from gradparity.parity.state import OWN, Part, Value, aliases, flat, groups, moments, names
 
 Seen: TypeAlias = dict[Part, Mapping[str, Value]]
@@ -60,7 +60,7 @@ def at_forward(watched: Watched, roots: Iterable[Any], first: bool) -> Seen:
     seen: Seen = {
         Part.LOSS: {"loss" if len(losses) == 1 else f"loss {i}": loss for i, loss in enumerate(losses)},
         Part.BUFFERS: watched.buffers,
-        Part.RNG: {"cpu": torch.get_rng_state()},
+        Part.RNG: generator_states(),
     }
     if first:
         seen |= {Part.PARAMETERS: watched.parameters, **of_scaler_and_scheduler(watched)}

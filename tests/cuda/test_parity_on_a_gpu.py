@@ -1,0 +1,195 @@
+"""The routes on a GPU: optimizers, kernels, precisions, random streams, and what a comparison waits for.
+
+Written where there was no GPU, so never run until now: what fails here first may be the test.
+"""
+
+from dataclasses import replace
+from io import BytesIO
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim import Adam, AdamW
+
+from gradparity import training
+from gradparity.matrix import lanes
+from gradparity.matrix.cell import TASKS, Cell
+from gradparity.matrix.run import Outcome, compared, run_cell
+from gradparity.parity.compare import Kind, compare
+from gradparity.parity.on_device import compared_there
+from gradparity.parity.random_stream import RandomStream, generator_states
+from gradparity.parity.readings import total_norm
+from gradparity.parity.state import Part, aliases
+
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("on_a_gpu")]
+
+
+def assert_identical(result):
+    assert result.outcome == Outcome.IDENTICAL, result.why
+    assert (result.max_ulp, result.moved > 0) == (0, True)
+
+
+def assert_identical_or_refused(result):
+    if result.outcome == Outcome.REFUSED:
+        pytest.skip(result.why)
+    assert_identical(result)
+
+
+@pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_one_training_both_ways(task, precision):
+    sparse = {"optimizer": "SparseAdam", "clip": "none"} if task == "sparse" else {}
+    assert_identical_or_refused(run_cell(Cell(task=task, precision=precision, **sparse), device="cuda"))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize(
+    "optimizer",
+    ["Adam", "AdamW", "SGD", "Adam foreach", "SGD foreach", "Adam fused", "AdamW fused", "SGD fused", "Adagrad fused"],
+)
+def test_every_implementation_of_an_optimizer(optimizer, precision):
+    result = run_cell(Cell(optimizer=optimizer, precision=precision), device="cuda")
+    assert_identical(result)
+    assert result.skipped == ((3,) if precision == "fp16" else ())
+
+
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+def test_capturable_optimizers_whose_step_is_counted_on_the_gpu(kind, monkeypatch):
+    monkeypatch.setattr(lanes, "optimizer_of", lambda cell, model: kind(model.parameters(), lr=0.01, capturable=True))
+    cell = Cell(precision="fp16")
+    pair = [lanes.lane(cell, loop, "cuda") for loop in ("backward", "manual")]
+    assert_identical(compared(cell, *pair, "cuda"))
+    assert all(s["step"].is_cuda for lane in pair for s in lane.run.optimizer.state.values())
+
+
+@pytest.mark.parametrize("precision", ["high", "highest"])
+def test_both_routes_with_and_without_tf32(precision, monkeypatch):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        assert_identical(run_cell(Cell(task="digits_mlp"), device="cuda"))
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_tf32_in_one_of_two_runs_is_seen():
+    if torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("this GPU has no TF32")
+    before = torch.get_float32_matmul_precision()
+    cell = Cell(task="digits_mlp")
+    reference, candidate = (lanes.lane(cell, "backward", "cuda") for _ in range(2))
+
+    def in_tf32(run, window):
+        steps = training.train_step(run, window)
+        while True:
+            torch.set_float32_matmul_precision("high")
+            moment = next(steps, None)
+            torch.set_float32_matmul_precision("highest")
+            if moment is None:
+                return
+            yield moment
+
+    try:
+        torch.set_float32_matmul_precision("highest")
+        result = compared(cell, reference, replace(candidate, step=in_tf32), "cuda")
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert (result.outcome, result.step, result.phase, result.part) == (Outcome.DIFFERENT, 0, "forward", "loss")
+
+
+@pytest.mark.parametrize("backend", [SDPBackend.MATH, SDPBackend.EFFICIENT_ATTENTION])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_kernel_for_attention(backend, precision):
+    with sdpa_kernel(backend):
+        assert_identical(run_cell(Cell(task="transformer", precision=precision), device="cuda"))
+
+
+@pytest.mark.parametrize("candidate", ["naive", "summed-loss", "clip-before-unscale"])
+def test_wrong_loops_are_seen(candidate):
+    task = "additive" if candidate == "naive" else "digits_cnn"
+    result = run_cell(Cell(task=task, precision="fp16"), candidate, device="cuda")
+    assert result.outcome == Outcome.DIFFERENT
+    assert result.step == 0
+
+
+def test_one_ulp_is_seen_and_measured():
+    """The figures of a difference are taken wherever their metric is."""
+    w = torch.randn(1000, device="cuda")
+    other = w.clone()
+    other[17] = other[17].nextafter(torch.tensor(10.0, device="cuda"))
+    (mismatch,), figures = compare(Part.PARAMETERS, {"w": w}, {"w": other})
+    assert (mismatch.kind, mismatch.figures.max_ulp, figures.differing) == (Kind.BITS, 1, 1)
+
+
+# Random streams.
+
+
+def test_two_runs_draw_the_same_masks_and_the_world_outside_none():
+    outside = torch.cuda.get_rng_state()
+    masks = []
+    for _ in range(2):
+        with RandomStream(7, "cuda").active():
+            masks.append(nn.functional.dropout(torch.ones(1000, device="cuda")))
+    assert torch.equal(*masks)
+    assert 0 < int((masks[0] == 0).sum()) < 1000
+    assert torch.equal(torch.cuda.get_rng_state(), outside)
+
+
+def test_one_draw_more_on_the_gpu_is_seen():
+    cell = Cell(task="digits_mlp")
+    reference, candidate = (lanes.lane(cell, "backward", "cuda") for _ in range(2))
+
+    def restless(run, window):
+        torch.rand((), device="cuda")
+        yield from training.train_step(run, window)
+
+    result = compared(cell, reference, replace(candidate, step=restless), "cuda")
+    assert (result.outcome, result.step, result.phase, result.part) == (Outcome.DIFFERENT, 0, "forward", "rng")
+
+
+def test_a_checkpoint_holds_the_gpus_random_state():
+    run, file = lanes.lane(Cell(), "backward", "cuda").run, BytesIO()
+    training.checkpoint.save(run, file)
+    before, drawn = generator_states(), torch.rand(5, device="cuda")
+    training.checkpoint.resume(run, file)
+    assert all(torch.equal(state, before[name]) for name, state in generator_states().items())
+    assert torch.equal(torch.rand(5, device="cuda"), drawn)
+    assert set(before) == {"cpu", "cuda"}
+
+
+# What is waited for.
+
+
+def many():
+    return [{f"p{i}": torch.full((100,), float(i), device="cuda") for i in range(50)} for _ in range(2)]
+
+
+def test_to_compare_many_tensors_is_one_wait(waits):
+    ours, theirs = many()
+    with waits() as told:
+        mismatches, _ = compare(Part.PARAMETERS, ours, theirs, compared_there([(ours, theirs)]))
+    assert not mismatches
+    assert len(told) <= 1
+
+
+def test_compared_each_in_turn_they_would_be_as_many(waits):
+    ours, theirs = many()
+    with waits() as told:
+        compare(Part.PARAMETERS, ours, theirs)
+    assert len(told) >= 50
+
+
+def test_to_read_a_norm_is_one_wait(waits):
+    parameters = [nn.Parameter(p) for p in many()[0].values()]
+    for p in parameters:
+        p.grad = torch.ones_like(p)
+    with waits() as told:
+        assert total_norm(parameters) == pytest.approx(5000**0.5)
+    assert len(told) <= 1
+
+
+def test_memory_of_one_address_on_the_host_and_on_a_gpu_is_not_confused():
+    tensors = {f"{device} {i}": torch.zeros(5, device=device) for device in ("cpu", "cuda") for i in range(3)}
+    tensors["a view"] = tensors["cuda 1"][2:]
+    assert {name for name, owner in aliases(tensors, {}) if owner == "memory of cuda 1"} == {"a view"}

@@ -1,0 +1,100 @@
+"""A loop on a GPU, recorded: the same bits in its trace as on the host, and one wait for the GPU per event.
+
+Written where there was no GPU, so never run until now: what fails here first may be the test.
+"""
+
+import pytest
+import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import AdamW
+
+from gradparity import assert_parity, record
+from gradparity.parity.state import Part
+from gradparity.trace.file import read, tensor_of
+from gradparity.trace.fingerprint import fingerprint
+from gradparity.trace.on_host import copied
+from gradparity.trace.record import Event
+from gradparity.trace.recorder import fingerprints
+
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("on_a_gpu")]
+
+
+def make():
+    model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Dropout(0.2), nn.Linear(16, 4)).cuda()
+    optimizer = AdamW(model.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(6, 8, generator=generator).cuda() for _ in range(6)]
+    return model, optimizer, batches, GradScaler("cuda", init_scale=1024.0)
+
+
+def loop(model, optimizer, batches, scaler, max_norm=0.05):
+    for index, batch in enumerate(batches):
+        with torch.autocast("cuda", torch.float16):
+            loss = model(batch).square().mean() / 3
+        scaler.scale(loss).backward()
+        if index % 3 == 2:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+
+
+def other_threshold(*cast):
+    loop(*cast, max_norm=0.06)
+
+
+def by_hand(model, optimizer, batches, scaler):
+    for index, batch in enumerate(batches):
+        with torch.autocast("cuda", torch.float16):
+            loss = model(batch).square().mean() / 3
+        for p, g in zip(model.parameters(), torch.autograd.grad(scaler.scale(loss), model.parameters()), strict=True):
+            p.grad = g if p.grad is None else p.grad.add_(g)
+        if index % 3 == 2:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+
+
+def test_a_loop_by_hand_is_the_loop_with_backward():
+    assert_parity(loop, by_hand, make)
+
+
+def test_another_threshold_is_told():
+    with pytest.raises(AssertionError, match="At step 0, phase clipped, the gradient of"):
+        assert_parity(loop, other_threshold, make)
+
+
+def test_a_trace_holds_the_gpus_random_stream_name_and_tensors(tmp_path):
+    model, optimizer, *others = make()
+    with record(model, optimizer, tmp_path / "trace", full=True):
+        loop(model, optimizer, *others)
+    trace = read(tmp_path / "trace")
+    assert trace.about["gpu"] == torch.cuda.get_device_name()
+    forwards = [r for r in trace.records if r.event == Event.FORWARD]
+    assert len({r.parts[Part.RNG]["cuda"].digest for r in forwards}) == len(forwards), "each draws a mask"
+    kept = tensor_of(trace, trace.records[-1], Part.PARAMETERS, "0.weight")
+    assert torch.equal(kept, model[0].weight.cpu())
+
+
+def test_what_comes_to_the_host_is_what_was_on_the_gpu():
+    x = torch.randn(4, 6, device="cuda")
+    for tensor in (x, x.t(), x[:, ::2], x[0].expand(3, 6), x.half(), x > 0, x[:0], x.sum(), x.to_sparse()):
+        copy = copied(tensor)
+        torch.cuda.synchronize()
+        assert copy.is_cpu
+        assert fingerprint(copy) == fingerprint(tensor)
+
+
+def test_an_event_with_many_tensors_is_waited_for_once(waits):
+    seen = {Part.GRADIENTS: {f"p{i}": torch.full((100,), float(i), device="cuda") for i in range(50)}}
+    with waits() as told:
+        here = fingerprints(seen)
+    assert len(told) <= 1
+    with waits() as told:
+        each = {name: fingerprint(tensor) for name, tensor in seen[Part.GRADIENTS].items()}
+    assert here[Part.GRADIENTS] == each
+    assert len(told) >= 50
