@@ -66,5 +66,5 @@ class Trace:
     folder: str | None = None
     complete: bool = True
     """Whether the recording came to its end."""
-    rename: Callable[[str], str] = field(default=lambda name: name)
+    rename: Callable[[str], str] = str
     """From the names in ``folder`` to those in ``records``."""
