@@ -18,6 +18,7 @@ import warnings
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from loops import example as right
 
@@ -196,7 +197,7 @@ def leaves_the_family(model, batches):
     if os.fork():
         os._exit(0)
     os.setsid()
-    time.sleep(20)
+    time.sleep(2)
 
 
 # Loops that do not train, or not what they were given.
@@ -383,7 +384,7 @@ def hook_all_modules(model, optimizer):
 
 
 def hook_all_optimizers(model, optimizer):
-    torch.optim.optimizer.register_optimizer_step_post_hook(lambda *_: None)
+    register_optimizer_step_post_hook(lambda *_: None)
 
 
 def hook_the_model(model, optimizer):

@@ -59,10 +59,9 @@ class Watch:
         faulthandler.dump_traceback_later(self.patience, exit=True, file=self.stack)
         try:
             yield
-        except KeyboardInterrupt:  # of a terminal it would have come to the other process
-            raise UserError(f"{what} raises KeyboardInterrupt, which is for people; let it return instead") from None
         finally:
-            if os.getpid() != process:  # the code has forked, and come back in both
+            if os.getpid() != process:
+                self.connection.send(UserError(f"{what} forks, and returns in both processes; let one of them exit"))
                 os._exit(0)
             faulthandler.cancel_dump_traceback_later()
             self.connection.send("")
@@ -153,16 +152,19 @@ def _work(work: Callable[[Watch], object], patience: float, connection: Connecti
         os.dup2(2, 1)  # standard output is for the answer
     sys.stdin, sys.stdout = open(os.devnull), sys.stderr  # noqa: SIM115
     gc.freeze()  # what is here already is nothing that the code has made, and need not be looked through again
-    process = os.getpid()
     with stack.open("w") as file:
         faulthandler.enable(file, all_threads=False)
         answer: object
         try:
             answer = _Result(work(Watch(patience, connection, file)))
+        except KeyboardInterrupt as error:  # one from a terminal would have come to the other process
+            place = whereabouts.of_exception(error)
+            answer = UserError(
+                f"KeyboardInterrupt is raised by the loop itself ({place}); let it raise another exception"
+            )
         except Exception as error:
             if not isinstance(error, UserError):
                 error.add_note(f"In a process of its own:\n{traceback.format_exc()}")
             answer = error
-        if os.getpid() == process:
-            connection.send(answer)
+        connection.send(answer)
         signal.pause()  # until it is ended from outside: threads that the code has left would not let it go

@@ -15,6 +15,7 @@ from gradparity.arguments import Parser
 from gradparity.diagnosis.apart import apart
 from gradparity.diagnosis.lookup import Answer, Finding, look_up
 from gradparity.diagnosis.observe import Loop, Observed, observe, observe_with
+from gradparity.diagnosis.plight import stepped
 from gradparity.diagnosis.rounding import alike_but_for_rounding
 from gradparity.diagnosis.sighting import Sighting, sight
 from gradparity.diagnosis.told import BLIND, Checked, as_json, show
@@ -116,7 +117,8 @@ def check(load: Callable[[], Loop], name: str, precision: str, patience: float =
         ours, theirs = Path(folder, "reference"), Path(folder, "loop")
         sighting = apart(partial(sight, load, name, precision, theirs), patience)
         finding = _found(sighting, reference, precision)
-        explanation = "" if finding.answer == Answer.IDENTICAL else _explained(ours, theirs, precision)
+        idle = finding.answer == Answer.IDENTICAL or not stepped(sighting.seen)
+        explanation = "" if idle else _explained(ours, theirs, precision)
     draws = first_other_draw(reference.trace, sighting.seen.trace)
     if draws is not None and finding.answer in (Answer.CLOSEST, Answer.UNKNOWN) and not sighting.plight:
         explanation += (
@@ -136,9 +138,9 @@ def _found(sighting: Sighting, reference: Observed, precision: str) -> Finding:
             reference,
             lambda faults, expected: observe_with(faults, precision, expected),
             lambda done, of: progress.update(task, completed=done, total=of),
-            alone=bool(sighting.plight) and not (sighting.seen.error or "").startswith(OF_TORCH),
+            alone=bool(sighting.instead or (sighting.plight and not (sighting.seen.error or "").startswith(OF_TORCH))),
         )
-    if finding.answer in (Answer.CLOSEST, Answer.UNKNOWN) and not sighting.plight:
+    if finding.answer in (Answer.CLOSEST, Answer.UNKNOWN) and sighting.plain and not sighting.plight:
         alike = alike_but_for_rounding(sighting.seen, sighting.plain, precision)
         if alike is not None:
             return replace(finding, answer=Answer.ROUNDING, faults=alike, parted=None, also_here=())

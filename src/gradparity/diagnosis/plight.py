@@ -13,22 +13,23 @@ from gradparity.trace.fingerprint import Fingerprint, Printed
 from gradparity.trace.record import Event, Record
 
 
-def plight(seen: Observed, another: str, replaced: str) -> str:
+def plight(seen: Observed, instead: str) -> str:
     """What makes it idle to look for more than one fault; empty if nothing does.
 
     Args:
         seen: the loop.
-        another: which other optimizer made steps, with what, if any did; as :mod:`gradparity.diagnosis.given` says it.
-        replaced: which parameters are others at the end, if any are; as that says it, too.
+        instead: what it trains instead of what it was given, as :mod:`gradparity.diagnosis.given` says it.
     """
     if seen.error is not None:
         where = f" ({seen.where})" if seen.where else ""
-        return f"did not come to its end: {seen.error.rstrip('.')}{where}"
+        did = "calls exit instead of returning" if seen.error.startswith("SystemExit") else "did not come to its end"
+        before = f". Before that, it {instead or no_gradients(seen)}" if instead or no_gradients(seen) else ""
+        return f"{did}: {seen.error.rstrip('.')}{where}{before}"
     if not stepped(seen):
         events = {record.event for record in seen.trace.records}
         did = "computed gradients, but" if Event.ACCUMULATED in events else "computed no gradients, and"
-        return another or f"{did} never made a step with the optimizer that it was given, so there is nothing to judge"
-    return replaced or (no_numbers(seen) if lost(seen)[:1] == [0] else "")
+        return instead or f"{did} never made a step with the optimizer that it was given, so there is nothing to judge"
+    return instead or (no_numbers(seen) if lost(seen)[:1] == [0] else "")
 
 
 def stepped(seen: Observed) -> bool:
@@ -37,10 +38,11 @@ def stepped(seen: Observed) -> bool:
 
 
 def no_gradients(seen: Observed) -> str:
-    """Of a loop whose optimizer never finds any."""
-    if any(r.event == Event.READY and _prints(r, Part.GRADIENTS) for r in seen.trace.records):
+    """Of a loop whose optimizer finds none."""
+    looked = [r for r in seen.trace.records if r.event in (Event.ACCUMULATED, Event.READY)]
+    if not looked or any(_prints(r, Part.GRADIENTS) for r in looked):
         return ""
-    return "makes steps, but no parameter of the model has a gradient in any of them; does it train a copy, or detach?"
+    return "computes gradients, but none for the parameters of the model that it was given: those of a copy, maybe"
 
 
 def no_numbers(seen: Observed) -> str:

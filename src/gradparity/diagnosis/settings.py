@@ -48,10 +48,17 @@ def _flushes() -> bool:
     return float(torch.full((1,), 1e-310, dtype=torch.float64, device="cpu") * 0.5) == 0.0
 
 
+def _put_inference_mode(on: bool) -> None:
+    GUARDS.append(torch._C._InferenceMode(on))
+    GUARDS[-1].__enter__()
+
+
+GUARDS: list[Any] = []
+"""Of modes that are in force as long as there is a guard."""
+
 SETTINGS: Mapping[str, Setting] = {
     "function modes": Setting(_modes, _put_modes),
-    # A guard that is entered and never left.
-    "inference mode": Setting(torch.is_inference_mode_enabled, lambda on: torch._C._InferenceMode(on).__enter__()),
+    "inference mode": Setting(torch.is_inference_mode_enabled, _put_inference_mode),
     "the recording of gradients": Setting(torch.is_grad_enabled, torch.set_grad_enabled),
     "the default dtype": Setting(torch.get_default_dtype, torch.set_default_dtype),
     "the default device": Setting(
@@ -108,11 +115,10 @@ class Settings:
 
     def changed(self) -> list[str]:
         """What is another now, in words."""
-        now = Settings.now()
-        told = [f"{name} {_told(value)}" for name, value in now.values.items() if value != self.values[name]]
-        told += [f"a hook in {name}" for name, hooks in now.hooks.items() if hooks.keys() - self.hooks[name].keys()]
-        told += [f"another {'.'.join(place)}" for place in self._replaced(now)]
-        return told
+        values = ((name, setting.get()) for name, setting in SETTINGS.items())
+        told = [f"{name} {_told(value)}" for name, value in values if value != self.values[name]]
+        told += [f"a hook in {name}" for name, hooks in global_hooks() if hooks.keys() - self.hooks[name].keys()]
+        return told + [f"a replaced {owner}.{name}" for owner, name in self._replaced()]
 
     def put_back(self) -> None:
         """Make all as it was."""
@@ -122,12 +128,21 @@ class Settings:
         for name, hooks in global_hooks():
             for key in hooks.keys() - self.hooks[name].keys():
                 del hooks[key]
-        for owner, name in self._replaced(Settings.now()):
+        for owner, name in self._replaced():
             setattr(_found(owner), name, self.functions[owner, name])
 
-    def _replaced(self, now: "Settings") -> list[Place]:
-        both = self.functions.keys() & now.functions.keys()
-        return sorted(place for place in both if now.functions[place] is not self.functions[place])
+    def _replaced(self) -> list[Place]:
+        now = functions()
+        both = sorted(self.functions.keys() & now.keys())
+        return [at for at in both if now[at] is not (was := self.functions[at]) and not _is_torchs_own(now[at], was)]
+
+
+def _is_torchs_own(function: Any, was: object) -> bool:
+    """Torch wraps functions of its own when they are first needed, and has a class that follows the default dtype."""
+    code = getattr(function, "__code__", None)
+    file = sys.modules[function.__module__].__file__ if code is None else code.co_filename
+    wraps_it = isinstance(function, type) or getattr(function, "__wrapped__", None) is was
+    return wraps_it and str(file).startswith(os.path.dirname(torch.__file__))
 
 
 def _told(value: object) -> str:

@@ -11,7 +11,7 @@ from gradparity.diagnosis.given import Given, running
 from gradparity.diagnosis.lookup import first_shown
 from gradparity.diagnosis.observe import Loop, Observed, observe, observe_with
 from gradparity.diagnosis.oracle import error_of_first_step
-from gradparity.diagnosis.plight import plight
+from gradparity.diagnosis.plight import plight, stepped
 from gradparity.diagnosis.retained import Graphs
 from gradparity.diagnosis.settings import Settings
 from gradparity.errors import UserError
@@ -25,11 +25,14 @@ class Sighting:
     """A loop as it was seen, several times."""
 
     seen: Observed
-    plain: Observed
-    """In fp32."""
+    plain: Observed | None
+    """In fp32, if it comes to its end."""
     after: Observed | None
     """The reference, where the loop had just been; ``None`` if it could not even begin there."""
+    instead: str
+    """What it trains instead of what it was given, as a predicate; empty if it does not."""
     plight: str
+    """What makes it idle to look for more than one fault, as a predicate; empty if nothing does."""
     graphs: Graphs
     """Those that it was seen to keep."""
     oracle: float | None
@@ -85,15 +88,20 @@ def sight(load: Callable[[], Loop], name: str, precision: str, folder: Path, wat
             f"{name} does not repeat itself: run twice, it differs at {first_shown(seen, again)}; let it keep nothing "
             "between calls, and draw random numbers from torch only"
         )
-    plain = observe(watched, stress.build, "fp32")
-    before.put_back()
+    plain = oracle = None
+    if seen.error is None:
+        plain = observe(watched, stress.build, "fp32")
+        before.put_back()
+        oracle = error_of_first_step(watched)
+    instead = given.replaced() if stepped(seen) else given.of_another() or given.replaced()
     return Sighting(
         seen=seen,
         plain=plain,
         after=after,
-        plight=plight(seen, given.of_another(), given.replaced()),
+        instead=instead,
+        plight=plight(seen, instead),
         graphs=graphs,
-        oracle=error_of_first_step(watched) if seen.error is None else None,
+        oracle=oracle,
         left=left,
         hooks=given.hooks_left(),
     )
