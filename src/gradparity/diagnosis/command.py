@@ -125,7 +125,19 @@ def check(load: Callable[[], Loop], name: str, precision: str, patience: float =
             f"\nFrom step {draws} on it draws other random numbers, as a DataLoader or a seed makes it do; these alone "
             "give other dropout masks. Draw none in the loop, to see what else differs."
         )
-    return Checked(name, precision, finding, explanation, sighting, spoilt=sighting.after != reference)
+    return Checked(
+        name,
+        precision,
+        sighting.seen,
+        finding,
+        explanation,
+        sighting.graphs,
+        sighting.oracle,
+        plight=sighting.plight,
+        left=sighting.left,
+        spoilt=sighting.after != reference,
+        hooks=sighting.hooks,
+    )
 
 
 def _found(sighting: Sighting, reference: Observed, precision: str) -> Finding:

@@ -1,15 +1,15 @@
 """All that is seen of somebody's loop, in a process that the loop may spoil; the verdict is given elsewhere."""
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gradparity.diagnosis.apart import Watch
 from gradparity.diagnosis.given import Given, running
 from gradparity.diagnosis.lookup import first_shown
-from gradparity.diagnosis.observe import Loop, Observed, observe, observe_with
+from gradparity.diagnosis.observe import ENDLESS, Loop, Observed, observe, observe_with
 from gradparity.diagnosis.oracle import error_of_first_step
 from gradparity.diagnosis.plight import plight, stepped
 from gradparity.diagnosis.retained import Graphs
@@ -25,21 +25,21 @@ class Sighting:
     """A loop as it was seen, several times."""
 
     seen: Observed
-    plain: Observed | None
+    plain: Observed | None = None
     """In fp32, if it comes to its end."""
-    after: Observed | None
+    after: Observed | None = None
     """The reference, where the loop had just been; ``None`` if it could not even begin there."""
-    instead: str
+    instead: str = ""
     """What it trains instead of what it was given, as a predicate; empty if it does not."""
-    plight: str
+    plight: str = ""
     """What makes it idle to look for more than one fault, as a predicate; empty if nothing does."""
-    graphs: Graphs
+    graphs: Graphs = field(default_factory=Graphs)
     """Those that it was seen to keep."""
-    oracle: float | None
+    oracle: float | None = None
     """The relative error of its first gradient, by :mod:`gradparity.diagnosis.oracle`."""
-    left: list[str]
+    left: Sequence[str] = ()
     """What it has set for the whole process, and left so."""
-    hooks: list[str]
+    hooks: Sequence[str] = ()
     """What it has left hooks on."""
 
 
@@ -81,13 +81,14 @@ def sight(load: Callable[[], Loop], name: str, precision: str, folder: Path, wat
         after = None
     before.put_back()
     graphs = Graphs()
-    again = observe(watched, graphs.build, precision, graphs.after)
-    before.put_back()
-    if again != seen:
-        raise UserError(
-            f"{name} does not repeat itself: run twice, it differs at {first_shown(seen, again)}; let it keep nothing "
-            "between calls, and draw random numbers from torch only"
-        )
+    if seen.error != ENDLESS:
+        again = observe(watched, graphs.build, precision, graphs.after)
+        before.put_back()
+        if again != seen:
+            raise UserError(
+                f"{name} does not repeat itself: run twice, it differs at {first_shown(seen, again)}; let it keep "
+                "nothing between calls, and draw random numbers from torch only"
+            )
     plain = oracle = None
     if seen.error is None:
         plain = observe(watched, stress.build, "fp32")

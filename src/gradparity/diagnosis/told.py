@@ -1,7 +1,8 @@
 """What a lookup has found, for people and for programs."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.text import Text
@@ -11,7 +12,6 @@ from gradparity.diagnosis.observe import Observed
 from gradparity.diagnosis.oracle import ROUNDING
 from gradparity.diagnosis.plight import no_gradients, no_numbers, stepped
 from gradparity.diagnosis.retained import Graphs
-from gradparity.diagnosis.sighting import Sighting
 from gradparity.diagnosis.user_loop import listed
 from gradparity.faults import Fault, Kind
 from gradparity.faults.mending import link, mend
@@ -33,22 +33,27 @@ class Checked:
 
     name: str
     precision: str
+    seen: Observed
     finding: Finding
     explanation: str
     """On the first divergence; empty if there is none."""
-    sighting: Sighting
+    graphs: Graphs = field(default_factory=Graphs)
+    """Those that it was seen to keep."""
+    oracle: float | None = None
+    """The relative error of its first gradient, by :mod:`gradparity.diagnosis.oracle`."""
+    plight: str = ""
+    """What makes it idle to look it up, as a predicate; empty if nothing does."""
+    left: Sequence[str] = ()
+    """What it has set for the whole process, and left so."""
     spoilt: bool = False
     """Whether the reference differs in the process that the loop leaves."""
-
-    @property
-    def seen(self) -> Observed:
-        """What was looked up."""
-        return self.sighting.seen
+    hooks: Sequence[str] = ()
+    """What it has left hooks on."""
 
     @property
     def passed(self) -> bool:
         """Whether the loop makes the updates of the reference, rounding aside, and lets go of graphs and settings."""
-        return self.same_updates and not self.sighting.graphs.kept and not self.spoilt
+        return self.same_updates and not self.graphs.kept and not self.spoilt
 
     @property
     def code(self) -> int:
@@ -71,8 +76,8 @@ def headline(checked: Checked) -> str:
     """The verdict in a sentence."""
     finding, names = checked.finding, listed([fault.name for fault in checked.finding.faults])
     if checked.same_updates and not checked.passed:
-        graphs = checked.sighting.graphs
-        return f"The same updates, but {checked.name} {keeps(graphs) if graphs.kept else spoils(checked.sighting)}."
+        kept = checked.graphs.kept
+        return f"The same updates, but {checked.name} {keeps(checked.graphs) if kept else spoils(checked.left)}."
     match finding.answer:
         case Answer.IDENTICAL:
             return f"Identical: {checked.name} behaves like the reference, bit for bit, {counted(checked.seen)}."
@@ -95,7 +100,7 @@ def headline(checked: Checked) -> str:
             return f"{checked.name} behaves, bit for bit, like the reference with {number} faults: {names}."
         case Answer.CLOSEST:
             return f"{checked.name} has a fault that is not in the dictionary. For a while it behaves like {names}."
-        case _ if plight := checked.sighting.plight or no_gradients(checked.seen) or no_numbers(checked.seen):
+        case _ if plight := checked.plight or no_gradients(checked.seen) or no_numbers(checked.seen):
             return f"{checked.name} {plight}."
         case _:
             return f"{checked.name} has a fault that is not in the dictionary."
@@ -106,10 +111,10 @@ def keeps(graphs: Graphs) -> str:
     return f"keeps the graphs of {graphs.kept} steps alive: {graphs.growth:,} nodes more with each step"
 
 
-def spoils(sighting: Sighting) -> str:
+def spoils(left: Sequence[str]) -> str:
     """What it leaves for whoever trains next in its process, as a predicate."""
-    left = listed(sighting.left) if sighting.left else "something"
-    return f"leaves {left}, and after that the reference itself makes others; put it back at the end"
+    what = listed(left) if left else "something"
+    return f"leaves {what}, and after that the reference itself makes others; put it back at the end"
 
 
 def counted(seen: Observed) -> str:
@@ -130,25 +135,23 @@ def remarks(checked: Checked) -> list[str]:
         lines.append("It never updates the scaler; a loop without mixed precision is checked by --precision fp32.")
     if checked.explanation:
         lines.append(checked.explanation)
-    graphs = checked.sighting.graphs
-    if graphs.kept:
+    if checked.graphs.kept:
         told = "Memory grows: a loss or output is kept with its graph; keep .item() or .detach() of it instead."
-        lines.append(told if checked.same_updates else f"It also {keeps(graphs)}. {told}")
-    if checked.spoilt and (graphs.kept or not checked.same_updates):
-        lines.append(f"It also {spoils(checked.sighting)}.")
-    elif checked.sighting.left and not checked.spoilt:
-        lines.append(f"It leaves {listed(checked.sighting.left)}, which makes no difference here.")
-    if checked.sighting.hooks:
-        where = listed(checked.sighting.hooks)
+        lines.append(told if checked.same_updates else f"It also {keeps(checked.graphs)}. {told}")
+    if checked.spoilt and (checked.graphs.kept or not checked.same_updates):
+        lines.append(f"It also {spoils(checked.left)}.")
+    elif checked.left and not checked.spoilt:
+        lines.append(f"It leaves {listed(checked.left)}, which makes no difference here.")
+    if checked.hooks:
+        where = listed(checked.hooks)
         lines.append(f"It leaves hooks on {where}; remove them at the end, or each call adds its own.")
     if finding.answer == Answer.CLOSEST:
         where = f"at {place(finding.parted)}" if finding.parted else "at the end"
         names = listed([fault.name for fault in finding.faults])
         lines.append(f"It parts from {names} {where}; what it has more, or in another form, is not known.")
-    oracle = checked.sighting.oracle
-    if oracle is not None:
-        right = "right" if oracle < ROUNDING else "wrong"
-        error = f"relative error {oracle:.1g}"
+    if checked.oracle is not None:
+        right = "right" if checked.oracle < ROUNDING else "wrong"
+        error = f"relative error {checked.oracle:.1g}"
         lines.append(f"By an oracle in float64, over the whole window, its first gradient is {right}: {error}.")
     if finding.also_here and seen.error is None and stepped(seen):
         lines.append(f"Of the faults in the dictionary {len(finding.also_here)} first show there, in other ways.")
@@ -179,7 +182,7 @@ def _show(fault: Fault, console: Console) -> None:
 
 def as_json(checked: Checked) -> dict[str, object]:
     """Everything, for programs."""
-    finding, sighting = checked.finding, checked.sighting
+    finding = checked.finding
     return {
         "loop": checked.name,
         "precision": checked.precision,
@@ -188,11 +191,11 @@ def as_json(checked: Checked) -> dict[str, object]:
         "headline": headline(checked),
         "error": checked.seen.error,
         "where": checked.seen.where or None,
-        "oracle": sighting.oracle if sighting.oracle is None or math.isfinite(sighting.oracle) else None,
-        "graphs_kept": sighting.graphs.kept,
-        "left": sighting.left,
+        "oracle": checked.oracle if checked.oracle is None or math.isfinite(checked.oracle) else None,
+        "graphs_kept": checked.graphs.kept,
+        "left": [*checked.left],
         "spoilt": checked.spoilt,
-        "hooks_left": sighting.hooks,
+        "hooks_left": [*checked.hooks],
         "first": place(finding.first) if finding.first else None,
         "explanation": checked.explanation,
         "parted_from_closest": place(finding.parted) if finding.parted else None,

@@ -3,6 +3,7 @@
 import inspect
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import fields
 from importlib import import_module
@@ -93,7 +94,7 @@ def _run_to_the_end(loop: Loop) -> Loop:
     return call
 
 
-def listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Names in a sentence.
 
     >>> listed(["model", "optimizer", "plan"])
