@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import copy
 import ctypes
+import faulthandler
 import functools
+import logging
 import multiprocessing
 import os
 import random
@@ -15,6 +17,7 @@ import threading
 import time
 import types
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import nn
@@ -98,7 +101,7 @@ def asks_the_user(model, batches):
 
 
 def starts_a_debugger(model, batches):
-    breakpoint()
+    sys.__breakpointhook__()  # as breakpoint() does, where pytest has not taken it over
 
 
 def swallows_everything(model, optimizer, batches, loss):
@@ -148,6 +151,12 @@ def hangs_in_c(model, batches):
 def hangs_deaf(model, batches):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGABRT):
         signal.signal(number, signal.SIG_IGN)
+    spins(model, batches)
+
+
+def puts_off_the_alarm(model, batches):
+    """Has an alarm of its own, of which there is one in a process."""
+    faulthandler.dump_traceback_later(1e6, file=sys.__stderr__)
     spins(model, batches)
 
 
@@ -336,7 +345,7 @@ def loses_its_weights(model, optimizer, batches, loss, scaler, scheduler, plan):
 
 
 def loses_its_numbers_later(model, optimizer, batches, loss, scaler, scheduler, plan):
-    """From the third step on, and without a scaler that would look."""
+    """After the first step, and without a scaler that would look."""
     for group in optimizer.param_groups:
         group["lr"] = 1e30
     for window in (batches[:3], batches[3:6], batches[6:9]):
@@ -409,6 +418,8 @@ def change_many_harmless_things(model, optimizer):
     os.chdir("/")
     os.environ["LEARNING_RATE"] = "0.1"
     sys.path.insert(0, "/nowhere")
+    logging.basicConfig(level=0)
+    logging.disable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.simplefilter("error")
@@ -476,6 +487,17 @@ def trains_in_a_thread(model, optimizer, batches, loss, scaler, scheduler, plan)
     thread.join()
 
 
+def leaves_a_timer(model, optimizer, batches, loss, scaler, scheduler, plan):
+    right(model, optimizer, batches, loss, scaler, scheduler, plan)
+    threading.Timer(1e6, print).start()
+
+
+def keeps_a_pool(model, optimizer, batches, loss, scaler, scheduler, plan):
+    """Right: Python itself ends the threads of a pool."""
+    kept.append(ThreadPoolExecutor(1))
+    kept[-1].submit(right, model, optimizer, batches, loss, scaler, scheduler, plan).result()
+
+
 def talks_a_lot(model, optimizer, batches, loss, scaler, scheduler, plan):
     """Right, and prints 8 MB, by Python, by the system and by a child of its own."""
     for _ in range(100):
@@ -507,8 +529,7 @@ def draws_elsewhere(model, optimizer, batches, loss, scaler, scheduler, plan):
 # Things that are no loops.
 
 a_module = types
-a_class = Trainer
-a_coroutine_in_part = functools.partial(yields_asynchronously)
+a_generator_in_part = functools.partial(yields_asynchronously)
 
 
 def wants_more(model, optimizer, batches, learning_rate, *, device):

@@ -22,7 +22,7 @@ from gradparity.diagnosis.told import BLIND, Checked, as_json, show
 from gradparity.diagnosis.user_loop import load
 from gradparity.errors import UserError
 from gradparity.faults import stress
-from gradparity.parity.verdict import Verdict
+from gradparity.parity.explain import explain
 from gradparity.trace.diff import compare_traces, first_other_draw
 from gradparity.trace.file import Writer, read
 from gradparity.trace.recording import about
@@ -166,7 +166,5 @@ def _explained(ours: Path, theirs: Path, precision: str) -> str:
         observe(stress.reference, stress.build, precision, writer=writer)
     finally:
         writer.close()
-    verdict = Verdict()
-    for found in compare_traces(read(ours), read(theirs)):
-        verdict.add(found)
-    return verdict.explanation
+    compared = compare_traces(read(ours), read(theirs))
+    return next((explain(found) for found in compared if found.mismatches), "")

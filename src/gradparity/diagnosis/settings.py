@@ -132,9 +132,9 @@ class Settings:
             setattr(_found(owner), name, self.functions[owner, name])
 
     def _replaced(self) -> list[Place]:
-        now = functions()
-        both = sorted(self.functions.keys() & now.keys())
-        return [at for at in both if now[at] is not (was := self.functions[at]) and not _is_torchs_own(now[at], was)]
+        now, before = functions(), self.functions
+        changed = [at for at, thing in now.items() if thing is not before.get(at, thing)]
+        return sorted(at for at in changed if not _is_torchs_own(now[at], before[at]))
 
 
 def _is_torchs_own(function: Any, was: object) -> bool:

@@ -26,10 +26,11 @@ def wrapped(owner: Any, name: str, wrapper: Wrapper) -> Iterator[None]:
         yield
     finally:
         lasts = False
-        if its_own:
-            setattr(owner, name, original)
-        else:
-            delattr(owner, name)
+        if vars(owner).get(name) is through:  # else somebody has put something over it, which is not ours to remove
+            if its_own:
+                setattr(owner, name, original)
+            else:
+                delattr(owner, name)
 
 
 def definer(kind: type, method: str) -> type:
