@@ -9,6 +9,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import pdb
 import random
 import signal
 import subprocess
@@ -101,7 +102,7 @@ def asks_the_user(model, batches):
 
 
 def starts_a_debugger(model, batches):
-    sys.__breakpointhook__()  # as breakpoint() does, where pytest has not taken it over
+    pdb.Pdb().set_trace()  # as breakpoint() does, which pytest takes over
 
 
 def swallows_everything(model, optimizer, batches, loss):

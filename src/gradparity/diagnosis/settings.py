@@ -140,9 +140,10 @@ class Settings:
 def _is_torchs_own(function: Any, was: object) -> bool:
     """Torch wraps functions of its own when they are first needed, and has a class that follows the default dtype."""
     code = getattr(function, "__code__", None)
-    file = sys.modules[function.__module__].__file__ if code is None else code.co_filename
-    wraps_it = isinstance(function, type) or getattr(function, "__wrapped__", None) is was
-    return wraps_it and str(file).startswith(os.path.dirname(torch.__file__))
+    if code is None:
+        return isinstance(function, type) and function.__module__.startswith("torch")
+    wraps_it = getattr(function, "__wrapped__", None) is was
+    return wraps_it and str(code.co_filename).startswith(os.path.dirname(torch.__file__))
 
 
 def _told(value: object) -> str:
