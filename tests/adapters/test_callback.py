@@ -19,6 +19,7 @@ from gradparity.parity.state import Part
 from gradparity.tasks import TASKS
 from gradparity.tasks.digits import cnn
 from gradparity.training import Phase
+from left import of_a_recorder
 from small import scaler_that_overflows_once
 
 
@@ -199,15 +200,34 @@ def test_what_cannot_be_watched_is_refused_in_a_sentence():
         fit(TwoOptimizers, callback, accumulate_grad_batches=1, gradient_clip_val=None)
 
 
-def test_after_an_error_nobody_watches():
-    class Broken(Digits):
-        def training_step(self, batch, batch_idx):
-            raise KeyError("broken")
+@pytest.mark.parametrize("raised", [KeyError, SystemExit, KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("by", ["training_step", "optimizer_step", "on_train_batch_end", "on_train_end"])
+def test_whatever_ends_a_training_nobody_watches_afterwards(by, raised):
+    watched = []
 
-    before = torch.autograd._engine_run_backward
+    def broken(self, *_, **__):
+        watched.append(of_a_recorder(self, self.optimizers().optimizer))
+        raise raised("broken")
+
+    callback = ParityCallback()
+    with pytest.raises(SystemExit if raised is KeyboardInterrupt else raised):
+        fit(type("Broken", (Digits,), {by: broken}), callback)
+    assert watched[0]
+    assert not of_a_recorder(callback._ours.watched.model, callback._ours.watched.optimizer)
+    assert not of_a_recorder(callback._theirs.watched.model, callback._theirs.watched.optimizer)
+
+
+def test_whatever_stops_the_reference_nobody_watches_afterwards(monkeypatch):
+    def broken(run, window):
+        assert of_a_recorder(run.model, run.optimizer)
+        raise KeyError("broken")
+
+    monkeypatch.setattr("gradparity.adapters.callback.train_step", broken)
+    callback = ParityCallback()
     with pytest.raises(KeyError, match="broken"):
-        fit(Broken, ParityCallback())
-    assert torch.autograd._engine_run_backward is before
+        fit(Digits, callback)
+    assert not of_a_recorder(callback._ours.watched.model, callback._ours.watched.optimizer)
+    assert not of_a_recorder(callback._theirs.watched.model, callback._theirs.watched.optimizer)
 
 
 def test_the_verdict_is_a_page_in_tensorboard(tmp_path):

@@ -242,29 +242,11 @@ def behind_a_data_loader(model, optimizer, batches, loss, scaler, scheduler, pla
     example(model, optimizer, list(loader), loss, scaler, scheduler, plan)
 
 
-def never_steps(model, batches, loss, scaler, plan):
-    for batch in batches:
-        scaler.scale(loss(model, batch)).backward()
-
-
 def never_ends(model, optimizer, batches, loss):
     while True:
         for batch in batches:
             loss(model, batch).backward()
             optimizer.step()
-
-
-def exits(model, optimizer, batches, loss, scaler, scheduler, plan):
-    loss(model, batches[0])
-    raise SystemExit(0)
-
-
-def divides_by_zero(model, optimizer, batches, loss, scaler, scheduler, plan):
-    return 1 / 0
-
-
-def leaves_gradients_switched_off(model, batches, loss):
-    torch.set_grad_enabled(False)
 
 
 calls = [0]

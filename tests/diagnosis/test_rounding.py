@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from gradparity.diagnosis.command import EXAMPLE
-from gradparity.diagnosis.observe import observe_with
+from gradparity.diagnosis.observe import observe, observe_with
 from gradparity.diagnosis.rounding import CLOSE, NOT_FAR, alike, alike_but_for_rounding
-from gradparity.faults import FAULTS
+from gradparity.faults import FAULTS, stress
 from stressed import known
 
 
@@ -17,14 +17,19 @@ def example_with(right, wrong):
     return written["train"]
 
 
+def explained(loop):
+    there, plain = (observe(loop, stress.build, precision) for precision in ("fp16", "fp32"))
+    return alike_but_for_rounding(there, plain, "fp16")
+
+
 def test_a_right_loop_with_roundings_of_its_own_is_like_the_reference():
     loop = example_with("= loss(model, batch) / tokens", "= loss(model, batch) / 3 / tokens * 3")
-    assert alike_but_for_rounding(loop, "fp16") == ()
+    assert explained(loop) == ()
 
 
 def test_a_fault_with_roundings_of_its_own_is_like_that_fault():
     loop = example_with("= loss(model, batch) / tokens", "= loss(model, batch) / tokens * len(window) / 3")
-    assert alike_but_for_rounding(loop, "fp16") == (FAULTS["partial-window-divided-by-full-k"],)
+    assert explained(loop) == (FAULTS["partial-window-divided-by-full-k"],)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import json
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,19 +12,26 @@ from rich.console import Console
 from rich.progress import Progress
 
 from gradparity.arguments import Parser
-from gradparity.diagnosis.lookup import Answer, first_shown, look_up
-from gradparity.diagnosis.observe import Loop, observe, observe_with
-from gradparity.diagnosis.oracle import error_of_first_step
-from gradparity.diagnosis.retained import Graphs
+from gradparity.diagnosis.apart import apart
+from gradparity.diagnosis.lookup import Answer, Finding, look_up
+from gradparity.diagnosis.observe import Loop, Observed, observe, observe_with
+from gradparity.diagnosis.plight import stepped
 from gradparity.diagnosis.rounding import alike_but_for_rounding
+from gradparity.diagnosis.sighting import Sighting, sight
 from gradparity.diagnosis.told import BLIND, Checked, as_json, show
 from gradparity.diagnosis.user_loop import load
 from gradparity.errors import UserError
 from gradparity.faults import stress
-from gradparity.parity.verdict import Verdict
+from gradparity.parity.explain import explain
 from gradparity.trace.diff import compare_traces, first_other_draw
 from gradparity.trace.file import Writer, read
 from gradparity.trace.recording import about
+
+OF_TORCH = ("RuntimeError", "AssertionError", "CheckpointError")
+"""With these, torch stops a loop that has a fault."""
+
+PATIENCE, A_DAY = 60.0, 86400
+HELP_OF_PATIENCE = "how long the loop may take, each of the few times that it is run (default: %(default)g)"
 
 EXAMPLE = """\
 def train(model, optimizer, batches, loss, scaler, scheduler, plan):
@@ -62,7 +69,10 @@ This one is right:
 {EXAMPLE}
 {BLIND}
 
-Exit codes: 0 the same updates, rounding aside; 1 a fault, or graphs that are kept; 2 a loop that cannot be checked."""
+It runs in a process of its own, which it may hang, crash or exit.
+
+Exit codes: 0 the same updates, rounding aside; 1 a fault, graphs that are kept, or a process left in a state in which
+the reference differs; 2 a loop that cannot be checked."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -76,17 +86,26 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("loop", metavar="MODULE:FUNCTION", help="looked for in the current folder first")
     parser.add_argument("--precision", choices=("fp16", "bf16", "fp32"), default="fp16", help="default: %(default)s")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="for people, or for programs")
+    parser.add_argument("--patience", type=float, default=PATIENCE, metavar="SECONDS", help=HELP_OF_PATIENCE)
     given = parser.parse_args(arguments)
-    checked = check(load(given.loop), given.loop, given.precision)
+    if not 0 < given.patience <= A_DAY:
+        raise UserError(f"--patience is {given.patience:g}; it takes seconds, more than 0 and at most {A_DAY}")
+    checked = check(partial(load, given.loop), given.loop, given.precision, given.patience)
     if given.format == "json":
         print(json.dumps(as_json(checked)))
     else:
         show(checked, Console(highlight=False))
-    return 0 if checked.passed else 1
+    return checked.code
 
 
-def check(loop: Loop, name: str, precision: str) -> Checked:
-    """Watch ``loop`` under the stress scenario, and look it up.
+def check(load: Callable[[], Loop], name: str, precision: str, patience: float = PATIENCE) -> Checked:
+    """Watch a loop under the stress scenario, in a process of its own, and look it up.
+
+    Args:
+        load: returns the loop; called in that process.
+        name: what the loop is called.
+        precision: a key of :data:`gradparity.training.PRECISIONS`.
+        patience: seconds that the loop may take, each time it is run.
 
     Raises:
         UserError: if no verdict can be given.
@@ -94,58 +113,58 @@ def check(loop: Loop, name: str, precision: str) -> Checked:
     reference = observe_with([], precision)
     if observe_with([], precision) != reference:
         raise UserError("the reference does not repeat itself on this machine, so nothing can be said of a loop")
-    seen = observe(loop, stress.build, precision)
-    graphs = Graphs()
-    again = observe(loop, graphs.build, precision, graphs.after)
-    if observe_with([], precision) != reference:
-        raise UserError(
-            f"{name} leaves something behind in the process (a default dtype, a grad mode, a patched function), after "
-            "which the reference differs; have it put back what it changes"
-        )
-    if seen != again:
-        raise UserError(
-            f"{name} does not repeat itself: run twice, it differs at {first_shown(seen, again)}; let it keep nothing "
-            "between calls, and draw random numbers from torch only"
-        )
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("looking it up")
-        finding = look_up(
-            seen,
-            reference,
-            lambda faults, expected: observe_with(faults, precision, expected),
-            lambda done, of: progress.update(task, completed=done, total=of),
-        )
-    if finding.answer in (Answer.CLOSEST, Answer.UNKNOWN) and seen.error is None:
-        alike = alike_but_for_rounding(loop, precision)
-        if alike is not None:
-            finding = replace(finding, answer=Answer.ROUNDING, faults=alike, parted=None, also_here=())
-    explanation = "" if finding.answer == Answer.IDENTICAL else explained(loop, precision)
-    draws = first_other_draw(reference.trace, seen.trace)
-    if draws is not None and finding.answer in (Answer.CLOSEST, Answer.UNKNOWN):
+    with TemporaryDirectory() as folder:
+        ours, theirs = Path(folder, "reference"), Path(folder, "loop")
+        sighting = apart(partial(sight, load, name, precision, theirs), patience)
+        finding = _found(sighting, reference, precision)
+        idle = finding.answer == Answer.IDENTICAL or not stepped(sighting.seen)
+        explanation = "" if idle else _explained(ours, theirs, precision)
+    draws = first_other_draw(reference.trace, sighting.seen.trace)
+    if draws is not None and finding.answer in (Answer.CLOSEST, Answer.UNKNOWN) and not sighting.plight:
         explanation += (
             f"\nFrom step {draws} on it draws other random numbers, as a DataLoader or a seed makes it do; these alone "
             "give other dropout masks. Draw none in the loop, to see what else differs."
         )
-    error = error_of_first_step(loop) if seen.error is None else None
-    return Checked(name, precision, seen, finding, explanation, graphs, error)
+    return Checked(
+        name,
+        precision,
+        sighting.seen,
+        finding,
+        explanation,
+        sighting.graphs,
+        sighting.oracle,
+        plight=sighting.plight,
+        left=sighting.left,
+        spoilt=sighting.after != reference,
+        hooks=sighting.hooks,
+    )
 
 
-def explained(loop: Loop, precision: str) -> str:
-    """The first divergence of ``loop`` from the reference, told from the tensors themselves."""
-    with TemporaryDirectory() as folder:
-        kept = partial(_kept, precision=precision)
-        ours, theirs = kept(stress.reference, folder=Path(folder, "reference")), kept(loop, folder=Path(folder, "loop"))
-        verdict = Verdict()
-        for found in compare_traces(read(ours), read(theirs)):
-            verdict.add(found)
-    return verdict.explanation
+def _found(sighting: Sighting, reference: Observed, precision: str) -> Finding:
+    """What behaves as the loop does."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("looking it up")
+        finding = look_up(
+            sighting.seen,
+            reference,
+            lambda faults, expected: observe_with(faults, precision, expected),
+            lambda done, of: progress.update(task, completed=done, total=of),
+            alone=bool(sighting.instead or (sighting.plight and not (sighting.seen.error or "").startswith(OF_TORCH))),
+        )
+    if finding.answer in (Answer.CLOSEST, Answer.UNKNOWN) and sighting.plain and not sighting.plight:
+        alike = alike_but_for_rounding(sighting.seen, sighting.plain, precision)
+        if alike is not None:
+            return replace(finding, answer=Answer.ROUNDING, faults=alike, parted=None, also_here=())
+    return finding
 
 
-def _kept(loop: Loop, precision: str, folder: Path) -> Path:
-    writer = Writer(folder, about(), full=True)
+def _explained(ours: Path, theirs: Path, precision: str) -> str:
+    """The first divergence from the reference, whose trace goes to ``ours``, told from the tensors themselves."""
+    writer = Writer(ours, about(), full=True)
     try:
-        observe(loop, stress.build, precision, writer=writer)
+        observe(stress.reference, stress.build, precision, writer=writer)
     finally:
         writer.close()
-    return folder
+    compared = compare_traces(read(ours), read(theirs))
+    return next((explain(found) for found in compared if found.mismatches), "")

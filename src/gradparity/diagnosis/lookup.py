@@ -73,7 +73,11 @@ class _Likeness:
 
 
 def look_up(
-    loop: Observed, reference: Observed, see: See, tell: Callable[[int, int], None] = lambda done, of: None
+    loop: Observed,
+    reference: Observed,
+    see: See,
+    tell: Callable[[int, int], None] = lambda done, of: None,
+    alone: bool = False,
 ) -> Finding:
     """Find what behaves as ``loop`` does.
 
@@ -83,6 +87,7 @@ def look_up(
         see: observes the reference with some faults, no further than it behaves as it is expected to; most often
             :func:`gradparity.diagnosis.observe.observe_with`, under the precision of both.
         tell: called with how many loops have been tried, and of how many.
+        alone: look for one fault only, as nothing else could explain it.
     """
     if loop == reference:
         return Finding(Answer.IDENTICAL)
@@ -99,6 +104,8 @@ def look_up(
             return Finding(Answer.FAULT, (guess,), first, tried=len(FAULTS))
     if same_updates(loop, reference):
         return Finding(Answer.SAME_UPDATES, first=first, tried=len(FAULTS))
+    if alone:
+        return Finding(Answer.UNKNOWN, first=first, tried=len(FAULTS))
 
     base = common_prefix(loop.looks, reference.looks)
     tried = 0

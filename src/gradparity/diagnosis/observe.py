@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 
+from gradparity.diagnosis import whereabouts
 from gradparity.faults.fault import Fault
 from gradparity.faults.patched import reference_with
 from gradparity.faults.stress import Cast
@@ -45,6 +46,8 @@ class Observed:
     looks: list[Look]
     error: str | None = None
     """The exception that ended it, on one line; ``None`` if it returned."""
+    where: str = ""
+    """The line of the loop that raised it."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Observed) and (self.looks, self.error) == (other.looks, other.error)
@@ -60,7 +63,7 @@ class Keeper(Protocol):
 
 
 class _Enough(BaseException):  # nothing went wrong, and no loop's `except Exception` may stop it
-    """Nothing more needs to be seen of this loop."""
+    """Nothing more needs to be seen of this loop, and nothing more is, whatever it does about that."""
 
 
 def observe(
@@ -82,16 +85,22 @@ def observe(
     records: list[Record] = []
     looks: list[Look] = []
     error = None
+    where = ""
 
     def write(record: Record, seen: Seen) -> None:
+        nonlocal error
+        if error is not None:
+            raise _Enough
         records.append(record)
         if writer is not None:
             writer.write(record, seen)
         if record.event in PHASE:
             looks.append(judged(record))
             if not go_on(records, looks):
-                raise _Enough
+                error = "given up"
         if len(records) > MOST_RECORDS:
+            error = ENDLESS
+        if error is not None:
             raise _Enough
 
     torch.set_num_threads(1)
@@ -102,11 +111,12 @@ def observe(
         try:
             with recorder.watching():
                 loop(**vars(cast))
-        except _Enough:
-            error = ENDLESS if len(records) > MOST_RECORDS else "given up"
-        except (Exception, SystemExit) as raised:
-            error = in_a_line(raised)
-    return Observed(Trace({}, records, complete=error is None), looks, error)
+        except (_Enough, KeyboardInterrupt):
+            if error is None:
+                raise
+        except BaseException as raised:
+            error, where = error or in_a_line(raised), whereabouts.of_exception(raised)
+    return Observed(Trace({}, records, complete=error is None), looks, error, where)
 
 
 def observe_with(faults: Sequence[Fault], precision: str, expected: Sequence[Look] | None = None) -> Observed:
@@ -125,7 +135,10 @@ def observe_with(faults: Sequence[Fault], precision: str, expected: Sequence[Loo
 
 def in_a_line(error: BaseException) -> str:
     """An exception's type, and the first line of what it says."""
-    message = str(error).strip().split("\n")[0]
+    try:
+        message = str(error).strip().split("\n")[0]
+    except Exception:
+        message = "no words"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 

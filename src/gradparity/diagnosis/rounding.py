@@ -11,8 +11,8 @@ first, only a loss in half precision and a moving average that follows skipped s
 import math
 from collections.abc import Sequence
 
-from gradparity.diagnosis.observe import Look, Loop, Observed, observe
-from gradparity.faults import FAULTS, Fault, Kind, stress
+from gradparity.diagnosis.observe import Look, Observed, observe
+from gradparity.faults import FAULTS, Fault, Kind
 from gradparity.faults.patched import reference_with
 from gradparity.parity.state import Part
 from gradparity.trace.fingerprint import Fingerprint, Printed
@@ -22,10 +22,14 @@ CLOSE, NOT_FAR = 1e-4, 0.01
 """Relative to the length of a tensor, in fp32 and in half precisions."""
 
 
-def alike_but_for_rounding(loop: Loop, precision: str) -> tuple[Fault, ...] | None:
-    """The fault like which ``loop`` behaves but for rounding; nothing if like the reference; ``None`` if like none."""
-    there = observe(loop, stress.build, precision)
-    plain = observe(loop, stress.build, "fp32")
+def alike_but_for_rounding(there: Observed, plain: Observed, precision: str) -> tuple[Fault, ...] | None:
+    """The fault like which a loop behaves but for rounding; nothing if like the reference; ``None`` if like none.
+
+    Args:
+        there: the loop as it was seen in ``precision``.
+        plain: the same in fp32.
+        precision: a key of :data:`gradparity.training.PRECISIONS`.
+    """
     for faults in ((), *((fault,) for fault in FAULTS.values() if fault.kind == Kind.BUG)):
         if alike(plain, faults, "fp32", CLOSE) and alike(there, faults, precision, NOT_FAR):
             return faults

@@ -1,6 +1,7 @@
 """What a lookup has found, for people and for programs."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.text import Text
 from gradparity.diagnosis.lookup import Answer, Finding, place
 from gradparity.diagnosis.observe import Observed
 from gradparity.diagnosis.oracle import ROUNDING
+from gradparity.diagnosis.plight import no_gradients, no_numbers, stepped
 from gradparity.diagnosis.retained import Graphs
 from gradparity.diagnosis.user_loop import listed
 from gradparity.faults import Fault, Kind
@@ -39,11 +41,25 @@ class Checked:
     """Those that it was seen to keep."""
     oracle: float | None = None
     """The relative error of its first gradient, by :mod:`gradparity.diagnosis.oracle`."""
+    plight: str = ""
+    """What makes it idle to look it up, as a predicate; empty if nothing does."""
+    left: Sequence[str] = ()
+    """What it has set for the whole process, and left so."""
+    spoilt: bool = False
+    """Whether the reference differs in the process that the loop leaves."""
+    hooks: Sequence[str] = ()
+    """What it has left hooks on."""
 
     @property
     def passed(self) -> bool:
-        """Whether the loop makes the updates of the reference, rounding aside, and lets go of its graphs."""
-        return not self.graphs.kept and self.same_updates
+        """Whether the loop makes the updates of the reference, rounding aside, and lets go of graphs and settings."""
+        return self.same_updates and not self.graphs.kept and not self.spoilt
+
+    @property
+    def code(self) -> int:
+        """The exit code of the command."""
+        unchecked = self.finding.answer == Answer.UNKNOWN and (self.seen.error is not None or not stepped(self.seen))
+        return 0 if self.passed else 2 if unchecked else 1
 
     @property
     def same_updates(self) -> bool:
@@ -59,8 +75,9 @@ class Checked:
 def headline(checked: Checked) -> str:
     """The verdict in a sentence."""
     finding, names = checked.finding, listed([fault.name for fault in checked.finding.faults])
-    if checked.graphs.kept and checked.same_updates:
-        return f"The same updates, but {checked.name} {keeps(checked.graphs)}."
+    if checked.same_updates and not checked.passed:
+        kept = checked.graphs.kept
+        return f"The same updates, but {checked.name} {keeps(checked.graphs) if kept else spoils(checked.left)}."
     match finding.answer:
         case Answer.IDENTICAL:
             return f"Identical: {checked.name} behaves like the reference, bit for bit, {counted(checked.seen)}."
@@ -83,24 +100,21 @@ def headline(checked: Checked) -> str:
             return f"{checked.name} behaves, bit for bit, like the reference with {number} faults: {names}."
         case Answer.CLOSEST:
             return f"{checked.name} has a fault that is not in the dictionary. For a while it behaves like {names}."
-        case _ if checked.seen.error is not None:
-            return f"{checked.name} did not come to its end: {checked.seen.error.rstrip('.')}."
-        case _ if not stepped(checked.seen):
-            return (
-                f"{checked.name} never made a step with the optimizer that it was given, so there is nothing to judge."
-            )
+        case _ if plight := checked.plight or no_gradients(checked.seen) or no_numbers(checked.seen):
+            return f"{checked.name} {plight}."
         case _:
             return f"{checked.name} has a fault that is not in the dictionary."
-
-
-def stepped(seen: Observed) -> bool:
-    """Whether a loop has come to the optimizer."""
-    return any(r.event in (Event.STEP, Event.SKIP) for r in seen.trace.records)
 
 
 def keeps(graphs: Graphs) -> str:
     """What it keeps, as a predicate."""
     return f"keeps the graphs of {graphs.kept} steps alive: {graphs.growth:,} nodes more with each step"
+
+
+def spoils(left: Sequence[str]) -> str:
+    """What it leaves for whoever trains next in its process, as a predicate."""
+    what = listed(left) if left else "something"
+    return f"leaves {what}, and after that the reference itself makes others; put it back at the end"
 
 
 def counted(seen: Observed) -> str:
@@ -124,6 +138,13 @@ def remarks(checked: Checked) -> list[str]:
     if checked.graphs.kept:
         told = "Memory grows: a loss or output is kept with its graph; keep .item() or .detach() of it instead."
         lines.append(told if checked.same_updates else f"It also {keeps(checked.graphs)}. {told}")
+    if checked.spoilt and (checked.graphs.kept or not checked.same_updates):
+        lines.append(f"It also {spoils(checked.left)}.")
+    elif checked.left and not checked.spoilt:
+        lines.append(f"It leaves {listed(checked.left)}, which makes no difference here.")
+    if checked.hooks:
+        where = listed(checked.hooks)
+        lines.append(f"It leaves hooks on {where}; remove them at the end, or each call adds its own.")
     if finding.answer == Answer.CLOSEST:
         where = f"at {place(finding.parted)}" if finding.parted else "at the end"
         names = listed([fault.name for fault in finding.faults])
@@ -169,8 +190,12 @@ def as_json(checked: Checked) -> dict[str, object]:
         "answer": finding.answer,
         "headline": headline(checked),
         "error": checked.seen.error,
+        "where": checked.seen.where or None,
         "oracle": checked.oracle if checked.oracle is None or math.isfinite(checked.oracle) else None,
         "graphs_kept": checked.graphs.kept,
+        "left": [*checked.left],
+        "spoilt": checked.spoilt,
+        "hooks_left": [*checked.hooks],
         "first": place(finding.first) if finding.first else None,
         "explanation": checked.explanation,
         "parted_from_closest": place(finding.parted) if finding.parted else None,

@@ -3,6 +3,7 @@
 import inspect
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import fields
 from importlib import import_module
@@ -31,15 +32,22 @@ def load(name: str) -> Loop:
     sys.path.insert(0, os.getcwd())
     try:
         thing: Any = import_module(module_name)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise UserError(f"{module_name} cannot be imported ({in_a_line(error)}); mend that first") from None
     for part in function_name.split("."):
         if not hasattr(thing, part):
             raise UserError(f"{module_name} has no {function_name}; name a function of it after the colon")
         thing = getattr(thing, part)
-    if not callable(thing) or inspect.isclass(thing) or inspect.iscoroutinefunction(thing):
+    if not callable(thing) or inspect.isclass(thing) or is_asynchronous(thing):
         raise UserError(f"{name} is no plain function; name one that trains a model when it is called")
     return called(thing, name)
+
+
+def is_asynchronous(thing: Any) -> bool:
+    """Whether a call of it does nothing but to make something that is to be awaited."""
+    return inspect.iscoroutinefunction(thing) or inspect.isasyncgenfunction(thing)
 
 
 def called(loop: Loop, name: str) -> Loop:
@@ -80,11 +88,13 @@ def _run_to_the_end(loop: Loop) -> Loop:
             if inspect.isgenerator(result):
                 for _ in result:
                     pass
+            if inspect.isawaitable(result) or inspect.isasyncgen(result):
+                raise TypeError(f"it returned a {type(result).__name__}, which nobody awaits, so nothing was trained")
 
     return call
 
 
-def listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Names in a sentence.
 
     >>> listed(["model", "optimizer", "plan"])

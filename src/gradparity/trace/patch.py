@@ -12,17 +12,25 @@ Wrapper: TypeAlias = Callable[..., Any]
 @contextmanager
 def wrapped(owner: Any, name: str, wrapper: Wrapper) -> Iterator[None]:
     """Let calls of ``owner.name``, a function of a module or a method of a class, go through ``wrapper``."""
-    original = vars(owner)[name]
+    its_own = name in vars(owner)
+    original = vars(owner)[name] if its_own else getattr(owner, name)
+    lasts = True
 
     @functools.wraps(original)
     def through(*args: Any, **kwargs: Any) -> Any:
-        return wrapper(original, *args, **kwargs)
+        # Whoever has taken it in the block may call it, or even put it back in its place, much later.
+        return wrapper(original, *args, **kwargs) if lasts else original(*args, **kwargs)
 
     setattr(owner, name, through)
     try:
         yield
     finally:
-        setattr(owner, name, original)
+        lasts = False
+        if vars(owner).get(name) is through:  # else somebody has put something over it, which is not ours to remove
+            if its_own:
+                setattr(owner, name, original)
+            else:
+                delattr(owner, name)
 
 
 def definer(kind: type, method: str) -> type:

@@ -66,6 +66,8 @@ class Recorder:
                 (nn.utils, "clip_grad_value_", self._clip),
                 (definer(type(optimizer), "zero_grad"), "zero_grad", self._zero_grad),
                 (nn.Module, "zero_grad", self._zero_grad),
+                # No hook: that would be in every copy of the model, and in the file of torch.save(model).
+                (type(self.watched.model), "__call__", self._forward),
             ):
                 stack.enter_context(wrapped(owner, name, wrapper))
             if scheduler is not None:
@@ -73,7 +75,6 @@ class Recorder:
             for handle in (
                 optimizer.register_step_pre_hook(self._before_step),
                 optimizer.register_step_post_hook(self._after_step),
-                self.watched.model.register_forward_pre_hook(self._before_forward),
             ):
                 stack.callback(handle.remove)
             yield
@@ -105,8 +106,10 @@ class Recorder:
             return any(module is self.watched.model for module in owner.modules())
         return unwrapped(owner, "optimizer") is self.watched.optimizer
 
-    def _before_forward(self, *_: Any) -> None:
-        self._settle()
+    def _forward(self, call: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if module is self.watched.model:
+            self._settle()
+        return call(module, *args, **kwargs)
 
     def _scale(self, scale: Callable[..., Any], scaler: GradScaler, *args: Any, **kwargs: Any) -> Any:
         if self.watched.scaler is None and not self._deaf:

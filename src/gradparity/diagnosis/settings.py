@@ -1,0 +1,161 @@
+"""What is set for a whole process: told, where a loop has changed it, and put back."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch.overrides import _get_current_function_mode_stack, _pop_mode
+from torch.utils._device import DeviceContext
+
+Place: TypeAlias = tuple[str, str]
+"""The module, or a class in one, and the name of a function in it."""
+
+OF_TRAINING = ("torch.amp", "torch.autograd", "torch.nn", "torch.optim", "torch.utils.checkpoint", "torch.utils.data")
+"""Packages whose functions a training calls, beside those of torch itself."""
+
+
+class Setting(NamedTuple):
+    """How to read it, and how to write it."""
+
+    get: Callable[[], Any]
+    put: Callable[[Any], object]
+
+
+def _depth_of_autocast() -> int:
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting()
+
+
+def _put_depth_of_autocast(depth: int) -> None:
+    while _depth_of_autocast() > depth:
+        torch.autocast_decrement_nesting()
+    torch.clear_autocast_cache()
+
+
+def _modes() -> list[object]:
+    return [mode for mode in _get_current_function_mode_stack() if not isinstance(mode, DeviceContext)]
+
+
+def _put_modes(modes: list[object]) -> None:
+    while len(_modes()) > len(modes):
+        _pop_mode()
+
+
+def _flushes() -> bool:
+    return float(torch.full((1,), 1e-310, dtype=torch.float64, device="cpu") * 0.5) == 0.0
+
+
+def _put_inference_mode(on: bool) -> None:
+    GUARDS.append(torch._C._InferenceMode(on))
+    GUARDS[-1].__enter__()
+
+
+GUARDS: list[Any] = []
+"""Of modes that are in force as long as there is a guard."""
+
+SETTINGS: Mapping[str, Setting] = {
+    "function modes": Setting(_modes, _put_modes),
+    "inference mode": Setting(torch.is_inference_mode_enabled, _put_inference_mode),
+    "the recording of gradients": Setting(torch.is_grad_enabled, torch.set_grad_enabled),
+    "the default dtype": Setting(torch.get_default_dtype, torch.set_default_dtype),
+    "the default device": Setting(
+        torch.get_default_device, lambda device: torch.set_default_device(None if device.type == "cpu" else device)
+    ),
+    "autocast": Setting(lambda: torch.is_autocast_enabled("cpu"), lambda on: torch.set_autocast_enabled("cpu", on)),
+    "autocast's dtype": Setting(lambda: torch.get_autocast_dtype("cpu"), lambda d: torch.set_autocast_dtype("cpu", d)),
+    "autocast's depth": Setting(_depth_of_autocast, _put_depth_of_autocast),
+    "deterministic algorithms": Setting(torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    "anomaly detection": Setting(torch.is_anomaly_enabled, torch.set_anomaly_enabled),
+    "the precision of float32 products": Setting(
+        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
+    ),
+    "the flushing of denormal numbers": Setting(_flushes, torch.set_flush_denormal),
+    "the number of threads": Setting(torch.get_num_threads, torch.set_num_threads),
+    "the working directory": Setting(os.getcwd, os.chdir),
+}
+"""In the order in which they are put back."""
+
+
+def functions() -> dict[Place, object]:
+    """The functions, classes and methods of torch that a training calls."""
+    found: dict[Place, object] = {}
+    for name, module in list(sys.modules.items()):
+        if name in ("torch", "torch._tensor", "torch.functional") or name.startswith(OF_TRAINING):
+            found |= {(name, key): thing for key, thing in vars(module).items() if callable(thing)}
+            for key, kind in list(vars(module).items()):
+                if isinstance(kind, type) and kind.__module__ == name:
+                    found |= {(f"{name}.{key}", m): f for m, f in vars(kind).items() if callable(f)}
+    return found
+
+
+def global_hooks() -> Iterator[tuple[str, dict[int, object]]]:
+    """The dictionaries in which torch keeps the hooks of all modules and all optimizers, by name."""
+    for module in ("torch.nn.modules.module", "torch.optim.optimizer"):
+        for name, hooks in vars(sys.modules[module]).items():
+            if name.startswith("_global_") and isinstance(hooks, dict):
+                yield f"{module}.{name}", hooks
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of them, as they were when this was made by :meth:`now`."""
+
+    values: Mapping[str, Any]
+    hooks: Mapping[str, Mapping[int, object]]
+    functions: Mapping[Place, object]
+
+    @classmethod
+    def now(cls) -> "Settings":
+        """As they are."""
+        values = {name: setting.get() for name, setting in SETTINGS.items()}
+        return cls(values, {name: dict(hooks) for name, hooks in global_hooks()}, functions())
+
+    def changed(self) -> list[str]:
+        """What is another now, in words."""
+        values = ((name, setting.get()) for name, setting in SETTINGS.items())
+        told = [f"{name} {_told(value)}" for name, value in values if value != self.values[name]]
+        told += [f"a hook in {name}" for name, hooks in global_hooks() if hooks.keys() - self.hooks[name].keys()]
+        return told + [f"a replaced {owner}.{name}" for owner, name in self._replaced()]
+
+    def put_back(self) -> None:
+        """Make all as it was."""
+        for name, setting in SETTINGS.items():
+            if setting.get() != self.values[name]:
+                setting.put(self.values[name])
+        for name, hooks in global_hooks():
+            for key in hooks.keys() - self.hooks[name].keys():
+                del hooks[key]
+        for owner, name in self._replaced():
+            setattr(_found(owner), name, self.functions[owner, name])
+
+    def _replaced(self) -> list[Place]:
+        now, before = functions(), self.functions
+        changed = [at for at, thing in now.items() if thing is not before.get(at, thing)]
+        return sorted(at for at in changed if not _is_torchs_own(now[at], before[at]))
+
+
+def _is_torchs_own(function: Any, was: object) -> bool:
+    """Torch wraps functions of its own when they are first needed, and has a class that follows the default dtype."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return isinstance(function, type) and function.__module__.startswith("torch")
+    wraps_it = getattr(function, "__wrapped__", None) is was
+    return wraps_it and str(code.co_filename).startswith(os.path.dirname(torch.__file__))
+
+
+def _told(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return f"({', '.join(type(mode).__name__ for mode in value)}) on"
+    return f"at {value}"
+
+
+def _found(owner: str) -> Any:
+    if owner in sys.modules:
+        return sys.modules[owner]
+    module, _, name = owner.rpartition(".")
+    return vars(sys.modules[module])[name]
