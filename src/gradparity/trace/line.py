@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
+from gradparity.errors import printable
 from gradparity.parity.state import Part
 from gradparity.trace.fingerprint import Fingerprint, Printed
 from gradparity.trace.record import Event, Record
@@ -107,9 +108,7 @@ def _whole(value: object, below: int = 2**63) -> int:
 
 
 def _text(value: object) -> str:
-    """Text that can be printed; of other, how Python writes it."""
-    text = _a(str, value)
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    return printable(_a(str, value))
 
 
 def _a(kind: type[T], value: object) -> T:
