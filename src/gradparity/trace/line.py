@@ -6,8 +6,8 @@ nothing that a terminal obeys. Every function here raises ``ValueError`` or ``Ke
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
 from gradparity.errors import printable
@@ -97,7 +97,7 @@ def _value(value: object) -> Printed:
 def _file_name(value: object) -> str:
     """Of the trace's own folder: no path leads out of it."""
     name = _text(value)
-    _require(Path(name).name == name)
+    _require(re.fullmatch(r"\w+\.safetensors", name) is not None)
     return name
 
 
