@@ -232,4 +232,4 @@ def test_the_command_to_type_is_quoted_and_starts_a_program_that_is_there(tmp_pa
     monkeypatch.setenv("PATH", "")
     program, *rest = tensorboard_command(tmp_path / "a b").split(" ", 1)
     assert program.endswith("tensorboard")
-    assert rest == [f"--logdir '{tmp_path}/a b'"]
+    assert rest == [f"--logdir '{tmp_path}/a b' --host localhost"]

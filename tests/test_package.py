@@ -1,30 +1,206 @@
-"""What somebody sees who asks the package, or the command, what it is."""
+"""What is installed is what is here: a wheel built from the sdist works outside the checkout, and says what it needs."""
 
-import pydoc
+import ast
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
-import gradparity
-from gradparity.main import COMMANDS, main
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+IMPORTED_AS = {
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+    "pillow": "PIL",
+    "pytorch-ignite": "ignite",
+    "pytest-torch": "pytest_torch",
+}
+BY_OTHERS = {"tensorboard"}
+"""What is imported by torch, in torch.utils.tensorboard."""
+BY_PYTEST = {"pytest"}
+"""Whoever loads the plugin has it."""
 
 
-def test_help_on_the_package_shows_what_it_offers_and_how_it_is_called():
-    shown = pydoc.render_doc(gradparity, renderer=pydoc.plaintext)
-    for name in gradparity.__all__:
-        assert f"\n    {name}(" in shown
-        assert f"gradparity.{name}(" in (gradparity.__doc__ or "")
-    for command in COMMANDS:
-        assert f"$ gradparity {command}" in (gradparity.__doc__ or "")
+def run(*command, folder, path=()):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "COLUMNS": "120"}
+    done = subprocess.run(
+        list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 1), done.stderr + done.stdout
+    return done
 
 
-def test_what_it_does_not_offer_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'recording'"):
-        gradparity.recording  # noqa: B018  # asked for, to see it refused
+def build(kind, source, into):
+    """With the build backend that ``pyproject.toml`` names, as it is installed here: nothing is downloaded."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", into]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (made,) = into.glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    return made
 
 
-def test_the_help_of_the_command_fits_a_screen_and_names_every_subcommand(capsys):
-    assert main([]) == 0
-    shown = capsys.readouterr().out.splitlines()
-    assert len(shown) <= 24
-    assert max(map(len, shown)) <= 120
-    assert all(any(line.split()[:1] == [name] for line in shown) for name in COMMANDS)
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    return build("sdist", ROOT, tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    return build("wheel", folder / sdist.name.removesuffix(".tar.gz"), tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def site(wheel, tmp_path_factory):
+    """A folder that the wheel is installed in, and nothing else."""
+    folder = tmp_path_factory.mktemp("site")
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--no-compile",
+        "--target",
+        folder,
+    ]
+    assert run(*pip, wheel, folder=folder).returncode == 0
+    return folder
+
+
+def test_the_sdist_has_all_that_one_needs_to_work_on_it(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {"src", "tests", "experiments", "configs"}
+    files = {
+        str(path.relative_to(ROOT))
+        for top in wanted
+        for path in (ROOT / top).rglob("*")
+        if path.suffix in (".py", ".yaml")
+    }
+    assert len(files) > 200
+    assert files - names == set()
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "constraints.txt", "Makefile"} <= names
+    assert [name for name in names if re.match(r"runs/|dist/|\.venv/|.*__pycache__", name)] == []
+
+
+def test_the_wheel_has_the_package_and_its_license_alone(wheel):
+    names = ZipFile(wheel).namelist()
+    package = {name for name in names if name.startswith("gradparity/")}
+    source = {
+        str(path.relative_to(ROOT / "src"))
+        for path in (ROOT / "src").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert package == source
+    assert "gradparity/py.typed" in package
+    assert {re.sub(r"^[^/]*\.dist-info/", "", name) for name in set(names) - package} == {
+        "METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE",
+    }  # fmt: skip
+
+
+LOOP = """
+import sys, torch, gradparity
+assert gradparity.__file__.startswith(sys.argv[1]), gradparity.__file__
+for name, momentum in ("one", 0.0), ("other", 0.9):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
+    with gradparity.record(model, optimizer, name):
+        for _ in range(2):
+            optimizer.zero_grad()
+            model(torch.ones(2, 3)).sum().backward()
+            optimizer.step()
+"""
+
+TEST = """
+import torch
+
+
+def train(model, optimizer):
+    model(torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+
+
+def make():
+    model = torch.nn.Linear(3, 1)
+    return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def test_a_loop_is_itself(assert_parity):
+    assert_parity(train, train, make)
+"""
+
+
+def test_what_was_installed_works_outside_the_checkout(site, tmp_path):
+    (tmp_path / "loop.py").write_text(LOOP)
+    assert run(sys.executable, "loop.py", site, folder=tmp_path, path=[site]).stderr == ""
+    command = site / "bin" / "gradparity"
+    assert "usage: gradparity COMMAND" in run(sys.executable, command, "--help", folder=tmp_path, path=[site]).stdout
+    other = run(sys.executable, command, "diff", "one", "other", folder=tmp_path, path=[site])
+    assert (other.returncode, "Not identical" in other.stdout) == (1, True)
+
+
+def test_pytest_finds_the_fixture_of_what_was_installed(site, tmp_path):
+    (tmp_path / "test_loop.py").write_text(TEST)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path]
+    done = run(*command, "test_loop.py", folder=tmp_path, path=[site])
+    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
+
+
+def required(lists):
+    """The names of what ``lists`` of requirements want."""
+    return {re.match(r"[\w-]+", requirement)[0].lower() for some in lists for requirement in some}
+
+
+def imported():
+    """What the package imports that Python does not bring along."""
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            yield from (name.partition(".")[0] for name in names)
+
+
+def test_every_requirement_is_imported_and_every_import_required():
+    extras = PROJECT["optional-dependencies"]
+    wanted = required([PROJECT["dependencies"], extras["frameworks"], extras["peers"]])
+    wanted = {IMPORTED_AS.get(name, name) for name in wanted}
+    found = set(imported()) - set(sys.stdlib_module_names) - {"gradparity"}
+    assert len(found) > 10
+    assert wanted - BY_OTHERS == found - BY_PYTEST
+
+
+def test_no_requirement_is_named_twice_and_each_has_a_pinned_version():
+    pinned = dict(
+        line.lower().split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    )
+    for some in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
+        assert len(some) == len(required([some]))
+    everything = required([PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]) - {"gradparity"}
+    assert everything - set(pinned) == set()
+
+
+def test_the_versions_of_python_are_those_of_the_classifiers():
+    named = [
+        c.rpartition(" ")[2]
+        for c in PROJECT["classifiers"]
+        if re.fullmatch(r"Programming Language :: Python :: 3\.\d+", c)
+    ]
+    assert PROJECT["requires-python"] == f">={named[0]}"
+    assert named == ["3.11", "3.12", "3.13"]
+    assert "for CPython 3.11 to 3.13" in (ROOT / "constraints.txt").read_text()
+    assert PROJECT["version"] in (ROOT / "CHANGELOG.md").read_text()

@@ -37,7 +37,7 @@ def exits(program: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
                 sentence = f"{error}; choose a folder that can be written with --output"
             except KeyboardInterrupt:
                 code, sentence = 130, "stopped; what was written until now stays"
-            print(f"{program}: {' '.join(sentence.split())}", file=sys.stderr)  # also where a path has line breaks
+            print(f"{program}: {sentence}", file=sys.stderr)
             return code
 
         return call

@@ -138,9 +138,8 @@ def _unknown(name: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """What somebody has typed, on one line and not too long."""
-    text = text if text and text.isprintable() else ascii(text)
-    return text if len(text) <= 80 else f"{text[:80]}..."
+    """What somebody has typed, if it is not too long."""
+    return (text if len(text) <= 80 else f"{text[:80]}...") or "''"
 
 
 def _allowed(kind: object) -> str:

@@ -39,8 +39,7 @@ def fields_in(path: Path) -> list[tuple[str, str]]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); name a YAML file with --config") from None
     except (yaml.YAMLError, UnicodeError, RecursionError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"{path} is not YAML that can be used ({why}); write lines such as 'steps: 60'") from None
+        raise UserError(f"{path} is not YAML that can be used ({error}); write lines such as 'steps: 60'") from None
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} holds no fields with values; it needs lines such as 'steps: 60'")
     return list(_typed(content))

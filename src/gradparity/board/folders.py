@@ -48,4 +48,4 @@ def tensorboard_command(folder: Path) -> str:
     found = shutil.which("tensorboard")
     program = Path(found or Path(sys.executable).with_name("tensorboard"))
     here = program.name if found else os.path.relpath(program)
-    return f"{here} --logdir {shlex.quote(str(folder))}"
+    return f"{here} --logdir {shlex.quote(str(folder))} --host localhost"

@@ -42,7 +42,7 @@ def train(job: Job) -> None:
         trainer.add_event_handler(Events.ITERATION_COMPLETED(once=last), saving)
         trainer.add_event_handler(Events.ITERATION_COMPLETED(once=last), trainer.terminate)
     if job.resume:
-        Checkpoint.load_objects(everything, torch.load(job.checkpoint / "half.pt"))
+        Checkpoint.load_objects(everything, torch.load(job.checkpoint / "half.pt", weights_only=True))
     trainer.run(job.loader(), max_epochs=1)
 
 

@@ -6,10 +6,11 @@ nothing that a terminal obeys. Every function here raises ``ValueError`` or ``Ke
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
+from gradparity.errors import printable
 from gradparity.parity.state import Part
 from gradparity.trace.fingerprint import Fingerprint, Printed
 from gradparity.trace.record import Event, Record
@@ -96,7 +97,7 @@ def _value(value: object) -> Printed:
 def _file_name(value: object) -> str:
     """Of the trace's own folder: no path leads out of it."""
     name = _text(value)
-    _require(Path(name).name == name)
+    _require(re.fullmatch(r"\w+\.safetensors", name) is not None)
     return name
 
 
@@ -107,9 +108,7 @@ def _whole(value: object, below: int = 2**63) -> int:
 
 
 def _text(value: object) -> str:
-    """Text that can be printed; of other, how Python writes it."""
-    text = _a(str, value)
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    return printable(_a(str, value))
 
 
 def _a(kind: type[T], value: object) -> T:
