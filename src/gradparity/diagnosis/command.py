@@ -5,6 +5,7 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +15,7 @@ from rich.progress import Progress
 from gradparity.arguments import Parser
 from gradparity.diagnosis.lookup import Answer, first_shown, look_up
 from gradparity.diagnosis.observe import Loop, observe, observe_with
+from gradparity.diagnosis.on_ranks import MOST, PATIENCE, check_on_ranks
 from gradparity.diagnosis.oracle import error_of_first_step
 from gradparity.diagnosis.retained import Graphs
 from gradparity.diagnosis.rounding import alike_but_for_rounding
@@ -76,8 +78,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("loop", metavar="MODULE:FUNCTION", help="looked for in the current folder first")
     parser.add_argument("--precision", choices=("fp16", "bf16", "fp32"), default="fp16", help="default: %(default)s")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="for people, or for programs")
+    parser.add_argument("--nproc", type=int, default=1, help=f"ranks to run it on, 1 to {MOST} (default: %(default)s)")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=PATIENCE,
+        help="seconds that a rank may keep the others waiting (default: %(default)g)",
+    )
     given = parser.parse_args(arguments)
-    checked = check(load(given.loop), given.loop, given.precision)
+    if not 1 <= given.nproc <= MOST:
+        raise UserError(f"--nproc is {given.nproc}; allowed is 1 to {MOST}")
+    if not 0 < given.patience < inf:
+        raise UserError(f"--patience is {given.patience:g}; it is a number of seconds above 0")
+    if given.nproc > 1:
+        checked = check_on_ranks(given.loop, given.precision, given.nproc, given.patience)
+    else:
+        checked = check(load(given.loop), given.loop, given.precision)
     if given.format == "json":
         print(json.dumps(as_json(checked)))
     else:

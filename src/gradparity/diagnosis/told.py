@@ -13,12 +13,17 @@ from gradparity.diagnosis.retained import Graphs
 from gradparity.diagnosis.user_loop import listed
 from gradparity.faults import Fault, Kind
 from gradparity.faults.mending import link, mend
+from gradparity.trace.ranks import RankDifferences
 from gradparity.trace.record import Event
 
 BLIND = """\
 What a check cannot see: your own model, data, loss and hyperparameters (the loop is given others); several ranks, and
 GPUs; memory other than graphs that are kept from step to step; whatever shows only after more than two short epochs;
 and an error that the reference shares, which tests hold against gradients in float64 and finite differences."""
+
+BLIND_ON_RANKS = BLIND.replace(
+    "several ranks, and\nGPUs;", "other\nbackends than gloo, and GPUs; what is done about a seldom branch, which one rank shows;"
+)
 
 NUMBERS = ("no", "one", "two", "three", "four")
 
@@ -39,6 +44,8 @@ class Checked:
     """Those that it was seen to keep."""
     oracle: float | None = None
     """The relative error of its first gradient, by :mod:`gradparity.diagnosis.oracle`."""
+    ranks: RankDifferences | None = None
+    """Of each rank from the reference, of a loop on several."""
 
     @property
     def passed(self) -> bool:
@@ -144,7 +151,7 @@ def show(checked: Checked, console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False)
     for fault in checked.finding.faults:
         _show(fault, console)
-    console.print(BLIND, style="dim", soft_wrap=True)
+    console.print(BLIND_ON_RANKS if checked.ranks else BLIND, style="dim", soft_wrap=True)
 
 
 def _show(fault: Fault, console: Console) -> None:
@@ -159,6 +166,12 @@ def _show(fault: Fault, console: Console) -> None:
         console.print(f"  {link(source)}", soft_wrap=True)
 
 
+def of_ranks(found: RankDifferences) -> dict[str, object]:
+    """Which ranks diverge first, and where they are no longer one model."""
+    apart = {"step": found.apart[0], "ranks": found.apart[1]} if found.apart else None
+    return {"number": len(found.ranks), "diverging": found.diverging, "apart": apart}
+
+
 def as_json(checked: Checked) -> dict[str, object]:
     """Everything, for programs."""
     finding = checked.finding
@@ -171,6 +184,7 @@ def as_json(checked: Checked) -> dict[str, object]:
         "error": checked.seen.error,
         "oracle": checked.oracle if checked.oracle is None or math.isfinite(checked.oracle) else None,
         "graphs_kept": checked.graphs.kept,
+        "ranks": of_ranks(checked.ranks) if checked.ranks else None,
         "first": place(finding.first) if finding.first else None,
         "explanation": checked.explanation,
         "parted_from_closest": place(finding.parted) if finding.parted else None,

@@ -5,6 +5,7 @@ For real work there is torchrun; this is for tests, and for experiments that sta
 """
 
 import faulthandler
+import gc
 import multiprocessing
 import os
 import signal
@@ -28,7 +29,14 @@ from torch._C._distributed_c10d import FileStore  # torch.distributed has it too
 from gradparity.distributed.blame import End, blamed, ended_by
 from gradparity.errors import UserError
 
-PRELOADED = ("torch", "torchmetrics", "sklearn.datasets", "gradparity.distributed.trial")
+PRELOADED = (
+    "torch",
+    "torch._dynamo",  # which the first optimizer would import, in a second
+    "torchmetrics",
+    "sklearn.datasets",
+    "gradparity.distributed.trial",
+    "gradparity.diagnosis.of_rank",
+)
 """Imported once, in the process that all ranks are forked from: a rank then starts in milliseconds."""
 
 GRACE = 1.0
@@ -106,6 +114,7 @@ def _rank(
     arguments: tuple[object, ...],
 ) -> None:
     """What runs in the new process."""
+    gc.freeze()  # what was there before is no garbage; to look through it would copy the memory that ranks share
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"  # nothing leaves this machine
     torch.set_num_threads(1)
     with stack.open("w") as file:

@@ -56,6 +56,11 @@ class Record:
     """The file with the tensors themselves, relative to the trace, where they were kept."""
 
 
+def unchanged(name: str) -> str:
+    """The same."""
+    return name
+
+
 @dataclass(frozen=True)
 class Trace:
     """A loop as it was watched."""
@@ -66,5 +71,5 @@ class Trace:
     folder: str | None = None
     complete: bool = True
     """Whether the recording came to its end."""
-    rename: Callable[[str], str] = field(default=lambda name: name)
+    rename: Callable[[str], str] = unchanged
     """From the names in ``folder`` to those in ``records``."""

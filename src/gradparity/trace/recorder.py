@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.utils import clip_grad
@@ -45,7 +46,8 @@ class Recorder:
         self._deaf = False
         """While a backward is under way, in which checkpointing starts others, and while :meth:`paused`."""
         self._awaited: Fingerprints | None = None
-        """The gradients before an ``autograd.grad`` whose result has not been looked for in ``p.grad``."""
+        """The gradients before a backward that has not been looked for in ``p.grad``: an ``autograd.grad``, whose result
+        is wired in later, or on several ranks any, whose result may be exchanged later."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -129,7 +131,10 @@ class Recorder:
             result = run(roots, *args, **kwargs)
         finally:
             self._deaf = False
-        self._accumulated()
+        if ranks() > 1:
+            self._awaited = {}  # not what there is, so looked at in any case
+        else:
+            self._accumulated()
         return result
 
     def _unscale(self, unscale: Callable[..., Any], scaler: GradScaler, optimizer: Any, *rest: Any) -> None:
@@ -216,6 +221,11 @@ class Recorder:
     def _tell(self, event: Event, seen: Seen | None = None) -> None:
         microbatch = self.microbatch if event in (Event.FORWARD, Event.ACCUMULATED) else None
         self.write(Record(event, self.step, microbatch, fingerprints(seen or {})), seen or {})
+
+
+def ranks() -> int:
+    """How many ranks train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def fingerprints(seen: Seen) -> Fingerprints:

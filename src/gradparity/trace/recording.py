@@ -12,7 +12,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from gradparity.trace.file import Writer
-from gradparity.trace.recorder import Recorder
+from gradparity.trace.recorder import Recorder, ranks
 from gradparity.trace.seen import Watched, unwrapped
 
 
@@ -57,11 +57,6 @@ def record(
 def folder_of_rank(folder: Path) -> Path:
     """This rank's folder in ``folder``, which is ``folder`` where there is but one rank."""
     return folder / f"rank{dist.get_rank()}" if ranks() > 1 else folder
-
-
-def ranks() -> int:
-    """How many ranks train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def about() -> dict[str, str | int]:
