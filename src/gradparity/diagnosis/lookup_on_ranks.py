@@ -23,7 +23,6 @@ from gradparity.faults import FAULTS, Fault, Kind
 from gradparity.parity.state import Part
 from gradparity.trace.record import Trace
 
-
 UNSEEN = (
     "zeros-instead-of-none",
     "none-filled-with-zeros",
@@ -102,9 +101,7 @@ def watched_together(ranks: Together) -> Watch:
     def watch(faults: Sequence[Fault], precision: str, go_on: GoOn) -> Observed:
         names = on_ranks_with(faults)
         ranks.guard(names)
-        seen = observe(
-            names["reference_on_ranks"], names["build_on_ranks"], precision, go_on, seed=dist.get_rank()
-        )
+        seen = observe(names["reference_on_ranks"], names["build_on_ranks"], precision, go_on, seed=dist.get_rank())
         ranks.end()
         return seen
 

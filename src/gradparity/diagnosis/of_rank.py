@@ -5,7 +5,6 @@ is told so. And whatever a loop leaves behind in a process ends with that.
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 
 import torch.distributed as dist

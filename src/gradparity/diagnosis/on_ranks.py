@@ -1,9 +1,9 @@
-"""``gradparity check --nproc``: a training loop on several ranks, looked up among the faults of one rank and of several.
+"""``gradparity check --nproc``: a training loop on several ranks, looked up among faults of one rank and of several.
 
 One verdict for all of them. A loop that a rank does not bring to its end is told in a sentence, in bounded time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,14 +16,13 @@ from gradparity.diagnosis.lookup_on_ranks import (
     like_which_on_ranks,
     look_up_on_ranks,
 )
-from gradparity.diagnosis.observe import Observed
 from gradparity.diagnosis.of_rank import error_by_oracle, see, see_again, see_in_fp32
 from gradparity.diagnosis.told import Checked
 from gradparity.diagnosis.user_loop import load
+from gradparity.distributed.faults import RANK_FAULTS
 from gradparity.distributed.launch import launch
 from gradparity.errors import UserError
 from gradparity.faults import FAULTS
-from gradparity.distributed.faults import RANK_FAULTS
 from gradparity.trace.file import read
 from gradparity.trace.ranks import RankDifferences, as_sentences, paired, ranks_apart
 from gradparity.trace.told import difference

@@ -53,9 +53,7 @@ def like_which(
     return None
 
 
-def alike(
-    loop: Observed, faults: Sequence[Fault], precision: str, tolerance: float, watch: Watch = observed
-) -> bool:
+def alike(loop: Observed, faults: Sequence[Fault], precision: str, tolerance: float, watch: Watch = observed) -> bool:
     """Whether the reference with ``faults`` reads and writes in its optimizer steps what ``loop`` does, about."""
     expected = [r for r in loop.trace.records if of_a_step(r)]
 

@@ -21,9 +21,11 @@ What a check cannot see: your own model, data, loss and hyperparameters (the loo
 GPUs; memory other than graphs that are kept from step to step; whatever shows only after more than two short epochs;
 and an error that the reference shares, which tests hold against gradients in float64 and finite differences."""
 
-BLIND_ON_RANKS = BLIND.replace(
-    "several ranks, and\nGPUs;", "other\nbackends than gloo, and GPUs; what is done about a seldom branch, which one rank shows;"
-)
+BLIND_ON_RANKS = """\
+What a check on several ranks cannot see: your own model, data, loss and hyperparameters (the loop is given others);
+other backends than gloo, and GPUs; ranks with other numbers of microbatches; what becomes of parameters that a step
+does not use, which a check on one rank shows; memory other than graphs that are kept from step to step; whatever shows
+only after more than two short epochs; and an error that the reference shares."""
 
 NUMBERS = ("no", "one", "two", "three", "four")
 

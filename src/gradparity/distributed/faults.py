@@ -71,8 +71,8 @@ RANK_FAULTS: dict[str, Fault] = {
         ),
         Fault(
             name="exchanges-every-microbatch",
-            symptom="K times the traffic, and other roundings; no_sync() around the backward alone, and not the forward, "
-            "does just this. Ranks with fewer microbatches hang.",
+            symptom="K times the traffic, and other roundings; so it is too with no_sync() around the backward only. "
+            "Ranks with fewer microbatches hang.",
             needs="more than one accumulation step",
             first="step 0, microbatch 0, accumulated: gradients",
             changes={

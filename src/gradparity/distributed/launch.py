@@ -129,7 +129,7 @@ def _rank(
                 "gloo", timeout=timedelta(seconds=patience), store=members, rank=number, world_size=ranks
             )
             end = End(result=function(*arguments))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             end = ended_by(error)
         connection.send(end)  # before others can notice that this rank is gone
         if dist.is_initialized():
@@ -169,9 +169,7 @@ def _doing(rank: Rank) -> str:
         os.kill(rank.process.pid, signal.SIGUSR1)
         until = time.monotonic() + 1
         while time.monotonic() < until:
-            for line in rank.stack.read_text().splitlines() if rank.stack.exists() else ():
-                if line.startswith("  File "):
-                    path, _, where = line.removeprefix("  File ").partition(", line ")
-                    return f"{Path(path.strip(chr(34))).name}, line {where}"
+            if where := innermost(rank.stack.read_text() if rank.stack.exists() else ""):
+                return where
             time.sleep(0.01)
     return ""

@@ -1,4 +1,4 @@
-"""The stress scenario on several ranks: every rank has microbatches, masks and, until they share them, weights of its own.
+"""The stress scenario on several ranks: each has microbatches and masks, and at the beginning weights, of its own.
 
 Every rank has as many microbatches, in windows of as many, since a rank that makes one step fewer leaves the others
 waiting. They hold other numbers of tokens on each rank, and where the loss scale has grown, only the gradients of rank

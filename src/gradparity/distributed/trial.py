@@ -21,6 +21,7 @@ from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.tasks import TASKS, Batch, Examples, Task
 from gradparity.training import Window, manual
 
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """What is trained, and how. The reference is :func:`ddp_step`."""

@@ -50,7 +50,7 @@ def score(
     rows: Mapping[str, Observed],
     peers: Mapping[str, Answers],
 ) -> Score:
-    """What a lookup says of ``fault``, given how each rank has seen the reference and it, and all have seen the others."""
+    """What a lookup says of ``fault``, as each rank has seen it and the reference, and all have seen the others."""
     first = min(range(len(seen)), key=lambda rank: common_prefix(reference[rank].looks, seen[rank].looks))
     loop = in_a_row([one.looks for one in seen], seen[first].trace)
     right = in_a_row([one.looks for one in reference], reference[first].trace)

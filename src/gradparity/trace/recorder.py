@@ -47,7 +47,7 @@ class Recorder:
         """While a backward is under way, in which checkpointing starts others, and while :meth:`paused`."""
         self._awaited: Fingerprints | None = None
         """The gradients before a backward that has not been looked for in ``p.grad``: an ``autograd.grad``, whose result
-        is wired in later, or on several ranks any, whose result may be exchanged later."""
+        is wired in later, or any on several ranks, where it may be exchanged later."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:

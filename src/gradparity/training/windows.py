@@ -21,7 +21,7 @@ class Window(Generic[Batch]):
 
     microbatches: tuple[Batch, ...]
     normalizer: float
-    """How many samples or tokens all of ``microbatches`` hold together; on several ranks, all ranks' over their number."""
+    """How many samples or tokens all of ``microbatches`` hold together; on several ranks, the mean of that over ranks."""
 
 
 def windows(
