@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from gradparity.diagnosis.lookup import Finding, look_up
-from gradparity.diagnosis.observe import GoOn, Look, Observed, common_prefix, observe
+from gradparity.diagnosis.observe import GoOn, Look, Observed, common_prefix
+from gradparity.diagnosis.of_rank import observe_rank
 from gradparity.diagnosis.rounding import Watch, alike, like_which
 from gradparity.distributed.faults import RANK_FAULTS
 from gradparity.distributed.patched import on_ranks_with
@@ -101,7 +102,7 @@ def watched_together(ranks: Together) -> Watch:
     def watch(faults: Sequence[Fault], precision: str, go_on: GoOn) -> Observed:
         names = on_ranks_with(faults)
         ranks.guard(names)
-        seen = observe(names["reference_on_ranks"], names["build_on_ranks"], precision, go_on, seed=dist.get_rank())
+        seen = observe_rank(names["reference_on_ranks"], names["build_on_ranks"], precision, go_on)
         ranks.end()
         return seen
 

@@ -74,6 +74,7 @@ def observe(
     go_on: GoOn = lambda records, looks: True,
     writer: Keeper | None = None,
     seed: int = 0,
+    trim: Callable[[Record], Record] = lambda record: record,
 ) -> Observed:
     """Run ``loop`` on what ``build`` makes, and see what it does.
 
@@ -84,12 +85,14 @@ def observe(
         go_on: asked after each look whether to see more of the loop; else it is given up.
         writer: to write down everything that is seen as well.
         seed: of the weights and masks.
+        trim: takes away what is of no interest in a record.
     """
     records: list[Record] = []
     looks: list[Look] = []
     error = None
 
     def write(record: Record, seen: Seen) -> None:
+        record = trim(record)
         records.append(record)
         if writer is not None:
             writer.write(record, seen)

@@ -5,6 +5,7 @@ is told so. And whatever a loop leaves behind in a process ends with that.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch.distributed as dist
@@ -19,7 +20,9 @@ from gradparity.distributed.step import tensors_of
 from gradparity.distributed.stress import build_on_ranks, microbatches_of
 from gradparity.faults.stress import Cast
 from gradparity.tasks import Batch
+from gradparity.parity.state import Part
 from gradparity.trace.file import Writer
+from gradparity.trace.record import Event, Record
 from gradparity.trace.recording import about, folder_of_rank
 
 
@@ -93,10 +96,24 @@ def run(
             raised.append(error)
             raise
 
-    seen = observe(told, build, precision, go_on, writer, seed=dist.get_rank())
+    seen = observe_rank(told, build, precision, go_on, writer)
     if raised:
         raise raised[0]
     return seen
+
+
+def observe_rank(
+    loop: Loop, build: Callable[[str], Cast], precision: str, go_on: GoOn, writer: Keeper | None = None
+) -> Observed:
+    """As :func:`gradparity.diagnosis.observe.observe`, with weights and masks of this rank's own."""
+    return observe(loop, build, precision, go_on, writer, seed=dist.get_rank(), trim=with_the_buffers_of_windows)
+
+
+def with_the_buffers_of_windows(record: Record) -> Record:
+    """``record`` without the buffers inside a window: DDP shares them there or not, and the updates are the same."""
+    if record.event == Event.FORWARD and record.microbatch == 0:
+        return record
+    return replace(record, parts={part: values for part, values in record.parts.items() if part != Part.BUFFERS})
 
 
 def _kept(loop: Loop, precision: str, folder: Path) -> Observed:

@@ -1,5 +1,6 @@
 """Which rank has gone wrong, where all have stopped: the others only say that they waited."""
 
+import os
 import signal
 import traceback
 from collections.abc import Mapping
@@ -10,8 +11,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-NOT_THEIRS = tuple(str(Path(file).parent) + os.sep for file in (torch.__file__, recorder.__file__, observe.__file__))
-"""Folders of files in which nobody looks for a mistake in a loop of his own."""
+NOT_THEIRS = tuple(
+    f"{folder}{os.sep}"
+    for folder in (Path(torch.__file__).parent, *(Path(__file__).parents[1] / room for room in ("trace", "diagnosis")))
+)
+"""Folders of files in which nobody looks for a mistake of his own: what he called, or what watches him."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,15 @@ def ended_by(error: BaseException) -> End:
     if isinstance(error, dist.DistError) or "gloo/transport" in str(error) or "gloo/rendezvous" in str(error):
         return End(waited=where)
     return End(raised=f"{type(error).__name__}: {' '.join(str(error).split())} ({where})")
+
+
+def innermost(stack: str) -> str:
+    """Where a rank is, by what ``faulthandler`` has written of it; empty if that is nothing."""
+    lines = [
+        line.removeprefix('  File "').split('", line ') for line in stack.splitlines() if line.startswith("  File")
+    ]
+    told = next((line for line in lines if not line[0].startswith(NOT_THEIRS)), lines[0] if lines else None)
+    return f"{Path(told[0]).name}, line {told[1]}" if told else ""
 
 
 def blamed(ends: Mapping[int, End], doing: Mapping[int, str], seconds: float, patience: float) -> str:

@@ -77,10 +77,6 @@ RANK_FAULTS: dict[str, Fault] = {
             first="step 0, microbatch 0, accumulated: gradients",
             changes={
                 manual_step: """
--    share(run.model.buffers())
-     for index, microbatch in enumerate(window.microbatches):
-+        share(run.model.buffers())
-@@
 -        if index + 1 == len(window.microbatches):
 -            average(run.parameters, averaging)
 +        average(run.parameters, averaging)

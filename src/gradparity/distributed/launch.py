@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore  # torch.distributed has it too, where type checkers miss it
 
-from gradparity.distributed.blame import End, blamed, ended_by
+from gradparity.distributed.blame import End, blamed, ended_by, innermost
 from gradparity.errors import UserError
 
 PRELOADED = (

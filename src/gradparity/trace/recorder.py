@@ -46,7 +46,7 @@ class Recorder:
         self._deaf = False
         """While a backward is under way, in which checkpointing starts others, and while :meth:`paused`."""
         self._awaited: Fingerprints | None = None
-        """The gradients before a backward that has not been looked for in ``p.grad``: an ``autograd.grad``, whose result
+        """The gradients before a backward that was not yet looked for in ``p.grad``: an ``autograd.grad``, whose result
         is wired in later, or any on several ranks, where it may be exchanged later."""
 
     @contextmanager

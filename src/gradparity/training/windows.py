@@ -21,7 +21,7 @@ class Window(Generic[Batch]):
 
     microbatches: tuple[Batch, ...]
     normalizer: float
-    """How many samples or tokens all of ``microbatches`` hold together; on several ranks, the mean of that over ranks."""
+    """How many samples or tokens all of ``microbatches`` hold together; on several ranks, the mean over ranks."""
 
 
 def windows(
