@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -41,7 +42,7 @@ def tokens_of_mine(window, plan):
     return sum(plan.count(batch) for batch in window)
 
 
-def ddp(model, optimizer, batches, loss, scaler, scheduler, plan, tokens=tokens_of_all, every=False):
+def ddp(model, optimizer, batches, loss, scaler, scheduler, plan, tokens=tokens_of_all, every=False, **more):
     wrapped = DistributedDataParallel(model)
 
     def window_gradients(window):
@@ -52,7 +53,7 @@ def ddp(model, optimizer, batches, loss, scaler, scheduler, plan, tokens=tokens_
                     mean = loss(wrapped, batch) / count
                 scaler.scale(mean).backward()
 
-    train(model, optimizer, batches, scaler, scheduler, plan, window_gradients)
+    train(model, optimizer, batches, scaler, scheduler, plan, window_gradients, **more)
 
 
 def by_ddp(model, optimizer, batches, loss, scaler, scheduler, plan):
@@ -91,7 +92,7 @@ def autograd_grad_through_ddp(model, optimizer, batches, loss, scaler, scheduler
             for p, g in zip(parameters, torch.autograd.grad(scaler.scale(mean), parameters), strict=True):
                 p.grad = g.clone() if p.grad is None else p.grad + g
 
-    train(model, optimizer, batches, scaler, scheduler, plan, window_gradients)
+    train(model, optimizer, batches, scaler, scheduler, plan, window_gradients, **more)
 
 
 def hand(model, optimizer, batches, loss, scaler, scheduler, plan, exchanged=None, last=lambda: None, begin=True):
@@ -148,7 +149,7 @@ def alone(model, optimizer, batches, loss, scaler, scheduler, plan):
                 mean = loss(model, batch) / tokens_of_mine(window, plan)
             scaler.scale(mean).backward()
 
-    train(model, optimizer, batches, scaler, scheduler, plan, window_gradients)
+    train(model, optimizer, batches, scaler, scheduler, plan, window_gradients, **more)
 
 
 def on_rank_1(then, model, optimizer, batches, loss, scaler, scheduler, plan):

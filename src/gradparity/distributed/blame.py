@@ -94,4 +94,6 @@ def _places(places: Mapping[int, str]) -> str:
 
 
 def _exit(code: int) -> str:
+    if -code == signal.SIGABRT:
+        return "killed by SIGABRT, as gloo does it where ranks exchange tensors of other sizes"
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
