@@ -66,13 +66,12 @@ def launch(
         function: of a module that can be imported. What it returns, and takes, is pickled.
         ranks: how many.
         arguments: the same for all; a rank asks ``torch.distributed`` which it is.
-        seconds: until all must have come to their end.
+        seconds: until all must have come to their end, from when all have started.
         patience: how long a rank waits for another in a collective.
 
     Raises:
         UserError: in one sentence, which rank died, raised, hung, or went its own way, and where.
     """
-    deadline = time.monotonic() + seconds
     with TemporaryDirectory() as folder, ExitStack() as stack:
         started: list[Rank] = []
         for number in range(ranks):
@@ -80,7 +79,7 @@ def launch(
             started.append(rank)
             stack.callback(rank.process.join)
             stack.callback(rank.process.kill)  # of one that has ended: nothing happens
-        ends = _ends(started, deadline)
+        ends = _ends(started, seconds)
         if sentence := blamed(ends, {r.number: _doing(r) for r in started if r.number not in ends}, seconds, patience):
             raise UserError(sentence)
         return [ends[rank.number].result for rank in started]
@@ -128,6 +127,7 @@ def _rank(
             dist.init_process_group(
                 "gloo", timeout=timedelta(seconds=patience), store=members, rank=number, world_size=ranks
             )
+            connection.send(None)
             end = End(result=function(*arguments))
         except (Exception, SystemExit) as error:
             end = ended_by(error)
@@ -136,8 +136,9 @@ def _rank(
             dist.destroy_process_group()
 
 
-def _ends(started: list[Rank], deadline: float) -> dict[int, End]:
+def _ends(started: list[Rank], seconds: float) -> dict[int, End]:
     """How ranks have ended, in that order, until all have or one has gone wrong by itself."""
+    deadline, here = time.monotonic() + 2 * START, 0
     ends: dict[int, End] = {}
     open_ones = {rank.connection: rank for rank in started}
     while open_ones and not any(end.wrong and end.waited is None for end in ends.values()):
@@ -148,16 +149,23 @@ def _ends(started: list[Rank], deadline: float) -> dict[int, End]:
             break
         for connection in ready:
             assert isinstance(connection, Connection)
-            rank = open_ones.pop(connection)
-            ends[rank.number] = _end_of(rank)
+            rank = open_ones[connection]
+            end = _told_by(rank)
+            if end is None:
+                here += 1
+                deadline = time.monotonic() + seconds if here == len(started) else deadline
+            else:
+                ends[rank.number] = end
+                del open_ones[connection]
     return ends
 
 
-def _end_of(rank: Rank) -> End:
+def _told_by(rank: Rank) -> End | None:
+    """How it has ended; ``None`` if it tells that it has begun."""
     try:
-        end = rank.connection.recv()
-        assert isinstance(end, End)
-        return end
+        told = rank.connection.recv()
+        assert told is None or isinstance(told, End)
+        return told
     except EOFError:
         rank.process.join()
         return End(died=rank.process.exitcode)
