@@ -92,7 +92,7 @@ def autograd_grad_through_ddp(model, optimizer, batches, loss, scaler, scheduler
             for p, g in zip(parameters, torch.autograd.grad(scaler.scale(mean), parameters), strict=True):
                 p.grad = g.clone() if p.grad is None else p.grad + g
 
-    train(model, optimizer, batches, scaler, scheduler, plan, window_gradients, **more)
+    train(model, optimizer, batches, scaler, scheduler, plan, window_gradients)
 
 
 def hand(model, optimizer, batches, loss, scaler, scheduler, plan, exchanged=None, last=lambda: None, begin=True):
@@ -149,7 +149,7 @@ def alone(model, optimizer, batches, loss, scaler, scheduler, plan):
                 mean = loss(model, batch) / tokens_of_mine(window, plan)
             scaler.scale(mean).backward()
 
-    train(model, optimizer, batches, scaler, scheduler, plan, window_gradients, **more)
+    train(model, optimizer, batches, scaler, scheduler, plan, window_gradients)
 
 
 def on_rank_1(then, model, optimizer, batches, loss, scaler, scheduler, plan):

@@ -64,7 +64,10 @@ def test_a_loop_that_exchanges_too_often_is_no_bug_and_told_so(capsys):
     assert code == 0
     assert told["headline"].startswith("Not a bug, but not the same bits")
     assert [fault["name"] for fault in told["faults"]] == ["exchanges-every-microbatch"]
-    assert "    +        with nullcontext() if last else run.wrapped.no_sync():" not in told["faults"][0]["mend"]["ddp_step"]
+    assert (
+        "    +        with nullcontext() if last else run.wrapped.no_sync():"
+        not in told["faults"][0]["mend"]["ddp_step"]
+    )
     assert told["ranks"]["apart"] is None
 
 

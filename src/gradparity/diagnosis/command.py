@@ -62,6 +62,17 @@ The loop is a function that takes, by name, what it needs of (or under other nam
 This one is right:
 
 {EXAMPLE}
+With --nproc N it is run by N processes on this machine, as torchrun would start them, with a gloo process group and
+RANK, LOCAL_RANK and WORLD_SIZE. Each rank has a model with weights of its own, and its own batches: as many on each, of
+other numbers of tokens. Write DistributedDataParallel(model), or exchange by hand; wanted is the mean over the tokens of
+all ranks, and DDP averages over ranks, so there the loss of a window is divided by
+
+  tokens = torch.tensor(float(sum(plan.count(batch) for batch in window)))
+  torch.distributed.all_reduce(tokens)
+  tokens /= torch.distributed.get_world_size()
+
+Two ranks have but one sum. With more, a right loop may round otherwise than the reference, and is told so.
+
 {BLIND}
 
 Exit codes: 0 the same updates, rounding aside; 1 a fault, or graphs that are kept; 2 a loop that cannot be checked."""

@@ -1,6 +1,6 @@
 """Processes on this machine that train together, over gloo and the loopback interface, each rank with one thread.
 
-However a rank ends, or does not, :func:`launch` returns or raises within ``seconds``, and leaves no process behind.
+However a rank ends, or does not, :func:`launch` returns or raises in bounded time, and leaves no process behind.
 For real work there is torchrun; this is for tests, and for experiments that start their ranks themselves.
 """
 
@@ -114,6 +114,7 @@ def _rank(
 ) -> None:
     """What runs in the new process."""
     gc.freeze()  # what was there before is no garbage; to look through it would copy the memory that ranks share
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(ranks)}
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"  # nothing leaves this machine
     torch.set_num_threads(1)
     with stack.open("w") as file:
