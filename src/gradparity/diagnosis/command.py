@@ -64,8 +64,8 @@ This one is right:
 {EXAMPLE}
 With --nproc N it is run by N processes on this machine, as torchrun would start them, with a gloo process group and
 RANK, LOCAL_RANK and WORLD_SIZE. Each rank has a model with weights of its own, and its own batches: as many on each, of
-other numbers of tokens. Write DistributedDataParallel(model), or exchange by hand; wanted is the mean over the tokens of
-all ranks, and DDP averages over ranks, so there the loss of a window is divided by
+other numbers of tokens. Write DistributedDataParallel(model), or exchange by hand. Wanted is the mean over all ranks'
+tokens. DDP averages over ranks, so for it the loss of a window is divided by
 
   tokens = torch.tensor(float(sum(plan.count(batch) for batch in window)))
   torch.distributed.all_reduce(tokens)
