@@ -152,6 +152,11 @@ def alone(model, optimizer, batches, loss, scaler, scheduler, plan):
     train(model, optimizer, batches, scaler, scheduler, plan, window_gradients)
 
 
+def rank_1_does_nothing(model, optimizer, batches, loss, scaler, scheduler, plan):
+    if dist.get_rank() == 0:
+        alone(model, optimizer, batches, loss, scaler, scheduler, plan)
+
+
 def on_rank_1(then, model, optimizer, batches, loss, scaler, scheduler, plan):
     """The right loop, but for what rank 1 does after some windows."""
     exchanges = []

@@ -94,6 +94,7 @@ def test_graphs_that_are_kept_fail_on_several_ranks_too(capsys):
         ("one_step_fewer", r"rank 1 had finished while rank 0 still waited at loops_on_ranks.py, line \d+ in .*; let all make"),
         ("another_order", r"rank \d died \(killed by SIGABRT, as gloo does it where ranks exchange tensors of other sizes\) without a word"),
         ("all_sleep", r"rank 0, rank 1 had not finished after 8 s: rank 0 is at loops_on_ranks.py, line \d+ in all_sleep,"),
+        ("rank_1_does_nothing", r"loops_on_ranks:rank_1_does_nothing does not make as many steps on each rank \(8 on rank 0, 0 on"),
         ("own_process_group", r"rank \d raised ValueError: trying to initialize the default process group twice! \(loops_on"),
         ("other_draws_each_time", r"loops_on_ranks:other_draws_each_time does not repeat itself: run twice, rank 0 differs at"),
     ],

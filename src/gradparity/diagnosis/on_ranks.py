@@ -16,6 +16,7 @@ from gradparity.diagnosis.lookup_on_ranks import (
     like_which_on_ranks,
     look_up_on_ranks,
 )
+from gradparity.diagnosis.observe import Observed
 from gradparity.diagnosis.of_rank import error_by_oracle, see, see_again, see_in_fp32
 from gradparity.diagnosis.told import Checked
 from gradparity.diagnosis.user_loop import load
@@ -25,6 +26,7 @@ from gradparity.errors import UserError
 from gradparity.faults import FAULTS
 from gradparity.trace.file import read
 from gradparity.trace.ranks import RankDifferences, as_sentences, paired, ranks_apart
+from gradparity.trace.record import Event
 from gradparity.trace.told import difference
 
 MOST = 8
@@ -33,8 +35,8 @@ MOST = 8
 PATIENCE = 30.0
 """Seconds that a rank waits for another; the loop takes a fraction of one."""
 
-HOUR = 3600.0
-"""Seconds for a lookup, in which no loop of a user is run and nothing can hang."""
+HOUR, MINUTES = 3600.0, 300.0
+"""Seconds for a lookup, and for a rank to wait in it, where no loop of a user is run and nothing hangs."""
 
 
 def check_on_ranks(name: str, precision: str, ranks: int, patience: float = PATIENCE) -> Checked:
@@ -62,13 +64,18 @@ def check_on_ranks(name: str, precision: str, ranks: int, patience: float = PATI
                 f"{name} does not repeat itself: run twice, rank {rank} differs at {first_shown(one, other)}; "
                 "let it draw random numbers from torch only"
             )
+    if len({*(steps := [steps_of(seen) for seen in loops])}) > 1:
+        made = ", ".join(f"{count} on rank {rank}" for rank, count in enumerate(steps))
+        raise UserError(f"{name} does not make as many steps on each rank ({made}); let all make as many")
     first = differences.diverging[0] if differences.diverging else 0
     finding = Finding(Answer.IDENTICAL)
     if loops != references:
-        (finding, *_) = launch(look_up_on_ranks, ranks, loops, references, precision, first, seconds=HOUR)
+        (finding, *_) = launch(
+            look_up_on_ranks, ranks, loops, references, precision, first, seconds=HOUR, patience=MINUTES
+        )
     if finding.answer in (Answer.CLOSEST, Answer.UNKNOWN):
         plain = on_each(see_in_fp32, name)
-        (alike, *_) = launch(like_which_on_ranks, ranks, plain, loops, precision, seconds=HOUR)
+        (alike, *_) = launch(like_which_on_ranks, ranks, plain, loops, precision, seconds=HOUR, patience=MINUTES)
         if alike is not None:
             finding = replace(finding, answer=Answer.ROUNDING, faults=alike, parted=None, also_here=())
     errors = [error for error in on_each(error_by_oracle, name) if error is not None]
@@ -82,6 +89,11 @@ def check_on_ranks(name: str, precision: str, ranks: int, patience: float = PATI
         max(errors, default=None),
         differences,
     )
+
+
+def steps_of(seen: Observed) -> int:
+    """How many steps a rank has made, or skipped."""
+    return sum(record.event in (Event.STEP, Event.SKIP) for record in seen.trace.records)
 
 
 def compared(reference: Path, loop: Path) -> RankDifferences:
