@@ -4,6 +4,7 @@ One verdict for all of them. A loop that a rank does not bring to its end is tol
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,10 +75,11 @@ def check_on_ranks(name: str, precision: str, ranks: int, patience: float = PATI
             look_up_on_ranks, ranks, loops, references, precision, first, seconds=HOUR, patience=MINUTES
         )
     if finding.answer in (Answer.CLOSEST, Answer.UNKNOWN):
-        plain = on_each(see_in_fp32, name)
-        (alike, *_) = launch(like_which_on_ranks, ranks, plain, loops, precision, seconds=HOUR, patience=MINUTES)
-        if alike is not None:
-            finding = replace(finding, answer=Answer.ROUNDING, faults=alike, parted=None, also_here=())
+        with suppress(UserError):  # a loop that cannot do without a scaler keeps the answer that it has
+            plain = on_each(see_in_fp32, name)
+            (alike, *_) = launch(like_which_on_ranks, ranks, plain, loops, precision, seconds=HOUR, patience=MINUTES)
+            if alike is not None:
+                finding = replace(finding, answer=Answer.ROUNDING, faults=alike, parted=None, also_here=())
     errors = [error for error in on_each(error_by_oracle, name) if error is not None]
     return Checked(
         f"{name} on {ranks} ranks",
