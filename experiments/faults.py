@@ -19,10 +19,15 @@ from rich.progress import track
 from gradparity import board
 from gradparity.arguments import Parser, exits
 from gradparity.board.events import Events
+from gradparity.distributed.faults import RANK_FAULTS
 from gradparity.errors import writing
 from gradparity.faults.dictionary import THEMES
 from gradparity.peers.scores import PEERS, Score, installed, score
+from gradparity.peers.scores_on_ranks import scores_on_ranks
 from gradparity.peers.table import as_json, indistinguishable, markdown, sentence, table
+
+RANKS = "several ranks"
+"""The theme whose faults are seen on two ranks, in processes that are started for it."""
 
 
 @exits("faults")
@@ -40,8 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         theme: [fault for fault in faults if theme.startswith(beginnings) or fault.name.startswith(beginnings)]
         for theme, faults in THEMES.items()
     }
-    if not any(themes.values()):
-        parser.error(f"--only: choose from {', '.join(THEMES)}, or name faults")
+    of_ranks = [name for name in RANK_FAULTS if RANKS.startswith(beginnings) or name.startswith(beginnings)]
+    if not any(themes.values()) and not of_ranks:
+        parser.error(f"--only: choose from {', '.join(THEMES)}, {RANKS}, or name faults")
     folder = board.new_folder(given.output / "faults")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # what PyTorch warns of in wrong loops
@@ -53,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scores: dict[str, list[Score]] = {theme: [] for theme, faults in themes.items() if faults}
     for theme, fault in track(chosen, "Training", console=Console(stderr=True), disable=not sys.stderr.isatty()):
         scores[theme].append(score(fault, ask))
+
+    scores |= {RANKS: scores_on_ranks(of_ranks, ask)} if of_ranks else {}
 
     columns = [] if given.no_peers else list(PEERS)
     everything = [one for group in scores.values() for one in group]

@@ -40,6 +40,14 @@ def test_the_experiment_shows_how_many_faults_are_detected_and_named(tmp_path, c
     assert list((tmp_path / "faults" / "1").glob("events.out.tfevents.*"))
 
 
+def test_faults_of_several_ranks_are_among_them(tmp_path, capsys):
+    assert run("--no-peers", "--only", "mean-of", "--output", tmp_path) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "several ranks 1 1 1 1" in told
+    written = json.loads((tmp_path / "faults" / "1" / "faults.json").read_text())
+    assert [(one["theme"], one["name"]) for one in written["faults"]][-1] == ("several ranks", "mean-of-rank-means")
+
+
 def test_with_all_there_is_a_row_for_each_fault(tmp_path, capsys):
     assert run("--no-peers", "--all", "--only", "resuming", "--output", tmp_path) == 0
     told = capsys.readouterr().out

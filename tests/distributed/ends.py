@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from gradparity.distributed import exchange
+from gradparity.distributed.together import PartedError, Together
 
 
 def sums(start):
@@ -70,3 +71,22 @@ def averages(in_order):
     strides = turned.grad.stride()
     gradients = [p.grad if p.grad is None else p.grad.tolist() for p in (full, one, nowhere, frozen, double, turned)]
     return gradients, strides, exchange.total(rank + 1)
+
+
+def parts(how):
+    """Runs that rank 1 may leave: whether this rank was stopped, and what the next run sums up."""
+    together, names = Together(), {}
+    together.guard(names)
+    stopped = False
+    try:
+        names["total"](1)
+        if dist.get_rank() == 0 or how == "never":
+            names["total"](1)
+        elif how == "does another exchange":
+            names["share"](iter([torch.zeros(1)]))
+    except PartedError:
+        stopped = True
+    together.end()
+    total = names["total"](dist.get_rank() + 1)
+    together.end()
+    return stopped, total

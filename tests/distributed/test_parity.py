@@ -3,10 +3,11 @@
 All trials with one number of ranks share one launch: processes cost more than these trainings.
 """
 
+from itertools import product
+
 import pytest
 
 from gradparity.config import ClipConfig, Config, OptimizerConfig
-from gradparity.distributed.faults import RANK_FAULTS, step_with
 from gradparity.distributed.launch import launch
 from gradparity.distributed.trial import Trial, run_trials
 from gradparity.errors import UserError
@@ -43,15 +44,20 @@ UNEVEN = {
 OTHERS = {
     "null": trial("digits_cnn", candidate="ddp", examples=EXAMPLES),
     "overflow": trial(precision="fp16", overflow=(1, 1)),
-    "overflow, own scales": trial(precision="fp16", overflow=(1, 1), candidate="scale-of-each-rank"),
-    "own means, even counts": trial("digits_mlp", candidate="mean-of-rank-means"),
+    "overflow, own scales": trial(precision="fp16", overflow=(1, 1), fault="scale-of-each-rank"),
+    "own means, even counts": trial("digits_mlp", fault="mean-of-rank-means"),
 }
 WRONG = {
-    name: trial("transformer" if name == "mean-of-rank-means" else "digits_cnn", candidate=name) for name in RANK_FAULTS
-}
+    (name, candidate): trial("transformer" if name == "mean-of-rank-means" else "digits_cnn", candidate=candidate, fault=name)
+    for name, candidate in [
+        *product(["unsynchronised-gradients", "exchanges-every-microbatch"], ["ddp", "manual"]),
+        *product(["mean-of-rank-means", "averaged-twice"], ["ddp", "manual"]),
+        *product(["scale-of-each-rank", "local-clip", "own-buffers", "summed-over-ranks"], ["manual"]),
+    ]
+}  # fmt: skip
 THREE = {
-    (candidate, averaging): trial("digits_cnn", candidate=candidate, averaging=averaging, examples=50)
-    for candidate in ("ddp", "manual", "unsynchronised")
+    (fault or candidate, averaging): trial("digits_cnn", candidate=candidate, fault=fault, averaging=averaging, examples=50)
+    for candidate, fault in (("ddp", None), ("manual", None), ("ddp", "unsynchronised-gradients"))
     for averaging in ("all_reduced", "in_rank_order")
 }  # fmt: skip
 
@@ -91,21 +97,22 @@ def test_ddp_against_itself_is_one_training(two):
 
 
 CAUGHT = {
-    "unsynchronised": (0, 2, Phase.ACCUMULATED, Part.GRADIENTS),
-    "no-sync-around-backward": (0, 0, Phase.ACCUMULATED, Part.GRADIENTS),
+    "unsynchronised-gradients": (0, 2, Phase.ACCUMULATED, Part.GRADIENTS),
+    "exchanges-every-microbatch": (0, 0, Phase.ACCUMULATED, Part.GRADIENTS),
     "mean-of-rank-means": (0, 0, Phase.FORWARD, Part.LOSS),
     "averaged-twice": (0, 0, Phase.FORWARD, Part.LOSS),
     "scale-of-each-rank": (0, 2, Phase.ACCUMULATED, Part.GRADIENTS),
     "local-clip": (0, 2, Phase.ACCUMULATED, Part.GRADIENTS),
+    "summed-over-ranks": (0, 2, Phase.ACCUMULATED, Part.GRADIENTS),
     "own-buffers": (1, 0, Phase.FORWARD, Part.BUFFERS),
 }
 """Step, microbatch, phase and part of the first difference."""
 
 
-@pytest.mark.parametrize("name", RANK_FAULTS)
-def test_a_wrong_loop_is_caught_where_it_goes_wrong(two, name):
-    first_rank, second_rank = two[name]
-    caught = [(f.first.step, f.first.microbatch, f.first.phase, f.first.part) if f.first else None for f in two[name]]
+@pytest.mark.parametrize(("name", "candidate"), WRONG)
+def test_a_wrong_loop_is_caught_where_it_goes_wrong(two, name, candidate):
+    first_rank, second_rank = found = two[name, candidate]
+    caught = [(f.first.step, f.first.microbatch, f.first.phase, f.first.part) if f.first else None for f in found]
     if name == "own-buffers":
         assert caught == [None, CAUGHT[name]], "rank 0 has the buffers that all should have"
     else:
@@ -113,18 +120,18 @@ def test_a_wrong_loop_is_caught_where_it_goes_wrong(two, name):
     assert not second_rank.parity
     assert f"At step {CAUGHT[name][0]}, microbatch {CAUGHT[name][1]}" in second_rank.explanation
     parted = [step.differing for step in first_rank.across]
-    assert parted == ([(1,)] * STEPS if name == "unsynchronised" else [()] * STEPS)
+    assert parted == ([(1,)] * STEPS if name == "unsynchronised-gradients" else [()] * STEPS)
     assert first_rank.across == second_rank.across
 
 
 def test_averaging_twice_halves_the_loss_on_two_ranks(two):
-    assert "by a factor of 0.5" in two["averaged-twice"][1].explanation
+    assert "by a factor of 0.5" in two["averaged-twice", "ddp"][1].explanation
 
 
 def test_unsynchronised_ranks_drift_apart_step_by_step(two):
-    drift = [step.parameters.relative_norm for step in two["unsynchronised"][0].across]
+    drift = [step.parameters.relative_norm for step in two["unsynchronised-gradients", "ddp"][0].across]
     assert 0 < drift[0] < drift[1] < drift[2]
-    assert all(step.gradients.differing > 0 for step in two["unsynchronised"][0].across)
+    assert all(step.gradients.differing > 0 for step in two["unsynchronised-gradients", "ddp"][0].across)
 
 
 def test_means_of_ranks_do_no_harm_where_all_ranks_count_as_much(two):
@@ -152,20 +159,20 @@ def test_three_ranks_agree_with_each_other_and_by_hand_only_with_a_fixed_order(t
     for found in three["manual", "all_reduced"]:
         assert "Equal up to rounding" in found.explanation
         assert not any(step.differing for step in found.across), "other bits than DDP's, but the same on all ranks"
-    for found in three["unsynchronised", "all_reduced"]:
+    for found in three["unsynchronised-gradients", "all_reduced"]:
         assert [step.differing for step in found.across] == [(1, 2)] * STEPS
 
 
-def test_every_fault_says_what_it_does_and_changes_a_step():
-    assert set(CAUGHT) == set(RANK_FAULTS)
-    for name, fault in RANK_FAULTS.items():
-        assert fault.name == name
-        assert fault.symptom.endswith(".")
-        assert step_with(fault) is not fault.changes
+def test_a_fault_is_the_same_by_ddp_and_by_hand(two):
+    both = {name for name, candidate in WRONG if (name, "ddp") in WRONG}
+    assert len(both) == 4
+    for name in both:
+        assert [o.routes for o in two[name, "ddp"]] == [o.routes for o in two[name, "manual"]]
+        assert [o.across for o in two[name, "ddp"]] == [o.across for o in two[name, "manual"]]
 
 
 def test_exchanging_every_microbatch_hangs_where_one_rank_has_fewer_and_that_is_told():
-    uneven = trial("digits_mlp", candidate="no-sync-around-backward", examples=EXAMPLES)
+    uneven = trial("digits_mlp", candidate="ddp", fault="exchanges-every-microbatch", examples=EXAMPLES)
     with pytest.raises(UserError, match=r"ranks? .*(waited|finished)"):
         launch(run_trials, 2, [uneven], seconds=60, patience=2)
 

@@ -33,13 +33,13 @@ def test_by_hand_is_ddp_and_each_wrong_loop_is_not(tmp_path):
         "manual, BatchNorm": 4,
         "manual, in rank order": 4,
         "manual, an overflow": 4,
-        "unsynchronised": 1,
+        "unsynchronised-gradients": 1,
         "averaged-twice": 2,
         "mean-of-rank-means": 2,
         "local-clip": 2,
         "scale-of-each-rank": 1,
         "own-buffers": 3,
-        "no-sync-around-backward": 2,
+        "exchanges-every-microbatch": 2,
     }
     assert "By hand, 4 of 4 trainings are DDP's on all 2 ranks, bit for bit" in " ".join(done.stdout.split())
     assert list((tmp_path / "distributed" / "1").glob("events*"))

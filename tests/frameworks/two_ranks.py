@@ -15,7 +15,7 @@ from gradparity.frameworks.watch import outcome_of, recorded
 from gradparity.parity.state import Part
 from gradparity.trace.file import tensor_of
 from gradparity.trace.record import Event
-from gradparity.trace.recording import rank, ranks
+from gradparity.trace.recorder import rank, ranks
 from gradparity.training import manual
 
 

@@ -24,6 +24,18 @@ def by_ddp(folder, steps=3, manual=False, other_batch=None, full=False):
     train(wrapped, folder, steps, manual, other_batch, full)
 
 
+def by_hand(folder):
+    """As DDP does it, after each backward."""
+    alone = model()
+
+    def exchanged():
+        for p in alone.parameters():
+            dist.all_reduce(p.grad)
+            p.grad /= dist.get_world_size()
+
+    train(alone, folder, 3, False, None, False, exchanged)
+
+
 def by_fsdp(folder, full=False):
     """With a layer whose parameters are the root's."""
     sharded = model()
@@ -32,7 +44,7 @@ def by_fsdp(folder, full=False):
     train(sharded, folder, 3, False, None, full)
 
 
-def train(wrapped, folder, steps, manual, other_batch, full):
+def train(wrapped, folder, steps, manual, other_batch, full, exchanged=lambda: None):
     parameters = list(wrapped.parameters())
     optimizer = AdamW(parameters, lr=0.01)
     stream = torch.Generator().manual_seed(dist.get_rank())
@@ -46,6 +58,7 @@ def train(wrapped, folder, steps, manual, other_batch, full):
                     p.grad = g
             else:
                 loss.backward()
+                exchanged()
             nn.utils.clip_grad_norm_(parameters, 0.1)
             optimizer.step()
             optimizer.zero_grad()
@@ -56,6 +69,7 @@ def all_of_them(folder):
     by_ddp(folder / "ddp")
     by_ddp(folder / "again", full=True)
     by_ddp(folder / "manual", manual=True)
+    by_hand(folder / "hand")
     by_ddp(folder / "other", other_batch=1, full=True)
     by_fsdp(folder / "fsdp")
     by_fsdp(folder / "fsdp, full", full=True)

@@ -28,7 +28,7 @@ def diff(traces, reference, candidate, capsys, *more):
     return code, json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize(("reference", "candidate"), [("ddp", "again"), ("fsdp", "fsdp, full")])
+@pytest.mark.parametrize(("reference", "candidate"), [("ddp", "again"), ("ddp", "hand"), ("fsdp", "fsdp, full")])
 def test_the_same_training_is_the_same_on_every_rank(traces, capsys, reference, candidate):
     code, found = diff(traces, reference, candidate, capsys)
     assert code == 0

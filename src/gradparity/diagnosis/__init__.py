@@ -2,5 +2,6 @@
 
 In reading order: ``observe`` (a loop as it was seen), ``lookup`` (which fault behaves just so), ``guess`` (faults with
 a number in them), ``rounding`` (the same but for rounding), ``user_loop`` (a function that somebody has named),
-``told`` (the answer, for people and programs), ``command``.
+``told`` (the answer, for people and programs), ``command``. On several ranks: ``on_ranks`` (the check), ``of_rank``
+(what a rank sees), ``lookup_on_ranks``.
 """

@@ -26,6 +26,9 @@ from gradparity.errors import UserError
 
 T = TypeVar("T")
 
+PATIENCE = 60.0
+"""Seconds that a loop may take unless something else is said; the reference takes a fraction of one."""
+
 GRACE = 10.0
 """Seconds after which a process that its own alarm should have ended is ended from here; it may have undone that."""
 

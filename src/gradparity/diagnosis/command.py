@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from gradparity.arguments import Parser
-from gradparity.diagnosis.apart import apart
+from gradparity.diagnosis.apart import PATIENCE, apart
 from gradparity.diagnosis.lookup import Answer, Finding, look_up
 from gradparity.diagnosis.observe import Loop, Observed, observe, observe_with
+from gradparity.diagnosis.on_ranks import MOST, check_on_ranks
 from gradparity.diagnosis.plight import stepped
 from gradparity.diagnosis.rounding import alike_but_for_rounding
 from gradparity.diagnosis.sighting import Sighting, sight
@@ -30,8 +31,8 @@ from gradparity.trace.recording import about
 OF_TORCH = ("RuntimeError", "AssertionError", "CheckpointError")
 """With these, torch stops a loop that has a fault."""
 
-PATIENCE, A_DAY = 60.0, 86400
-HELP_OF_PATIENCE = "how long the loop may take, each of the few times that it is run (default: %(default)g)"
+A_DAY = 86400
+HELP_OF_PATIENCE = "how long the loop may take each time it is run, and a rank wait for others (default: %(default)g)"
 
 EXAMPLE = """\
 def train(model, optimizer, batches, loss, scaler, scheduler, plan):
@@ -67,6 +68,17 @@ The loop is a function that takes, by name, what it needs of (or under other nam
 This one is right:
 
 {EXAMPLE}
+With --nproc N it is run by N processes on this machine, as torchrun would start them, with a gloo process group and
+RANK, LOCAL_RANK and WORLD_SIZE. Each rank has a model with weights of its own, and its own batches: as many on each, of
+other numbers of tokens. Write DistributedDataParallel(model), or exchange by hand. Wanted is the mean over all ranks'
+tokens. DDP averages over ranks, so for it the loss of a window is divided by
+
+  tokens = torch.tensor(float(sum(plan.count(batch) for batch in window)))
+  torch.distributed.all_reduce(tokens)
+  tokens /= torch.distributed.get_world_size()
+
+Two ranks have but one sum. With more, a right loop may round otherwise than the reference, and is told so.
+
 {BLIND}
 
 It runs in a process of its own, which it may hang, crash or exit.
@@ -86,11 +98,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("loop", metavar="MODULE:FUNCTION", help="looked for in the current folder first")
     parser.add_argument("--precision", choices=("fp16", "bf16", "fp32"), default="fp16", help="default: %(default)s")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="for people, or for programs")
+    parser.add_argument("--nproc", type=int, default=1, help=f"ranks to run it on, 1 to {MOST} (default: %(default)s)")
     parser.add_argument("--patience", type=float, default=PATIENCE, metavar="SECONDS", help=HELP_OF_PATIENCE)
     given = parser.parse_args(arguments)
+    if not 1 <= given.nproc <= MOST:
+        raise UserError(f"--nproc is {given.nproc}; allowed is 1 to {MOST}")
     if not 0 < given.patience <= A_DAY:
         raise UserError(f"--patience is {given.patience:g}; it takes seconds, more than 0 and at most {A_DAY}")
-    checked = check(partial(load, given.loop), given.loop, given.precision, given.patience)
+    if given.nproc > 1:
+        checked = check_on_ranks(given.loop, given.precision, given.nproc, given.patience)
+    else:
+        checked = check(partial(load, given.loop), given.loop, given.precision, given.patience)
     if given.format == "json":
         print(json.dumps(as_json(checked)))
     else:

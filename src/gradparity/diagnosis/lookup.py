@@ -3,7 +3,7 @@
 A fault is run only until it parts from the loop, which most do at once, so nothing needs to be kept between lookups.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -77,6 +77,7 @@ def look_up(
     reference: Observed,
     see: See,
     tell: Callable[[int, int], None] = lambda done, of: None,
+    known: Mapping[str, Fault] = FAULTS,
     alone: bool = False,
 ) -> Finding:
     """Find what behaves as ``loop`` does.
@@ -87,36 +88,37 @@ def look_up(
         see: observes the reference with some faults, no further than it behaves as it is expected to; most often
             :func:`gradparity.diagnosis.observe.observe_with`, under the precision of both.
         tell: called with how many loops have been tried, and of how many.
+        known: the faults that are looked for, by name.
         alone: look for one fault only, as nothing else could explain it.
     """
     if loop == reference:
         return Finding(Answer.IDENTICAL)
     first = next((c for c in compare_traces(reference.trace, loop.trace) if c.mismatches), None)
     likenesses = []
-    for done, fault in enumerate(FAULTS.values()):
-        tell(done, len(FAULTS))
+    for done, fault in enumerate(known.values()):
+        tell(done, len(known))
         seen = see([fault], loop.looks)
         likenesses.append(_Likeness(fault, seen, common_prefix(seen.looks, loop.looks)))
     if same := tuple(x.fault for x in likenesses if x.seen == loop):
-        return Finding(Answer.FAULT, same, first, tried=len(FAULTS))
+        return Finding(Answer.FAULT, same, first, tried=len(known))
     for guess in guesses(loop, first) if first else ():
         if see([guess], loop.looks) == loop:
-            return Finding(Answer.FAULT, (guess,), first, tried=len(FAULTS))
+            return Finding(Answer.FAULT, (guess,), first, tried=len(known))
     if same_updates(loop, reference):
-        return Finding(Answer.SAME_UPDATES, first=first, tried=len(FAULTS))
+        return Finding(Answer.SAME_UPDATES, first=first, tried=len(known))
     if alone:
-        return Finding(Answer.UNKNOWN, first=first, tried=len(FAULTS))
+        return Finding(Answer.UNKNOWN, first=first, tried=len(known))
 
     base = common_prefix(loop.looks, reference.looks)
     tried = 0
     pairs = _pairs(loop, reference, base, likenesses)
     for tried, pair in enumerate(islice(pairs, MOST_PAIRS), start=1):
-        tell(len(FAULTS) + tried, len(FAULTS) + MOST_PAIRS)
+        tell(len(known) + tried, len(known) + MOST_PAIRS)
         with suppress(ClashError):
             if see(pair, loop.looks) == loop:
-                return Finding(Answer.PAIR, pair, first, tried=len(FAULTS) + tried)
+                return Finding(Answer.PAIR, pair, first, tried=len(known) + tried)
 
-    tried += len(FAULTS)
+    tried += len(known)
     if max(x.shared for x in likenesses) > base:
         faults, shared, to_its_end = _one_after_another(loop, see, likenesses)
         if to_its_end:

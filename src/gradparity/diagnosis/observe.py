@@ -38,6 +38,10 @@ class Look(NamedTuple):
     content: frozenset[tuple[Part, str, object]]
 
 
+GoOn: TypeAlias = Callable[[Sequence[Record], Sequence[Look]], bool]
+"""Asked after each look whether to see more of a loop."""
+
+
 @dataclass(frozen=True)
 class Observed:
     """A loop as it was seen."""
@@ -70,8 +74,10 @@ def observe(
     loop: Loop,
     build: Callable[[str], Cast],
     precision: str,
-    go_on: Callable[[Sequence[Record], Sequence[Look]], bool] = lambda records, looks: True,
+    go_on: GoOn = lambda records, looks: True,
     writer: Keeper | None = None,
+    seed: int = 0,
+    trim: Callable[[Record], Record] = lambda record: record,
 ) -> Observed:
     """Run ``loop`` on what ``build`` makes, and see what it does.
 
@@ -81,6 +87,8 @@ def observe(
         precision: a key of :data:`gradparity.training.PRECISIONS`.
         go_on: asked after each look whether to see more of the loop; else it is given up.
         writer: to write down everything that is seen as well.
+        seed: of the weights and masks.
+        trim: takes away what is of no interest in a record.
     """
     records: list[Record] = []
     looks: list[Look] = []
@@ -91,6 +99,7 @@ def observe(
         nonlocal error
         if error is not None:
             raise _Enough
+        record = trim(record)
         records.append(record)
         if writer is not None:
             writer.write(record, seen)
@@ -104,7 +113,7 @@ def observe(
             raise _Enough
 
     torch.set_num_threads(1)
-    with RandomStream(seed_of(0, "stress")).active(), warnings.catch_warnings():
+    with RandomStream(seed_of(seed, "stress")).active(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cast = build(precision)
         recorder = Recorder(Watched(cast.model, cast.optimizer, cast.scaler, cast.scheduler), write)

@@ -5,7 +5,7 @@ Nothing is called that the reference calls for it, so an error that a loop share
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,18 +25,34 @@ ROUNDING = 1e-5
 """Relative to the length of a gradient in fp32, whose epsilon is 1.2e-7."""
 
 
-def error_of_first_step(loop: Loop) -> float | None:
+def first_window(cast: Cast) -> Sequence[Batch]:
+    """The microbatches of the first step."""
+    return cast.batches[: cast.plan.accumulation_steps]
+
+
+def error_of_first_step(
+    loop: Loop,
+    build: Callable[[str], Cast] = stress.build,
+    window: Callable[[Cast], Sequence[Batch]] = first_window,
+    seed: int = 0,
+) -> float | None:
     """The largest relative error of a gradient in the first step of ``loop``, by the oracle; ``None`` without a step.
 
     In fp32, without dropout, whose masks would be others in float64, and with a threshold that is never reached.
+
+    Args:
+        loop: called with everything in the cast, by name.
+        build: makes the cast.
+        window: what the first step is made of, on all ranks together.
+        seed: of the weights.
     """
     expected: dict[str, Tensor] = {}
     found: dict[str, Tensor] = {}
 
-    def build(precision: str) -> Cast:
-        cast = stress.build(precision)
+    def alike(precision: str) -> Cast:
+        cast = build(precision)
         cast.model.get_submodule("dropout").p = 0.0  # type: ignore[assignment]  # a number, not a tensor or module
-        expected.update(gradients(cast.model, cast.batches[: cast.plan.accumulation_steps]))
+        expected.update(gradients(cast.model, window(cast)))
         return replace(cast, plan=replace(cast.plan, max_norm=1e9))
 
     class First:
@@ -45,7 +61,7 @@ def error_of_first_step(loop: Loop) -> float | None:
                 values = seen[Part.GRADIENTS].items()
                 found.update({n: g.to_dense().double() for n, g in values if isinstance(g, Tensor)})
 
-    observe(loop, build, "fp32", writer=First())
+    observe(loop, alike, "fp32", writer=First(), seed=seed)
     if not found:
         return None
     return max(float((found.get(n, torch.zeros(())) - e).norm() / e.norm()) for n, e in expected.items() if e.any())

@@ -36,10 +36,11 @@ class Graphs:
     def build(self, precision: str) -> stress.Cast:
         """The stress scenario, with a model that signs its graphs."""
         cast = stress.build(precision)
-        cast.model.register_forward_hook(self._sign)
+        cast.model.register_forward_hook(self.sign)
         return cast
 
-    def _sign(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def sign(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        """To be called after each forward of the model."""
         if output.grad_fn is not None:
             said_of(output.grad_fn)[SIGNED] = self.steps
 

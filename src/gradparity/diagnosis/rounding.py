@@ -9,17 +9,27 @@ first, only a loss in half precision and a moving average that follows skipped s
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
-from gradparity.diagnosis.observe import Look, Observed, observe
+from gradparity.diagnosis.observe import GoOn, Look, Observed, observe
 from gradparity.faults import FAULTS, Fault, Kind
 from gradparity.faults.patched import reference_with
 from gradparity.parity.state import Part
 from gradparity.trace.fingerprint import Fingerprint, Printed
 from gradparity.trace.record import PHASE, Record
 
+Watch: TypeAlias = Callable[[Sequence[Fault], str, GoOn], Observed]
+"""Runs the reference with faults, in a precision, for as long as it is to go on."""
+
 CLOSE, NOT_FAR = 1e-4, 0.01
 """Relative to the length of a tensor, in fp32 and in half precisions."""
+
+
+def observed(faults: Sequence[Fault], precision: str, go_on: GoOn) -> Observed:
+    """The reference with ``faults``, for as long as it is to go on."""
+    names = reference_with(faults)
+    return observe(names["reference"], names["build"], precision, go_on)
 
 
 def alike_but_for_rounding(there: Observed, plain: Observed, precision: str) -> tuple[Fault, ...] | None:
@@ -30,22 +40,32 @@ def alike_but_for_rounding(there: Observed, plain: Observed, precision: str) -> 
         plain: the same in fp32.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
     """
-    for faults in ((), *((fault,) for fault in FAULTS.values() if fault.kind == Kind.BUG)):
+    return like_which(plain, there, precision, FAULTS.values(), alike)
+
+
+def like_which(
+    plain: Observed,
+    there: Observed,
+    precision: str,
+    known: Iterable[Fault],
+    alike: Callable[[Observed, Sequence[Fault], str, float], bool],
+) -> tuple[Fault, ...] | None:
+    """The first of the ``known`` faults that a loop is alike to, as it was seen in fp32 and in ``precision``."""
+    for faults in ((), *((fault,) for fault in known if fault.kind == Kind.BUG)):
         if alike(plain, faults, "fp32", CLOSE) and alike(there, faults, precision, NOT_FAR):
             return faults
     return None
 
 
-def alike(loop: Observed, faults: Sequence[Fault], precision: str, tolerance: float) -> bool:
+def alike(loop: Observed, faults: Sequence[Fault], precision: str, tolerance: float, watch: Watch = observed) -> bool:
     """Whether the reference with ``faults`` reads and writes in its optimizer steps what ``loop`` does, about."""
     expected = [r for r in loop.trace.records if of_a_step(r)]
-    names = reference_with(faults)
 
     def go_on(records: Sequence[Record], _: Sequence[Look]) -> bool:
         seen = [r for r in records if of_a_step(r)]
         return not seen or (len(seen) <= len(expected) and close(seen[-1], expected[len(seen) - 1], tolerance))
 
-    seen = observe(names["reference"], names["build"], precision, go_on)
+    seen = watch(faults, precision, go_on)
     return seen.error is None is loop.error and sum(map(of_a_step, seen.trace.records)) == len(expected)
 
 

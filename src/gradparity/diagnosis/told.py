@@ -15,12 +15,19 @@ from gradparity.diagnosis.retained import Graphs
 from gradparity.diagnosis.user_loop import listed
 from gradparity.faults import Fault, Kind
 from gradparity.faults.mending import link, mend
+from gradparity.trace.ranks import RankDifferences
 from gradparity.trace.record import Event
 
 BLIND = """\
 What a check cannot see: your own model, data, loss and hyperparameters (the loop is given others); several ranks, and
 GPUs; memory other than graphs that are kept from step to step; whatever shows only after more than two short epochs;
 and an error that the reference shares, which tests hold against gradients in float64 and finite differences."""
+
+BLIND_ON_RANKS = """\
+What a check on several ranks cannot see: your own model, data, loss and hyperparameters (the loop is given others);
+other backends than gloo, and GPUs; ranks with other numbers of microbatches; what becomes of parameters that a step
+does not use, which a check on one rank shows; memory other than graphs that are kept from step to step; whatever shows
+only after more than two short epochs; and an error that the reference shares."""
 
 NUMBERS = ("no", "one", "two", "three", "four")
 
@@ -49,6 +56,8 @@ class Checked:
     """Whether the reference differs in the process that the loop leaves."""
     hooks: Sequence[str] = ()
     """What it has left hooks on."""
+    ranks: RankDifferences | None = None
+    """Of each rank from the reference, of a loop on several."""
 
     @property
     def passed(self) -> bool:
@@ -165,7 +174,7 @@ def show(checked: Checked, console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False)
     for fault in checked.finding.faults:
         _show(fault, console)
-    console.print(BLIND, style="dim", soft_wrap=True)
+    console.print(BLIND_ON_RANKS if checked.ranks else BLIND, style="dim", soft_wrap=True)
 
 
 def _show(fault: Fault, console: Console) -> None:
@@ -178,6 +187,12 @@ def _show(fault: Fault, console: Console) -> None:
             console.print(Text(f"    {line}", COLOURS.get(line[:1], "")), soft_wrap=True)
     for source in fault.sources:
         console.print(f"  {link(source)}", soft_wrap=True)
+
+
+def of_ranks(found: RankDifferences) -> dict[str, object]:
+    """Which ranks diverge first, and where they are no longer one model."""
+    apart = {"step": found.apart[0], "ranks": found.apart[1]} if found.apart else None
+    return {"number": len(found.ranks), "diverging": found.diverging, "apart": apart}
 
 
 def as_json(checked: Checked) -> dict[str, object]:
@@ -196,6 +211,7 @@ def as_json(checked: Checked) -> dict[str, object]:
         "left": [*checked.left],
         "spoilt": checked.spoilt,
         "hooks_left": [*checked.hooks],
+        "ranks": of_ranks(checked.ranks) if checked.ranks else None,
         "first": place(finding.first) if finding.first else None,
         "explanation": checked.explanation,
         "parted_from_closest": place(finding.parted) if finding.parted else None,

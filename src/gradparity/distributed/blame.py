@@ -1,5 +1,6 @@
 """Which rank has gone wrong, where all have stopped: the others only say that they waited."""
 
+import os
 import signal
 import traceback
 from collections.abc import Mapping
@@ -10,7 +11,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-TORCH = str(Path(torch.__file__).parent)
+NOT_THEIRS = tuple(
+    f"{folder}{os.sep}"
+    for folder in (Path(torch.__file__).parent, *(Path(__file__).parents[1] / room for room in ("trace", "diagnosis")))
+)
+"""Folders of files in which nobody looks for a mistake of his own: what he called, or what watches him."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +36,23 @@ class End:
         return self.raised is not None or self.waited is not None or self.died is not None
 
 
-def ended_by(error: Exception) -> End:
+def ended_by(error: BaseException) -> End:
     """What ``error`` says of a rank: that it waited, or what went wrong in it."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(TORCH)]
-    where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno} in {frames[-1].name}"
+    frames = traceback.extract_tb(error.__traceback__)
+    told = next((f for f in reversed(frames) if not f.filename.startswith(NOT_THEIRS)), frames[-1])
+    where = f"{Path(told.filename).name}, line {told.lineno} in {told.name}"
     if isinstance(error, dist.DistError) or "gloo/transport" in str(error) or "gloo/rendezvous" in str(error):
         return End(waited=where)
     return End(raised=f"{type(error).__name__}: {' '.join(str(error).split())} ({where})")
+
+
+def innermost(stack: str) -> str:
+    """Where a rank is, by what ``faulthandler`` has written of it; empty if that is nothing."""
+    lines = [
+        line.removeprefix('  File "').split('", line ') for line in stack.splitlines() if line.startswith("  File")
+    ]
+    told = next((line for line in lines if not line[0].startswith(NOT_THEIRS)), lines[0] if lines else None)
+    return f"{Path(told[0]).name}, line {told[1]}" if told else ""
 
 
 def blamed(ends: Mapping[int, End], doing: Mapping[int, str], seconds: float, patience: float) -> str:
@@ -79,4 +94,6 @@ def _places(places: Mapping[int, str]) -> str:
 
 
 def _exit(code: int) -> str:
+    if -code == signal.SIGABRT:
+        return "killed by SIGABRT, as gloo does it where ranks exchange tensors of other sizes"
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

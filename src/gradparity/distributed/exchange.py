@@ -18,11 +18,12 @@ BUCKET = 25 * 2**20
 """Bytes of one exchange, as in DDP: fewer and larger ones cost less, several may start before the last is filled."""
 
 
-def total(count: int) -> int:
+def total(count: float) -> float:
     """The sum of ``count`` over ranks."""
-    counts = torch.tensor(count, device="cuda" if dist.get_backend() == "nccl" else "cpu")  # NCCL knows GPUs only
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"  # NCCL knows GPUs only
+    counts = torch.tensor(count, dtype=torch.float64, device=device)
     dist.all_reduce(counts)
-    return int(counts)
+    return float(counts)
 
 
 def share(tensors: Iterator[Tensor]) -> None:

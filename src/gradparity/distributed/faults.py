@@ -1,139 +1,226 @@
-"""Wrong loops that look right on one rank, each a change of a few lines to a step of :mod:`gradparity.distributed`."""
+"""Faults that need more than one rank: loops that are right on one, and most of which look right on several.
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+Patches as all faults are, of the step by hand and, where it can be said there too, of the step with DDP.
+"""
 
-from gradparity.distributed.parity import RankStep
 from gradparity.distributed.step import ddp_step, manual_step
-from gradparity.faults.rewritten import rewritten
-from gradparity.training import manual
+from gradparity.distributed.stress import reference_on_ranks
+from gradparity.faults.fault import Fault, Kind
+from gradparity.faults.stress import reference
+from gradparity.training import train
 
-
-@dataclass(frozen=True)
-class RankFault:
-    """Lines of a step, and what stands in their place in a loop that is wrong on several ranks."""
-
-    name: str
-    symptom: str
-    """What somebody who trains with it would notice, if anything."""
-    changes: Callable[..., Any]
-    """The step that holds ``right``."""
-    right: str
-    wrong: str
-    sources: tuple[str, ...] = ()
-    """Where it happened."""
-
-
-UNSYNCHRONISED = RankFault(
-    name="unsynchronised",
-    symptom="Each rank trains a model of its own, and only that of rank 0 is saved. Nothing raises.",
-    changes=ddp_step,
-    right="""
-            run.route(run.scaler.scale(loss), run.parameters)
-""",
-    wrong="""
-            manual(run.scaler.scale(loss), run.parameters)
-""",
-    sources=('torch/nn/parallel/distributed.py: "This module doesn\'t work with torch.autograd.grad"',),
-)
-
-NO_SYNC_AROUND_BACKWARD = RankFault(
-    name="no-sync-around-backward",
-    symptom="Every microbatch is exchanged: K times the traffic, and ranks with fewer microbatches hang.",
-    changes=ddp_step,
-    right="""
-        with nullcontext() if last else run.wrapped.no_sync():
-            with run.autocast():
-                loss = run.loss(run.wrapped, microbatch) / share_of_total
-            yield Moment(Phase.FORWARD, index, loss.detach())
-            run.route(""",
-    wrong="""
-        with run.autocast():
-            loss = run.loss(run.wrapped, microbatch) / share_of_total
-        yield Moment(Phase.FORWARD, index, loss.detach())
-        with nullcontext() if last else run.wrapped.no_sync():
-            run.route(""",
-    sources=(
-        "https://github.com/facebookresearch/ClassyVision/pull/706",
-        "https://github.com/huggingface/accelerate/pull/1726",
-        "https://github.com/speechbrain/speechbrain/issues/1802",
-    ),
-)
-
-MEAN_OF_RANK_MEANS = RankFault(
-    name="mean-of-rank-means",
-    symptom="A token on a rank with few tokens weighs more than one on a rank with many; worst with padding.",
-    changes=ddp_step,
-    right="total(window.normalizer) / dist.get_world_size()",
-    wrong="window.normalizer",
-    sources=("https://github.com/huggingface/transformers/pull/34191",),
-)
-
-AVERAGED_TWICE = RankFault(
-    name="averaged-twice",
-    symptom="Gradients shrink with the number of ranks; Adam hides it, clipping and SGD do not.",
-    changes=ddp_step,
-    right="total(window.normalizer) / dist.get_world_size()",
-    wrong="total(window.normalizer)",
-)
-
-SCALE_OF_EACH_RANK = RankFault(
-    name="scale-of-each-rank",
-    symptom="An overflow on one rank is skipped there, and stepped with NaN by all others; their scales part.",
-    changes=manual_step,
-    right="""
-        if last:
-            average(run.parameters, run.averaging)
-        yield Moment(Phase.ACCUMULATED, index)
-    run.scaler.unscale_(run.optimizer)
-""",
-    wrong="""
-        yield Moment(Phase.ACCUMULATED, index)
-    run.scaler.unscale_(run.optimizer)
-    average(run.parameters, run.averaging)
-""",
-)
-
-LOCAL_CLIP = RankFault(
-    name="local-clip",
-    symptom="Ranks with large gradients, which may be the ones to learn from, are each cut to the threshold.",
-    changes=manual_step,
-    right="""
-            average(run.parameters, run.averaging)
-""",
-    wrong="""
-            run.clip(run.parameters)
-            average(run.parameters, run.averaging)
-""",
-)
-
-OWN_BUFFERS = RankFault(
-    name="own-buffers",
-    symptom="BatchNorm's running statistics are each rank's own: what is evaluated depends on the rank.",
-    changes=manual_step,
-    right="""
-    share(run.model.buffers())
-""",
-    wrong="""
-""",
-)
-
-RANK_FAULTS = {
+RANK_FAULTS: dict[str, Fault] = {
     fault.name: fault
     for fault in (
-        UNSYNCHRONISED,
-        NO_SYNC_AROUND_BACKWARD,
-        MEAN_OF_RANK_MEANS,
-        AVERAGED_TWICE,
-        SCALE_OF_EACH_RANK,
-        LOCAL_CLIP,
-        OWN_BUFFERS,
+        Fault(
+            name="unsynchronised",
+            symptom="Each rank trains a model of its own, and only that of rank 0 is saved. Nothing raises.",
+            needs="more than one rank",
+            first="step 0, microbatch 0, forward: loss",
+            changes={
+                reference_on_ranks: """
+-    share(tensors_of(model))
+""",
+                manual_step: """
+-    window = of_all_ranks(window)
+-    share(run.model.buffers())
+@@
+-        if index + 1 == len(window.microbatches):
+-            average(run.parameters, averaging)
+""",
+            },
+        ),
+        Fault(
+            name="unsynchronised-gradients",
+            symptom="Ranks begin as one model, and each goes on with its own gradients. Nothing raises.",
+            needs="more than one rank",
+            first="step 0, microbatch 2, accumulated: gradients",
+            changes={
+                manual_step: """
+-        if index + 1 == len(window.microbatches):
+-            average(run.parameters, averaging)
+""",
+                ddp_step: """
+-            run.route(run.scaler.scale(loss), run.parameters)
++            manual(run.scaler.scale(loss), run.parameters)
+""",
+            },
+            sources=("torch/nn/parallel/distributed.py",),
+        ),
+        Fault(
+            name="ranks-start-apart",
+            symptom="Each rank adds the same updates to other weights; a seed that all ranks share hides it.",
+            needs="ranks that draw other weights, and no DDP",
+            first="step 0, microbatch 0, forward: loss",
+            changes={
+                reference_on_ranks: """
+-    share(tensors_of(model))
+""",
+            },
+        ),
+        Fault(
+            name="own-buffers",
+            symptom="BatchNorm's running statistics are each rank's own: what is evaluated depends on the rank.",
+            needs="buffers that a forward moves",
+            first="step 1, microbatch 0, forward: buffers",
+            changes={
+                manual_step: """
+-    share(run.model.buffers())
+""",
+            },
+        ),
+        Fault(
+            name="exchanges-every-microbatch",
+            symptom="K times the traffic, and other roundings; so it is too with no_sync() around the backward only. "
+            "Ranks with fewer microbatches hang.",
+            needs="more than one accumulation step",
+            first="step 0, microbatch 0, accumulated: gradients",
+            changes={
+                manual_step: """
+-        if index + 1 == len(window.microbatches):
+-            average(run.parameters, averaging)
++        average(run.parameters, averaging)
+""",
+                ddp_step: """
+-        with nullcontext() if last else run.wrapped.no_sync():
+-            with run.autocast():
+-                loss = run.loss(run.wrapped, microbatch) / window.normalizer
+-            yield Moment(Phase.FORWARD, index, loss.detach())
+-            run.route(run.scaler.scale(loss), run.parameters)
++        with run.autocast():
++            loss = run.loss(run.wrapped, microbatch) / window.normalizer
++        yield Moment(Phase.FORWARD, index, loss.detach())
++        with nullcontext() if last else run.wrapped.no_sync():
++            run.route(run.scaler.scale(loss), run.parameters)
+""",
+            },
+            sources=(
+                "facebookresearch/ClassyVision#706",
+                "huggingface/accelerate#1726",
+                "speechbrain/speechbrain#1802",
+            ),
+            kind=Kind.ROUNDING,
+        ),
+        Fault(
+            name="mean-of-rank-means",
+            symptom="A token on a rank with few tokens weighs more than one on a rank with many; worst with padding.",
+            needs="other numbers of tokens on each rank",
+            first="step 0, microbatch 0, forward: loss",
+            changes={
+                manual_step: """
+-    window = of_all_ranks(window)
+""",
+                ddp_step: """
+-    window = of_all_ranks(window)
+""",
+            },
+            sources=(
+                "huggingface/transformers#34191",
+                "huggingface/transformers#34242",
+                "pytorch/torchtitan#2206",
+            ),
+        ),
+        Fault(
+            name="averaged-twice",
+            symptom="Gradients shrink with the number of ranks; Adam hides it, clipping and SGD do not.",
+            needs="more than one rank",
+            first="step 0, microbatch 0, forward: loss",
+            changes={
+                manual_step: """
+-    window = of_all_ranks(window)
++    window = replace(window, normalizer=total(window.normalizer))
+""",
+                ddp_step: """
+-    window = of_all_ranks(window)
++    window = replace(window, normalizer=total(window.normalizer))
+""",
+            },
+        ),
+        Fault(
+            name="summed-over-ranks",
+            symptom="Gradients grow with the number of ranks: all_reduce adds them up, and nothing divides them.",
+            needs="more than one rank",
+            first="step 0, microbatch 2, accumulated: gradients",
+            changes={
+                manual_step: """
+-            average(run.parameters, averaging)
++            average(run.parameters, dist.all_reduce)
+""",
+            },
+        ),
+        Fault(
+            name="scale-of-each-rank",
+            symptom="An overflow on one rank is skipped there, and stepped with NaN by all others; their scales part.",
+            needs="a loss scale, and an overflow on some ranks only",
+            first="step 0, microbatch 2, accumulated: gradients",
+            changes={
+                manual_step: """
+-        if index + 1 == len(window.microbatches):
+-            average(run.parameters, averaging)
+@@
+     run.scaler.unscale_(run.optimizer)
++    average(run.parameters, averaging)
+""",
+            },
+            sources=("pytorch/pytorch#136009",),
+        ),
+        Fault(
+            name="local-clip",
+            symptom="Ranks with large gradients, which may be the ones to learn from, are each cut to the threshold.",
+            needs="a norm above the threshold",
+            first="step 0, microbatch 2, accumulated: gradients",
+            changes={
+                manual_step: """
+-        if index + 1 == len(window.microbatches):
+-            average(run.parameters, averaging)
+@@
+     run.clip(run.parameters)
++    average(run.parameters, averaging)
+""",
+            },
+        ),
+        Fault(
+            name="schedule-advanced-on-rank-0-only",
+            symptom="The learning rates of the ranks part, and with them their weights.",
+            needs="a schedule",
+            first="step 1, microbatch 0, forward: scheduler",
+            changes={
+                manual_step: """
+-    if run.scaler.get_scale() >= scale:
++    if dist.get_rank() == 0 and run.scaler.get_scale() >= scale:
+""",
+                ddp_step: """
+-    if run.scaler.get_scale() >= scale:
++    if dist.get_rank() == 0 and run.scaler.get_scale() >= scale:
+""",
+            },
+        ),
+        Fault(
+            name="eval-mode-stays-on-rank-0",
+            symptom="Rank 0, which validates, trains on without dropout and with BatchNorm's running statistics.",
+            needs="a validation on one rank",
+            first="step 4, microbatch 0, forward: loss",
+            changes={
+                train: """
+         validation_losses.append(validate(run, held_out, count))
++        run.model.train(dist.get_rank() != 0)
+""",
+            },
+        ),
+        Fault(
+            name="resumed-on-rank-0-only",
+            symptom="After a resume all have rank 0's weights, and the others moments, schedule and scale from anew.",
+            needs="a resume",
+            first="step 4, microbatch 0, forward: scaler",
+            changes={
+                reference: """
+-    resume(run, plan.checkpoint)
++    if dist.get_rank() == 0:
++        resume(run, plan.checkpoint)
++    share(tensors_of(model))
+""",
+            },
+        ),
     )
 }
-"""By name."""
-
-
-def step_with(fault: RankFault) -> RankStep:
-    """``ddp_step`` or ``manual_step`` with ``fault``."""
-    return rewritten(fault.changes, fault.right, fault.wrong, manual=manual)
+"""By name, in the order of a training; ``first`` is where the rank shows it that does so first, of two."""

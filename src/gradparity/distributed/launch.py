@@ -1,10 +1,11 @@
 """Processes on this machine that train together, over gloo and the loopback interface, each rank with one thread.
 
-However a rank ends, or does not, :func:`launch` returns or raises within ``seconds``, and leaves no process behind.
+However a rank ends, or does not, :func:`launch` returns or raises in bounded time, and leaves no process behind.
 For real work there is torchrun; this is for tests, and for experiments that start their ranks themselves.
 """
 
 import faulthandler
+import gc
 import multiprocessing
 import os
 import signal
@@ -25,10 +26,17 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore  # torch.distributed has it too, where type checkers miss it
 
-from gradparity.distributed.blame import End, blamed, ended_by
+from gradparity.distributed.blame import End, blamed, ended_by, innermost
 from gradparity.errors import UserError
 
-PRELOADED = ("torch", "torchmetrics", "sklearn.datasets", "gradparity.distributed.trial")
+PRELOADED = (
+    "torch",
+    "torch._dynamo",  # which the first optimizer would import, in a second
+    "torchmetrics",
+    "sklearn.datasets",
+    "gradparity.distributed.trial",
+    "gradparity.diagnosis.of_rank",
+)
 """Imported once, in the process that all ranks are forked from: a rank then starts in milliseconds."""
 
 GRACE = 1.0
@@ -63,7 +71,7 @@ def launch(
         function: of a module that can be imported. What it returns, and takes, is pickled.
         ranks: how many.
         arguments: the same for all; a rank asks ``torch.distributed`` which it is.
-        seconds: until all must have come to their end.
+        seconds: until all must have come to their end, from when all have started.
         patience: how long a rank waits for another in a collective.
         device: ``cpu``, over gloo; or ``cuda``, over NCCL and a GPU for each rank.
 
@@ -73,7 +81,6 @@ def launch(
     """
     if device == "cuda" and torch.cuda.device_count() < ranks:
         raise UserError(f"{ranks} ranks need a GPU each, and torch finds {torch.cuda.device_count()} here")
-    deadline = time.monotonic() + seconds
     with TemporaryDirectory() as folder, ExitStack() as stack:
         started: list[Rank] = []
         for number in range(ranks):
@@ -81,7 +88,7 @@ def launch(
             started.append(rank)
             stack.callback(rank.process.join)
             stack.callback(rank.process.kill)  # of one that has ended: nothing happens
-        ends = _ends(started, deadline)
+        ends = _ends(started, seconds)
         if sentence := blamed(ends, {r.number: _doing(r) for r in started if r.number not in ends}, seconds, patience):
             raise UserError(sentence)
         return [ends[rank.number].result for rank in started]
@@ -124,6 +131,8 @@ def _rank(
     arguments: tuple[object, ...],
 ) -> None:
     """What runs in the new process."""
+    gc.freeze()  # what was there before is no garbage; to look through it would copy the memory that ranks share
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(ranks)}
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"  # nothing leaves this machine
     torch.set_num_threads(1)
     with stack.open("w") as file:
@@ -140,16 +149,18 @@ def _rank(
             dist.init_process_group(
                 backend, timeout=timedelta(seconds=patience), store=members, rank=number, world_size=ranks
             )
+            connection.send(None)
             end = End(result=function(*arguments))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             end = ended_by(error)
         connection.send(end)  # before others can notice that this rank is gone
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
-def _ends(started: list[Rank], deadline: float) -> dict[int, End]:
+def _ends(started: list[Rank], seconds: float) -> dict[int, End]:
     """How ranks have ended, in that order, until all have or one has gone wrong by itself."""
+    deadline, here = time.monotonic() + 2 * START, 0
     ends: dict[int, End] = {}
     open_ones = {rank.connection: rank for rank in started}
     while open_ones and not any(end.wrong and end.waited is None for end in ends.values()):
@@ -160,16 +171,23 @@ def _ends(started: list[Rank], deadline: float) -> dict[int, End]:
             break
         for connection in ready:
             assert isinstance(connection, Connection)
-            rank = open_ones.pop(connection)
-            ends[rank.number] = _end_of(rank)
+            rank = open_ones[connection]
+            end = _told_by(rank)
+            if end is None:
+                here += 1
+                deadline = time.monotonic() + seconds if here == len(started) else deadline
+            else:
+                ends[rank.number] = end
+                del open_ones[connection]
     return ends
 
 
-def _end_of(rank: Rank) -> End:
+def _told_by(rank: Rank) -> End | None:
+    """How it has ended; ``None`` if it tells that it has begun."""
     try:
-        end = rank.connection.recv()
-        assert isinstance(end, End)
-        return end
+        told = rank.connection.recv()
+        assert told is None or isinstance(told, End)
+        return told
     except EOFError:
         rank.process.join()
         return End(died=rank.process.exitcode)
@@ -181,9 +199,7 @@ def _doing(rank: Rank) -> str:
         os.kill(rank.process.pid, signal.SIGUSR1)
         until = time.monotonic() + 1
         while time.monotonic() < until:
-            for line in rank.stack.read_text().splitlines() if rank.stack.exists() else ():
-                if line.startswith("  File "):
-                    path, _, where = line.removeprefix("  File ").partition(", line ")
-                    return f"{Path(path.strip(chr(34))).name}, line {where}"
+            if where := innermost(rank.stack.read_text() if rank.stack.exists() else ""):
+                return where
             time.sleep(0.01)
     return ""

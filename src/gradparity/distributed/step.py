@@ -11,12 +11,15 @@ DDP does this in hooks of the ``.grad`` accumulation. ``torch.autograd.grad`` ac
 it returns the rank's own gradients, without a word. By hand is then the only way, and it is the same bits.
 
 What neither does: DDP *averages* gradients, which is right for the mean of a loss only if every rank counts as much.
-So the loss is divided by the count of all ranks' windows, over the number of ranks.
+So the loss is divided by the count of all ranks' windows, over the number of ranks (``of_all_ranks``).
+
+By hand, it is :func:`gradparity.training.train_step` line for line, and four lines more. So the faults of that step
+are faults of this one, and are looked for on several ranks too (:mod:`gradparity.distributed.patched`).
 """
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -34,8 +37,6 @@ class RankRun(Run):
 
     wrapped: DistributedDataParallel | None = None
     """The model in DDP, for :func:`ddp_step`."""
-    averaging: Averaging = all_reduced
-    """For :func:`manual_step`."""
 
 
 def ddp_step(run: RankRun, window: Window[Any]) -> Iterator[Moment]:
@@ -45,57 +46,66 @@ def ddp_step(run: RankRun, window: Window[Any]) -> Iterator[Moment]:
     """
     assert run.wrapped is not None
     run.optimizer.zero_grad(set_to_none=True)
-    # All ranks' count, over the number of ranks: DDP will divide by that number too.
-    share_of_total = total(window.normalizer) / dist.get_world_size()
+
+    window = of_all_ranks(window)
     for index, microbatch in enumerate(window.microbatches):
         last = index + 1 == len(window.microbatches)
         # Around the forward too: there DDP decides whether the backward after it will exchange.
         with nullcontext() if last else run.wrapped.no_sync():
             with run.autocast():
-                loss = run.loss(run.wrapped, microbatch) / share_of_total
+                loss = run.loss(run.wrapped, microbatch) / window.normalizer
             yield Moment(Phase.FORWARD, index, loss.detach())
             run.route(run.scaler.scale(loss), run.parameters)
         yield Moment(Phase.ACCUMULATED, index)
+
     # An inf on one rank is an inf in the average, which is everyone's: all will skip the step, or none.
     run.scaler.unscale_(run.optimizer)
     yield Moment(Phase.UNSCALED)
-    yield from clip_and_step(run)
-
-
-def manual_step(run: RankRun, window: Window[Any]) -> Iterator[Moment]:
-    """One optimizer step without DDP, in the same bits."""
-    run.optimizer.zero_grad(set_to_none=True)
-    share_of_total = total(window.normalizer) / dist.get_world_size()
-    share(run.model.buffers())
-    for index, microbatch in enumerate(window.microbatches):
-        last = index + 1 == len(window.microbatches)
-        with run.autocast():
-            loss = run.loss(run.model, microbatch) / share_of_total
-        yield Moment(Phase.FORWARD, index, loss.detach())
-        run.route(run.scaler.scale(loss), run.parameters)
-        if last:
-            # Before anything looks at the gradients: the scaler for infs, the clip for their norm.
-            average(run.parameters, run.averaging)
-        yield Moment(Phase.ACCUMULATED, index)
-    run.scaler.unscale_(run.optimizer)
-    yield Moment(Phase.UNSCALED)
-    yield from clip_and_step(run)
-
-
-def clip_and_step(run: Run) -> Iterator[Moment]:
-    """The rest of a step, as on one rank: with the same gradients, all ranks come to the same decisions.
-
-    See :func:`gradparity.training.train_step`.
-    """
     # The norm of the averaged gradients is the global norm.
     run.clip(run.parameters)
     yield Moment(Phase.CLIPPED)
+
+    # With the same gradients, all ranks come to the same decisions.
     scale = run.scaler.get_scale()
     run.scaler.step(run.optimizer)
     run.scaler.update()
     if run.scaler.get_scale() >= scale:
         run.scheduler.step()
     yield Moment(Phase.STEPPED)
+
+
+def manual_step(run: Run, window: Window[Any], averaging: Averaging = all_reduced) -> Iterator[Moment]:
+    """One optimizer step without DDP, in the same bits."""
+    run.optimizer.zero_grad(set_to_none=True)
+
+    window = of_all_ranks(window)
+    share(run.model.buffers())
+    for index, microbatch in enumerate(window.microbatches):
+        with run.autocast():
+            loss = run.loss(run.model, microbatch) / window.normalizer
+        yield Moment(Phase.FORWARD, index, loss.detach())
+        run.route(run.scaler.scale(loss), run.parameters)
+        # Before anything looks at the gradients: the scaler for infs, the clip for their norm.
+        if index + 1 == len(window.microbatches):
+            average(run.parameters, averaging)
+        yield Moment(Phase.ACCUMULATED, index)
+
+    run.scaler.unscale_(run.optimizer)
+    yield Moment(Phase.UNSCALED)
+    run.clip(run.parameters)
+    yield Moment(Phase.CLIPPED)
+
+    scale = run.scaler.get_scale()
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    if run.scaler.get_scale() >= scale:
+        run.scheduler.step()
+    yield Moment(Phase.STEPPED)
+
+
+def of_all_ranks(window: Window[Any]) -> Window[Any]:
+    """``window`` with the count of all ranks' windows, over the number of ranks: an average divides by that too."""
+    return replace(window, normalizer=total(window.normalizer) / dist.get_world_size())
 
 
 def tensors_of(model: nn.Module) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import cast
 
@@ -11,16 +12,14 @@ from torch.nn.parallel import DistributedDataParallel
 from gradparity import build
 from gradparity.config import Config
 from gradparity.distributed.exchange import all_reduced, as_hook, in_rank_order, share
-from gradparity.distributed.faults import RANK_FAULTS, step_with
+from gradparity.distributed.faults import RANK_FAULTS
 from gradparity.distributed.parity import Outcome, compare_on_every_rank
-from gradparity.distributed.step import RankRun, ddp_step, manual_step, tensors_of
+from gradparity.distributed.patched import on_ranks_with
+from gradparity.distributed.step import RankRun, tensors_of
 from gradparity.parity.lockstep import Lane, Step
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.tasks import TASKS, Batch, Examples, Task
 from gradparity.training import Window, manual
-
-CANDIDATES = {"ddp": ddp_step, "manual": manual_step, **{name: step_with(f) for name, f in RANK_FAULTS.items()}}
-"""DDP again is the null test."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,9 @@ class Trial:
 
     config: Config = field(default_factory=Config)
     candidate: str = "manual"
-    """One of :data:`CANDIDATES`."""
+    """``ddp``, which is the null test, or ``manual``."""
+    fault: str | None = None
+    """One of :data:`RANK_FAULTS`, in the step of the candidate."""
     averaging: str = "all_reduced"
     """Or ``in_rank_order``, for both."""
     examples: int | None = None
@@ -48,21 +49,21 @@ def run_trial(trial: Trial) -> Outcome:
     task = TASKS[trial.config.tasks[0]]()
     if trial.examples is not None:
         task = replace(task, train=Examples(*(part[: trial.examples] for part in task.train)))
-    reference, candidate = rank_lane(trial, task, "ddp"), rank_lane(trial, task, trial.candidate)
+    reference, candidate = rank_lane(trial, task, "ddp"), rank_lane(trial, task, trial.candidate, trial.fault)
     return compare_on_every_rank(reference, candidate, windows_of_rank(trial, task))
 
 
-def rank_lane(trial: Trial, task: Task, name: str) -> Lane:
+def rank_lane(trial: Trial, task: Task, name: str, fault: str | None = None) -> Lane:
     """A rank's run of ``task``, which starts from rank 0's weights whatever its own are, and draws masks of its own."""
-    rank, step = dist.get_rank(), CANDIDATES[name]
+    rank = dist.get_rank()
+    step = on_ranks_with([RANK_FAULTS[fault]] if fault else [])[f"{name}_step"]
     config = replace(trial.config, seed=trial.config.seed + rank)
     lane = build.lane(config, task, "backward")
     averaging = {"all_reduced": all_reduced, "in_rank_order": in_rank_order}[trial.averaging]
-    run = RankRun(**vars(lane.run), averaging=averaging)
-    by_hand = name == "manual" or (name in RANK_FAULTS and RANK_FAULTS[name].changes is manual_step)
-    if by_hand:
+    run = RankRun(**vars(lane.run))
+    if name == "manual":
         share(tensors_of(run.model))
-        run = replace(run, route=manual)
+        run, step = replace(run, route=manual), partial(step, averaging=averaging)
     else:
         # Without it, a parameter that this rank's loss does not reach would be waited for.
         wrapped = DistributedDataParallel(run.model, find_unused_parameters=config.tasks[0] == "branches")

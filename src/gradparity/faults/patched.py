@@ -61,8 +61,8 @@ def loop_with(fault: Fault) -> tuple[Step, Route]:
     return names["train_step"], names["manual"]
 
 
-def reference_with(faults: Sequence[Fault]) -> Namespace:
-    """The functions of the reference by name, with ``faults`` in them.
+def reference_with(faults: Sequence[Fault], functions: Sequence[Callable[..., Any]] = REFERENCE) -> Namespace:
+    """The ``functions`` of the reference by name, with ``faults`` in them.
 
     A fault of the manual route shows only where that is taken, so then it is.
 
@@ -71,10 +71,10 @@ def reference_with(faults: Sequence[Fault]) -> Namespace:
         ValueError: if a fault's right lines are not there exactly once, as when only one of both was changed.
     """
     names: Namespace = {}
-    for thing in REFERENCE:
+    for thing in functions:
         names |= vars(sys.modules[thing.__module__])
     names |= {"__name__": __name__, "contextlib": contextlib, "itertools": itertools}
-    for thing in REFERENCE:
+    for thing in functions:
         exec(_compiled(thing, tuple(fault.changes[thing] for fault in faults if thing in fault.changes)), names)
     if any(manual in fault.changes for fault in faults):
         names["backward"] = names["manual"]

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.utils import clip_grad
@@ -46,7 +47,8 @@ class Recorder:
         self._deaf = False
         """While a backward is under way, in which checkpointing starts others, and while :meth:`paused`."""
         self._awaited: Fingerprints | None = None
-        """The gradients before an ``autograd.grad`` whose result has not been looked for in ``p.grad``."""
+        """The gradients before a backward that was not yet looked for in ``p.grad``: an ``autograd.grad``, whose result
+        is wired in later, or any on several ranks, where it may be exchanged later."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -133,7 +135,10 @@ class Recorder:
             result = run(roots, *args, **kwargs)
         finally:
             self._deaf = False
-        self._accumulated()
+        if ranks() > 1:
+            self._awaited = {}  # not what there is, so looked at in any case
+        else:
+            self._accumulated()
         return result
 
     def _unscale(self, unscale: Callable[..., Any], scaler: GradScaler, optimizer: Any, *rest: Any) -> None:
@@ -223,6 +228,16 @@ class Recorder:
         self.write(Record(event, self.step, microbatch, fingerprints(here)), here)
 
 
+def ranks() -> int:
+    """How many ranks train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def fingerprints(seen: Seen) -> Fingerprints:
     """What is kept of ``seen``."""
     return {part: {name: printed(v) for name, v in values.items()} for part, values in on_host(seen).items()}
+
+
+def rank() -> int:
+    """Which of the ranks this is."""
+    return dist.get_rank() if ranks() > 1 else 0

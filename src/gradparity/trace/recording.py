@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from gradparity.trace.file import Writer
-from gradparity.trace.recorder import Recorder
+from gradparity.trace.recorder import Recorder, rank, ranks
 from gradparity.trace.seen import Watched, unwrapped
 
 
@@ -57,16 +56,6 @@ def record(
 def folder_of_rank(folder: Path) -> Path:
     """This rank's folder in ``folder``, which is ``folder`` where there is but one rank."""
     return folder / f"rank{rank()}" if ranks() > 1 else folder
-
-
-def rank() -> int:
-    """Which of the ranks this is."""
-    return dist.get_rank() if ranks() > 1 else 0
-
-
-def ranks() -> int:
-    """How many ranks train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def about() -> dict[str, str | int]:

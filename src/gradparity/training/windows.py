@@ -20,8 +20,8 @@ class Window(Generic[Batch]):
     """The microbatches of one optimizer step."""
 
     microbatches: tuple[Batch, ...]
-    normalizer: int
-    """How many samples or tokens all of ``microbatches`` hold together."""
+    normalizer: float
+    """How many samples or tokens all of ``microbatches`` hold together; on several ranks, the mean over ranks."""
 
 
 def windows(

@@ -47,7 +47,7 @@ def fused(run: Run, window: Window[Any]) -> Iterator[Moment]:
         yield moment
 
 
-def add_func_grad(run: Run, microbatch: Any, normalizer: int) -> Tensor:
+def add_func_grad(run: Run, microbatch: Any, normalizer: float) -> Tensor:
     """Add what ``torch.func.grad`` returns into every ``.grad``, and give the loss.
 
     It takes the loss as a function of the parameters, and returns zeros for those that it does not depend on.

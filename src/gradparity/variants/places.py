@@ -32,7 +32,7 @@ def nowhere(config: Config, task: Task) -> None:
 
 def no_power_of_two(config: Config, task: Task) -> Place | None:
     """The first window whose count is no power of two: dividing by it rounds."""
-    return accumulated(config, task, lambda window: window.normalizer & (window.normalizer - 1) > 0)
+    return accumulated(config, task, lambda window: int(window.normalizer).bit_count() > 1)
 
 
 def two_microbatches(config: Config, task: Task) -> Place | None:

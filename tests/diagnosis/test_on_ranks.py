@@ -1,0 +1,142 @@
+"""`gradparity check --nproc 2`: right loops pass, wrong ones are named, and bad ones end in one sentence and in time."""
+
+import json
+import multiprocessing
+import re
+from pathlib import Path
+
+import pytest
+
+from gradparity.diagnosis.lookup_on_ranks import UNSEEN, fits, known_on_ranks
+from gradparity.diagnosis.on_ranks import MOST
+from gradparity.distributed.faults import RANK_FAULTS
+from gradparity.faults import FAULTS, Kind
+from gradparity.main import main
+
+
+@pytest.fixture(autouse=True)
+def _in_the_folder_of_the_loops(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent)
+
+
+def checked(loop, capsys, *more):
+    code = main(["check", "--nproc", "2", f"loops_on_ranks:{loop}", "--format", "json", *more])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("loop", ["by_ddp", "by_hand"])
+def test_right_loops_are_identical_on_every_rank(loop, capsys):
+    code, told = checked(loop, capsys)
+    assert code == 0
+    assert told["answer"] == "identical"
+    assert told["headline"] == (
+        f"Identical: loops_on_ranks:{loop} on 2 ranks behaves like the reference, bit for bit, in 8 steps, 2 of them skipped."
+    )
+    assert told["ranks"] == {"number": 2, "diverging": [], "apart": None}
+    assert told["oracle"] < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_in_other_precisions_too(precision, capsys):
+    assert checked("by_ddp", capsys, "--precision", precision)[1]["answer"] == "identical"
+
+
+@pytest.mark.parametrize(
+    ("loop", "faults", "diverging", "apart"),
+    [
+        ("alone", ["unsynchronised"], [0, 1], {"step": 0, "ranks": [1]}),
+        ("autograd_grad_through_ddp", ["unsynchronised-gradients"], [0, 1], {"step": 0, "ranks": [1]}),
+        ("by_ddp_with_the_tokens_of_each_rank", ["mean-of-rank-means"], [0, 1], None),
+        ("by_ddp_as_on_one_rank", ["exchanges-every-microbatch", "mean-of-rank-means"], [0, 1], None),
+        ("by_hand_after_the_clip", ["local-clip"], [0, 1], {"step": 2, "ranks": [1]}),
+        ("by_hand_from_weights_of_its_own", ["ranks-start-apart"], [1], {"step": 0, "ranks": [1]}),
+    ],
+)
+def test_wrong_loops_are_named_with_the_ranks_that_diverge_first(loop, faults, diverging, apart, capsys):
+    code, told = checked(loop, capsys)
+    assert code == 1
+    assert sorted(fault["name"] for fault in told["faults"]) == faults
+    assert told["ranks"] == {"number": 2, "diverging": diverging, "apart": apart}
+
+
+def test_a_loop_that_exchanges_too_often_is_no_bug_and_told_so(capsys):
+    code, told = checked("by_ddp_without_no_sync", capsys)
+    assert code == 0
+    assert told["headline"].startswith("Not a bug, but not the same bits")
+    assert [fault["name"] for fault in told["faults"]] == ["exchanges-every-microbatch"]
+    assert (
+        "    +        with nullcontext() if last else run.wrapped.no_sync():"
+        not in told["faults"][0]["mend"]["ddp_step"]
+    )
+    assert told["ranks"]["apart"] is None
+
+
+def test_a_fault_of_one_rank_is_found_on_several(capsys):
+    code, told = checked("by_ddp_clipped_while_scaled", capsys)
+    assert code == 1
+    assert [fault["name"] for fault in told["faults"]] == ["clip-before-unscale", "clip-without-unscale"]
+    assert "The ranks stay one model." in told["explanation"]
+
+
+def test_graphs_that_are_kept_fail_on_several_ranks_too(capsys):
+    code, told = checked("keeps_its_losses", capsys)
+    assert (code, told["answer"]) == (1, "identical")
+    assert told["graphs_kept"] > 2
+
+
+@pytest.mark.parametrize(
+    ("loop", "words"),
+    [
+        ("raises", r"rank 1 raised ValueError: no such batch \(loops_on_ranks.py, line \d+ in then\); the other ranks were st"),
+        ("exits", r"rank 1 raised SystemExit: 0 \(loops_on_ranks.py, line \d+ in <lambda>\); the other ranks were stopped"),
+        ("kills_itself", r"rank 1 died \(killed by SIGKILL\) without a word; the other ranks were stopped"),
+        ("sleeps", r"rank 0 waited 2 s in vain at loops_on_ranks.py, line \d+ in window_gradients; rank 1 is at loops_on_ranks.py"),
+        ("one_step_fewer", r"rank 1 had finished while rank 0 still waited at loops_on_ranks.py, line \d+ in .*; let all make"),
+        ("another_order", r"rank \d died \(killed by SIGABRT, as gloo does it where ranks exchange tensors of other sizes\) without a word"),
+        ("all_sleep", r"rank 0, rank 1 had not finished after 8 s: rank 0 is at loops_on_ranks.py, line \d+ in all_sleep,"),
+        ("rank_1_does_nothing", r"loops_on_ranks:rank_1_does_nothing does not make as many steps on each rank \(8 on rank 0, 0 on"),
+        ("own_process_group", r"rank \d raised ValueError: trying to initialize the default process group twice! \(loops_on"),
+        ("other_draws_each_time", r"loops_on_ranks:other_draws_each_time does not repeat itself: run twice, rank 0 differs at"),
+    ],
+)  # fmt: skip
+def test_a_loop_that_a_rank_does_not_bring_to_its_end_is_told_in_one_sentence(loop, words, capsys):
+    assert main(["check", "--nproc", "2", "--patience", "2", f"loops_on_ranks:{loop}"]) == 2
+    told = capsys.readouterr()
+    assert not told.out
+    assert re.match(rf"gradparity check: {words}", told.err), told.err
+    assert told.err.count("\n") == 1
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--nproc", "0"], f"--nproc is 0; allowed is 1 to {MOST}"),
+        (["--nproc", "-2"], f"--nproc is -2; allowed is 1 to {MOST}"),
+        (["--nproc", "1000"], f"--nproc is 1000; allowed is 1 to {MOST}"),
+        (["--nproc", "two"], "argument --nproc: invalid int value: 'two'"),
+        (["--nproc", "2", "--patience", "0"], "--patience is 0; it is a number of seconds above 0"),
+        (["--nproc", "2", "--patience", "nan"], "--patience is nan"),
+        (["--nproc", "2", "loops_on_ranks:no_such_loop"], "loops_on_ranks has no no_such_loop"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, sentence, capsys):
+    named = [] if ":" in arguments[-1] else ["loops_on_ranks:by_ddp"]
+    assert main(["check", *arguments, *named]) == 2
+    told = capsys.readouterr()
+    assert not told.out
+    assert sentence in told.err
+    assert told.err.count("\n") == 1
+
+
+def test_one_rank_is_todays_check(capsys):
+    assert main(["check", "--nproc", "1", "loops:example"]) == 0
+    assert capsys.readouterr().out.startswith("Identical: loops:example behaves like the reference")
+
+
+def test_what_is_not_looked_for_on_several_ranks_is_counted():
+    left_out = {name for name in FAULTS if name not in known_on_ranks()}
+    raising = {name for name, fault in FAULTS.items() if fault.kind == Kind.RAISES}
+    assert left_out == raising | set(UNSEEN) | {"summed-loss"}
+    assert not fits(FAULTS["summed-loss"])
+    assert set(RANK_FAULTS) <= set(known_on_ranks())
