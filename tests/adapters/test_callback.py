@@ -200,8 +200,13 @@ def test_what_cannot_be_watched_is_refused_in_a_sentence():
         fit(TwoOptimizers, callback, accumulate_grad_batches=1, gradient_clip_val=None)
 
 
-@pytest.mark.parametrize("raised", [KeyError, SystemExit, KeyboardInterrupt, GeneratorExit])
-@pytest.mark.parametrize("by", ["training_step", "optimizer_step", "on_train_batch_end", "on_train_end"])
+@pytest.mark.parametrize(
+    ("by", "raised"),
+    [
+        *[("training_step", kind) for kind in (KeyError, SystemExit, KeyboardInterrupt, GeneratorExit)],
+        *[(hook, KeyError) for hook in ("on_train_start", "optimizer_step", "on_train_batch_end")],
+    ],
+)
 def test_whatever_ends_a_training_nobody_watches_afterwards(by, raised):
     watched = []
 

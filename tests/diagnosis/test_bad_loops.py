@@ -193,7 +193,7 @@ def test_one_that_never_ends_is_told_where_it_was(name, capsys):
 
 
 def test_one_that_puts_off_the_alarm_is_ended_from_outside(monkeypatch, capsys):
-    monkeypatch.setattr(apart, "GRACE", 0.5)
+    monkeypatch.setattr(apart, "GRACE", 4)
     assert main(["check", "bad_loops:puts_off_the_alarm", "--patience", "0.5"]) == 2
     assert "bad_loops:puts_off_the_alarm is not over after 0.5 s; let it come" in capsys.readouterr().err
 

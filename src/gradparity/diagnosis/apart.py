@@ -30,7 +30,10 @@ PATIENCE = 60.0
 """Seconds that a loop may take unless something else is said; the reference takes a fraction of one."""
 
 GRACE = 10.0
-"""Seconds after which a process that its own alarm should have ended is ended from here; it may have undone that."""
+"""Seconds after which a process that its own alarm should have ended is ended from here; it may have undone that.
+
+As long may it be busy between two runs of somebody's code, which takes a fraction of a second.
+"""
 
 CRASHES = ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")
 
@@ -104,9 +107,9 @@ def apart(work: Callable[[Watch], T], patience: float) -> T:
 
 
 def _answer(process: BaseProcess, connection: Connection, patience: float) -> tuple[object, str]:
-    """What the process sends at last, or ``None``; and what it was doing when it said so last."""
-    doing, heard = "", time.monotonic()
-    while not doing or time.monotonic() < heard + patience:
+    """What the process sends at last, or ``None`` if nothing is heard for longer than ``patience``; and what it did."""
+    doing, heard = "the loop", time.monotonic()
+    while time.monotonic() < heard + patience:
         alive = process.is_alive()  # asked first: what it sent before it died is there now
         if connection.poll(0.1):
             try:
@@ -116,7 +119,7 @@ def _answer(process: BaseProcess, connection: Connection, patience: float) -> tu
                 break
             if not isinstance(told, str):
                 return told, doing
-            doing, heard = told, time.monotonic()
+            doing, heard = told or doing, time.monotonic()
         elif not alive:
             break
     return None, doing
