@@ -109,7 +109,7 @@ NAMES = [path.stem for path in EXPERIMENTS] + ["check", "claims", "diff", "gradp
 
 
 @pytest.mark.parametrize("name", NAMES)
-@cases(12, share=0.07)
+@cases(6, share=0.07)
 @given(data=st.data())
 def test_a_command_line_may_hold_anything(commands, name, data):
     run, options = commands[name]
