@@ -182,12 +182,14 @@ def test_what_stands_in_place_of_tensors_is_no_tensor(folder, kind, tmp_path):
     assert "ULP apart" not in spoiled_told.out
 
 
-def test_tensors_of_another_shape_are_not_those_of_the_record(folder, tmp_path):
+def test_other_tensors_are_not_those_of_the_record(folder, tmp_path):
     shutil.copytree(folder / "candidate", tmp_path / "spoiled")
     shutil.copytree(folder / "reference", tmp_path / "reference")
-    for path in (tmp_path / "spoiled").glob("*.safetensors"):
-        save_file({key: torch.ones(7) for key in ("gradients/0.weight", "parameters/0.weight", "loss/loss")}, path)
-    assert "ULP apart" not in compared(tmp_path).out
+    assert "ULP apart" in compared(tmp_path).out
+    for spoiled_one in (torch.ones(7), torch.ones(())):  # the loss has the shape of the second
+        for path in (tmp_path / "spoiled").glob("*.safetensors"):
+            save_file({key: spoiled_one for key in ("gradients/0.weight", "parameters/0.weight", "loss/loss")}, path)
+        assert "ULP apart" not in compared(tmp_path).out
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "..", "a/b", "a\0b", "", "."])
