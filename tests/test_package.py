@@ -110,53 +110,45 @@ def test_the_wheel_has_the_package_and_its_license_alone(wheel):
     }  # fmt: skip
 
 
-LOOP = """
-import sys, torch, gradparity
-assert gradparity.__file__.startswith(sys.argv[1]), gradparity.__file__
-for name, momentum in ("one", 0.0), ("other", 0.9):
-    torch.manual_seed(0)
-    model = torch.nn.Linear(3, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
-    with gradparity.record(model, optimizer, name):
-        for _ in range(2):
-            optimizer.zero_grad()
-            model(torch.ones(2, 3)).sum().backward()
-            optimizer.step()
-"""
-
 TEST = """
+import gradparity
 import torch
 
 
-def train(model, optimizer):
-    model(torch.ones(2, 3)).sum().backward()
-    optimizer.step()
-
-
-def make():
+def make(momentum=0.0):
     model = torch.nn.Linear(3, 1)
-    return model, torch.optim.SGD(model.parameters(), lr=0.1)
+    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
+
+
+def train(model, optimizer):
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(torch.ones(2, 3)).sum().backward()
+        optimizer.step()
 
 
 def test_a_loop_is_itself(assert_parity):
     assert_parity(train, train, make)
+
+
+def test_two_loops_are_recorded():
+    assert gradparity.__file__.startswith(f"{SITE}/gradparity/")
+    for name, momentum in ("one", 0.0), ("other", 0.9):
+        torch.manual_seed(0)
+        model, optimizer = make(momentum)
+        with gradparity.record(model, optimizer, name):
+            train(model, optimizer)
 """
 
 
 def test_what_was_installed_works_outside_the_checkout(site, tmp_path):
-    (tmp_path / "loop.py").write_text(LOOP)
-    assert run(sys.executable, "loop.py", site, folder=tmp_path, path=[site]).stderr == ""
+    (tmp_path / "test_loop.py").write_text(f"SITE = {str(site)!r}\n{TEST}")
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path]
+    assert "2 passed" in run(*pytest, "test_loop.py", folder=tmp_path, path=[site]).stdout
     command = site / "bin" / "gradparity"
     assert "usage: gradparity COMMAND" in run(sys.executable, command, "--help", folder=tmp_path, path=[site]).stdout
     other = run(sys.executable, command, "diff", "one", "other", folder=tmp_path, path=[site])
     assert (other.returncode, "Not identical" in other.stdout) == (1, True)
-
-
-def test_pytest_finds_the_fixture_of_what_was_installed(site, tmp_path):
-    (tmp_path / "test_loop.py").write_text(TEST)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path]
-    done = run(*command, "test_loop.py", folder=tmp_path, path=[site])
-    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
 
 
 def required(lists):

@@ -43,13 +43,13 @@ def test_one_that_was_not_spoiled_is_loaded(saved, tmp_path):
     assert resumed(saved, tmp_path) is None
 
 
-@cases(25, share=0.5)
+@cases(12, share=0.5)
 @given(data=st.data())
 def test_a_file_may_be_spoiled_anywhere(saved, tmp_path_factory, data):
     resumed(data.draw(spoiled_bytes(saved)), tmp_path_factory.getbasetemp())
 
 
-@cases(25, share=0.5)
+@cases(12, share=0.5)
 @given(data=st.data())
 def test_its_pickle_may_be_spoiled_anywhere(saved, tmp_path_factory, data):
     """Inside the archive, with checksums that are right."""

@@ -51,19 +51,19 @@ def dumped(content):
         return b""
 
 
-@cases(60)
+@cases(25)
 @given(data=st.data())
 def test_a_field_may_hold_anything(folder, data):
     given_to_it(folder, dumped(data.draw(spoiled(VALID))))
 
 
-@cases(30)
+@cases(12)
 @given(data=st.data())
 def test_a_file_may_be_spoiled_anywhere(folder, data):
     given_to_it(folder, data.draw(spoiled_bytes(as_yaml(Config()).encode())))
 
 
-@cases(30)
+@cases(12)
 @given(content=VALUES, text=TEXTS)
 def test_a_file_may_hold_anything(folder, content, text):
     given_to_it(folder, dumped(content))
