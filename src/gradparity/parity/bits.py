@@ -20,7 +20,11 @@ def bits(tensor: Tensor) -> Tensor:
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two dense tensors of one dtype and shape hold the same bits, strides aside."""
-    return torch.equal(bits(a), bits(b))
+    one, other = bits(a), bits(b)
+    if all(t.is_contiguous() and (t.nbytes | t.data_ptr()) % 8 == 0 for t in (one, other)):
+        # Eight bytes at a time: torch.equal takes as long for an element of one byte as for one of eight.
+        one, other = one.view(-1).view(torch.int64), other.view(-1).view(torch.int64)
+    return torch.equal(one, other)
 
 
 def ordered(tensor: Tensor) -> Tensor:
