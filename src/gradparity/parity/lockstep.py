@@ -116,9 +116,11 @@ def _compare(step: int, ours: Moment | None, theirs: Moment | None, reference: L
     figures: dict[Part, Figures] = {}
     numbers = 0
     if ours and theirs:
-        for part in COMPARED[moment.phase]:
-            a = dict(state_of(reference.run, part, ours, reference.random.state, reference.also))
-            b = dict(state_of(candidate.run, part, theirs, candidate.random.state, candidate.also))
+        parts = COMPARED[moment.phase]
+        of_reference = state_of(reference.run, parts, ours, reference.random.state, reference.also)
+        of_candidate = state_of(candidate.run, parts, theirs, candidate.random.state, candidate.also)
+        for part in parts:
+            a, b = of_reference[part], of_candidate[part]
             checked[part] = len(a.keys() | b.keys())
             numbers += sum(value.numel() if isinstance(value, Tensor) else 1 for value in a.values())
             found, size = compare(part, a, b)
