@@ -6,6 +6,7 @@ wrong phase is caught at ``STEPPED`` at the latest, where everything is compared
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
+from functools import cache
 from types import NoneType
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -68,17 +69,18 @@ def state_of(
         rng: the state of the run's random stream, by device type.
         also: what else the lane has, by name.
     """
-    # One walk through the model for all parts: to walk takes longer than to compare small tensors.
-    parameters, buffers = dict(run.model.named_parameters()), dict(run.model.named_buffers())
+    # To walk through a model takes longer than to compare small tensors: once for all parts, if at all.
+    parameters = cache(lambda: dict(run.model.named_parameters()))
+    buffers = cache(lambda: dict(run.model.named_buffers()))
     values: dict[Part, Callable[[], Mapping[str, Value]]] = {
         Part.LOSS: lambda: {"loss": moment.loss},
-        Part.GRADIENTS: lambda: {name: p.grad for name, p in parameters.items()},
-        Part.ALIASING: lambda: aliases(parameters, buffers),
-        Part.PARAMETERS: lambda: parameters,
-        Part.OPTIMIZER: lambda: optimizer_state(names(parameters), run.optimizer),
+        Part.GRADIENTS: lambda: {name: p.grad for name, p in parameters().items()},
+        Part.ALIASING: lambda: aliases(parameters(), buffers()),
+        Part.PARAMETERS: parameters,
+        Part.OPTIMIZER: lambda: optimizer_state(names(parameters()), run.optimizer),
         Part.SCALER: lambda: dict(flat("", run.scaler.state_dict())),
         Part.SCHEDULER: lambda: dict(flat("", run.scheduler.state_dict())),
-        Part.BUFFERS: lambda: buffers,
+        Part.BUFFERS: buffers,
         Part.RNG: lambda: rng,
         Part.ALSO: lambda: {k: v for name, thing in also.items() for k, v in flat(name, thing.state_dict())},
     }

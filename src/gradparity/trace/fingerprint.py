@@ -52,7 +52,7 @@ def shard_of(tensor: Tensor) -> Tensor:
 
 
 def _digest(tensor: Tensor) -> str:
-    return xxhash.xxh3_128_hexdigest(bits(tensor.contiguous()).cpu().numpy())
+    return xxhash.xxh3_128_hexdigest(bits(tensor.contiguous()).cpu().numpy().data)
 
 
 def _norm(tensor: Tensor) -> float:
