@@ -1,19 +1,22 @@
 """What it costs to wire gradients by hand: time and memory of a step, over those of ``.backward()``."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 from gradparity.benchmark.clock import Spread, in_turn, ratio, timed
 from gradparity.benchmark.memory import peak_bytes
-from gradparity.benchmark.subjects import mlp, step, subject, transformer
-from gradparity.config import PrecisionName
+from gradparity.benchmark.subjects import config, mlp, size, step, subject, transformer
+from gradparity.config import Config, PrecisionName
+from gradparity.tasks import Task
 
 ROUTES = ("backward", "manual", "frugal")
-MODELS = {"MLP": (mlp, 32), "transformer": (transformer, 2)}
-"""With the size of a microbatch."""
+MODELS: dict[str, tuple[Callable[[], Task], int]] = {"MLP": (mlp, 32), "transformer": (transformer, 2)}
+"""With the size of a microbatch, which is small: the less a forward computes, the more the wiring weighs."""
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16")
 ACCUMULATION_STEPS = (1, 4)
+CASES = list(product(MODELS, PRECISIONS, ACCUMULATION_STEPS))
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,7 @@ class RouteCost:
     """One model, trained by one route."""
 
     model: str
-    millions: float
-    """Parameters."""
+    parameters: int
     precision: str
     k: int
     """Accumulation steps."""
@@ -30,18 +32,43 @@ class RouteCost:
     time: Spread
     """Of a step, over that of ``.backward()`` in the same round."""
     peak: float
-    """Bytes of a step at their most, beyond parameters and optimizer state, over the bytes of the parameters."""
+    """The most bytes that a step holds beside parameters and optimizer state, over the bytes of the parameters."""
 
 
-def route_costs(rounds: int, tick: Callable[[], object]) -> Iterator[RouteCost]:
-    """The costs of all models, precisions and accumulation steps."""
-    for (name, (task, microbatch)), precision, k in product(MODELS.items(), PRECISIONS, ACCUMULATION_STEPS):
-        lanes, window = subject(task(), ROUTES, k=k, microbatch=microbatch, precision=precision)
-        ways = {route: timed(step, lane, window) for route, lane in zip(ROUTES, lanes, strict=True)}
-        seconds = in_turn(ways, rounds, tick)
-        for route, lane in zip(ROUTES, lanes, strict=True):
-            lane.run.optimizer.zero_grad()
-            size = sum(p.nbytes for p in lane.run.parameters)
-            peak = peak_bytes(lambda lane=lane: step(lane, window)) / size
-            time = ratio(seconds[route], seconds["backward"])
-            yield RouteCost(name, size / 4e6, precision, k, route, time, peak)
+def costs(case: tuple[str, PrecisionName, int], rounds: int, tick: Callable[[], object]) -> list[RouteCost]:
+    """What the three routes cost on a model of :data:`MODELS`, in a precision, with some accumulation steps."""
+    model, precision, k = case
+    task, microbatch = MODELS[model]
+    return costs_of(model, task(), config(k=k, microbatch=microbatch, precision=precision), rounds, tick)
+
+
+def costs_of(model: str, task: Task, training: Config, rounds: int, tick: Callable[[], object]) -> list[RouteCost]:
+    """What the three routes cost on any model."""
+    lanes, window = subject(task, ROUTES, training)
+    works = {route: partial(step, lane, window) for route, lane in zip(ROUTES, lanes, strict=True)}
+    seconds = in_turn([timed(route, work) for route, work in works.items()], rounds, tick)
+    found = []
+    for (route, work), lane in zip(works.items(), lanes, strict=True):
+        lane.run.optimizer.zero_grad()
+        peak = peak_bytes(work) / sum(p.nbytes for p in lane.run.parameters)
+        time = ratio(seconds[route], seconds["backward"])
+        found.append(RouteCost(model, size(lane), training.precision, training.accumulation_steps, route, time, peak))
+    return found
+
+
+def answer(found: Sequence[RouteCost]) -> str:
+    """In a sentence."""
+    told = []
+    for route in ROUTES[1:]:
+        times = [one.time.median for one in of(found, route)]
+        peaks = [one.peak / base.peak for one, base in zip(of(found, route), of(found, ROUTES[0]), strict=True)]
+        told.append(
+            f"{route} takes {min(times):.2f} to {max(times):.2f} times as long "
+            f"and {min(peaks):.2f} to {max(peaks):.2f} times the memory"
+        )
+    return f"Against .backward(), {' and '.join(told)}."
+
+
+def of(found: Sequence[RouteCost], route: str) -> list[RouteCost]:
+    """Those of one route."""
+    return [one for one in found if one.route == route]

@@ -9,7 +9,6 @@ from torchmetrics import Metric
 
 from gradparity.parity.bits import ulp_distance
 
-
 AT_ONCE: Final = 131_072
 """Elements of which figures are taken at once: what comes up on the way stays small, and most of it in the cache."""
 

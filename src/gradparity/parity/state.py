@@ -10,7 +10,7 @@ from functools import cache
 from types import NoneType
 from typing import Any, Final, Protocol, TypeAlias
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from gradparity.training import Moment, Phase, Run
