@@ -18,9 +18,6 @@ class Spread:
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
-
 
 def spread(figures: Sequence[float]) -> Spread:
     """The quartiles of at least two ``figures``.

@@ -1,6 +1,7 @@
 """A model of 25 million parameters on several ranks: what watching adds on each, in time and memory."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -8,8 +9,17 @@ from tempfile import TemporaryDirectory
 
 from gradparity.benchmark.clock import Spread, ratio
 from gradparity.benchmark.growth import peak_megabytes
-from gradparity.benchmark.subjects import config, size, step, transformer
-from gradparity.benchmark.watching import CANDIDATE, LOCKSTEP, RECORD, REFERENCE, one_step, recording, watched_seconds
+from gradparity.benchmark.subjects import config, size, transformer
+from gradparity.benchmark.watching import (
+    CANDIDATE,
+    LOCKSTEP,
+    RECORD,
+    REFERENCE,
+    one_step,
+    recording,
+    watched_seconds,
+    watched_step,
+)
 from gradparity.distributed.launch import launch
 from gradparity.distributed.trial import Trial, rank_lane, windows_of_rank
 from gradparity.parity.lockstep import lockstep
@@ -48,14 +58,14 @@ def cost_of_rank(ranks: int, rounds: int, width: int, layers: int) -> RankCost:
     window = next(windows_of_rank(trial, task))
     megabytes = {}
     reference = rank_lane(trial, task, "ddp")
-    step(reference, window)
+    watched_step(reference, window, nullcontext)
     megabytes[REFERENCE] = peak_megabytes()
-    with TemporaryDirectory() as folder, recording(reference.run, Path(folder) / "trace"):
-        step(reference, window)
+    with TemporaryDirectory() as folder:
+        watched_step(reference, window, lambda: recording(reference.run, Path(folder) / "trace"))
     megabytes[RECORD] = peak_megabytes()
     candidate = rank_lane(trial, task, "manual")
     for _ in range(2):
-        step(candidate, window)
+        watched_step(candidate, window, nullcontext)
     megabytes[CANDIDATE] = peak_megabytes()
     compared = lockstep(reference, candidate, repeat(window))
     next(compared)

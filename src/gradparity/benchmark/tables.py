@@ -8,7 +8,7 @@ from rich.table import Column, Table
 from gradparity.benchmark.clock import Spread
 from gradparity.benchmark.growth import Point, Stretch, line
 from gradparity.benchmark.imports import Start
-from gradparity.benchmark.routes import RouteCost
+from gradparity.benchmark.routes import ROUTES, RouteCost, of
 from gradparity.benchmark.scale import RankCost
 from gradparity.benchmark.throughput import Throughput
 from gradparity.benchmark.watching import CANDIDATE, LOCKSTEP, RECORD, REFERENCE, WatchingCost
@@ -33,9 +33,14 @@ WHY_RANKS = (
 )
 
 
-def with_quartiles(found: Spread, digits: int = 3) -> list[str]:
+def told(found: Spread, digits: int = 2) -> str:
     """The median, and between which values half of the figures lie."""
-    return [f"{found.median:.{digits}f}", f"{found.low:.{digits}f} to {found.high:.{digits}f}"]
+    return f"{found.median:.{digits}f} ({found.low:.{digits}f}–{found.high:.{digits}f})"
+
+
+def millions(parameters: int) -> str:
+    """In one decimal."""
+    return f"{parameters / 1e6:.1f}M"
 
 
 def grid(title: str, *columns: str) -> Table:
@@ -48,34 +53,31 @@ def grid(title: str, *columns: str) -> Table:
 
 
 def routes(found: Sequence[RouteCost]) -> Table:
-    """Time and memory of each route, over those of ``.backward()``."""
+    """Time of the manual routes over that of ``.backward()``, and the memory of all three, a row for each case."""
     table = grid(
-        "Wiring gradients by hand", "model", "parameters", "precision", "K", "route", "time, × backward",
-        "half of the rounds", "peak memory, × parameters", "× backward",
+        "Wiring gradients by hand: time over that of .backward(), peak memory in sizes of the parameters",
+        "", "precision", "K", "manual, time", "frugal, time", "backward, memory", "manual", "frugal",
     )  # fmt: skip
-    base = {(one.model, one.precision, one.k): one.peak for one in found if one.route == "backward"}
-    for one in found:
-        case = one.model, one.precision, one.k
-        memory = f"{one.peak:.2f}", f"{one.peak / base[case]:.2f}"
-        table.add_row(
-            one.model, f"{one.parameters:,}", one.precision, str(one.k), one.route, *with_quartiles(one.time), *memory
-        )
+    for base, manual, frugal in zip(*(of(found, route) for route in ROUTES), strict=True):
+        memory = (f"{one.peak:.2f}" for one in (base, manual, frugal))
+        case = f"{base.model} {millions(base.parameters)}", base.precision, str(base.k)
+        table.add_row(*case, told(manual.time), told(frugal.time), *memory)
     return table
 
 
 def watching(found: Sequence[WatchingCost]) -> Table:
     """What watching adds, by way."""
-    table = grid("Watching", "way", "parameters", "unwatched, ms", "adds, ms", "×", "half of the rounds")
+    table = grid("Watching", "", "parameters", "unwatched, ms", "adds, ms", "times as long")
     for one in found:
-        table.add_row(one.way, f"{one.parameters:,}", f"{one.bare:.1f}", f"{one.adds:.1f}", *with_quartiles(one.time))
+        table.add_row(one.way, millions(one.parameters), f"{one.bare:.1f}", f"{one.adds:.1f}", told(one.time, 3))
     return table
 
 
 def throughput(found: Sequence[Throughput]) -> Table:
     """Speeds, and how near they are to that of reading."""
-    table = grid("Reading main memory", "what", "GB/s", "half of the rounds", "× reading", "half of the rounds")
+    table = grid("Reading main memory", "", "GB/s", "times the speed of reading")
     for one in found:
-        table.add_row(one.what, *with_quartiles(one.speed, 1), *with_quartiles(one.of_limit, 2))
+        table.add_row(one.what, told(one.speed, 1), told(one.of_limit))
     return table
 
 
@@ -115,9 +117,9 @@ def ranks(found: Sequence[RankCost]) -> Table:
 
 def imports(found: Sequence[Start]) -> Table:
     """Seconds until a program has started."""
-    table = grid("Starting", "program", "s", "half of the rounds", "s above torch", "half of the rounds")
+    table = grid("Starting a new Python", "", "s", "s above import torch")
     for one in found:
-        table.add_row(one.what, *with_quartiles(one.seconds, 2), *with_quartiles(one.above, 2))
+        table.add_row(one.what, told(one.seconds), told(one.above))
     return table
 
 

@@ -32,7 +32,7 @@ Watch: TypeAlias = Callable[[], AbstractContextManager[Look | None]]
 
 REFERENCE, CANDIDATE, BESIDE = "reference alone", "candidate alone", "candidate again"
 LOCKSTEP, RECORD = "lockstep", "gradparity.record"
-CLOSE, EQUAL, HASHES = "clone, assert_close(rtol=0, atol=0)", "clone, torch.equal", "DebugMode.log_tensor_hashes"
+CLOSE, EQUAL, HASHES = "clone, assert_close", "clone, torch.equal", "DebugMode.log_tensor_hashes"
 TRAINPARITY = "TrainParity check_accumulation"
 
 
