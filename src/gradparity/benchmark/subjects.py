@@ -27,7 +27,7 @@ def config(*, k: int = 1, microbatch: int = SEQUENCES, precision: PrecisionName 
     """
     optimizer = OptimizerConfig(lr=1e-7, warmup_steps=1)
     return Config(
-        accumulation_steps=k, microbatch_size=microbatch, precision=precision, steps=1_000_000, optimizer=optimizer
+        accumulation_steps=k, microbatch_size=microbatch, precision=precision, steps=100_000, optimizer=optimizer
     )
 
 

@@ -81,7 +81,7 @@ class Difference(Metric):
     def update(self, reference: Tensor, candidate: Tensor) -> None:
         """Take in one pair of dense floating-point or complex tensors of one dtype and shape."""
         for r, c in zip(_flat(reference).split(AT_ONCE), _flat(candidate).split(AT_ONCE), strict=True):
-            self._take_in(r, c)
+            self._take_in(r.to(self.device), c.to(self.device))
 
     def _take_in(self, reference: Tensor, candidate: Tensor) -> None:
         ulp = ulp_distance(reference, candidate)
