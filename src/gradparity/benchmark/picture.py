@@ -52,7 +52,7 @@ def routes(found: Sequence[RouteCost]) -> Figure:
     memory.barh(names, [one.peak for one in found], color=colors)
     memory.tick_params(axis="y", labelsize=8)
     memory.invert_yaxis()
-    memory.set_xlabel("most memory in a step, in sizes of the parameters")
+    memory.set_xlabel("most memory before the optimizer's turn, in sizes of the parameters")
     return made
 
 
@@ -62,8 +62,9 @@ def watching(found: Sequence[WatchingCost]) -> Figure:
     names = [f"{one.way}\n{one.model}" for one in found]
     across(axes, names, [one.time for one in found], [COLORS.get(one.way, "#555555") for one in found])
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.axvline(AIM, color="#228833", linewidth=1, linestyle="dashed", label=f"aim: {AIM}")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="upper right")
     return made
 
 

@@ -9,7 +9,9 @@ from gradparity.benchmark.clock import Spread, in_turn, ratio, timed
 from gradparity.benchmark.memory import peak_bytes
 from gradparity.benchmark.subjects import config, mlp, size, step, subject, transformer
 from gradparity.config import Config, PrecisionName
-from gradparity.tasks import Task
+from gradparity.parity.lockstep import Lane
+from gradparity.tasks import Batch, Task
+from gradparity.training import Phase, Window
 
 ROUTES = ("backward", "manual", "frugal")
 MODELS: dict[str, tuple[Callable[[], Task], int]] = {"MLP": (mlp, 32), "transformer": (transformer, 2)}
@@ -32,7 +34,8 @@ class RouteCost:
     time: Spread
     """Of a step, over that of ``.backward()`` in the same round."""
     peak: float
-    """The most bytes that a step holds beside parameters and optimizer state, over the bytes of the parameters."""
+    """The most bytes that a step holds before the optimizer's turn, over the bytes of the parameters; those and the
+    optimizer's state not counted."""
 
 
 def costs(case: tuple[str, PrecisionName, int], rounds: int, tick: Callable[[], object]) -> list[RouteCost]:
@@ -45,15 +48,20 @@ def costs(case: tuple[str, PrecisionName, int], rounds: int, tick: Callable[[], 
 def costs_of(model: str, task: Task, training: Config, rounds: int, tick: Callable[[], object]) -> list[RouteCost]:
     """What the three routes cost on any model."""
     lanes, window = subject(task, ROUTES, training)
-    works = {route: partial(step, lane, window) for route, lane in zip(ROUTES, lanes, strict=True)}
-    seconds = in_turn([timed(route, work) for route, work in works.items()], rounds, tick)
+    ways = [timed(route, partial(step, lane, window)) for route, lane in zip(ROUTES, lanes, strict=True)]
+    seconds = in_turn(ways, rounds, tick)
     found = []
-    for (route, work), lane in zip(works.items(), lanes, strict=True):
+    for route, lane in zip(ROUTES, lanes, strict=True):
         lane.run.optimizer.zero_grad()
-        peak = peak_bytes(work) / sum(p.nbytes for p in lane.run.parameters)
+        peak = peak_bytes(partial(gradients, lane, window)) / sum(p.nbytes for p in lane.run.parameters)
         time = ratio(seconds[route], seconds["backward"])
         found.append(RouteCost(model, size(lane), training.precision, training.accumulation_steps, route, time, peak))
     return found
+
+
+def gradients(lane: Lane, window: Window[Batch]) -> None:
+    """As much of a step as it takes until all gradients are there."""
+    next(moment for moment in lane.step(lane.run, window) if moment.phase == Phase.UNSCALED)
 
 
 def answer(found: Sequence[RouteCost]) -> str:

@@ -15,7 +15,8 @@ from gradparity.benchmark.watching import CANDIDATE, LOCKSTEP, RECORD, REFERENCE
 
 WHY_ROUTES = (
     "Both make the same forward and the same sums. autograd.grad returns all gradients at once, so from the second "
-    "microbatch on `manual` holds two sets of them; `frugal` adds each in a hook as it comes, as .backward() does."
+    "microbatch on `manual` holds two sets of them; `frugal` adds each in a hook as it comes, as .backward() does. "
+    "Memory is that of forwards and backwards; what the optimizer takes after them is the same for all."
 )
 WHY_WATCHING = (
     "Lockstep reads gradients at four phases, parameters and moments once each; a recording reads them for a hash and "
@@ -47,21 +48,22 @@ def grid(title: str, *columns: str) -> Table:
     """A table, its first column to the left and figures to the right."""
     first, *others = columns
     return Table(
-        Column(first), *(Column(name, justify="right") for name in others),
-        title=title, title_justify="left", box=box.SIMPLE_HEAD,
+        Column(first, no_wrap=True), *(Column(name, justify="right", overflow="fold") for name in others),
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
     )  # fmt: skip
 
 
 def routes(found: Sequence[RouteCost]) -> Table:
     """Time of the manual routes over that of ``.backward()``, and the memory of all three, a row for each case."""
     table = grid(
-        "Wiring gradients by hand: time over that of .backward(), peak memory in sizes of the parameters",
-        "", "precision", "K", "manual, time", "frugal, time", "backward, memory", "manual", "frugal",
+        "Wiring gradients by hand: time over that of .backward(), most memory in sizes of the parameters",
+        "", "time, manual", "time, frugal", "memory, backward", "memory, manual", "memory, frugal",
     )  # fmt: skip
     for base, manual, frugal in zip(*(of(found, route) for route in ROUTES), strict=True):
         memory = (f"{one.peak:.2f}" for one in (base, manual, frugal))
-        case = f"{base.model} {millions(base.parameters)}", base.precision, str(base.k)
-        table.add_row(*case, told(manual.time), told(frugal.time), *memory)
+        case = f"{base.model} {millions(base.parameters)}, {base.precision}, K {base.k}"
+        times = (told(one.time).replace(" ", "\n") for one in (manual, frugal))
+        table.add_row(case, *times, *memory)
     return table
 
 
