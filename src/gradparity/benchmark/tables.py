@@ -36,7 +36,7 @@ WHY_RANKS = (
 
 def told(found: Spread, digits: int = 2) -> str:
     """The median, and between which values half of the figures lie."""
-    return f"{found.median:.{digits}f} ({found.low:.{digits}f}–{found.high:.{digits}f})"
+    return f"{found.median:.{digits}f} {found.low:.{digits}f}–{found.high:.{digits}f}"
 
 
 def millions(parameters: int) -> str:
@@ -48,7 +48,7 @@ def grid(title: str, *columns: str) -> Table:
     """A table, its first column to the left and figures to the right."""
     first, *others = columns
     return Table(
-        Column(first, no_wrap=True), *(Column(name, justify="right", overflow="fold") for name in others),
+        Column(first, no_wrap=True), *(Column(name, justify="right", no_wrap=True) for name in others),
         title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
     )  # fmt: skip
 
@@ -57,11 +57,11 @@ def routes(found: Sequence[RouteCost]) -> Table:
     """Time of the manual routes over that of ``.backward()``, and the memory of all three, a row for each case."""
     table = grid(
         "Wiring gradients by hand: time over that of .backward(), most memory in sizes of the parameters",
-        "", "time, manual", "time, frugal", "memory, backward", "memory, manual", "memory, frugal",
+        "", "time:\nmanual", "\nfrugal", "memory:\nbackward", "\nmanual", "\nfrugal",
     )  # fmt: skip
     for base, manual, frugal in zip(*(of(found, route) for route in ROUTES), strict=True):
         memory = (f"{one.peak:.2f}" for one in (base, manual, frugal))
-        case = f"{base.model} {millions(base.parameters)}, {base.precision}, K {base.k}"
+        case = f"{base.model} {millions(base.parameters)} {base.precision} K {base.k}"
         times = (told(one.time).replace(" ", "\n") for one in (manual, frugal))
         table.add_row(case, *times, *memory)
     return table
@@ -69,9 +69,15 @@ def routes(found: Sequence[RouteCost]) -> Table:
 
 def watching(found: Sequence[WatchingCost]) -> Table:
     """What watching adds, by way."""
-    table = grid("Watching", "", "parameters", "unwatched, ms", "adds, ms", "times as long")
+    table = grid("Watching", "", "size", "unwatched\nms", "adds\nms", "times\nas long")
     for one in found:
-        table.add_row(one.way, millions(one.parameters), f"{one.bare:.1f}", f"{one.adds:.1f}", told(one.time, 3))
+        table.add_row(
+            one.way,
+            millions(one.parameters),
+            f"{one.bare:.1f}",
+            f"{one.adds:.1f}",
+            told(one.time, 3).replace(" ", "\n"),
+        )
     return table
 
 
@@ -86,7 +92,7 @@ def throughput(found: Sequence[Throughput]) -> Table:
 def growth(title: str, points: Sequence[Point]) -> Table:
     """What watching adds to a step, by the size of the model."""
     table = grid(
-        title, "parameters", "tensors", "a step, ms", "lockstep adds, ms", "recording adds, ms", "a step's trace, bytes"
+        title, "parameters", "tensors", "a step\nms", "lockstep\nadds, ms", "recording\nadds, ms", "its trace\nbytes"
     )
     for one in points:
         adds = (f"{one.adds[way].median:.2f}" for way in (LOCKSTEP, RECORD))
@@ -107,13 +113,13 @@ def steps(found: Sequence[Stretch]) -> Table:
 def ranks(found: Sequence[RankCost]) -> Table:
     """Time and memory on several ranks."""
     table = grid(
-        "Several ranks, the slowest of them", "ranks", "parameters", "a step, ms", "lockstep, × both alone",
-        "recording, × alone", "MB: one alone", "recorded", "both alone", "in lockstep",
+        "Several ranks, the slowest of them: times as long, and the most memory in MB", "ranks", "step\nms",
+        "lockstep", "recording", "MB: one\nalone", "\nrecorded", "both\nalone", "in\nlockstep",
     )  # fmt: skip
     for one in found:
         memory = (f"{one.megabytes[way]:,.0f}" for way in (REFERENCE, RECORD, CANDIDATE, LOCKSTEP))
         times = (f"{one.times[way].median:.3f}" for way in (LOCKSTEP, RECORD))
-        table.add_row(str(one.ranks), f"{one.parameters:,}", f"{one.bare:.0f}", *times, *memory)
+        table.add_row(str(one.ranks), f"{one.bare:.0f}", *times, *memory)
     return table
 
 
