@@ -3,6 +3,8 @@
 Written where there was no GPU, so never run until now: what fails here first may be the test.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -19,9 +21,8 @@ CONFIG = Config(
 )  # fmt: skip
 
 
-def trial(task, precision, candidate="manual"):
-    fields = {"task": task, "precision": precision}
-    return Trial(config=Config(**{**vars(CONFIG), **fields}), candidate=candidate)
+def trial(task, precision, candidate="manual", **fields):
+    return Trial(config=replace(CONFIG, task=task, precision=precision), candidate=candidate, **fields)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -39,6 +40,8 @@ def test_by_hand_is_ddp_over_nccl(ranks):
 def test_autograd_grad_through_ddp_leaves_ranks_alone():
     if torch.cuda.device_count() < 2:
         pytest.skip("two ranks need two GPUs")
-    for (outcome,) in launch(run_trials, 2, [trial("digits_mlp", "fp32", "unsynchronised")], device="cuda"):
+    for (outcome,) in launch(
+        run_trials, 2, [trial("digits_mlp", "fp32", "ddp", fault="unsynchronised-gradients")], device="cuda"
+    ):
         assert (outcome.first.step, outcome.first.phase) == (0, Phase.ACCUMULATED)
         assert outcome.across[0].differing == (1,)

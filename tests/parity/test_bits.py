@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradparity.parity.bits import bits, ordered, same_bits, ulp_distance
+from gradparity.parity.bits import LARGE, bits, ordered, same_bits, ulp_distance
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 any_float64 = st.integers(0, 2**64 - 1).map(lambda i: struct.unpack("<d", struct.pack("<Q", i))[0])
@@ -88,3 +88,27 @@ def test_integers_have_bits_too(dtype):
 def test_bits_are_a_view():
     t = torch.randn(4, 6)[:, ::2]
     assert bits(t).data_ptr() == t.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.int8, torch.complex64])
+@pytest.mark.parametrize("beyond", [0, 1, 3])
+def test_a_bit_anywhere_in_a_large_tensor_is_seen(dtype, beyond):
+    a = torch.randn(LARGE).to(dtype)[: LARGE // dtype.itemsize + beyond]  # some fill words of eight bytes, some do not
+    assert a.nbytes >= LARGE
+    assert same_bits(a, a.clone())
+    for place in (0, len(a) // 2, len(a) - 1):
+        b = a.clone()
+        bits(b).view(-1)[bits(b).numel() * place // len(b)] ^= 1
+        assert not same_bits(a, b)
+
+
+def test_large_tensors_keep_zeros_and_nans_apart_wherever_they_lie():
+    zeros = torch.zeros(LARGE)
+    assert not same_bits(zeros, -zeros)
+    nans = torch.full((LARGE,), math.nan)
+    assert same_bits(nans, nans.clone())
+    odd = torch.randn(LARGE + 1)[1:]  # starts in the middle of a word
+    assert same_bits(odd, odd.clone())
+    columns = torch.randn(LARGE, 2).t()
+    assert same_bits(columns, columns.contiguous())
+    assert not same_bits(columns, columns.flip(1))

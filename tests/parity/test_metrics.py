@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from gradparity.parity.metrics import Difference
+from gradparity.parity.metrics import AT_ONCE, Difference
 
 
 def figures(*pairs):
@@ -70,6 +70,18 @@ def test_pairs_add_up_to_the_same_figures_as_one_long_pair():
     assert together[:6] == apart[:6]
     assert together.histogram == apart.histogram
     assert together[6:9] == pytest.approx(apart[6:9], rel=1e-12)
+
+
+def test_a_large_pair_is_taken_in_piece_by_piece_to_its_last_element():
+    a = torch.randn(2 * AT_ONCE + 5)
+    b = a.clone()
+    places = [0, AT_ONCE - 1, AT_ONCE, 2 * AT_ONCE + 4]
+    b[places] = torch.nextafter(a[places], torch.tensor(math.inf))
+    f = figures((a, b))
+    assert (f.elements, f.differing, f.max_ulp) == (len(a), len(places), 1)
+    exact = (b.double() - a.double()).norm() / a.double().norm()
+    assert f.relative_norm == pytest.approx(float(exact), rel=1e-12)
+    assert figures((a.view(3, -1).t(), b.view(3, -1).t()))[:6] == f[:6], "whatever the strides"
 
 
 def test_the_histogram_counts_what_differs_by_powers_of_two():

@@ -3,11 +3,19 @@
 ``torch.equal`` is unfit here: it calls +0 and -0 equal, and a NaN unequal to itself. Bits are compared as integers.
 """
 
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 _INTEGER_OF_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _LARGEST = torch.iinfo(torch.int64).max
+
+LARGE: Final = 32_768
+"""Bytes of a tensor on the CPU from which NumPy compares faster: as fast as memory is read, where ``torch.equal`` takes
+as long for an element of one byte as for one of eight. To start, it takes a few microseconds longer."""
 
 
 def bits(tensor: Tensor) -> Tensor:
@@ -20,7 +28,16 @@ def bits(tensor: Tensor) -> Tensor:
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two dense tensors of one dtype and shape hold the same bits, strides aside."""
-    return torch.equal(bits(a), bits(b))
+    one, other = bits(a), bits(b)
+    if one.nbytes < LARGE or not all(t.is_cpu and t.is_contiguous() for t in (one, other)):
+        return torch.equal(one, other)
+    return bool((_words(one) == _words(other)).all())
+
+
+def _words(pattern: Tensor) -> npt.NDArray[np.signedinteger[Any]]:
+    """A contiguous pattern, flat, in elements of eight bytes where they fill it."""
+    words = pattern.view(-1).numpy()
+    return words.view(np.int64) if words.nbytes % 8 == 0 else words
 
 
 def ordered(tensor: Tensor) -> Tensor:

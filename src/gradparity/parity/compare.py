@@ -1,6 +1,6 @@
 """Two values of one name, held against each other: everything that can differ, told apart by its kind."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -53,7 +53,7 @@ ABSENT: Final = "absent"
 
 
 def compare(
-    part: Part, reference: dict[str, Value], candidate: dict[str, Value], same: Same = same_bits
+    part: Part, reference: Mapping[str, Value], candidate: Mapping[str, Value], same: Same = same_bits
 ) -> tuple[list[Mismatch], Figures | None]:
     """The values of a part that differ, and the figures over all of its tensors that differ in bits.
 
@@ -63,7 +63,7 @@ def compare(
         SharedMemoryError: if a tensor of one is a tensor of the other.
     """
     mismatches: list[Mismatch] = []
-    pairs: list[tuple[Tensor, Tensor]] = []
+    metric: Difference | None = None
     for name in dict.fromkeys([*reference, *candidate]):
         a, b = reference.get(name, ABSENT), candidate.get(name, ABSENT)
         if isinstance(a, Tensor) and isinstance(b, Tensor):
@@ -72,19 +72,24 @@ def compare(
             for kind, ours, theirs in differences(a, b, same):
                 figures = None
                 if kind == Kind.BITS and (ours.is_floating_point() or ours.is_complex()):
-                    pairs.append((ours, theirs))
-                    figures = figures_of(pairs[-1:])
+                    metric = metric or difference()
+                    figures = metric(ours, theirs)  # of these two; the metric gathers those of all
                 mismatches.append(Mismatch(part, name, kind, _in_words(kind, ours), _in_words(kind, theirs), figures))
-        elif type(a) is not type(b) or repr(a) != repr(b):
+        elif a is not b and (type(a) is not type(b) or repr(a) != repr(b)):
             missing = a in (None, ABSENT) or b in (None, ABSENT)
             kind = Kind.PRESENCE if missing else Kind.VALUE
             mismatches.append(Mismatch(part, name, kind, _in_words(kind, a), _in_words(kind, b)))
-    return mismatches, figures_of(pairs) if pairs else None
+    return mismatches, metric.compute() if metric else None
+
+
+def difference() -> Difference:
+    """A metric of this rank alone: on others there may be no difference to wait for."""
+    return Difference(sync_on_compute=False)
 
 
 def figures_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Figures:
-    """How far the tensors of ``pairs`` are apart, taken together, on this rank alone: others may have no difference."""
-    metric = Difference(sync_on_compute=False)
+    """How far the tensors of ``pairs`` are apart, taken together, on this rank alone."""
+    metric = difference()
     for reference, candidate in pairs:
         metric.update(reference, candidate)
     figures: Figures = metric.compute()
@@ -112,7 +117,7 @@ def differences(a: Tensor, b: Tensor, same: Same = same_bits) -> Iterator[tuple[
     else:
         if not same(a, b):
             yield Kind.BITS, a, b
-        if walk(a.shape, a.stride()) != walk(b.shape, b.stride()):
+        if a.stride() != b.stride() and walk(a.shape, a.stride()) != walk(b.shape, b.stride()):
             yield Kind.STRIDES, a, b
 
 

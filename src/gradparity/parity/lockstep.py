@@ -121,10 +121,11 @@ def _compare(step: int, ours: Moment | None, theirs: Moment | None, reference: L
     numbers = 0
     if ours and theirs:
         parts = COMPARED[moment.phase]
-        of_reference = [dict(state_of(reference.run, p, ours, reference.random.state, reference.also)) for p in parts]
-        of_candidate = [dict(state_of(candidate.run, p, theirs, candidate.random.state, candidate.also)) for p in parts]
-        same = compared_there(zip(of_reference, of_candidate, strict=True))
-        for part, a, b in zip(parts, of_reference, of_candidate, strict=True):
+        of_reference = state_of(reference.run, parts, ours, reference.random.state, reference.also)
+        of_candidate = state_of(candidate.run, parts, theirs, candidate.random.state, candidate.also)
+        same = compared_there((of_reference[part], of_candidate[part]) for part in parts)
+        for part in parts:
+            a, b = of_reference[part], of_candidate[part]
             checked[part] = len(a.keys() | b.keys())
             numbers += sum(value.numel() if isinstance(value, Tensor) else 1 for value in a.values())
             found, size = compare(part, a, b, same)

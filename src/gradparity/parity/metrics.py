@@ -1,13 +1,16 @@
 """How far two tensors are apart, as one ``torchmetrics.Metric`` that accumulates over tensors and ranks."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from gradparity.parity.bits import ulp_distance
+
+AT_ONCE: Final = 131_072
+"""Elements of which figures are taken at once: what comes up on the way stays small, and most of it in the cache."""
 
 
 class Figures(NamedTuple):
@@ -77,15 +80,18 @@ class Difference(Metric):
 
     def update(self, reference: Tensor, candidate: Tensor) -> None:
         """Take in one pair of dense floating-point or complex tensors of one dtype and shape, on any device."""
-        reference, candidate = reference.to(self.device), candidate.to(self.device)
-        ulp = ulp_distance(reference, candidate).flatten()
+        for r, c in zip(_flat(reference).split(AT_ONCE), _flat(candidate).split(AT_ONCE), strict=True):
+            self._take_in(r.to(self.device), c.to(self.device))
+
+    def _take_in(self, reference: Tensor, candidate: Tensor) -> None:
+        ulp = ulp_distance(reference, candidate)
         changed = ulp[ulp > 0]
         self.elements += ulp.numel()
         self.differing += changed.numel()
         self.histogram += torch.bincount(_floor_log2(changed), minlength=64)
         self.max_ulp = torch.maximum(self.max_ulp, _max(changed))
 
-        r, c = _flat64(reference), _flat64(candidate)
+        r, c = reference.double(), candidate.double()
         finite = r.isfinite() & c.isfinite()
         r, c = r[finite], c[finite]
         absolute = (c - r).abs()
@@ -115,9 +121,9 @@ class Difference(Metric):
         )
 
 
-def _flat64(tensor: Tensor) -> Tensor:
+def _flat(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
-    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).flatten().double()
+    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).flatten()
 
 
 def _floor_log2(counts: Tensor) -> Tensor:

@@ -4,11 +4,13 @@ Each phase is compared in what it can change. Nothing escapes by that: a run tha
 wrong phase is caught at ``STEPPED`` at the latest, where everything is compared.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Any, Protocol, TypeAlias
+from functools import cache
+from types import NoneType
+from typing import Any, Final, Protocol, TypeAlias
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from gradparity.training import Moment, Phase, Run
@@ -32,6 +34,8 @@ class Part(StrEnum):
     """What a lane has beside its run: an average of the weights, a second optimizer."""
 
 
+LEAVES: Final = (Tensor, int, float, str, NoneType)
+
 OWN = "memory of its own"
 FOREIGN = "a tensor that is no parameter of the model"
 
@@ -54,46 +58,38 @@ class HasState(Protocol):
 
 
 def state_of(
-    run: Run, part: Part, moment: Moment, rng: Mapping[str, Tensor], also: Mapping[str, HasState]
-) -> Iterator[tuple[str, Value]]:
-    """The values of one part of a run by name, not copied; ``None`` where a parameter has no gradient.
+    run: Run, parts: Iterable[Part], moment: Moment, rng: Mapping[str, Tensor], also: Mapping[str, HasState]
+) -> dict[Part, Mapping[str, Value]]:
+    """The values of some parts of a run by name, not copied; ``None`` where a parameter has no gradient.
 
     Args:
         run: the run, stopped at ``moment``.
-        part: which of its parts.
+        parts: which of its parts.
         moment: holds the loss.
         rng: the state of the run's random stream, by device type.
         also: what else the lane has, by name.
     """
-    match part:
-        case Part.LOSS:
-            yield "loss", moment.loss
-        case Part.GRADIENTS:
-            yield from ((name, p.grad) for name, p in run.model.named_parameters())
-        case Part.ALIASING:
-            yield from aliases(dict(run.model.named_parameters()), dict(run.model.named_buffers()))
-        case Part.PARAMETERS:
-            yield from run.model.named_parameters()
-        case Part.OPTIMIZER:
-            yield from optimizer_state(run.model, run.optimizer)
-        case Part.SCALER:
-            yield from flat("", run.scaler.state_dict())
-        case Part.SCHEDULER:
-            yield from flat("", run.scheduler.state_dict())
-        case Part.BUFFERS:
-            yield from run.model.named_buffers()
-        case Part.RNG:
-            yield from rng.items()
-        case Part.ALSO:
-            for name, thing in also.items():
-                yield from flat(name, thing.state_dict())
+    # To walk through a model takes longer than to compare small tensors: once for all parts, if at all.
+    parameters = cache(lambda: dict(run.model.named_parameters()))
+    buffers = cache(lambda: dict(run.model.named_buffers()))
+    values: dict[Part, Callable[[], Mapping[str, Value]]] = {
+        Part.LOSS: lambda: {"loss": moment.loss},
+        Part.GRADIENTS: lambda: {name: p.grad for name, p in parameters().items()},
+        Part.ALIASING: lambda: aliases(parameters(), buffers()),
+        Part.PARAMETERS: parameters,
+        Part.OPTIMIZER: lambda: optimizer_state(names(parameters()), run.optimizer),
+        Part.SCALER: lambda: dict(flat("", run.scaler.state_dict())),
+        Part.SCHEDULER: lambda: dict(flat("", run.scheduler.state_dict())),
+        Part.BUFFERS: buffers,
+        Part.RNG: lambda: rng,
+        Part.ALSO: lambda: {k: v for name, thing in also.items() for k, v in flat(name, thing.state_dict())},
+    }
+    return {part: values[part]() for part in parts}
 
 
-def optimizer_state(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
+def optimizer_state(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> dict[str, Value]:
     """Moments and counters by parameter name, then the hyperparameters of each group and whom it holds."""
-    name_of = names(dict(model.named_parameters()))
-    yield from moments(name_of, optimizer)
-    yield from groups(name_of, optimizer)
+    return {**dict(moments(name_of, optimizer)), **dict(groups(name_of, optimizer))}
 
 
 def moments(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
@@ -116,34 +112,33 @@ def names(parameters: Mapping[str, Tensor]) -> dict[Tensor, str]:
 
 def flat(name: str, value: object) -> Iterator[tuple[str, Value]]:
     """The leaves of nested dicts and lists, each with its path as name; of unknown objects only the type."""
-    if isinstance(value, Mapping):
+    if isinstance(value, LEAVES):
+        yield name, value
+    elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from flat(f"{name}.{key}" if name else str(key), item)
     elif isinstance(value, list | tuple) and not all(isinstance(item, str) for item in value):
         for index, item in enumerate(value):
             yield from flat(f"{name}[{index}]", item)
-    elif isinstance(value, Tensor | int | float | str | None):
-        yield name, value
     elif isinstance(value, list | tuple):
         yield name, tuple(value)
     else:
         yield name, type(value).__qualname__
 
 
-def aliases(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> Iterator[tuple[str, Value]]:
+def aliases(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> dict[str, Value]:
     """For each tensor of a model, and each gradient, whether it lies in the memory of one that comes before it.
 
     Writing one of two such tensors in place changes the other: no run should do that by accident. Compared by the
     stretch of memory from the first to the last element, so two interleaved views count as well.
     """
     tensors = dict(_tensors(parameters)) | dict(buffers)
-    order = list(tensors)
-    owner = dict[str, str]()
+    owner: dict[str, Value] = dict.fromkeys(tensors, OWN)
     for cluster in _clusters(tensors):
-        first = min(cluster, key=order.index)
+        together = set(cluster)
+        first = next(name for name in tensors if name in together)
         owner |= {name: f"memory of {first}" for name in cluster if name != first}
-    for name in order:
-        yield name, owner.get(name, OWN)
+    return owner
 
 
 def _clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
@@ -163,9 +158,16 @@ def _clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
 def _spans(tensors: Mapping[str, Tensor]) -> Iterator[tuple[int, int, str]]:
     for name, tensor in tensors.items():
         if tensor.numel():
-            last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
             start = tensor.data_ptr()
-            yield start, start + (last + 1) * tensor.element_size(), name
+            yield start, start + _reach(tensor), name
+
+
+def _reach(tensor: Tensor) -> int:
+    """Bytes from the first to the last element."""
+    if tensor.is_contiguous():
+        return tensor.nbytes
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
 
 
 def _tensors(parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -44,7 +44,7 @@ class Writer:
 
     def __init__(self, folder: Path, about: Mapping[str, str | int], full: bool) -> None:
         self.folder, self.full = folder, full
-        self._forms: dict[str, int] = {}
+        self._forms: dict[tuple[object, ...], int] = {}
         self._written = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -80,10 +80,10 @@ class Writer:
         if plain := {name: value for name, value in values.items() if name not in tensors}:
             packed["values"] = plain
         if tensors:
-            form = json.dumps([[name, v.dtype, v.shape, v.strides, v.layout] for name, v in tensors.items()])
+            form = tuple((name, v.dtype, v.shape, v.strides, v.layout) for name, v in tensors.items())
             if form not in self._forms:
                 self._forms[form] = len(self._forms)
-                self._lines.write(f'{{"form": {form}}}\n'.encode())
+                self._line({"form": form})
             packed["form"] = self._forms[form]
             packed["digests"] = "".join(value.digest for value in tensors.values())
             packed["norms"] = [float(f"{v.norm:.6g}") if math.isfinite(v.norm) else None for v in tensors.values()]

@@ -34,7 +34,7 @@ def printed(value: Value) -> Printed:
 
 def fingerprint(tensor: Tensor) -> Fingerprint:
     """The fingerprint of a dense or a sparse COO tensor, which is only read; of a sharded one, of this rank's shard."""
-    tensor = shard_of(tensor)
+    tensor = shard_of(tensor.detach())
     dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
     if tensor.is_sparse:
         parts = tensor._indices(), tensor._values()
@@ -46,7 +46,7 @@ def fingerprint(tensor: Tensor) -> Fingerprint:
 
 def shard_of(tensor: Tensor) -> Tensor:
     """What of a sharded tensor (DTensor) is on this rank; any other as it is."""
-    to_local = getattr(tensor.detach(), "to_local", None)
+    to_local = getattr(tensor, "to_local", None)
     shard: Tensor = tensor if to_local is None else to_local()
     return shard
 
@@ -58,5 +58,5 @@ def _digest(tensor: Tensor) -> str:
 def _norm(tensor: Tensor) -> float:
     if not tensor.is_floating_point():
         return 0.0
-    wide = torch.promote_types(tensor.dtype, torch.float32)
-    return float(torch.linalg.vector_norm(tensor.detach(), dtype=wide if wide != tensor.dtype else None))
+    narrow = tensor.element_size() < 4
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float32 if narrow else None))

@@ -69,7 +69,7 @@ def at_forward(watched: Watched, roots: Iterable[Any], first: bool) -> Seen:
 
 def at_accumulated(watched: Watched) -> Seen:
     """What a backward writes. Of the memory only what is shared, which is next to nothing."""
-    shared = {name: value for name, value in aliases(watched.parameters, watched.buffers) if value != OWN}
+    shared = {name: value for name, value in aliases(watched.parameters, watched.buffers).items() if value != OWN}
     return {
         **gradients(watched),
         Part.ALIASING: shared,

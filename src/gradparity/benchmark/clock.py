@@ -1,0 +1,70 @@
+"""Times taken in turn, so that whatever slows a machine down for a while slows down all that is compared."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import quantiles
+from typing import TypeAlias
+
+Way: TypeAlias = Callable[[], Mapping[str, float]]
+"""Does a piece of work, and returns the seconds of each of its parts, by name."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The middle of some figures, and the quarter below and above which a quarter of them lie."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(figures: Sequence[float]) -> Spread:
+    """The quartiles of at least two ``figures``.
+
+    >>> spread([1.0, 2.0, 3.0, 4.0, 5.0])
+    Spread(median=3.0, low=2.0, high=4.0)
+    """
+    low, median, high = quantiles(figures, n=4, method="inclusive")
+    return Spread(median, low, high)
+
+
+def in_turn(ways: Sequence[Way], rounds: int, tick: Callable[[], object]) -> dict[str, list[float]]:
+    """The seconds of each part of each way in each round; the first in one round is the last in the next.
+
+    Args:
+        ways: what is timed. Each is called once before, to warm up.
+        rounds: how often, at least 2.
+        tick: called after each round.
+    """
+    for way in ways:
+        way()
+    seconds: dict[str, list[float]] = {}
+    for turn in range(rounds):
+        first = turn % len(ways)
+        for way in (*ways[first:], *ways[:first]):
+            for name, one in way().items():
+                seconds.setdefault(name, []).append(one)
+        tick()
+    return seconds
+
+
+def ratio(seconds: Sequence[float], bases: Sequence[float]) -> Spread:
+    """How many times as long as the base it took, round by round.
+
+    >>> ratio([2.0, 4.0, 6.0], [1.0, 2.0, 2.0]).median
+    2.0
+    """
+    return spread([one / base for one, base in zip(seconds, bases, strict=True)])
+
+
+def timed(name: str, work: Callable[[], object]) -> Way:
+    """``work`` with its seconds."""
+    return lambda: {name: seconds_of(work)}
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """How long ``work`` takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

@@ -1,0 +1,39 @@
+"""What is needed seldom is imported then: to start should take no longer than to import torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("lightning", "matplotlib", "sklearn", "tensorboard", "torchmetrics", "transformers")
+
+
+def imported(code):
+    """Which heavy packages a program of one line has imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*(name for name in {HEAVY} if name in sys.modules), sep='\\n')"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return {line for line in done.stdout.splitlines() if line in HEAVY}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import gradparity",
+        "import gradparity; gradparity.record",
+        "from gradparity.main import main; main(['--help'])",
+    ],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(code):
+    assert imported(code) == set()
+
+
+def test_what_needs_them_does_import_them():
+    assert {"torchmetrics", "tensorboard", "matplotlib"} <= imported("import gradparity.board")
+
+
+def test_the_package_alone_does_not_even_import_torch():
+    subprocess.run(
+        [sys.executable, "-c", "import gradparity, gradparity.main, sys; assert 'torch' not in sys.modules"], check=True
+    )
