@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
 import re
 import shutil
 import threading
 from collections import deque
 from functools import partial
 from itertools import count
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -171,6 +173,15 @@ def test_what_a_method_was_told_is_in_its_file_when_it_returns_and_no_thread_wri
             board.evaluated(number, "accuracy", 0.5, 0.5)
             assert len(read(tmp_path / "reference").Scalars("1 glance/mlp, 3 held-out accuracy")) == number + 1
         assert threading.active_count() == before
+
+
+def test_what_is_to_survive_a_power_cut_is_all_of_it(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").resolve()))
+    with Board(tmp_path, "mlp") as board:
+        board.sync()
+    assert {path.relative_to(tmp_path) for path in synced} == {Path(name) for name in lengths(tmp_path)}
+    assert len(synced) == 4
 
 
 def fill(folder, write):

@@ -142,7 +142,7 @@ def check(where, unbroken):
 
 def told(where):
     """But for the way to TensorBoard."""
-    return (where / "stdout").read_text().split("See it: ")[0]
+    return " ".join((where / "stdout").read_text().split("See it: ")[0].split())
 
 
 def others(where, unbroken):
@@ -281,6 +281,14 @@ def test_an_open_window_is_taken_again_from_its_first_microbatch(unbroken, withi
     assert others(tmp_path / "again", unbroken) == []
     assert go_on(tmp_path / "again") == (0, ""), "of a run that has come to its end there is nothing left to do"
     assert others(tmp_path / "again", unbroken) == []
+
+
+def test_another_machine_is_told(unbroken, within_a_window, tmp_path):
+    shutil.copytree(within_a_window, tmp_path / "again")
+    assert go_on(tmp_path / "again", killed.is_another_machine) == (0, "")
+    assert "The steps before may round differently, by torch " in told(tmp_path / "again")
+    assert "here it is torch 1.0." in told(tmp_path / "again")
+    assert "differently" not in told(unbroken.where)
 
 
 FORGETTING = {
