@@ -75,6 +75,7 @@ def look_up(
     see: See,
     tell: Callable[[int, int], None] = lambda done, of: None,
     known: Mapping[str, Fault] = FAULTS,
+    most_pairs: int | None = None,
 ) -> Finding:
     """Find what behaves as ``loop`` does.
 
@@ -85,6 +86,7 @@ def look_up(
             :func:`gradparity.diagnosis.observe.observe_with`, under the precision of both.
         tell: called with how many loops have been tried, and of how many.
         known: the faults that are looked for, by name.
+        most_pairs: of them that are tried; :data:`MOST_PAIRS` if it is not said.
     """
     if loop == reference:
         return Finding(Answer.IDENTICAL)
@@ -103,14 +105,14 @@ def look_up(
         return Finding(Answer.SAME_UPDATES, first=first, tried=len(known))
 
     base = common_prefix(loop.looks, reference.looks)
-    tried = 0
+    tried, most_pairs = 0, most_pairs or MOST_PAIRS
     pairs = _pairs(loop, reference, base, likenesses)
     for tried, pair in enumerate(pairs, start=1):
-        tell(len(known) + tried, len(known) + MOST_PAIRS)
+        tell(len(known) + tried, len(known) + most_pairs)
         with suppress(ClashError):
             if see(pair, loop.looks) == loop:
                 return Finding(Answer.PAIR, pair, first, tried=len(known) + tried)
-        if tried == MOST_PAIRS:
+        if tried == most_pairs:
             break
 
     tried += len(known)
