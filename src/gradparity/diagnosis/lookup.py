@@ -78,6 +78,7 @@ def look_up(
     see: See,
     tell: Callable[[int, int], None] = lambda done, of: None,
     known: Mapping[str, Fault] = FAULTS,
+    most_pairs: int | None = None,
     alone: bool = False,
 ) -> Finding:
     """Find what behaves as ``loop`` does.
@@ -89,6 +90,7 @@ def look_up(
             :func:`gradparity.diagnosis.observe.observe_with`, under the precision of both.
         tell: called with how many loops have been tried, and of how many.
         known: the faults that are looked for, by name.
+        most_pairs: of them that are tried; :data:`MOST_PAIRS` if it is not said.
         alone: look for one fault only, as nothing else could explain it.
     """
     if loop == reference:
@@ -110,10 +112,10 @@ def look_up(
         return Finding(Answer.UNKNOWN, first=first, tried=len(known))
 
     base = common_prefix(loop.looks, reference.looks)
-    tried = 0
+    tried, most_pairs = 0, most_pairs or MOST_PAIRS
     pairs = _pairs(loop, reference, base, likenesses)
-    for tried, pair in enumerate(islice(pairs, MOST_PAIRS), start=1):
-        tell(len(known) + tried, len(known) + MOST_PAIRS)
+    for tried, pair in enumerate(islice(pairs, most_pairs), start=1):
+        tell(len(known) + tried, len(known) + most_pairs)
         with suppress(ClashError):
             if see(pair, loop.looks) == loop:
                 return Finding(Answer.PAIR, pair, first, tried=len(known) + tried)

@@ -24,6 +24,9 @@ from gradparity.faults import FAULTS, Fault, Kind
 from gradparity.parity.state import Part
 from gradparity.trace.record import Trace
 
+MOST_PAIRS_ON_RANKS = 300
+"""Fewer than on one rank: a run takes several times as long where ranks wait for each other."""
+
 UNSEEN = (
     "zeros-instead-of-none",
     "none-filled-with-zeros",
@@ -80,6 +83,7 @@ def look_up_on_ranks(loops: Sequence[Observed], references: Sequence[Observed], 
             see,
             lambda done, of: progress.update(task, completed=done, total=of),
             known_on_ranks(),
+            MOST_PAIRS_ON_RANKS,
         )
 
 
