@@ -4,68 +4,69 @@ You will see framework × scenario, each framework with the loop that its docume
 "identical" holds for every phase of every step; any other cell is the first difference, whose cause is told below.
 """
 
-import argparse
 import json
-import sys
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from functools import partial
 
 import torch
 from rich.console import Console
-from rich.progress import track
-from torch.utils.tensorboard import SummaryWriter
 
-from gradparity import board
+from gradparity import experiment
+from gradparity.board import new_folder, write_pages
+from gradparity.errors import UserError
+from gradparity.experiment import Answer, say
 from gradparity.frameworks.scenario import SCENARIOS
-from gradparity.frameworks.table import as_records, cell, differences, in_places, markdown, measured, table
+from gradparity.frameworks.table import (
+    answer,
+    as_records,
+    causes,
+    differences,
+    in_places,
+    measured,
+    page,
+    table,
+    unexplained,
+)
 from gradparity.frameworks.watch import FRAMEWORKS, outcome
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = experiment.parser("frameworks", __doc__)
     parser.add_argument("--only", default="", help="frameworks, or beginnings of their names: --only lightning,ignite")
     parser.add_argument("--scenario", default="", help="scenarios, or beginnings of their names: --scenario 'K =,bf16'")
-    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for TensorBoard files and JSON")
-    given = parser.parse_args(arguments)
-    frameworks = chosen(given.only, FRAMEWORKS) or parser.error(f"--only: choose from {'; '.join(FRAMEWORKS)}")
-    scenarios = chosen(given.scenario, SCENARIOS) or parser.error(f"--scenario: choose from {'; '.join(SCENARIOS)}")
-    try:
-        folder = board.new_folder(given.output / "frameworks")
-    except OSError as error:
-        parser.error(f"--output: {error.filename} cannot be written ({error.strerror}); choose another folder")
+    return experiment.run("frameworks", partial(parser.parse_args, arguments), frameworks)
 
+
+def frameworks(given: Namespace, console: Console) -> Answer:
+    names, scenarios = chosen("--only", given.only, FRAMEWORKS), chosen("--scenario", given.scenario, SCENARIOS)
+    folder = new_folder(given.output / "frameworks")
     torch.set_num_threads(1)
-    console = Console(highlight=False)
-    outcomes = {
-        scenario: {name: outcome(FRAMEWORKS[name], SCENARIOS[scenario]) for name in frameworks}
-        for scenario in track(scenarios, "Training", console=Console(stderr=True), disable=not sys.stderr.isatty())
-    }
+    with experiment.progress(given.quiet) as progress:
+        outcomes = {
+            scenario: {name: outcome(FRAMEWORKS[name], SCENARIOS[scenario]) for name in names}
+            for scenario in progress.track(scenarios, description="scenarios")
+        }
     console.print(table(outcomes))
     for number, (cause, places) in enumerate(differences(outcomes).items(), start=1):
-        console.print(f"\n[bold]{number}. {in_places(places)}[/]", soft_wrap=True)
-        console.print(cause, soft_wrap=True, markup=False)
+        say(console, f"\n{number}. {in_places(places)}", style="bold")
+        say(console, cause)
         framework, (scenario, *_) = next(iter(places.items()))
         if cause != (shown := measured(outcomes[scenario][framework])):
-            console.print(f"[dim]{framework}, {scenario}: {' '.join(shown.split())}[/]", soft_wrap=True)
-
+            say(console, f"{framework}, {scenario}: {' '.join(shown.split())}", style="dim")
+    console.print()
     (folder / "frameworks.json").write_text(json.dumps(as_records(outcomes), indent=1))
-    with SummaryWriter(folder) as writer:
-        writer.add_text("frameworks/1 table", markdown(outcomes))
-    cells = [one for row in outcomes.values() for one in row.values()]
-    identical = sum(one.identical for one in cells)
-    none = sum(cell(one) in ("refuses", "not installed") for one in cells)
-    console.print(
-        f"\n[bold]{identical} of {len(cells)} cells are identical to the reference, bit for bit;[/] "
-        f"{len(cells) - identical - none} have a first difference, {none} no verdict.",
-        soft_wrap=True,
-    )
-    console.print(f"{board.tensorboard_command(folder)}   # then open: Text, frameworks/1 table", soft_wrap=True)
-    return 0
+    told = answer(outcomes)
+    write_pages(folder, {"1 answer": f"**{told}**\n\n{page(outcomes)}", "2 causes": causes(outcomes)})
+    return Answer(sentence=told, holds=not unexplained(outcomes), folder=folder)
 
 
-def chosen(words: str, names: Iterable[str]) -> list[str]:
+def chosen(option: str, words: str, names: Iterable[str]) -> list[str]:
     beginnings = tuple(word.strip().lower() for word in words.split(","))
-    return [name for name in names if name.lower().startswith(beginnings)]
+    found = [name for name in names if name.lower().startswith(beginnings)]
+    if not found:
+        raise UserError(f"{option} is {words!r}; choose from {'; '.join(names)}")
+    return found
 
 
 if __name__ == "__main__":

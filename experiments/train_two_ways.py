@@ -4,21 +4,20 @@ You will see one model trained both ways in lockstep, and compared at every phas
 "Identical" means that the two ways are one training; if they are not, you are told where they part, and why.
 """
 
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 
-from gradparity import build, report
-from gradparity.board import Board, new_folder, tensorboard_command
+from gradparity import build, experiment, report
+from gradparity.board import Board, new_folder
 from gradparity.board.card import faults_page
 from gradparity.board.layout import CONFIGURATION_PAGE, FAULTS_PAGE
 from gradparity.cli import as_yaml, parse
 from gradparity.config import Config
-from gradparity.errors import UserError
+from gradparity.experiment import Answer, say
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.readings import Reader, Readings
 from gradparity.parity.verdict import Verdict
@@ -27,25 +26,19 @@ from gradparity.training import PRECISIONS, Phase
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    console = Console(highlight=False)
-    try:
-        config = parse(arguments, __doc__)
-        folder = new_folder(config.output / config.name)
-        folder.joinpath("config.yaml").write_text(as_yaml(config))
-        verdicts = [train(config, name, folder / name, console) for name in config.tasks]
-    except UserError as error:
-        print(f"train_two_ways: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"train_two_ways: {error}; choose a folder that can be written with --output", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("train_two_ways: stopped; what was written until now stays", file=sys.stderr)
-        return 130
-    identical = sum(verdict.parity for verdict in verdicts)
-    console.print(f"\n{identical} of {len(verdicts)} trainings are identical both ways.")
-    console.print(f"See it: [bold]{tensorboard_command(folder)}[/]", soft_wrap=True)
-    return 0 if all(verdict.parity for verdict in verdicts) else 1
+    return experiment.run("train_two_ways", partial(parse, arguments, __doc__), two_ways)
+
+
+def two_ways(config: Config, console: Console) -> Answer:
+    folder = new_folder(config.output / config.name)
+    folder.joinpath("config.yaml").write_text(as_yaml(config))
+    verdicts: dict[str, Verdict] = {name: train(config, name, folder / name, console) for name in config.tasks}
+    return Answer(
+        sentence=report.answer(verdicts, "trainings are identical both ways"),
+        holds=all(verdict.parity for verdict in verdicts.values()),
+        folder=folder,
+        pages="Time Series, Custom Scalars and Text",
+    )
 
 
 def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
@@ -59,7 +52,7 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
 
     with (
         Board(folder, name, parameters, config.candidate) as board,
-        Progress(console=console, transient=True, disable=config.quiet) as progress,
+        experiment.progress(config.quiet) as progress,
     ):
         board.told(CONFIGURATION_PAGE, report.configuration(as_yaml(config)))
         board.told(FAULTS_PAGE, faults_page())
@@ -77,15 +70,12 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
             progress.update(bar, completed=done)
 
     verdict = board.verdict
-    if not config.quiet:
-        console.print(f"[bold]{name}[/]: .backward() against {config.candidate}, in {config.precision}")
-        console.print(report.table(verdict))
-        console.print(report.evidence(history))
-        console.print(report.learning(task.metric_name, metrics))
-    subject = f"{name}: " if config.quiet else ""
-    console.print(subject + report.headline(verdict), style="bold green" if verdict.parity else "bold red")
-    if verdict.explanation:
-        console.print(verdict.explanation)
+    console.print(f"[bold]{name}[/]: .backward() against {config.candidate}, in {config.precision}")
+    console.print(report.table(verdict))
+    say(console, report.evidence(history))
+    say(console, report.learning(task.metric_name, metrics))
+    say(console, report.headline(verdict), style="green" if verdict.parity else "red")
+    say(console, verdict.explanation)
     return verdict
 
 

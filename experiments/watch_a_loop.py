@@ -4,10 +4,10 @@ You will see two hand-written loops recorded from outside, in two lines each, an
 One is right although it looks different; of the other you are told the first place where it is not.
 """
 
-import argparse
 import shlex
-import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -16,14 +16,15 @@ from rich.console import Console
 from torch.nn.utils import clip_grad_norm_
 
 import gradparity
-from gradparity import build, tasks, training
+from gradparity import build, experiment, report, tasks, training
 from gradparity.board import new_folder
 from gradparity.config import ClipConfig, Config
-from gradparity.errors import UserError
+from gradparity.experiment import Answer
 from gradparity.parity.random_stream import RandomStream
 from gradparity.tasks import Batch, count
+from gradparity.trace.command import to_board
 from gradparity.trace.file import read
-from gradparity.trace.told import difference, sentences
+from gradparity.trace.told import difference, show
 from gradparity.training import Run
 
 CONFIG = Config(task="transformer", precision="fp32", accumulation_steps=3, clip=ClipConfig(by="norm", threshold=0.5))
@@ -59,27 +60,34 @@ def wrong(run: Run, batches: Sequence[Batch]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the traces (default: runs)")
-    given = parser.parse_args(arguments)
+    parser = experiment.parser("watch_a_loop", __doc__)
+    return experiment.run("watch_a_loop", partial(parser.parse_args, arguments), watch_loops)
+
+
+def watch_loops(given: Namespace, console: Console) -> Answer:
+    folder = new_folder(given.output / "watch_a_loop")
     torch.set_num_threads(1)
-    console = Console(highlight=False)
-    try:
-        folder = new_folder(given.output / "watch_a_loop")
-        for name, loop in {"reference": reference, "right": right, "wrong": wrong}.items():
+    loops = {"reference": reference, "right": right, "wrong": wrong}
+    with experiment.progress(given.quiet) as progress:
+        for name, loop in progress.track(loops.items(), description="loops"):
             watch(loop, folder / name)
-    except (OSError, UserError) as error:
-        print(f"watch_a_loop: {error}; choose a folder that can be written with --output", file=sys.stderr)
-        return 2
+    verdicts = {}
     for name in ("right", "wrong"):
-        found = difference(read(folder / "reference"), read(folder / name))
-        console.print(f"[bold]The loop called {name}[/]", style="green" if found.parity else "red")
-        for line in sentences(found):
-            console.print(f"  {line}", soft_wrap=True, markup=False)
-    console.print("\nOne hand-written loop is the reference, bit for bit; the other is not, and is told where and how.")
+        ours, theirs = read(folder / "reference"), read(folder / name)
+        found = difference(ours, theirs)
+        console.print(f"[bold]The loop called {name}[/]")
+        show(found, console)
+        console.print()
+        to_board(folder / "tensorboard" / name, ours, theirs, found, title=name)
+        verdicts[name] = found.verdict
     shown = " ".join(shlex.quote(str(folder / name)) for name in ("reference", "wrong"))
-    console.print(f"All of it: [bold]gradparity diff {shown}[/]", soft_wrap=True)
-    return 0
+    console.print(f"The same from the command line: [bold]gradparity diff {shown}[/]", soft_wrap=True)
+    return Answer(
+        sentence=report.answer(verdicts, "hand-written loops are the reference, bit for bit"),
+        holds=verdicts["right"].parity and not verdicts["wrong"].parity,
+        folder=folder / "tensorboard",
+        pages="Time Series and Text",
+    )
 
 
 def watch(loop: Callable[[Run, Sequence[Batch]], None], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Command lines of subcommands, which tell what is wrong with them as everything here does."""
+"""Command lines of subcommands and experiments, which tell what is wrong with them as everything here does."""
 
 from argparse import ArgumentParser
 from typing import NoReturn
@@ -12,3 +12,9 @@ class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ``message``."""
         raise UserError(f"{message}; see {self.prog} --help")
+
+
+def check_range(option: str, value: int, least: int, most: int) -> None:
+    """Raise :class:`UserError` unless ``value`` is from ``least`` to ``most``."""
+    if not least <= value <= most:
+        raise UserError(f"{option} is {value}; allowed is {least} to {most}")

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
+from gradparity.board.pages import in_markdown
 from gradparity.frameworks.known import cause
 from gradparity.frameworks.watch import NOT_INSTALLED, Outcome
 from gradparity.parity.compare import Mismatch
@@ -19,23 +20,44 @@ Outcomes: TypeAlias = Mapping[str, Mapping[str, Outcome]]
 
 def table(outcomes: Outcomes) -> Table:
     """Scenario × framework."""
-    names = [name.replace(", ", ",\n") for name in next(iter(outcomes.values()))]
-    grid = Table("", *names, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    names = [name.replace(", ", ",\n").replace(" for", "\nfor") for name in next(iter(outcomes.values()))]
+    grid = Table("", *(Column(name, overflow="fold") for name in names), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for scenario, row in outcomes.items():
         grid.add_row(scenario, *(_colored(outcome) for outcome in row.values()))
     return grid
 
 
-def markdown(outcomes: Outcomes) -> str:
-    """The table and its causes, for a TensorBoard text page."""
-    lines = [f"| | {' | '.join(next(iter(outcomes.values())))} |"]
-    lines.append("|---" * (lines[0].count("|") - 1) + "|")
-    lines += [
-        f"| {scenario} | {' | '.join(' '.join(cell(outcome).split()) for outcome in row.values())} |"
+def page(outcomes: Outcomes) -> str:
+    """The same for a TensorBoard text page, on which every word has a line, so that eight frameworks fit."""
+    names = ["", *next(iter(outcomes.values()))]
+    rows = [[scenario, *map(cell, row.values())] for scenario, row in outcomes.items()]
+    return in_markdown(*(("\n".join(text.split()) for text in row) for row in (names, *rows)))
+
+
+def causes(outcomes: Outcomes) -> str:
+    """Each cause and where it shows, for a TensorBoard text page."""
+    return "\n".join(f"* **{in_places(places)}.** {text}" for text, places in differences(outcomes).items())
+
+
+def answer(outcomes: Outcomes) -> str:
+    """How many cells came out how, in one sentence."""
+    cells = [one for row in outcomes.values() for one in row.values()]
+    identical = sum(one.identical for one in cells)
+    none = sum(one.verdict is None for one in cells)
+    return (
+        f"{identical} of {len(cells)} cells are identical to the reference, bit for bit; "
+        f"{len(cells) - identical - none} have a first difference, {none} no verdict."
+    )
+
+
+def unexplained(outcomes: Outcomes) -> list[tuple[str, str]]:
+    """Framework and scenario of each difference that has no known cause."""
+    return [
+        (framework, scenario)
         for scenario, row in outcomes.items()
+        for framework, one in row.items()
+        if one.verdict is not None and not one.identical and not cause(framework, scenario)
     ]
-    lines += ["", *(f"* **{in_places(places)}.** {text}" for text, places in differences(outcomes).items())]
-    return "\n".join(lines)
 
 
 def cell(outcome: Outcome) -> str:

@@ -43,12 +43,12 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if all(one.parity for one in found) else 1
 
 
-def to_board(folder: Path, reference: Trace, candidate: Trace, found: Difference) -> None:
-    """Write what was found to TensorBoard."""
+def to_board(folder: Path, reference: Trace, candidate: Trace, found: Difference, title: str = "diff") -> None:
+    """Write what was found to TensorBoard, under tags with ``title``."""
     from gradparity.board import Board
     from gradparity.board.layout import EVENTS_PAGE
 
-    with Board(folder, "diff", parameters(named_alike(reference, candidate)[0])) as board:
+    with Board(folder, title, parameters(named_alike(reference, candidate)[0])) as board:
         for comparison in compare_traces(reference, candidate):
             board.compared(comparison)
         board.told(EVENTS_PAGE, "\n\n".join(sentences(found)))
