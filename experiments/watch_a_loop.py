@@ -24,7 +24,7 @@ from gradparity.parity.random_stream import RandomStream
 from gradparity.tasks import Batch, count
 from gradparity.trace.command import to_board
 from gradparity.trace.file import read
-from gradparity.trace.told import difference, show
+from gradparity.trace.told import show
 from gradparity.training import Run
 
 CONFIG = Config(task="transformer", precision="fp32", accumulation_steps=3, clip=ClipConfig(by="norm", threshold=0.5))
@@ -74,11 +74,10 @@ def watch_loops(given: Namespace, console: Console) -> Answer:
     verdicts = {}
     for name in ("right", "wrong"):
         ours, theirs = read(folder / "reference"), read(folder / name)
-        found = difference(ours, theirs)
+        found = to_board(folder / "tensorboard" / name, ours, theirs, title=name)
         console.print(f"[bold]The loop called {name}[/]")
         show(found, console)
         console.print()
-        to_board(folder / "tensorboard" / name, ours, theirs, found, title=name)
         verdicts[name] = found.verdict
     shown = " ".join(shlex.quote(str(folder / name)) for name in ("reference", "wrong"))
     console.print(f"The same from the command line: [bold]gradparity diff {shown}[/]", soft_wrap=True)

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from gradparity.board.pages import ANSWER, page_of
 from gradparity.matrix import told
-from gradparity.matrix.picture import figure
+from gradparity.matrix.picture import figure, glance
 from gradparity.matrix.run import Result
 
 GLANCE = "glance"
@@ -24,7 +24,8 @@ MOST = 1000
 def write(folder: Path, results: Sequence[Result]) -> None:
     """Write the heatmap of ``results`` and, unless they are more than :data:`MOST`, each one's axes and outcome."""
     with SummaryWriter(folder / GLANCE / ANSWER) as writer:
-        writer.add_figure("1 glance/every cell by model", figure(results), close=False)
+        writer.add_figure("1 glance/1 cells by model", glance(results), close=False)
+        writer.add_figure("1 glance/2 cells by model and each other axis", figure(results), close=False)
         writer.add_text("1 answer", f"**{told.answer(results)}**\n\n{page_of(told.reasons(results))}")
     columns = [in_columns(result) for result in results if len(results) <= MOST]
     # Of text, TensorBoard offers only those values to filter by that it is told of.
