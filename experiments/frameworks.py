@@ -18,6 +18,7 @@ from gradparity.errors import UserError
 from gradparity.experiment import Answer, say
 from gradparity.frameworks.scenario import SCENARIOS
 from gradparity.frameworks.table import (
+    LEGEND,
     answer,
     as_records,
     causes,
@@ -47,6 +48,7 @@ def frameworks(given: Namespace, console: Console) -> Answer:
             scenario: {name: outcome(FRAMEWORKS[name], SCENARIOS[scenario]) for name in names}
             for scenario in progress.track(scenarios, description="scenarios")
         }
+    console.print(LEGEND)
     console.print(table(outcomes))
     for number, (cause, places) in enumerate(differences(outcomes).items(), start=1):
         say(console, f"\n{number}. {in_places(places)}", style="bold")

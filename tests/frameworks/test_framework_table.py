@@ -147,7 +147,7 @@ def test_what_is_not_installed_and_what_refuses_is_told(monkeypatch):
         "not installed: pip install 'gradparity[frameworks]'",
         "ValueError: not on a CPU",
     ]
-    assert "| K<br>=<br>1 | not<br>installed | refuses |" in page(outcomes)
+    assert "| K = 1 | not<br>installed | refuses |" in page(outcomes)
     assert unexplained(outcomes) == []
 
 

@@ -81,7 +81,7 @@ def test_tensorboard_gets_the_heatmap_and_every_cell(tmp_path):
     (page,) = events.Tensors("1 answer/text_summary")
     lines = page.tensor_proto.string_val[0].decode().splitlines()
     assert lines[0].startswith("**2 of 4 cells are identical both ways, ")
-    assert lines[-3:] == ["| 1 | different | so |", "| 1 | raised | oh |", "| 2 | refused | no |"]
+    assert lines[-3:] == ["* **1 different**: so", "* **1 raised**: oh", "* **2 refused**: no"]
 
 
 def test_the_heatmap_is_not_among_so_many_runs_that_tensorboard_selects_none(tmp_path):

@@ -1,11 +1,12 @@
 """The outcomes as a table for the terminal and for TensorBoard, as sentences, and for JSON."""
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from rich import box
-from rich.table import Column, Table
+from rich.table import Table
 
 from gradparity.board.pages import in_markdown
 from gradparity.frameworks.known import cause
@@ -18,20 +19,30 @@ Outcomes: TypeAlias = Mapping[str, Mapping[str, Outcome]]
 """By scenario, then by framework."""
 
 
+LEGEND = "[green]✓[/] identical, bit for bit; [red]✗[/] differs, for the reason of that number"
+
+
 def table(outcomes: Outcomes) -> Table:
-    """Scenario × framework."""
-    names = [name.replace(", ", ",\n").replace(" for", "\nfor") for name in next(iter(outcomes.values()))]
-    grid = Table("", *(Column(name, overflow="fold") for name in names), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    """Scenario × framework: identical, or the number of the reason among :func:`differences`."""
+    grid = Table("", *map(_narrow, next(iter(outcomes.values()))), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    told = list(differences(outcomes).values())
     for scenario, row in outcomes.items():
-        grid.add_row(scenario, *(_colored(outcome) for outcome in row.values()))
+        reasons = {
+            framework: number
+            for number, places in enumerate(told, start=1)
+            for framework, scenarios in places.items()
+            if scenario in scenarios
+        }
+        cells = (f"[red]✗ {reasons[name]}[/]" if name in reasons else "[green]✓[/]" for name in row)
+        grid.add_row(scenario, *cells)
     return grid
 
 
 def page(outcomes: Outcomes) -> str:
-    """The same for a TensorBoard text page, on which every word has a line, so that eight frameworks fit."""
+    """The first difference of each, for a TensorBoard text page: in short lines, so that no word is broken there."""
     names = ["", *next(iter(outcomes.values()))]
     rows = [[scenario, *map(cell, row.values())] for scenario, row in outcomes.items()]
-    return in_markdown(*(("\n".join(text.split()) for text in row) for row in (names, *rows)))
+    return in_markdown(*((textwrap.fill(text, 11) for text in row) for row in (names, *rows)))
 
 
 def causes(outcomes: Outcomes) -> str:
@@ -129,8 +140,6 @@ def _record(outcome: Outcome) -> dict[str, Any]:
     return record
 
 
-def _colored(outcome: Outcome) -> str:
-    if outcome.identical:
-        return "[green]identical[/]"
-    color = "yellow" if outcome.verdict is None else "red"
-    return f"[{color}]{cell(outcome)}[/]"
+def _narrow(name: str) -> str:
+    """A heading of a column, so that all fit beside each other into 80."""
+    return name.replace(", ", "\n").replace("Accelerate", "Accel-\nerate").replace("transformers", "trans-\nformers")

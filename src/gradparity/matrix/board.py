@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from gradparity.board.pages import ANSWER, page_of
+from gradparity.board.pages import ANSWER
 from gradparity.matrix import told
 from gradparity.matrix.picture import figure, glance
 from gradparity.matrix.run import Result
@@ -26,7 +26,7 @@ def write(folder: Path, results: Sequence[Result]) -> None:
     with SummaryWriter(folder / GLANCE / ANSWER) as writer:
         writer.add_figure("1 glance/1 cells by model", glance(results), close=False)
         writer.add_figure("1 glance/2 cells by model and each other axis", figure(results), close=False)
-        writer.add_text("1 answer", f"**{told.answer(results)}**\n\n{page_of(told.reasons(results))}")
+        writer.add_text("1 answer", told.page(results))
     columns = [in_columns(result) for result in results if len(results) <= MOST]
     # Of text, TensorBoard offers only those values to filter by that it is told of.
     allowed = {name: sorted({column[name] for column in columns}) for name in (columns[0] if columns else ())}

@@ -23,10 +23,21 @@ def answer(results: Sequence[Result]) -> str:
 
 
 def reasons(results: Sequence[Result]) -> Table:
-    """Why cells are not identical, the most telling outcome first."""
+    """Why cells are not identical, as a table for the terminal."""
     grid = Table("cells", "outcome", "why", title="What is not identical", title_justify="left")
+    for number, outcome, why in _counted(results)[:MOST]:
+        grid.add_row(f"{number:,}", outcome, why)
+    return grid
+
+
+def page(results: Sequence[Result]) -> str:
+    """The answer and the reasons, for a TensorBoard text page."""
+    lines = (f"* **{number:,} {outcome}**: {why}" for number, outcome, why in _counted(results))
+    return "\n".join([f"**{answer(results)}**", "", *lines])
+
+
+def _counted(results: Sequence[Result]) -> list[tuple[int, str, str]]:
+    """How often which outcome has which reason, the most telling outcome first."""
     counts = Counter((result.outcome, result.why) for result in results if result.outcome != Outcome.IDENTICAL)
     order = sorted(counts.items(), key=lambda item: (list(Outcome).index(item[0][0]), -item[1]))
-    for (outcome, why), number in order[:MOST]:
-        grid.add_row(f"{number:,}", str(outcome), " ".join(why.split()))
-    return grid
+    return [(number, str(outcome), " ".join(why.split())) for (outcome, why), number in order]

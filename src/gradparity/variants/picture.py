@@ -35,16 +35,16 @@ def pictures(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
         }
         of_norms.plot(steps, [f.relative_norm for f in outcome.growth], **style)
         of_ulps.plot(steps, [f.median_ulp for f in outcome.growth], **style)
-    titles = {
-        "1 how far apart, norm over the reference's": (norms, of_norms),
-        "2 how far apart, median ULP of what differs": (ulps, of_ulps),
+    drawn = {
+        "1 norm of the distance": (norms, of_norms, "How far parameters are apart, over their norm"),
+        "2 ULP, the median": (ulps, of_ulps, "How far they are apart: median ULP of those that differ"),
     }
-    for title, (figure, axes) in titles.items():
+    for figure, axes, head in drawn.values():
         logarithmic_above_zero(axes)
-        figure.suptitle(f"Parameters {title[2:]}", fontsize=10, x=0.01, ha="left")
-        figure.legend(loc="outside right upper", frameon=False, fontsize=7, handlelength=1.6, labelspacing=0.35)
+        figure.suptitle(head, fontsize=10, x=0.01, ha="left")
+        figure.legend(loc="outside right center", frameon=False, fontsize=7, handlelength=1.6, labelspacing=0.35)
         bold(figure)
-    return {title: figure for title, (figure, _) in titles.items()}
+    return {title: figure for title, (figure, _, _) in drawn.items()}
 
 
 def logarithmic_above_zero(axes: Axes) -> None:
