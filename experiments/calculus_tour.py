@@ -141,9 +141,8 @@ def tour(given: Namespace, console: Console) -> Answer:
         f"{sum(within)} of {len(errors)} errors are within {BOUND:.0e}, the largest is {max(errors):.1e}; "
         f"autograd.grad and .backward() agree bit for bit in {sum(same_bits)} of {len(same_bits)} rows."
     )
-    write_pages(
-        folder, {"1 answer": f"**{answer}**\n\n{page_of(table)}", "2 steps": "\n".join(f"1. {t}" for t in told)}
-    )
+    numbered = "\n".join(f"1. {line}" for line in told)
+    write_pages(folder, {"1 answer": f"**{answer}**\n\n{page_of(table)}", "2 steps": numbered})
     return Answer(sentence=answer, holds=all(within), folder=folder)
 
 
