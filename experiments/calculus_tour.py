@@ -4,7 +4,7 @@ You see gradients, Jacobians and Hessians of batched functions grow out of one o
 It means: autograd.grad and .backward() compute the same product; they differ in where they leave it.
 """
 
-from argparse import SUPPRESS
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -14,9 +14,11 @@ from rich.table import Table
 from torch import Tensor
 from torch.autograd import grad
 
-from gradparity import calculus
+from gradparity import calculus, experiment
 from gradparity.analytic import Waves, apart, scalar, scalar_gradient, scalar_hessian, vector, vector_jacobian
-from gradparity.arguments import Parser, exits
+from gradparity.arguments import check_range
+from gradparity.board import new_folder, page_of, write_pages
+from gradparity.experiment import Answer, say
 
 BOUND = 1e-12  # float64 rounds at 1.1e-16; figures here stay below 100 and take some tens of roundings
 
@@ -104,28 +106,29 @@ def derivatives(x: Tensor, waves: Waves) -> Iterator[tuple[str, Tensor, list[Ten
         yield f"{name.replace('Hessian', 'grad_xx/yy')}, inputs apart", by_hand, found
 
 
-@exits("calculus_tour")
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(description="A tour of batched derivatives.", usage=SUPPRESS)
-    parser.add_argument("--n", type=int, default=1000, help="samples (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: 0)")
-    args = parser.parse_args(arguments)
-    if not 1 <= args.n <= 1_000_000:
-        parser.error(f"--n is {args.n}; choose from 1 to 1000000 samples")
-    if not 0 <= args.seed < 2**63:
-        parser.error(f"--seed is {args.seed}; choose one from 0 to 2**63 - 1")
+    parser = experiment.parser("calculus_tour", __doc__)
+    parser.add_argument("--n", type=int, default=1000, help="samples, default 1000")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn, default 0")
+    return experiment.run("calculus_tour", partial(parser.parse_args, arguments), tour)
 
-    console = Console()
-    generator = torch.Generator().manual_seed(args.seed)
-    x, few = (2 * torch.rand(n, 2, generator=generator, dtype=torch.float64) - 1 for n in (args.n, 5))
-    errors: list[float] = []
-    for number, (sentence, figure) in enumerate([*steps(x), *traps(few)], start=1):
+
+def tour(given: Namespace, console: Console) -> Answer:
+    check_range("--n", given.n, 1, 1_000_000)
+    check_range("--seed", given.seed, 0, 2**63 - 1)
+    folder = new_folder(given.output / "calculus_tour")
+    generator = torch.Generator().manual_seed(given.seed)
+    x, few = (2 * torch.rand(n, 2, generator=generator, dtype=torch.float64) - 1 for n in (given.n, 5))
+    told, errors = list[str](), list[float]()
+    for sentence, figure in (*steps(x), *traps(few)):
         if not isinstance(figure, str):
             errors.append(figure)
             figure = f"error {figure:.1e}"
-        console.print(f"{number:2}. {sentence}: {figure}", markup=False, soft_wrap=True)
+        told.append(f"{sentence}: {figure}")
+    for number, line in enumerate(told, start=1):
+        say(console, f"{number:2}. {line}")
 
-    table, same_bits = Table("largest error of", "autograd.grad", ".backward()", "torch.func"), []
+    table, same_bits = Table("largest error of", "autograd.grad", ".backward()", "torch.func"), list[bool]()
     for name, by_hand, found in derivatives(x, Waves.draw(3, 2, terms=4, generator=generator)):
         row = [error(way, by_hand) for way in found]
         table.add_row(name, *(f"{e:.1e}" for e in row))
@@ -134,12 +137,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(table)
 
     within = [e <= BOUND for e in errors]  # a NaN is not
-    console.print(
-        f"Verdict: {sum(within)} of {len(errors)} errors are within {BOUND:.0e}, the largest is {max(errors):.1e}; "
-        f"autograd.grad and .backward() agree bit for bit in {sum(same_bits)} of {len(same_bits)} rows.",
-        soft_wrap=True,
+    answer = (
+        f"{sum(within)} of {len(errors)} errors are within {BOUND:.0e}, the largest is {max(errors):.1e}; "
+        f"autograd.grad and .backward() agree bit for bit in {sum(same_bits)} of {len(same_bits)} rows."
     )
-    return 0 if all(within) else 1
+    numbered = "\n".join(f"1. {line}" for line in told)
+    write_pages(folder, {"1 answer": f"**{answer}**\n\n{page_of(table)}", "2 steps": numbered})
+    return Answer(sentence=answer, holds=all(within), folder=folder)
 
 
 if __name__ == "__main__":

@@ -4,23 +4,25 @@ You will see ranks started here train by DDP, by hand and by wrong loops; where 
 By hand it is DDP, bit for bit, if one exchange is added; without it nothing raises, and each rank trains its own model.
 """
 
-from argparse import RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from gradparity.arguments import Parser, exits
-from gradparity.board import new_folder, tensorboard_command
+from gradparity import experiment
+from gradparity.arguments import check_range
+from gradparity.board import new_folder, page_of, write_pages
 from gradparity.board.events import Events
 from gradparity.config import ClipConfig, Config, PrecisionName, TaskName
 from gradparity.distributed import tables
 from gradparity.distributed.launch import launch
 from gradparity.distributed.parity import Outcome
 from gradparity.distributed.sharded_trial import measure_sharded
-from gradparity.distributed.trial import Trial, run_trials
-from gradparity.errors import UserError
+from gradparity.distributed.trial import Trial, run_trial
+from gradparity.experiment import Answer, say
 
 MOST = 8
 """Ranks that one machine may be asked for."""
@@ -51,40 +53,44 @@ TRIALS = {
 """Right loops, and of the faults those of the step. The last has as many microbatches on every rank, or it hangs."""
 
 
-@exits("distributed")
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = experiment.parser("distributed", __doc__)
     parser.add_argument("--ranks", type=int, default=2, help=f"processes that train together, 2 to {MOST} (default: 2)")
     parser.add_argument("--steps", type=int, default=30, help="optimizer steps of the drift, 1 to 1000 (default: 30)")
-    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for TensorBoard (default: runs)")
-    given = parser.parse_args(arguments)
-    console = Console(highlight=False)
-    for name, value, most, least in (("ranks", given.ranks, MOST, 2), ("steps", given.steps, 1000, 1)):
-        if not least <= value <= most:
-            raise UserError(f"--{name} is {value}; allowed is {least} to {most}")
+    return experiment.run("distributed", partial(parser.parse_args, arguments), on_ranks)
+
+
+def on_ranks(given: Namespace, console: Console) -> Answer:
+    check_range("--ranks", given.ranks, 2, MOST)
+    check_range("--steps", given.steps, 1, 1000)
     folder = new_folder(given.output / "distributed")
     config = Config(task="digits_cnn", steps=given.steps, microbatch_size=8)
-    drifting = Trial(config=config, candidate="ddp", fault="unsynchronised-gradients")
-    of_ranks = launch(run_trials, given.ranks, [*TRIALS.values(), drifting], seconds=300)
-    sharded = launch(measure_sharded, given.ranks)
-    *outcomes, drift = zip(*of_ranks, strict=True)
-    found = {name: (TRIALS[name], ranks) for name, ranks in zip(TRIALS, outcomes, strict=True)}
-    for table in (tables.routes(found), tables.drift(drift[0]), tables.sharded(sharded[0])):
+    trials = {**TRIALS, "drift": Trial(config=config, candidate="ddp", fault="unsynchronised-gradients")}
+    with experiment.progress(given.quiet) as progress:
+        found = {
+            name: (trial, launch(run_trial, given.ranks, trial, seconds=300))
+            for name, trial in progress.track(trials.items(), description="trainings")
+        }
+    _, (drift, *_) = found.pop("drift")
+    sharded, *_ = launch(measure_sharded, given.ranks)
+    shown = [tables.routes(found), tables.drift(drift), tables.sharded(sharded)]
+    for table in shown:
         console.print(table)
     if given.ranks > 2:
-        console.print(
-            "A sum of three or more has an order, and DDP's is the backend's: only 'in rank order' has its bits."
+        say(
+            console,
+            "A sum of three or more has an order, and DDP's is the backend's: only 'in rank order' has its bits.",
         )
-    to_board(folder, drift[0])
-    by_hand = [ranks for trial, ranks in found.values() if trial.candidate == "manual" and trial.fault is None]
-    alike = [all(outcome.parity for outcome in ranks) for ranks in by_hand]
-    apart = drift[0].across[-1].parameters.relative_norm
-    console.print(
-        f"[bold]By hand, {sum(alike)} of {len(alike)} trainings are DDP's on all {given.ranks} ranks, bit for bit; "
-        f"with autograd.grad through DDP, ranks are {apart:.0%} apart after {given.steps} steps, and nothing raises.[/]"
+    by_hand = [pair for pair in found.values() if pair[0].candidate == "manual" and pair[0].fault is None]
+    alike = [all(o.parity for o in outcomes) for _, outcomes in by_hand]
+    apart = drift.across[-1].parameters.relative_norm
+    answer = (
+        f"By hand, {sum(alike)} of {len(alike)} trainings are DDP's on all {given.ranks} ranks, bit for bit; "
+        f"with autograd.grad through DDP, ranks are {apart:.0%} apart after {given.steps} steps, and nothing raises."
     )
-    console.print(f"See it: [bold]{tensorboard_command(folder)}[/]", soft_wrap=True)
-    return 0 if all(alike) else 1
+    write_pages(folder, {"1 answer": f"**{answer}**", **{f"{n} table": page_of(t) for n, t in enumerate(shown, 2)}})
+    to_board(folder / "unsynchronised_ranks", drift)
+    return Answer(sentence=answer, holds=all(alike), folder=folder, pages="Time Series and Text")
 
 
 def to_board(folder: Path, outcome: Outcome) -> None:

@@ -5,79 +5,78 @@ You will see framework × scenario, each with the loop of its documentation, wat
 """
 
 import json
-import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from functools import partial
 
 import torch
 from rich.console import Console
-from rich.progress import track
 
-from gradparity import board
-from gradparity.arguments import Parser, exits
-from gradparity.board.events import Events
-from gradparity.errors import writing
+from gradparity import experiment
+from gradparity.board import new_folder, write_pages
+from gradparity.errors import UserError, writing
+from gradparity.experiment import Answer, say
 from gradparity.frameworks.on_ranks import ON_RANKS, outcomes_on_ranks
 from gradparity.frameworks.scenario import RANK_SCENARIOS, SCENARIOS
-from gradparity.frameworks.table import as_records, cell, differences, in_places, markdown, measured, table
+from gradparity.frameworks.table import (
+    LEGEND,
+    answer,
+    as_records,
+    causes,
+    differences,
+    in_places,
+    measured,
+    page,
+    table,
+    unexplained,
+)
 from gradparity.frameworks.watch import FRAMEWORKS, Outcome, outcome
 
 
-@exits("frameworks")
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = experiment.parser("frameworks", __doc__)
     parser.add_argument("--only", default="", help="frameworks, or beginnings of their names: --only lightning,ignite")
     parser.add_argument("--scenario", default="", help="scenarios, or beginnings of their names: --scenario 'K =,bf16'")
-    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for TensorBoard files and JSON")
-    given = parser.parse_args(arguments)
-    alone = chosen(given.only, FRAMEWORKS), chosen(given.scenario, SCENARIOS)
+    return experiment.run("frameworks", partial(parser.parse_args, arguments), frameworks)
+
+
+def frameworks(given: Namespace, console: Console) -> Answer:
+    names, scenarios = chosen(given.only, FRAMEWORKS), chosen(given.scenario, SCENARIOS)
     on_ranks = chosen(given.only, ON_RANKS), chosen(given.scenario, RANK_SCENARIOS)
-    if not alone[0] and not on_ranks[0]:
-        parser.error(f"--only: choose from {'; '.join({**FRAMEWORKS, **ON_RANKS})}")
-    if not all(alone) and not all(on_ranks):
-        names = [*(SCENARIOS if alone[0] else ()), *(RANK_SCENARIOS if on_ranks[0] else ())]
-        parser.error(f"--scenario: choose from {'; '.join(names)}")
-    folder = board.new_folder(given.output / "frameworks")
+    if not names and not on_ranks[0]:
+        raise UserError(f"--only is {given.only!r}; choose from {'; '.join({**FRAMEWORKS, **ON_RANKS})}")
+    if not (names and scenarios) and not all(on_ranks):
+        known = [*(SCENARIOS if names else ()), *(RANK_SCENARIOS if on_ranks[0] else ())]
+        raise UserError(f"--scenario is {given.scenario!r}; choose from {'; '.join(known)}")
+    folder = new_folder(given.output / "frameworks")
     torch.set_num_threads(1)
-    console = Console(highlight=False)
-    tables = dict[str, dict[str, dict[str, Outcome]]]()
-    if all(alone):
-        tables["1 table"] = train_alone(*alone)
-        console.print(table(tables["1 table"]))
+    tables: dict[str, dict[str, dict[str, Outcome]]] = {}
+    with experiment.progress(given.quiet) as progress:
+        if names and scenarios:
+            tables["one rank"] = {
+                scenario: {name: outcome(FRAMEWORKS[name], SCENARIOS[scenario]) for name in names}
+                for scenario in progress.track(scenarios, description="scenarios")
+            }
     if all(on_ranks):
-        tables["2 on two ranks"] = outcomes_on_ranks(*on_ranks)
-        console.print(table(tables["2 on two ranks"]))
+        tables["two ranks"] = outcomes_on_ranks(*on_ranks)
     outcomes = {scenario: row for rows in tables.values() for scenario, row in rows.items()}
-    for number, (cause, places) in enumerate(differences(outcomes).items(), start=1):
-        console.print(f"\n[bold]{number}. {in_places(places)}[/]", soft_wrap=True)
-        console.print(cause, soft_wrap=True, markup=False)
+    told = differences(outcomes)
+    console.print(LEGEND)
+    for where, rows in tables.items():
+        console.print(table(rows, told, title=f"On {where}"))
+    for number, (cause, places) in enumerate(told.items(), start=1):
+        say(console, f"\n{number}. {in_places(places)}", style="bold")
+        say(console, cause)
         framework, (scenario, *_) = next(iter(places.items()))
         if cause != (shown := measured(outcomes[scenario][framework])):
-            console.print(f"[dim]{framework}, {scenario}: {' '.join(shown.split())}[/]", soft_wrap=True)
-
+            say(console, f"{framework}, {scenario}: {' '.join(shown.split())}", style="dim")
+    console.print()
     with writing(folder / "frameworks.json"):
         (folder / "frameworks.json").write_text(json.dumps(as_records(outcomes), indent=1))
-    with Events(folder) as writer:
-        for page, rows in tables.items():
-            writer.add_text(f"frameworks/{page}", markdown(rows))
-    cells = [one for row in outcomes.values() for one in row.values()]
-    identical = sum(one.identical for one in cells)
-    none = sum(cell(one) in ("refuses", "not installed") for one in cells)
-    console.print(
-        f"\n[bold]{identical} of {len(cells)} cells are identical to the reference, bit for bit;[/] "
-        f"{len(cells) - identical - none} have a first difference, {none} no verdict.",
-        soft_wrap=True,
-    )
-    console.print(f"{board.tensorboard_command(folder)}   # then open: Text, frameworks", soft_wrap=True)
-    return 0
-
-
-def train_alone(frameworks: Sequence[str], scenarios: Sequence[str]) -> dict[str, dict[str, Outcome]]:
-    return {
-        scenario: {name: outcome(FRAMEWORKS[name], SCENARIOS[scenario]) for name in frameworks}
-        for scenario in track(scenarios, "Training", console=Console(stderr=True), disable=not sys.stderr.isatty())
-    }
+    sentence = answer(outcomes)
+    pages = {f"{number} on {where}": page(rows) for number, (where, rows) in enumerate(tables.items(), start=2)}
+    write_pages(folder, {"1 answer": f"**{sentence}**", **pages, "4 causes": causes(outcomes)})
+    return Answer(sentence=sentence, holds=not unexplained(outcomes), folder=folder)
 
 
 def chosen(words: str, names: Iterable[str]) -> list[str]:

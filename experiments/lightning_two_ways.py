@@ -4,20 +4,22 @@ You will see the Trainer in lockstep with the reference step: as it comes, by th
 "Identical" is bit for bit at every phase; any other cell names the first place where the Trainer does something else.
 """
 
-from argparse import RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from gradparity import build, tasks, training
+from gradparity import build, experiment, tasks, training
 from gradparity.adapters.lightning import WAYS, Way, under_lightning
-from gradparity.arguments import Parser, exits
+from gradparity.board import new_folder, page_of, write_pages
 from gradparity.config import ClipConfig, Config, ScalerConfig
+from gradparity.experiment import Answer, say
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.verdict import Verdict
 
@@ -37,30 +39,35 @@ SCENARIOS = [
 ]
 
 
-@exits("lightning_two_ways")
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.parse_args(arguments)
+    parser = experiment.parser("lightning_two_ways", __doc__)
+    return experiment.run("lightning_two_ways", partial(parser.parse_args, arguments), under_the_trainer)
+
+
+def under_the_trainer(given: Namespace, console: Console) -> Answer:
+    folder = new_folder(given.output / "lightning_two_ways")
     torch.set_num_threads(1)
-    console = Console(highlight=False)
-    table = Table("scenario", *WAYS, title="Lightning's Trainer against the reference step", title_justify="left")
+    table = Table(*(Column(name, overflow="fold") for name in ("scenario", *WAYS)))
     told: dict[str, list[str]] = defaultdict(list)
     route_matters = False
-    for scenario, loop, microbatches, config in SCENARIOS:
-        verdicts = {way: compare(config, loop, microbatches, way) for way in WAYS}
-        table.add_row(scenario, *(cell(verdict) for verdict in verdicts.values()))
-        explanations = [verdict.explanation for verdict in verdicts.values()]
-        route_matters |= explanations[0] != explanations[1] or explanations[2] != explanations[3]
-        for explanation in dict.fromkeys(filter(None, explanations)):
-            ways = " and ".join(w for w, v in verdicts.items() if v.explanation == explanation and "," not in w)
-            told[explanation].append(f"{scenario} ({ways})")
+    with experiment.progress(given.quiet) as progress:
+        for scenario, loop, microbatches, config in progress.track(SCENARIOS, description="scenarios"):
+            verdicts = {way: compare(config, loop, microbatches, way) for way in WAYS}
+            table.add_row(scenario, *(cell(verdict) for verdict in verdicts.values()))
+            explanations = [verdict.explanation for verdict in verdicts.values()]
+            route_matters |= explanations[0] != explanations[1] or explanations[2] != explanations[3]
+            for explanation in dict.fromkeys(filter(None, explanations)):
+                ways = " and ".join(w for w, v in verdicts.items() if v.explanation == explanation and "," not in w)
+                told[explanation].append(f"{scenario} ({ways})")
     console.print(table)
     for number, (explanation, places) in enumerate(told.items(), start=1):
-        console.print(f"\n[bold]Difference {number}[/] in {'; '.join(places)}", soft_wrap=True)
-        console.print(explanation)
-    answer = "It matters to Lightning" if route_matters else "It makes no difference to Lightning"
-    console.print(f"\n[bold]{answer} which way fills p.grad.[/]")
-    return 0
+        say(console, f"\nDifference {number} in {'; '.join(places)}", style="bold")
+        say(console, explanation)
+    console.print()
+    answer = f"It makes {'a' if route_matters else 'no'} difference to Lightning which way fills p.grad."
+    differences = "\n".join(f"* **{'; '.join(places)}.** {why}" for why, places in told.items())
+    write_pages(folder, {"1 answer": f"**{answer}**\n\n{page_of(table)}", "2 differences": differences})
+    return Answer(sentence=answer, holds=not route_matters, folder=folder)
 
 
 def compare(config: Config, loop: str, microbatches: int, way: Way) -> Verdict:

@@ -5,21 +5,23 @@ You will see one model trained both ways in lockstep, and compared at every phas
 """
 
 import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 
-from gradparity import build, checkpoint, report
-from gradparity.board import Board, Found, alone_in, new_folder, tensorboard_command
+from gradparity import build, checkpoint, experiment, report
+from gradparity.board import Board, Found, alone_in, new_folder
 from gradparity.board.card import faults_page
 from gradparity.board.layout import CONFIGURATION_PAGE, FAULTS_PAGE
 from gradparity.cli import SAVED, as_yaml, parse, resumed
 from gradparity.config import Config
-from gradparity.errors import DiskError, UserError, writing
+from gradparity.errors import DiskError, writing
+from gradparity.experiment import Answer, say
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.readings import Reader
 from gradparity.parity.verdict import Verdict
@@ -29,29 +31,18 @@ from gradparity.training.checkpoint import written_over
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    console = Console(highlight=False)
-    go_on = ""
-    try:
-        config, folder = resumed(arguments) or begun(parse(arguments, __doc__))
-        go_on = f"; go on with --resume {shlex.quote(str(folder))}"
-        with alone_in(folder):
-            verdicts = [train(config, name, folder / name, console) for name in config.tasks]
-    except DiskError as error:
-        print(f"train_two_ways: {error}{go_on}", file=sys.stderr)
-        return 2
-    except UserError as error:
-        print(f"train_two_ways: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"train_two_ways: {error}; choose a folder that can be written with --output", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"train_two_ways: stopped; what was written until now stays{go_on}", file=sys.stderr)
-        return 130
-    identical = sum(verdict.parity for verdict in verdicts)
-    console.print(f"\n{identical} of {len(verdicts)} trainings are identical both ways.")
-    console.print(f"See it: [bold]{tensorboard_command(folder)}[/]", soft_wrap=True)
-    return 0 if all(verdict.parity for verdict in verdicts) else 1
+    return experiment.run("train_two_ways", partial(asked_for, arguments), two_ways)
+
+
+class Asked(NamedTuple):
+    config: Config
+    folder: Path
+    quiet: bool
+
+
+def asked_for(arguments: Sequence[str] | None) -> Asked:
+    config, folder = resumed(arguments) or begun(parse(arguments, __doc__))
+    return Asked(config, folder, config.quiet)
 
 
 def begun(config: Config) -> tuple[Config, Path]:
@@ -59,6 +50,18 @@ def begun(config: Config) -> tuple[Config, Path]:
     with writing(folder / SAVED), written_over(folder / SAVED) as file:
         file.write(as_yaml(config).encode())
     return config, folder
+
+
+def two_ways(asked: Asked, console: Console) -> Answer:
+    config, folder, _ = asked
+    with alone_in(folder), told_how_to_go_on(folder):
+        verdicts: dict[str, Verdict] = {name: train(config, name, folder / name, console) for name in config.tasks}
+    return Answer(
+        sentence=report.answer(verdicts, "trainings are identical both ways"),
+        holds=all(verdict.parity for verdict in verdicts.values()),
+        folder=folder,
+        pages="Time Series, Custom Scalars and Text",
+    )
 
 
 def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
@@ -70,14 +73,14 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
     parameters = [parameter for parameter, _ in lanes[0].run.model.named_parameters()]
     until = checkpoint.resume(folder, config, lanes)
     evidence, metrics = until.evidence, until.metrics
-    if until.done and not config.quiet:
-        console.print(f"[bold]{name}[/] goes on after step {until.done} of {config.steps}.")
+    if until.done:
+        say(console, f"{name} goes on after step {until.done} of {config.steps}.")
     if until.machine != report.machine():
-        console.print(f"The steps before may round differently, by {until.machine}; here it is {report.machine()}.")
+        say(console, f"The steps before may round differently, by {until.machine}; here it is {report.machine()}.")
 
     with (
         Board(folder, name, parameters, config.candidate, until.found) as board,
-        Progress(console=console, transient=True, disable=config.quiet) as progress,
+        experiment.progress(config.quiet) as progress,
     ):
         if until.done == 0:
             board.told(CONFIGURATION_PAGE, report.configuration(as_yaml(config)))
@@ -101,16 +104,24 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
             progress.update(bar, completed=done)
 
     verdict = board.verdict
-    if not config.quiet:
-        console.print(f"[bold]{name}[/]: .backward() against {config.candidate}, in {config.precision}")
-        console.print(report.table(verdict))
-        console.print(str(evidence))
-        console.print(report.learning(task.metric_name, metrics))
-    subject = f"{name}: " if config.quiet else ""
-    console.print(subject + report.headline(verdict), style="bold green" if verdict.parity else "bold red")
-    if verdict.explanation:
-        console.print(verdict.explanation)
+    console.print(f"[bold]{name}[/]: .backward() against {config.candidate}, in {config.precision}")
+    console.print(report.table(verdict))
+    say(console, str(evidence))
+    say(console, report.learning(task.metric_name, metrics))
+    say(console, report.headline(verdict), style="green" if verdict.parity else "red")
+    say(console, verdict.explanation)
     return verdict
+
+
+@contextmanager
+def told_how_to_go_on(folder: Path) -> Iterator[None]:
+    go_on = f"; go on with --resume {shlex.quote(str(folder))}"
+    try:
+        yield
+    except DiskError as error:
+        raise DiskError(f"{error}{go_on}") from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(go_on) from None
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ One is right although it looks different; of the other you are told the first pl
 """
 
 import shlex
-from argparse import RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -15,14 +16,15 @@ from rich.console import Console
 from torch.nn.utils import clip_grad_norm_
 
 import gradparity
-from gradparity import build, tasks, training
-from gradparity.arguments import Parser, exits
+from gradparity import build, experiment, report, tasks, training
 from gradparity.board import new_folder
 from gradparity.config import ClipConfig, Config
+from gradparity.experiment import Answer
 from gradparity.parity.random_stream import RandomStream
 from gradparity.tasks import Batch, count
+from gradparity.trace.command import to_board
 from gradparity.trace.file import read
-from gradparity.trace.told import difference, sentences
+from gradparity.trace.told import show
 from gradparity.training import Run
 
 CONFIG = Config(task="transformer", precision="fp32", accumulation_steps=3, clip=ClipConfig(by="norm", threshold=0.5))
@@ -57,25 +59,34 @@ def wrong(run: Run, batches: Sequence[Batch]) -> None:
             run.scheduler.step()
 
 
-@exits("watch_a_loop")
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the traces (default: runs)")
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    console = Console(highlight=False)
+    parser = experiment.parser("watch_a_loop", __doc__)
+    return experiment.run("watch_a_loop", partial(parser.parse_args, arguments), watch_loops)
+
+
+def watch_loops(given: Namespace, console: Console) -> Answer:
     folder = new_folder(given.output / "watch_a_loop")
-    for name, loop in {"reference": reference, "right": right, "wrong": wrong}.items():
-        watch(loop, folder / name)
+    torch.set_num_threads(1)
+    loops = {"reference": reference, "right": right, "wrong": wrong}
+    with experiment.progress(given.quiet) as progress:
+        for name, loop in progress.track(loops.items(), description="loops"):
+            watch(loop, folder / name)
+    verdicts = {}
     for name in ("right", "wrong"):
-        found = difference(read(folder / "reference"), read(folder / name))
-        console.print(f"[bold]The loop called {name}[/]", style="green" if found.parity else "red")
-        for line in sentences(found):
-            console.print(f"  {line}", soft_wrap=True, markup=False)
-    console.print("\nOne hand-written loop is the reference, bit for bit; the other is not, and is told where and how.")
+        ours, theirs = read(folder / "reference"), read(folder / name)
+        found = to_board(folder / "tensorboard" / name, ours, theirs, title=name)
+        console.print(f"[bold]The loop called {name}[/]")
+        show(found, console)
+        console.print()
+        verdicts[name] = found.verdict
     shown = " ".join(shlex.quote(str(folder / name)) for name in ("reference", "wrong"))
-    console.print(f"All of it: [bold]gradparity diff {shown}[/]", soft_wrap=True)
-    return 0
+    console.print(f"The same from the command line: [bold]gradparity diff {shown}[/]", soft_wrap=True)
+    return Answer(
+        sentence=report.answer(verdicts, "hand-written loops are the reference, bit for bit"),
+        holds=verdicts["right"].parity and not verdicts["wrong"].parity,
+        folder=folder / "tensorboard",
+        pages="Time Series and Text",
+    )
 
 
 def watch(loop: Callable[[Run, Sequence[Batch]], None], folder: Path) -> None:

@@ -110,7 +110,7 @@ def test_every_element_is_in_the_histogram_of_its_phase(written):
                 differing = sum(figures.differing for figures in comparison.figures.values())
                 counts[comparison.step] += comparison.numbers
                 identical[comparison.step] += comparison.numbers - differing
-        drawn = events.Histograms(f"6 histogram, bits of the ULP distance, 0 is identical/mlp, {phase_name(phase)}")
+        drawn = events.Histograms(f"6 bits of the ULP distance/mlp, {phase_name(phase)}")
         assert {event.step: event.histogram_value.num for event in drawn} == counts
         for event in drawn:
             first = dict(zip(event.histogram_value.bucket_limit, event.histogram_value.bucket, strict=True)).get(0.5, 0)

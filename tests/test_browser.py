@@ -59,7 +59,7 @@ expect.set_options(timeout=30_000)  # for a machine that is busy with other test
 DRAWN = "(image) => image.complete && image.naturalWidth > 600"
 PAGES = [
     ["data/runs", ["agree/by_backward", "agree/by_manual", "differ/by_clip-before-unscale", "cells/lstm"]],
-    ["data/plugin/images/tags", ["agree/how_far_apart", "differ/how_far_apart", "all_cells"]],
+    ["data/plugin/images/tags", ["agree/how_far_apart", "differ/how_far_apart", "glance/the_answer"]],
     ["data/plugin/text/tags", ["1 first divergence/agree", "1 first divergence/differ"]],
     ["data/plugin/custom_scalars/layout", ["agree: both ways", "differ: both ways"]],
 ]

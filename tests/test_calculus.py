@@ -422,9 +422,9 @@ def tour() -> ModuleType:
 
 @pytest.mark.parametrize("n", [1, 40])
 def test_the_tour_ends_with_a_verdict_from_its_figures(
-    tour: ModuleType, capsys: pytest.CaptureFixture[str], n: int
+    tour: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path, n: int
 ) -> None:
-    assert tour.main(["--n", str(n), "--seed", "3"]) == 0
+    assert tour.main(["--n", str(n), "--seed", "3", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert f"rows that are not zero: 1 of {n}" in out
     assert '"element 0 of tensors does not require grad and does not have a grad_fn"' in out
@@ -435,10 +435,10 @@ def test_the_tour_ends_with_a_verdict_from_its_figures(
 
 
 def test_the_tour_fails_on_a_wrong_formula(
-    tour: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tour: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tour, "scalar_hessian", lambda x: -scalar_hessian(x))
-    assert tour.main(["--n", "40"]) == 1
+    assert tour.main(["--n", "40", "--output", str(tmp_path)]) == 1
     # step 6, and the Hessian stacked and apart in three ways
     assert "36 of 43 errors are within 1e-12" in capsys.readouterr().out
 

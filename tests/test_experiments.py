@@ -3,14 +3,19 @@
 import os
 import pty
 import re
+import runpy
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+
+from gradparity.peers.scores import Score
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+README = EXPERIMENTS.parent / "README.md"
 SMALL = ["--steps", "4", "--microbatch_size", "4", "--evaluate_every", "2", "--clip.threshold", "0.05"]
 
 
@@ -24,19 +29,110 @@ def run(script, *arguments, **environment):
     )
 
 
-def test_every_experiment_is_run_by_a_test():
-    here = Path(__file__).parent
-    tests = "".join(path.read_text() for path in here.rglob("test_*.py"))
-    scripts = [path.name for path in EXPERIMENTS.glob("*.py")]
-    assert len(scripts) >= 2
-    assert all(script in tests for script in scripts)
+LESSONS = {
+    "calculus_tour.py": [],
+    "claims.py": [],
+    "train_two_ways.py": SMALL,
+    "matrix.py": ["--task", "additive", "--processes", "1"],
+    "routes_that_differ.py": ["--only", "reversed order, K = 2", "--steps", "1"],
+    "lightning_two_ways.py": [],
+    "frameworks.py": ["--only", "ignite", "--scenario", "K = 1"],
+    "distributed.py": ["--steps", "1"],
+    "watch_a_loop.py": [],
+    "faults.py": ["--only", "naive"],
+}
+"""Scripts in the order in which they build on each other, and what makes each a matter of seconds."""
+
+
+def one_scenario(script):
+    del script["SCENARIOS"][1:]
+
+
+def one_training(script):
+    launch, sharded = script["launch"], script["measure_sharded"]
+    script["launch"] = lambda work, *given, **more: [[]] if work is sharded else launch(work, *given, **more)
+    for name in script["TRIALS"].keys() - {"manual"}:
+        del script["TRIALS"][name]
+
+
+def as_documented(script):
+    script["score"] = lambda fault, _: Score(fault, diverged=True, named=True, same=(), first=fault.first, peers={})
+
+
+SLICES = {"lightning_two_ways.py": one_scenario, "distributed.py": one_training, "faults.py": as_documented}
+"""Of what a script has no option for; other tests run it as it is."""
+
+SAME_EVERYWHERE = ["claims.py", "watch_a_loop.py"]
+"""Whose default run is that of these tests, and whose answer does not hang on the machine."""
+
+OF_THEIR_OWN = {"recording_cost.py", "benchmark.py"}
+"""Whose answer is a time."""
+
+
+def rows():
+    """README's table of experiments: script, question, answer."""
+    section = README.read_text().split("## Experiments")[1].split("\n## ")[0]
+    return re.findall(r"^\| `experiments/(\w+\.py)` \| (.*?) \| `(.*?)` \|$", section, re.MULTILINE)
+
+
+def loaded(script):
+    found = runpy.run_path(str(EXPERIMENTS / script))
+    SLICES.get(script, lambda _: None)(found)
+    return found
+
+
+def without_figures(sentence):
+    return re.sub(r"\d[\d,]*(\.\d+)?(e[+-]\d+)?", "#", sentence)
+
+
+def test_all_experiments_are_known_here_and_to_readme_in_their_order():
+    scripts = {path.name for path in EXPERIMENTS.glob("*.py")}
+    assert len(scripts) >= 10
+    assert scripts - OF_THEIR_OWN == LESSONS.keys()
+    assert [script for script, _, _ in rows() if script not in OF_THEIR_OWN] == list(LESSONS)
+    assert {script for script, _, _ in rows()} == scripts
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in EXPERIMENTS.glob("*.py")))
-def test_every_experiment_opens_with_its_question(script):
+def test_an_experiment_opens_with_its_question_what_one_sees_and_what_it_means(script):
     docstring = (EXPERIMENTS / script).read_text().split('"""')[1]
-    assert docstring.splitlines()[0].endswith("?")
-    assert len([line for line in docstring.splitlines() if line.strip()]) == 3
+    question, *told = [line for line in docstring.splitlines() if line.strip()]
+    assert question.endswith("?")
+    assert len(told) == 2
+    assert all(line.endswith(".") for line in told)
+    (asked,) = (asked for name, asked, _ in rows() if name == script)
+    assert asked.replace("`", "") == question
+
+
+@pytest.mark.parametrize("script", LESSONS)
+def test_help_tells_the_story_and_the_options_that_all_have(script, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        loaded(script)["main"](["--help"])
+    assert stopped.value.code == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "--quiet" in out
+    assert "--output" in out
+
+
+@pytest.mark.parametrize("script", LESSONS)
+def test_quiet_and_piped_it_prints_its_answer_alone_which_is_the_one_in_readme(script, tmp_path, capsys):
+    assert loaded(script)["main"]([*LESSONS[script], "--quiet", "--output", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert not {"\x1b", "\r"} & set(out)
+    (answer,) = out.splitlines()
+    assert answer.endswith(".")
+    (shown,) = (shown for name, _, shown in rows() if name == script)
+    assert without_figures(shown) == without_figures(answer)
+    if script in SAME_EVERYWHERE:
+        assert shown == answer.replace(torch.__version__, "2.13.0+cpu")
+    assert list(tmp_path.rglob("events.out.tfevents.*")), "there is something to see in TensorBoard"
+
+
+def test_a_changed_answer_would_be_seen():
+    assert without_figures("3 of 3 hold, at most 1,024 ULP and 8.9e-16.") == "# of # hold, at most # ULP and #."
+    assert without_figures("3 of 3 hold.") != without_figures("3 of 3 held.")
 
 
 def test_two_ways_are_one_training(tmp_path):
@@ -75,18 +171,17 @@ def test_a_wrong_loop_is_told_where_it_parts(candidate, words, tmp_path):
     assert done.returncode == 1, done.stderr
     assert words in done.stdout
     assert "Not identical" in done.stdout
-    assert "0 of 1 trainings are identical both ways." in done.stdout
+    assert "0 of 1 trainings are identical both ways; transformer parts at step 0, " in done.stdout
 
 
-def test_quiet_is_only_the_verdicts_and_a_pipe_gets_plain_text(tmp_path):
+def test_quiet_is_only_the_answer_and_a_pipe_gets_plain_text(tmp_path):
     arguments = ["train_two_ways.py", *SMALL, "--precision", "fp16", "--output", tmp_path]
     quiet = run(*arguments, "--quiet", "--candidate", "clip-before-unscale", FORCE_COLOR="", COLUMNS="400")
     assert quiet.returncode == 1
-    first, second, *_, answer, see = quiet.stdout.splitlines()
-    assert first.startswith("digits_mlp: Not identical: ")
-    assert second == "At step 0, phase unscaled, the gradient of 1.weight differs in its bits."
-    assert answer == "0 of 1 trainings are identical both ways."
-    assert see.startswith("See it: ")
+    assert quiet.stdout == (
+        "0 of 1 trainings are identical both ways; "
+        "digits_mlp parts at step 0, phase unscaled: the gradient of 1.weight differs in its bits.\n"
+    )
     told = run(*arguments, COLUMNS="400")
     assert "\x1b" not in told.stdout + quiet.stdout
     assert "\r" not in told.stdout
@@ -102,7 +197,7 @@ def test_a_terminal_sees_progress_with_an_estimate_and_no_color_is_heard(tmp_pat
         os.close(theirs)
         seen = b"".join(iter(partial(read_or_nothing, ours), b"")).decode()
     os.close(ours)
-    assert re.search(r"digits_mlp .* \d+% .*-?\d?:\d\d:\d\d|digits_mlp .* \d+% .*-:--:--", seen)
+    assert re.search(r"digits_mlp .* \d/4 +(\d:\d\d:\d\d|-:--:--) +left", seen)
     assert not re.search("\x1b\\[[0-9;]*(3[0-7]|38|4[0-7]|9[0-7])[;m]", seen), "no color"
 
 
@@ -113,8 +208,8 @@ def read_or_nothing(terminal):
         return b""
 
 
-def test_lightning_does_not_care_for_the_route_and_its_differences_are_named():
-    done = run("lightning_two_ways.py", COLUMNS="200")
+def test_lightning_does_not_care_for_the_route_and_its_differences_are_named(tmp_path):
+    done = run("lightning_two_ways.py", "--output", tmp_path, COLUMNS="200")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     rows = {line.split("│")[1].strip(): line.count("identical") for line in done.stdout.splitlines() if "│" in line}
@@ -127,7 +222,7 @@ def test_lightning_does_not_care_for_the_route_and_its_differences_are_named():
         "fp16, K = 3, an overflow": 0,
         "fp16, K = 3, against clip-before-unscale": 2,
     }
-    assert done.stdout.strip().endswith("It makes no difference to Lightning which way fills p.grad.")
+    assert "It makes no difference to Lightning which way fills p.grad.\n" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from gradparity.diagnosis.lookup import Answer, Finding
 from gradparity.faults import FAULTS
 from gradparity.faults.dictionary import THEMES
 from gradparity.peers import scores
 from gradparity.peers.answers import CANNOT, Answers, asked
 from gradparity.peers.pieces import OUTSIDE, changed
-from gradparity.peers.table import markdown, rows, sentence
+from gradparity.peers.table import each, rows, sentence
 from stressed import known
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "faults.py"
@@ -29,7 +30,7 @@ def run(*arguments):
 
 
 def test_the_experiment_shows_how_many_faults_are_detected_and_named(tmp_path, capsys):
-    assert run("--no-peers", "--only", "clipping,naive", "--output", tmp_path) == 0
+    assert run("--only", "clipping,naive", "--output", tmp_path) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "13 of 13 faults diverge, 13 are named, 13 at the documented place." in told
     assert "clipping 12 12 12 12" in told
@@ -37,11 +38,11 @@ def test_the_experiment_shows_how_many_faults_are_detected_and_named(tmp_path, c
     assert "tensorboard --logdir" in told
     written = json.loads((tmp_path / "faults" / "1" / "faults.json").read_text())
     assert [one["name"] for one in written["faults"]] == [*(f.name for f in THEMES["clipping"]), "naive"]
-    assert list((tmp_path / "faults" / "1").glob("events.out.tfevents.*"))
+    assert list((tmp_path / "faults" / "1" / "the_answer").glob("events.out.tfevents.*"))
 
 
 def test_faults_of_several_ranks_are_among_them(tmp_path, capsys):
-    assert run("--no-peers", "--only", "mean-of", "--output", tmp_path) == 0
+    assert run("--only", "mean-of", "--output", tmp_path) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "several ranks 1 1 1 1" in told
     written = json.loads((tmp_path / "faults" / "1" / "faults.json").read_text())
@@ -49,34 +50,36 @@ def test_faults_of_several_ranks_are_among_them(tmp_path, capsys):
 
 
 def test_with_all_there_is_a_row_for_each_fault(tmp_path, capsys):
-    assert run("--no-peers", "--all", "--only", "resuming", "--output", tmp_path) == 0
+    assert run("--all", "--only", "resuming", "--output", tmp_path) == 0
     told = capsys.readouterr().out
     assert all(fault.name in told for fault in THEMES["resuming"])
 
 
 @pytest.mark.skipif(any(map(find_spec, scores.PEERS.values())), reason="other libraries are installed")
 def test_who_is_not_installed_is_told_with_how_to_install_it(tmp_path, capsys):
-    assert run("--only", "naive", "--output", tmp_path) == 0
+    assert run("--peers", "--only", "naive", "--output", tmp_path) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "TrainParity and pytest-torch: not installed (pip install 'gradparity[peers]')." in told
 
 
-def test_a_bad_choice_is_refused(capsys):
-    assert run("--only", "nothing-like-it") == 2
-    assert "choose from normalization, grouping" in capsys.readouterr().err
+def test_a_fault_that_is_not_named_makes_it_fail(tmp_path, monkeypatch):
+    monkeypatch.setattr(scores, "look_up", lambda *_: Finding(Answer.UNKNOWN))
+    assert run("--only", "naive", "--output", tmp_path) == 1
 
 
-def test_its_help_tells_of_the_peers(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run("--help")
-    assert stopped.value.code == 0
-    assert "--no-peers" in capsys.readouterr().out
-
-
-def test_an_output_that_cannot_be_written_is_refused(tmp_path, capsys):
-    (tmp_path / "file").touch()
-    assert run("--output", tmp_path / "file") == 2
-    assert "choose a folder that can be written" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "nothing-like-it"], "--only is 'nothing-like-it'; choose from normalization, grouping"),
+        (["--output", __file__], "choose a folder with --output"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, capsys):
+    assert run(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err
+    assert len(err.splitlines()) == 1
 
 
 def test_a_check_that_fails_has_caught_something_and_who_was_not_asked_has_not():
@@ -94,7 +97,7 @@ def test_what_a_library_catches_is_counted_of_what_it_can_be_told_of():
     ]
     told = sentence(made, {"pytest-torch": Answers({}, ("a",))})
     assert "pytest-torch catches 1 of 1 bugs that it can be told of (0 it cannot), no alarm at the right loop" in told
-    assert "cannot be expressed." in markdown({"some": made}, ["pytest-torch"])
+    assert "cannot be expressed." in each({"some": made})
 
 
 CAUGHT = {

@@ -34,12 +34,19 @@ def exits(program: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
             except UserError as error:
                 sentence = str(error)
             except OSError as error:
-                sentence = f"{error}; choose a folder that can be written with --output"
-            except KeyboardInterrupt:
-                code, sentence = 130, "stopped; what was written until now stays"
+                where = error.filename or "a file"
+                sentence = f"{where} cannot be written ({error.strerror}); choose a folder with --output"
+            except KeyboardInterrupt as error:
+                code, sentence = 130, f"stopped; what was written until now stays{error}"
             print(f"{program}: {sentence}", file=sys.stderr)
             return code
 
         return call
 
     return decorate
+
+
+def check_range(option: str, value: int, least: int, most: int) -> None:
+    """Raise :class:`UserError` unless ``value`` is from ``least`` to ``most``."""
+    if not least <= value <= most:
+        raise UserError(f"{option} is {value}; allowed is {least} to {most}")

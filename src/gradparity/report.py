@@ -1,12 +1,13 @@
 """The verdict as a table for the terminal and for TensorBoard, and as sentences."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from rich.table import Table
 
+from gradparity.parity.explain import what, where
 from gradparity.parity.readings import Readings
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Cell, Verdict
@@ -57,6 +58,17 @@ def headline(verdict: Verdict) -> str:
     compared = sum(cell.compared for cell in verdict.cells.values())
     differing = sum(cell.differing for cell in verdict.cells.values())
     return f"Not identical: {differing:,} of {compared:,} values differ in {verdict.steps} steps."
+
+
+def answer(verdicts: Mapping[str, Verdict], parity: str) -> str:
+    """How many trainings, by name, have ``parity``, and where the others part, in one sentence."""
+    apart = ""
+    for name, verdict in verdicts.items():
+        if verdict.first:
+            found, mismatch = verdict.first
+            place = where(found)
+            apart += f"; {name} parts {place[0].lower()}{place[1:]}: {what(mismatch)}"
+    return f"{sum(verdict.parity for verdict in verdicts.values())} of {len(verdicts)} {parity}{apart}."
 
 
 @dataclass

@@ -12,6 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from gradparity.board.pages import ANSWER
 from gradparity.claims import CLAIMS, Evidence, Verdict, backward, name_of, report, sentence_of, summary
 from gradparity.claims.evidence import judge
 from gradparity.main import main
@@ -328,7 +329,7 @@ def test_the_experiment_answers_in_a_sentence_and_writes_its_page(tmp_path):
     assert max(map(len, table)) == 110
     assert all(f"│ {name} " in done.stdout for name in EXPECTED)
 
-    board = EventAccumulator(str(tmp_path / "claims" / "1"))
+    board = EventAccumulator(str(tmp_path / "claims" / "1" / ANSWER))
     board.Reload()
-    (page,) = board.Tensors("claims/text_summary")
+    (page,) = board.Tensors("1 answer/text_summary")
     assert page.tensor_proto.string_val[0].decode().startswith(f"**{answer}**")

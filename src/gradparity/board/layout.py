@@ -24,7 +24,7 @@ SCALE = "3 schedule/{}, loss scale"
 RATE = "3 schedule/{}, learning rate"
 ULP = "4 difference at each phase, log10 of 1 + ULP/{}, {}"
 RELATIVE = "5 difference at each phase, relative norm/{}, {}"
-HISTOGRAM = "6 histogram, bits of the ULP distance, 0 is identical/{}, {}"
+HISTOGRAM = "6 bits of the ULP distance/{}, {}"
 PHASE_MAP = "7 divergence map of each phase/{}, {}"
 
 FIRST_PAGE = "1 first divergence"

@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from gradparity.board.letters import CARD, DPI, bold, power_of_ten
 from gradparity.board.spread import IDENTICAL, NOT_IN_BITS, Spread
 from gradparity.training import Phase
 
@@ -40,7 +41,7 @@ MOST_NAMES = 45
 
 def glance(spread: Spread, sentence: str) -> Figure:
     """All phases side by side, for a card of 350 × 200 pixels: large letters, and no names of parameters."""
-    figure = Figure(figsize=(5.2, 3), dpi=200, facecolor=GROUND)
+    figure = Figure(figsize=CARD, dpi=DPI, facecolor=GROUND)
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.02, wspace=0.02))
     panels = figure.subplots(1, len(Phase), sharey=True)
     for phase, axes in zip(Phase, panels, strict=True):
@@ -54,14 +55,14 @@ def glance(spread: Spread, sentence: str) -> Figure:
     panels[len(panels) // 2].set_xlabel("optimizer step", fontsize=8)
     figure.suptitle(textwrap.fill(shown(sentence, 250), 58), **HEAD)
     legend(figure, panels, spread, "right", ringed=spread.first is not None)
-    return figure
+    return bold(figure)
 
 
 def of_one_phase(spread: Spread, phase: Phase, title: str) -> Figure:
     """One phase, with the name of each row."""
     rows = spread.rows
     named = range(0, len(rows), math.ceil(len(rows) / MOST_NAMES))
-    figure = Figure(figsize=(4.8, 1.8 + 0.125 * len(named)), dpi=200, facecolor=GROUND, layout="constrained")
+    figure = Figure(figsize=(4.8, 1.8 + 0.125 * len(named)), dpi=DPI, facecolor=GROUND, layout="constrained")
     axes = figure.subplots()
     draw(axes, spread, phase)
     axes.set_yticks(named, [shown(rows[row], 60) for row in named], fontsize=7.5, parse_math=False)
@@ -70,7 +71,7 @@ def of_one_phase(spread: Spread, phase: Phase, title: str) -> Figure:
     axes.xaxis.set_major_formatter(lambda column, _: f"{column * spread.stride:,.0f}")
     figure.suptitle(title, **HEAD)
     legend(figure, [axes], spread, "bottom", ringed=spread.first is not None and spread.first[0] == phase)
-    return figure
+    return bold(figure)
 
 
 def draw(axes: Axes, spread: Spread, phase: Phase) -> None:
@@ -112,7 +113,8 @@ def ends(spread: Spread) -> tuple[list[int], list[str]]:
 def legend(figure: Figure, panels: Sequence[Axes], spread: Spread, side: str, ringed: bool) -> None:
     """What the colors mean: the scale, and what is no number of ULP."""
     scale = ScalarMappable(LogNorm(*limits(spread)), DISTANCES)
-    bar = figure.colorbar(scale, ax=list(panels), location=side, aspect=30, pad=0.02)
+    powers = FuncFormatter(lambda distance, _: power_of_ten(round(math.log10(distance))))
+    bar = figure.colorbar(scale, ax=list(panels), location=side, aspect=30, pad=0.02, format=powers)
     bar.set_label("largest distance, ULP", fontsize=8)
     bar.ax.tick_params(labelsize=7.5)
     patches = [

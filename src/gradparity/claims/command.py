@@ -5,11 +5,10 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
 
+from gradparity import experiment
 from gradparity.arguments import Parser
-from gradparity.board import new_folder, tensorboard_command
-from gradparity.board.events import Events
+from gradparity.board import new_folder, write_pages
 from gradparity.claims import CLAIMS, Claim, Evidence, name_of, report
 from gradparity.errors import UserError
 
@@ -27,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--format", choices=("table", "json", "markdown"), default="table", help="default: table")
     parser.add_argument("--only", nargs="+", metavar="ID", help="examine these claims alone")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write a TensorBoard text page there as well")
+    parser.add_argument("--quiet", action="store_true", help="only the answer: no progress, no table")
     given = parser.parse_args(arguments)
     chosen = claims_named(given.only)
     try:
@@ -35,18 +35,16 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{error}; choose a folder that can be written with --output") from error
 
     torch.set_num_threads(1)
-    waiting = Console(stderr=True)
-    bar = track(chosen, "Examining", console=waiting, transient=True, disable=not waiting.is_terminal)
-    examined = [(claim, claim()) for claim in bar]
+    with experiment.progress(given.quiet) as progress:
+        examined = [(claim, claim()) for claim in progress.track(chosen, description="claims")]
+    if folder:
+        write_pages(folder, {"1 answer": report.page(examined)})
     if given.format == "json":
         print(report.as_json(examined))
     elif given.format == "markdown":
         print(report.markdown(examined))
     else:
-        show(examined, folder)
-    if folder:
-        with Events(folder) as writer:
-            writer.add_text("claims", report.markdown(examined))
+        show(examined, folder, Console(highlight=False, quiet=given.quiet))
     return 0
 
 
@@ -63,10 +61,9 @@ def claims_named(names: Sequence[str] | None) -> list[Claim]:
     return [claim for name, claim in known.items() if names is None or name in names]
 
 
-def show(examined: Sequence[tuple[Claim, Evidence]], folder: Path | None) -> None:
-    """Print the table, the answer, and where the page is."""
-    console = Console(highlight=False)
+def show(examined: Sequence[tuple[Claim, Evidence]], folder: Path | None, console: Console) -> None:
+    """Print the table, the answer, and where the page is; the answer even if ``console`` is quiet."""
     console.print(report.table(examined))
-    console.print(report.answer(examined), style="bold", soft_wrap=True)
+    experiment.say(Console(highlight=False), report.answer(examined), style="bold")
     if folder:
-        console.print(f"See it under Text: [bold]{tensorboard_command(folder)}[/]", soft_wrap=True)
+        experiment.see(console, folder, "Text")

@@ -9,6 +9,7 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
+from gradparity.board.pages import in_markdown
 from gradparity.claims.evidence import Claim, Evidence, Verdict, name_of, sentence_of
 
 COLORS = {Verdict.HOLDS: "green", Verdict.CAVEAT: "yellow", Verdict.FAILS: "red"}
@@ -22,8 +23,7 @@ def table(examined: Sequence[tuple[Claim, Evidence]]) -> Table:
     grid.add_column("what was measured, → what to write instead", ratio=2, overflow="fold")
     for claim, evidence in examined:
         found = Text(evidence.figure)
-        if evidence.instead:
-            found.append(f"\n→ {evidence.instead}", style="bold")
+        found.append(_instead(evidence), style="bold")
         grid.add_row(
             Text.assemble((name_of(claim), "bold"), f"\n{sentence_of(claim)}"),
             Text(evidence.verdict, style=COLORS[evidence.verdict]),
@@ -33,17 +33,21 @@ def table(examined: Sequence[tuple[Claim, Evidence]]) -> Table:
 
 
 def markdown(examined: Sequence[tuple[Claim, Evidence]]) -> str:
-    """The answer and the table, for a TensorBoard text page or a README."""
-    lines = [f"**{answer(examined)}**", "", "| claim | verdict | what was measured | instead |", "|---|---|---|---|"]
-    for claim, evidence in examined:
-        cells = (
-            f"**{name_of(claim)}**: {sentence_of(claim)}",
-            evidence.verdict,
-            evidence.figure,
-            evidence.instead,
-        )
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), '<br>') for cell in cells)} |")
-    return "\n".join(lines)
+    """The answer and the table, for a README."""
+    rows = (
+        (f"**{name_of(claim)}**: {sentence_of(claim)}", evidence.verdict, evidence.figure, evidence.instead)
+        for claim, evidence in examined
+    )
+    return f"**{answer(examined)}**\n\n{in_markdown(('claim', 'verdict', 'what was measured', 'instead'), *rows)}"
+
+
+def page(examined: Sequence[tuple[Claim, Evidence]]) -> str:
+    """The same in two columns, since TensorBoard would break the words of four."""
+    rows = (
+        (f"**{name_of(claim)}** {sentence_of(claim)}", f"**{evidence.verdict}** {evidence.figure}{_instead(evidence)}")
+        for claim, evidence in examined
+    )
+    return f"**{answer(examined)}**\n\n{in_markdown(('claim', 'verdict, and what was measured'), *rows)}"
 
 
 def as_json(examined: Sequence[tuple[Claim, Evidence]]) -> str:
@@ -59,3 +63,7 @@ def answer(examined: Sequence[tuple[Claim, Evidence]]) -> str:
         f"{count[Verdict.HOLDS]} hold, {count[Verdict.CAVEAT]} hold with a caveat, {count[Verdict.FAILS]} fail as "
         f"written, on torch {torch.__version__}."
     )
+
+
+def _instead(evidence: Evidence) -> str:
+    return f"\n→ {evidence.instead}" if evidence.instead else ""

@@ -1,5 +1,6 @@
 """The outcomes as a table for the terminal and for TensorBoard, as sentences, and for JSON."""
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -7,6 +8,7 @@ from typing import Any, TypeAlias
 from rich import box
 from rich.table import Table
 
+from gradparity.board.pages import in_markdown
 from gradparity.frameworks.known import cause
 from gradparity.frameworks.watch import NOT_INSTALLED, Outcome
 from gradparity.parity.compare import Mismatch
@@ -17,25 +19,56 @@ Outcomes: TypeAlias = Mapping[str, Mapping[str, Outcome]]
 """By scenario, then by framework."""
 
 
-def table(outcomes: Outcomes) -> Table:
-    """Scenario × framework."""
-    names = [name.replace(", ", ",\n") for name in next(iter(outcomes.values()))]
-    grid = Table("", *names, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+LEGEND = "[green]✓[/] identical, bit for bit; [red]✗[/] differs, for the reason of that number"
+
+
+def table(outcomes: Outcomes, told: Mapping[str, Mapping[str, Sequence[str]]], title: str = "") -> Table:
+    """Scenario × framework: identical, or the number of the reason in ``told``, which are :func:`differences`."""
+    grid = Table("", *map(_narrow, next(iter(outcomes.values()))), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    grid.title, grid.title_justify = title, "left"
     for scenario, row in outcomes.items():
-        grid.add_row(scenario, *(_colored(outcome) for outcome in row.values()))
+        reasons = {
+            framework: number
+            for number, places in enumerate(told.values(), start=1)
+            for framework, scenarios in places.items()
+            if scenario in scenarios
+        }
+        cells = (f"[red]✗ {reasons[name]}[/]" if name in reasons else "[green]✓[/]" for name in row)
+        grid.add_row(scenario, *cells)
     return grid
 
 
-def markdown(outcomes: Outcomes) -> str:
-    """The table and its causes, for a TensorBoard text page."""
-    lines = [f"| | {' | '.join(next(iter(outcomes.values())))} |"]
-    lines.append("|---" * (lines[0].count("|") - 1) + "|")
-    lines += [
-        f"| {scenario} | {' | '.join(' '.join(cell(outcome).split()) for outcome in row.values())} |"
+def page(outcomes: Outcomes) -> str:
+    """The first difference of each, for a TensorBoard text page: in short lines, so that no word is broken there."""
+    names = ["", *next(iter(outcomes.values()))]
+    rows = [[scenario, *map(cell, row.values())] for scenario, row in outcomes.items()]
+    return in_markdown(*((textwrap.fill(text, 11) for text in row) for row in (names, *rows)))
+
+
+def causes(outcomes: Outcomes) -> str:
+    """Each cause and where it shows, for a TensorBoard text page."""
+    return "\n".join(f"* **{in_places(places)}.** {text}" for text, places in differences(outcomes).items())
+
+
+def answer(outcomes: Outcomes) -> str:
+    """How many cells came out how, in one sentence."""
+    cells = [one for row in outcomes.values() for one in row.values()]
+    identical = sum(one.identical for one in cells)
+    none = sum(one.verdict is None for one in cells)
+    return (
+        f"{identical} of {len(cells)} cells are identical to the reference, bit for bit; "
+        f"{len(cells) - identical - none} have a first difference, {none} no verdict."
+    )
+
+
+def unexplained(outcomes: Outcomes) -> list[tuple[str, str]]:
+    """Framework and scenario of each difference that has no known cause."""
+    return [
+        (framework, scenario)
         for scenario, row in outcomes.items()
+        for framework, one in row.items()
+        if one.verdict is not None and not one.identical and not cause(framework, scenario)
     ]
-    lines += ["", *(f"* **{in_places(places)}.** {text}" for text, places in differences(outcomes).items())]
-    return "\n".join(lines)
 
 
 def cell(outcome: Outcome) -> str:
@@ -115,8 +148,6 @@ def _record(outcome: Outcome) -> dict[str, Any]:
     return record
 
 
-def _colored(outcome: Outcome) -> str:
-    if outcome.identical:
-        return "[green]identical[/]"
-    color = "yellow" if outcome.verdict is None else "red"
-    return f"[{color}]{cell(outcome)}[/]"
+def _narrow(name: str) -> str:
+    """A heading of a column, so that all fit beside each other into 80."""
+    return name.replace(", ", "\n").replace("Accelerate", "Accel-\nerate").replace("transformers", "trans-\nformers")

@@ -11,8 +11,10 @@ from typing import Any, TypeAlias
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
+from gradparity.board.letters import CARD, DPI, bold
 from gradparity.matrix.cell import AXES
 from gradparity.matrix.run import Outcome, Result
 
@@ -82,37 +84,61 @@ def table(results: Sequence[Result]) -> Table:
     return grid
 
 
+def glance(results: Sequence[Result]) -> Figure:
+    """How many cells of each task came out how, for a card of TensorBoard's first page."""
+    counts = Counter((result.cell.task, result.outcome) for result in results)
+    tasks = [task for task in AXES["task"] if any((task, outcome) in counts for outcome in Outcome)]
+    made = Figure(figsize=CARD, dpi=DPI, facecolor="white", layout="constrained")
+    axes = made.subplots()
+    before = [0] * len(tasks)
+    for outcome in Outcome:
+        numbers = [counts[task, outcome] for task in tasks]
+        axes.barh(range(len(tasks)), numbers, left=before, color=COLORS[outcome], height=0.85)
+        before = [done + more for done, more in zip(before, numbers, strict=True)]
+    axes.set_yticks(range(len(tasks)), tasks)
+    axes.invert_yaxis()
+    axes.tick_params(length=2, labelsize=7.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    return _finished(made, results)
+
+
 def figure(results: Sequence[Result]) -> Figure:
-    """The heatmap for TensorBoard, with a symbol and the number of cells in each square.
+    """The heatmap for TensorBoard; a symbol stands where not all is identical.
 
     It brings its own white ground, so it reads the same in light and in dark surroundings.
     """
     found = squares(results)
     rows, tasks = rows_and_tasks(found)
     outcomes = list(Outcome)
-    made = Figure(
-        figsize=(max(5.2, 3.2 + 0.8 * len(tasks)), 2.6 + 0.28 * len(rows)), facecolor="white", layout="constrained"
-    )
+    made = Figure(figsize=(4.8, 2 + 0.125 * len(rows)), dpi=DPI, facecolor="white", layout="constrained")
     axes = made.subplots()
     codes = [[float("nan")] * len(tasks) for _ in rows]
     for y, row in enumerate(rows):
         for x, task in enumerate(tasks):
-            counts = found.get((row, task), Counter())
-            if mark := most_telling(counts):
+            if mark := most_telling(found.get((row, task), Counter())):
                 codes[y][x] = outcomes.index(mark)
-                axes.text(x, y, f"{SYMBOLS[mark]} {counts[mark]}", ha="center", va="center", fontsize=8, color="black")
+                shown = "" if mark == Outcome.IDENTICAL else SYMBOLS[mark]
+                axes.text(x, y, shown, ha="center", va="center", fontsize=7.5, color="black")
     axes.imshow(codes, ListedColormap([COLORS[o] for o in outcomes]), vmin=0, vmax=len(outcomes) - 1, aspect="auto")
-    axes.set_xticks(range(len(tasks)), tasks, rotation=40, ha="left", rotation_mode="anchor")
+    axes.set_xticks(range(len(tasks)), tasks, rotation=90)
     axes.set_yticks(range(len(rows)), [in_words(row) for row in rows])
-    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0, labelsize=7.5)
     for y, (row, after) in enumerate(pairwise(rows)):
         axes.axhline(y + 0.5, color="black" if row[0] != after[0] else "white", linewidth=1)
-    patches = [Patch(color=COLORS[outcome], label=f"{SYMBOLS[outcome]} {outcome}") for outcome in outcomes]
+    for x, _ in enumerate(tasks[1:]):
+        axes.axvline(x + 0.5, color="white", linewidth=1)
+    return _finished(made, results)
+
+
+def _finished(made: Figure, results: Sequence[Result]) -> Figure:
     counts = Counter(result.outcome for result in results)
     ran = len(results) - counts[Outcome.REFUSED]
-    made.suptitle(f"{counts[Outcome.IDENTICAL]:,} of {ran:,} cells are identical both ways", fontweight="bold")
-    made.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False)
-    return made
+    head = f"{counts[Outcome.IDENTICAL]:,} of {ran:,} cells are identical both ways"
+    made.suptitle(head, fontsize=10.5, x=0.01, ha="left")
+    patches = [Patch(color=COLORS[outcome], label=f"{SYMBOLS[outcome]} {outcome}") for outcome in Outcome]
+    made.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=7.5)
+    return bold(made)
 
 
 def in_words(row: Row) -> str:

@@ -46,12 +46,10 @@ def table(scores: Mapping[str, Sequence[Score]], peers: Sequence[str]) -> Table:
     return grid
 
 
-def markdown(scores: Mapping[str, Sequence[Score]], peers: Sequence[str]) -> str:
-    """For a TensorBoard text page: the table, and below it a line for each fault."""
-    lines = [header(peers), ["---"] * (5 + len(peers)), *rows(scores, peers)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    told = [f"* `{one.fault.name}`: {one.first}. {_peers_said(one)}" for group in scores.values() for one in group]
-    return "\n".join([table, "", *told])
+def each(scores: Mapping[str, Sequence[Score]]) -> str:
+    """For a TensorBoard text page: a line for each fault."""
+    told = (f"* `{one.fault.name}`: {one.first}. {_peers_said(one)}" for group in scores.values() for one in group)
+    return "\n".join(told)
 
 
 def _peers_said(one: Score) -> str:

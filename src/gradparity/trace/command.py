@@ -8,7 +8,6 @@ from rich.console import Console
 
 from gradparity.arguments import Parser
 from gradparity.errors import UserError
-from gradparity.trace.diff import compare_traces
 from gradparity.trace.file import read
 from gradparity.trace.names import named_alike, parameters
 from gradparity.trace.ranks import RankDifferences, json_of, paired, ranks_apart, show_ranks
@@ -35,20 +34,19 @@ def main(arguments: Sequence[str]) -> int:
         show(found[0], Console(highlight=False))
     if given.tensorboard is not None:
         try:
-            for rank, ((reference, candidate), one) in enumerate(zip(traces, found, strict=True)):
-                folder = given.tensorboard / f"rank{rank}" if together else given.tensorboard
-                to_board(folder, reference, candidate, one)
+            for rank, (reference, candidate) in enumerate(traces):
+                to_board(given.tensorboard / f"rank{rank}" if together else given.tensorboard, reference, candidate)
         except OSError as error:
             raise UserError(f"{given.tensorboard} cannot be used ({error.strerror}); name a new folder") from None
     return 0 if all(one.parity for one in found) else 1
 
 
-def to_board(folder: Path, reference: Trace, candidate: Trace, found: Difference) -> None:
-    """Write what was found to TensorBoard."""
+def to_board(folder: Path, reference: Trace, candidate: Trace, title: str = "diff") -> Difference:
+    """Hold two traces against each other, and write what was found to TensorBoard, under tags with ``title``."""
     from gradparity.board import Board
     from gradparity.board.layout import EVENTS_PAGE
 
-    with Board(folder, "diff", parameters(named_alike(reference, candidate)[0])) as board:
-        for comparison in compare_traces(reference, candidate):
-            board.compared(comparison)
+    with Board(folder, title, parameters(named_alike(reference, candidate)[0])) as board:
+        found = difference(reference, candidate, board.compared)
         board.told(EVENTS_PAGE, "\n\n".join(sentences(found)))
+    return found

@@ -1,12 +1,13 @@
 """What came of two traces, for people and for programs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
 from rich.console import Console
 
 from gradparity import report
+from gradparity.parity.lockstep import Comparison
 from gradparity.parity.metrics import finite
 from gradparity.parity.verdict import Verdict
 from gradparity.trace.diff import compare_traces, first_other_draw, first_other_events
@@ -32,11 +33,14 @@ class Difference:
         return self.verdict.parity
 
 
-def difference(reference: Trace, candidate: Trace) -> Difference:
-    """Hold two traces against each other."""
+def difference(
+    reference: Trace, candidate: Trace, watching: Callable[[Comparison], None] = lambda _: None
+) -> Difference:
+    """Hold two traces against each other; ``watching`` is told of each comparison as it is made."""
     verdict = Verdict()
     for found in compare_traces(reference, candidate):
         verdict.add(found)
+        watching(found)
     doubts = [
         f"the {name}'s recording was cut off; it is compared as far as it goes"
         for name, trace in (("reference", reference), ("candidate", candidate))

@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
+from gradparity.board.letters import CARD, DPI, bold, power_of_ten
 from gradparity.variants.measure import Outcome
 
 SAME_BITS = 0.0
@@ -18,31 +16,35 @@ COLORS = ("#4477aa", "#ee6677", "#228833", "#aa7700", "#aa3377", "#0099aa", "#55
 """Told apart by colour-blind eyes too (https://sronpersonalpages.nl/~pault), its light colours darkened."""
 DASHED = (0, (4, 3))
 """The second seven lines."""
+MOST_TICKS = 9
 WIDEST = 4.0
 """Lines get thinner from the first to the last: where two are equal, both are seen."""
 
 
-def picture(outcomes: Sequence[Outcome]) -> Figure:
-    """Relative norm and ULP of the parameters' difference after each step, zero on a line of its own."""
-    figure = Figure(figsize=(13, 6.5), dpi=110, facecolor="white", layout="constrained")
-    norms, ulps = figure.subplots(1, 2, sharex=True)
+def pictures(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
+    """The parameters' difference after each step, by title: its relative norm, and ULP; zero on a line of its own."""
+    norms, ulps = (Figure(figsize=CARD, dpi=DPI, facecolor="white", layout="constrained") for _ in range(2))
+    of_norms, of_ulps = norms.subplots(), ulps.subplots()
     for index, outcome in enumerate(outcomes):
         steps = range(1, len(outcome.growth) + 1)
         style: dict[str, Any] = {
             "color": COLORS[index % len(COLORS)],
             "linestyle": DASHED if index >= len(COLORS) else "solid",
             "linewidth": WIDEST - 2.6 * index / len(outcomes),
+            "label": outcome.variant.name,
         }
-        norms.plot(steps, [f.relative_norm for f in outcome.growth], label=outcome.variant.name, **style)
-        ulps.plot(steps, [f.median_ulp for f in outcome.growth], **style)
-        ulps.plot(steps, [f.max_ulp for f in outcome.growth], **{**style, "linewidth": 0.7, "alpha": 0.4})
-    norms.set_ylabel("L2 norm of the difference over that of the reference")
-    ulps.set_ylabel("ULP: median of the elements that differ (faint: the largest)")
-    for axes in (norms, ulps):
+        of_norms.plot(steps, [f.relative_norm for f in outcome.growth], **style)
+        of_ulps.plot(steps, [f.median_ulp for f in outcome.growth], **style)
+    drawn = {
+        "1 norm of the distance": (norms, of_norms, "How far parameters are apart, over their norm"),
+        "2 ULP, the median": (ulps, of_ulps, "How far they are apart: median ULP of those that differ"),
+    }
+    for figure, axes, head in drawn.values():
         logarithmic_above_zero(axes)
-    figure.suptitle("The parameters of each variant against the reference's")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    return figure
+        figure.suptitle(head, fontsize=10, x=0.01, ha="left")
+        figure.legend(loc="outside right center", frameon=False, fontsize=7, handlelength=1.6, labelspacing=0.35)
+        bold(figure)
+    return {title: figure for title, (figure, _, _) in drawn.items()}
 
 
 def logarithmic_above_zero(axes: Axes) -> None:
@@ -55,16 +57,10 @@ def logarithmic_above_zero(axes: Axes) -> None:
     top = max(math.ceil(math.log10(max(values[values > 0], default=1.0))), exponent + 1)
     axes.set_ylim(-smallest / 2, 10.0**top)
     exponents = range(exponent, top + 1)
-    labels = ["same bits", *(f"$10^{{{e}}}$" for e in exponents)]
-    axes.set_yticks([SAME_BITS, *(10.0**e for e in exponents)], labels)
-    axes.set_xlabel("optimizer step")
+    shown = exponents[:: math.ceil(len(exponents) / MOST_TICKS)]
+    axes.set_yticks([SAME_BITS, *(10.0**e for e in shown)], ["same bits", *map(power_of_ten, shown)], fontsize=7.5)
+    axes.set_yticks([], minor=True)
+    axes.tick_params(labelsize=7.5, length=2)
+    axes.set_xlabel("optimizer step", fontsize=8)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def pixels(figure: Figure) -> npt.NDArray[np.uint8]:
-    """``figure`` drawn: ``[height, width, 3]``. No window system and no global state of matplotlib is asked."""
-    png = BytesIO()
-    figure.savefig(png, format="png")
-    png.seek(0)
-    return np.asarray(Image.open(png).convert("RGB"))

@@ -8,10 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 from gradparity.board.events import Events
+from gradparity.board.pages import ANSWER, in_markdown
 from gradparity.growing import Growing
 from gradparity.parity.metrics import Figures, finite
-from gradparity.variants import picture, tables
-from gradparity.variants.measure import First, Outcome
+from gradparity.variants import tables
+from gradparity.variants.measure import First, Kept, Outcome
+from gradparity.variants.picture import pictures
 from gradparity.variants.places import Place
 
 FIGURES = "routes.jsonl"
@@ -19,10 +21,10 @@ FIGURES = "routes.jsonl"
 
 def write(folder: Path, outcomes: Sequence[Outcome]) -> None:
     """The picture of all variants and their whys, and for each a TensorBoard run and a line of JSON."""
-    with Events(folder / "all") as board:
-        drawn = picture.pixels(picture.picture(outcomes))
-        board.add_image("routes/parameters against the reference's", drawn, dataformats="HWC")
-        board.add_text("routes/why", whys(outcomes))
+    with Events(folder / ANSWER) as board:
+        for title, figure in pictures(outcomes).items():
+            board.add_figure(f"1 glance/{title}", figure, close=False)
+        board.add_text("1 answer", f"**{tables.answer(outcomes)}**\n\n{whys(outcomes)}")
     with closing(Growing(folder / FIGURES)) as lines:
         for outcome in outcomes:
             lines.write(f"{json.dumps(as_record(outcome))}\n".encode())
@@ -33,24 +35,26 @@ def write(folder: Path, outcomes: Sequence[Outcome]) -> None:
 def write_growth(board: Events, growth: Sequence[Figures]) -> None:
     """How far the parameters are apart after each step; TensorBoard keeps float32, so ULP go there as a logarithm."""
     for step, figures in enumerate(growth, start=1):
-        board.add_scalar("parameters/1 relative norm", figures.relative_norm, step)
-        board.add_scalar("parameters/2 log10(1 + median ULP)", math.log10(1 + figures.median_ulp), step)
-        board.add_scalar("parameters/3 log10(1 + largest ULP)", math.log10(1 + figures.max_ulp), step)
-        board.add_scalar("parameters/4 largest absolute", figures.max_absolute, step)
-        board.add_scalar("parameters/5 largest relative", figures.max_relative, step)
+        board.add_scalar("2 parameters/1 relative norm", figures.relative_norm, step)
+        board.add_scalar("2 parameters/2 log10(1 + median ULP)", math.log10(1 + figures.median_ulp), step)
+        board.add_scalar("2 parameters/3 log10(1 + largest ULP)", math.log10(1 + figures.max_ulp), step)
+        board.add_scalar("2 parameters/4 largest absolute", figures.max_absolute, step)
+        board.add_scalar("2 parameters/5 largest relative", figures.max_relative, step)
 
 
 def whys(outcomes: Sequence[Outcome]) -> str:
-    """For a TensorBoard text page: each variant, what it was predicted to be, and why."""
-    rows = ["| variant | the same bits as | predicted | measured | | why |", "|---|---|---|---|---|---|"]
-    for outcome in outcomes:
-        for kept in outcome.kept:
-            places = (tables.where(place, outcome) for place in (kept.predicted, kept.measured))
-            cells = (
-                outcome.variant.name, tables.like(kept), *places, "✓" if kept.holds else "✗", outcome.variant.why,
-            )  # fmt: skip
-            rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+    """For a TensorBoard text page: each variant, what it was predicted to be, whether it is, and why."""
+    rows = [
+        (outcome.variant.name, f"{tables.like(kept)}: {_mark(kept, outcome)}", outcome.variant.why)
+        for outcome in outcomes
+        for kept in outcome.kept
+    ]
+    return in_markdown(("variant", "its first difference, as predicted, from", "why"), *rows)
+
+
+def _mark(kept: Kept, outcome: Outcome) -> str:
+    predicted, measured = (tables.where(place, outcome) for place in (kept.predicted, kept.measured))
+    return f"{measured} ✓" if kept.holds else f"{measured} ✗ (predicted: {predicted})"
 
 
 def as_record(outcome: Outcome) -> dict[str, object]:
