@@ -4,9 +4,8 @@ You will see times as ratios of works done in turn in one run, with quartiles, m
 "1.05" means 5% longer than the same steps unwatched; seconds differ between machines, ratios much less.
 """
 
-import argparse
 import json
-import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -14,54 +13,37 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
+from gradparity import experiment
+from gradparity.arguments import check_range
 from gradparity.benchmark.parts import DEFAULT, PARTS, Found
-from gradparity.board import new_folder, tensorboard_command
-from gradparity.errors import UserError
-
-MOST = 1000
-"""Rounds that one may ask for."""
+from gradparity.board import new_folder
+from gradparity.board.events import Events
+from gradparity.errors import UserError, writing
+from gradparity.experiment import Answer, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = experiment.parser("benchmark", __doc__)
     parser.add_argument(
         "--full", action="store_true", help="all parts, all sizes, more rounds: about a quarter of an hour"
     )
     parser.add_argument(
         "--only", metavar="PART", action="append", help=f"more than once for several: {', '.join(PARTS)}"
     )
-    parser.add_argument("--rounds", type=int, help="how often each work is timed (default: 5, or 15 with --full)")
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs"), help="folder for TensorBoard, pictures and figures"
-    )
-    parser.add_argument("--quiet", action="store_true", help="only the answers: no progress, no tables")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--rounds", type=int, help="how often each work is timed, default 5, or 15 with --full")
+    return experiment.run("benchmark", partial(parser.parse_args, arguments), benchmark)
+
+
+def benchmark(given: Namespace, console: Console) -> Answer:
     rounds = given.rounds if given.rounds is not None else 15 if given.full else 5
+    names = chosen(given.only, given.full)
+    check_range("--rounds", rounds, 2, 1000)
+    folder = new_folder(given.output / "benchmark")
     torch.set_num_threads(1)
-    console = Console(highlight=False)
-    try:
-        names = chosen(given.only, given.full)
-        if not 2 <= rounds <= MOST:
-            raise UserError(f"--rounds is {rounds}; allowed is 2 to {MOST}")
-        folder = new_folder(given.output / "benchmark")
-        answers = [measure(name, given.full, rounds, folder, console, given.quiet) for name in names]
-    except UserError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"benchmark: {error}; choose a folder that can be written with --output", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("benchmark: stopped; what was written until now stays", file=sys.stderr)
-        return 130
-    for answer in answers:
-        console.print(f"[bold]{answer}[/]", soft_wrap=True)
-    console.print(f"Pictures and exact figures: {folder}", soft_wrap=True)
-    console.print(f"See it under Images: [bold]{tensorboard_command(folder)}[/]", soft_wrap=True)
-    return 0
+    answers = [measure(name, given.full, rounds, folder, console, given.quiet) for name in names]
+    say(console, f"Exact figures: {folder}\n")
+    return Answer(sentence="\n".join(answers), folder=folder, pages="Time Series and Text")
 
 
 def chosen(names: Sequence[str] | None, full: bool) -> list[str]:
@@ -72,35 +54,28 @@ def chosen(names: Sequence[str] | None, full: bool) -> list[str]:
 
 
 def measure(name: str, full: bool, rounds: int, folder: Path, console: Console, quiet: bool) -> str:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+    with experiment.progress(quiet) as progress:
 
         def bar(what: str, ticks: int) -> Callable[[], object]:
             return partial(progress.advance, progress.add_task(what, total=ticks))
 
         found = PARTS[name](full, rounds, bar)
     keep(name, found, folder)
-    if not quiet:
-        for table in found.tables:
-            console.print(table)
-        console.print(f"{found.why}\n", soft_wrap=True)
+    for table in found.tables:
+        console.print(table)
+    say(console, f"{found.why}\n")
     return found.answer
 
 
 def keep(name: str, found: Found, folder: Path) -> None:
-    with (folder / f"{name}.jsonl").open("x") as lines:
-        lines.writelines(json.dumps(asdict(one)) + "\n" for one in found.figures)
-    with SummaryWriter(folder / name) as board:
-        board.add_text("benchmark/answer", f"{found.answer}\n\n{found.why}")
+    with writing(folder / f"{name}.jsonl"):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(asdict(one)) + "\n" for one in found.figures))
+    with Events(folder / name) as board:
+        board.add_text("1 answer", f"{found.answer}\n\n{found.why}")
         if found.figure is not None:
-            found.figure.savefig(folder / f"{name}.png")
-            board.add_figure(f"benchmark/{name}", found.figure, close=False)
+            with writing(folder / f"{name}.png"):
+                found.figure.savefig(folder / f"{name}.png")
+            board.add_figure(f"1 glance/{name}", found.figure, close=False)
 
 
 if __name__ == "__main__":
