@@ -239,7 +239,8 @@ def test_a_recording_that_is_killed_can_be_read_with_every_tensor_that_it_names(
             assert (whole / folder.name / TRACE).read_bytes().startswith(text)
             if b"\n" in text:
                 trace = read(folder)
-                assert len(trace.records) == text.count(b'\n{"event"')
+                *lines, _ = text.split(b"\n")
+                assert len(trace.records) == sum(line.startswith(b'{"event"') for line in lines)
                 assert lost(trace) == 0
                 kills += not trace.complete
     assert kills
