@@ -46,8 +46,11 @@ class Told:
     err: str
 
 
-def one_sentence(call, seconds=20, gigabytes=2):
-    """Call what returns an exit code, and fail unless it does as promised: success, or 2 and one sentence."""
+def one_sentence(call, seconds=120, gigabytes=2):
+    """Call what returns an exit code, and fail unless it does as promised: success, or 2 and one sentence.
+
+    The seconds tell a hang from a busy machine.
+    """
     out = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
     err = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="backslashreplace", write_through=True)
     try:

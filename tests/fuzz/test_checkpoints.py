@@ -24,7 +24,7 @@ def resumed(data, folder):
     """Go on from a file with ``data``, as somebody would who was given it; ``None``, or what was raised."""
     path = folder / "checkpoint.pt"
     path.write_bytes(data)
-    with watched(20), limited(2), path.open("rb") as file:
+    with watched(120), limited(2), path.open("rb") as file:
         try:
             checkpoint.resume(lane().run, file)
         except Exception as error:

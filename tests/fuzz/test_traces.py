@@ -147,7 +147,7 @@ def test_tensors_beside_a_trace_may_be_spoiled(folder, data):
 @given(data=st.data())
 def test_whatever_can_be_compared_can_be_drawn(folder, tmp_path_factory, data):
     test_a_line_may_hold_anything.hypothesis.inner_test(folder, data)
-    compared(folder, "--tensorboard", str(tmp_path_factory.mktemp("board") / "new"), seconds=120)
+    compared(folder, "--tensorboard", str(tmp_path_factory.mktemp("board") / "new"))
 
 
 def test_names_of_every_kind_can_be_drawn(folder, tmp_path):
@@ -156,7 +156,7 @@ def test_names_of_every_kind_can_be_drawn(folder, tmp_path):
     for name, hostile in zip(["0.weight", "0.bias", "1.weight", "1.bias", "2.weight"], names, strict=True):
         text = text.replace(f'"{name}"', hostile)
     spoil(folder, text.encode())
-    told = compared(folder, "--tensorboard", str(tmp_path / "board"), seconds=120)
+    told = compared(folder, "--tensorboard", str(tmp_path / "board"))
     assert told.code == 1
     assert "\\ud800" in str(read(folder / "spoiled").records)
 
@@ -246,7 +246,7 @@ def test_a_long_trace_is_compared_in_a_time_like_its_length(folder):
     many = [step.replace(b'"step": 0', b'"step": %d' % n) for n in range(4000)]
     assert len(set(many)) == 4000
     spoil(folder, b"\n".join([about, *form, *many]) + b"\n")
-    assert compared(folder, seconds=60).code == 1
+    assert compared(folder).code == 1
 
 
 def evaluated(text):
