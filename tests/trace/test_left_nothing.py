@@ -2,6 +2,7 @@
 
 import copy
 import io
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -172,3 +173,25 @@ def test_what_a_loop_puts_over_a_patch_stays():
     finally:
         GradScaler.update = before
     assert not of_a_recorder(*made)
+
+
+def test_a_backward_of_another_thread_that_outlasts_the_recording_is_let_be(tmp_path):
+    model, optimizer, scaler, scheduler = things()
+    begun, over, ended = threading.Event(), threading.Event(), []
+
+    def wait(gradient):
+        begun.set()
+        over.wait(60)
+
+    def go_on():
+        model[0].weight.register_hook(wait)
+        model(torch.ones(3, 4)).sum().backward()
+        ended.append(True)
+
+    with gradparity.record(model, optimizer, tmp_path, scaler=scaler, scheduler=scheduler):
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        assert begun.wait(60)
+    over.set()
+    thread.join()
+    assert ended == [True]

@@ -46,6 +46,8 @@ class Recorder:
         """Whether this step's gradients were seen as the optimizer reads them."""
         self._deaf = False
         """While a backward is under way, in which checkpointing starts others, and while :meth:`paused`."""
+        self._over = False
+        """Whether the watching has ended; another thread's backward may go on for longer."""
         self._awaited: Fingerprints | None = None
         """The gradients before a backward that was not yet looked for in ``p.grad``: an ``autograd.grad``, whose result
         is wired in later, or any on several ranks, where it may be exchanged later."""
@@ -54,7 +56,9 @@ class Recorder:
     def watching(self) -> Iterator[None]:
         """Watch everything that runs in the block; afterwards every hook and patch is gone."""
         optimizer, scheduler = self.watched.optimizer, self.watched.scheduler
+        self._over = False
         with ExitStack() as stack:
+            stack.callback(self._end)
             for owner, name, wrapper in (
                 # The one function through which .backward(), autograd.backward and autograd.grad all go.
                 (torch.autograd, "_engine_run_backward", self._differentiate),
@@ -82,6 +86,9 @@ class Recorder:
             yield
             self._settle()
             self._tell(Event.END, at_end(self.watched))
+
+    def _end(self) -> None:
+        self._over = True
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -223,6 +230,8 @@ class Recorder:
         self.microbatch = 0
 
     def _tell(self, event: Event, seen: Seen | None = None) -> None:
+        if self._over:
+            return
         microbatch = self.microbatch if event in (Event.FORWARD, Event.ACCUMULATED) else None
         here = on_host(seen or {})
         self.write(Record(event, self.step, microbatch, fingerprints(here)), here)
