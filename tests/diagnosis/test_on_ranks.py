@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gradparity.diagnosis.lookup_on_ranks import UNSEEN, fits, known_on_ranks
+from gradparity.diagnosis.lookup_on_ranks import UNSEEN, fits, known_on_ranks, like_which_on_ranks
+from gradparity.diagnosis.of_rank import see, see_in_fp32
 from gradparity.diagnosis.on_ranks import MOST
 from gradparity.distributed.faults import RANK_FAULTS
+from gradparity.distributed.launch import launch
 from gradparity.faults import FAULTS, Kind
 from gradparity.main import main
 
@@ -130,6 +132,15 @@ def test_bad_input_is_one_sentence(arguments, sentence, capsys):
 def test_one_rank_is_todays_check(capsys):
     assert main(["check", "--nproc", "1", "loops:example"]) == 0
     assert capsys.readouterr().out.startswith("Identical: loops:example behaves like the reference")
+
+
+@pytest.mark.parametrize(("loop", "faults"), [("by_ddp_rounded", ()), ("alone", (RANK_FAULTS["unsynchronised"],))])
+def test_roundings_are_told_from_faults_on_all_ranks_together(loop, faults, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    name = f"loops_on_ranks:{loop}"
+    plain = launch(see_in_fp32, 2, name)
+    there = [seen for _, seen in launch(see, 2, name, "fp16", tmp_path)]
+    assert launch(like_which_on_ranks, 2, plain, there, "fp16") == [faults] * 2
 
 
 def test_what_is_not_looked_for_on_several_ranks_is_counted():
