@@ -20,7 +20,6 @@ def train(
     plan,
     window_gradients,
     exchanged=lambda: None,
-    last=lambda: None,
     clip=True,
 ):
     """An ordinary loop around what fills ``p.grad`` for a window."""
@@ -33,7 +32,6 @@ def train(
             scaler.unscale_(optimizer)
             if clip:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), plan.max_norm)
-            last()
             scale = scaler.get_scale()
             scaler.step(optimizer)
             scaler.update()
@@ -69,12 +67,12 @@ def by_ddp(model, optimizer, batches, loss, scaler, scheduler, plan):
     ddp(model, optimizer, batches, loss, scaler, scheduler, plan)
 
 
+def by_ddp_rounded(model, optimizer, batches, loss, scaler, scheduler, plan):
+    ddp(model, optimizer, batches, lambda *given: loss(*given) / 3 * 3, scaler, scheduler, plan)
+
+
 def by_ddp_without_no_sync(model, optimizer, batches, loss, scaler, scheduler, plan):
     ddp(model, optimizer, batches, loss, scaler, scheduler, plan, every=True)
-
-
-def by_ddp_with_the_tokens_of_each_rank(model, optimizer, batches, loss, scaler, scheduler, plan):
-    ddp(model, optimizer, batches, loss, scaler, scheduler, plan, tokens_of_mine)
 
 
 def by_ddp_as_on_one_rank(model, optimizer, batches, loss, scaler, scheduler, plan):
@@ -104,7 +102,7 @@ def autograd_grad_through_ddp(model, optimizer, batches, loss, scaler, scheduler
     train(model, optimizer, batches, scaler, scheduler, plan, window_gradients)
 
 
-def hand(model, optimizer, batches, loss, scaler, scheduler, plan, exchanged=None, last=lambda: None, begin=True):
+def hand(model, optimizer, batches, loss, scaler, scheduler, plan, exchanged=None, begin=True):
     """Without DDP: each gradient is exchanged by itself."""
     for tensor in (*model.parameters(), *model.buffers()) if begin else ():
         dist.broadcast(tensor.data, src=0)
@@ -127,7 +125,6 @@ def hand(model, optimizer, batches, loss, scaler, scheduler, plan, exchanged=Non
         plan,
         window_gradients,
         exchanged or (lambda: mean_of(model)),
-        last,
     )
 
 
@@ -139,10 +136,6 @@ def mean_of(model):
 
 def by_hand(model, optimizer, batches, loss, scaler, scheduler, plan):
     hand(model, optimizer, batches, loss, scaler, scheduler, plan)
-
-
-def by_hand_after_the_clip(model, optimizer, batches, loss, scaler, scheduler, plan):
-    hand(model, optimizer, batches, loss, scaler, scheduler, plan, lambda: None, lambda: mean_of(model))
 
 
 def by_hand_from_weights_of_its_own(model, optimizer, batches, loss, scaler, scheduler, plan):

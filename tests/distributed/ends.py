@@ -8,8 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from gradparity.diagnosis.lookup_on_ranks import watched_together
 from gradparity.distributed import exchange
 from gradparity.distributed.together import PartedError, Together
+from gradparity.faults import FAULTS
 
 
 def sums(start):
@@ -71,6 +73,15 @@ def averages(in_order):
     strides = turned.grad.stride()
     gradients = [p.grad if p.grad is None else p.grad.tolist() for p in (full, one, nowhere, frozen, double, turned)]
     return gradients, strides, exchange.total(rank + 1)
+
+
+def differ_from_the_reference(names):
+    """Which faults of one rank this rank sees on several."""
+    watch = watched_together(Together())
+    reference, *others = (
+        watch(faults, "fp16", lambda *_: True) for faults in ([], *([FAULTS[name]] for name in names))
+    )
+    return [name for name, seen in zip(names, others, strict=True) if seen != reference]
 
 
 def parts(how):

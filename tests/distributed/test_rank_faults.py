@@ -5,6 +5,7 @@ import re
 import pytest
 
 import ends
+from gradparity.diagnosis.lookup_on_ranks import UNSEEN
 from gradparity.distributed.faults import RANK_FAULTS
 from gradparity.distributed.launch import launch
 from gradparity.distributed.patched import ON_RANKS, on_ranks_with
@@ -84,3 +85,7 @@ def test_ranks_that_part_in_a_run_of_the_reference_stop_together_and_go_on_with_
 
 def test_ranks_that_do_not_part_are_let_through():
     assert launch(ends.parts, 2, "never", patience=20) == [(False, 3.0)] * 2
+
+
+def test_faults_of_parameters_that_a_step_does_not_use_do_not_show_on_several_ranks_and_others_do():
+    assert launch(ends.differ_from_the_reference, 2, [*UNSEEN, "clip-before-unscale"]) == [["clip-before-unscale"]] * 2

@@ -19,9 +19,10 @@ from gradparity.trace.ranks import RankDifferences
 from gradparity.trace.record import Event
 
 BLIND = """\
-What a check cannot see: your own model, data, loss and hyperparameters (the loop is given others); several ranks, and
-GPUs; memory other than graphs that are kept from step to step; whatever shows only after more than two short epochs;
-and an error that the reference shares, which tests hold against gradients in float64 and finite differences."""
+What a check cannot see: your own model, data, loss and hyperparameters (the loop is given others); GPUs, and without
+--nproc several ranks; memory other than graphs that are kept from step to step; whatever shows only after more than two
+short epochs; and an error that the reference shares, which tests hold against gradients in float64 and finite
+differences."""
 
 BLIND_ON_RANKS = """\
 What a check on several ranks cannot see: your own model, data, loss and hyperparameters (the loop is given others);
