@@ -261,3 +261,12 @@ def test_no_expression_of_the_reference_step_can_be_changed(right, wrong):
     verdict = verdict_of(FP16, [reference, replace(candidate, step=rewritten(train_step, right, wrong))])
     assert not verdict.parity
     assert verdict.steps == STEPS
+
+
+def test_a_phase_walks_through_a_model_at_most_once(monkeypatch):
+    reference, candidate = small_lanes(FP16)
+    walks, walk = [], reference.run.model.named_parameters
+    monkeypatch.setattr(reference.run.model, "named_parameters", lambda: walks.append(None) or walk())
+    for found in comparisons(FP16, [reference, candidate]):
+        assert len(walks) == (found.phase != Phase.FORWARD), "a forward is compared in no parameter"
+        walks.clear()
