@@ -74,6 +74,11 @@ def test_what_was_not_spoiled_is_used(folder):
     assert given_to_it(folder, dumped(VALID)).code == 0
 
 
+def test_what_a_terminal_would_obey_is_told_escaped(folder):
+    told = given_to_it(folder, dumped({"\x1b[31m": {}}))
+    assert (told.code, "\\x1b[31m" in told.err) == (2, True)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_stands_in_place_of_the_file_is_refused(folder, kind, tmp_path):
     put_in_place_of(tmp_path / "config.yaml", kind)
