@@ -6,7 +6,7 @@ import random
 import shutil
 from dataclasses import asdict, make_dataclass, replace
 from io import BytesIO
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -162,6 +162,27 @@ def test_a_torn_checkpoint_is_refused(kept, share, tmp_path):
     assert "is not a whole checkpoint of this training (" in refused(
         *spoiled(kept, tmp_path, lambda data: data[: int(share * len(data))])
     )
+
+
+def compressed(data):
+    """The same members, of which a few bytes might be gigabytes."""
+    file = BytesIO()
+    with ZipFile(BytesIO(data)) as stored, ZipFile(file, "w", ZIP_DEFLATED) as archive:
+        for name in stored.namelist():
+            archive.writestr(name, stored.read(name))
+    return file.getvalue()
+
+
+def test_a_compressed_checkpoint_is_refused(kept, tmp_path):
+    assert "it is compressed, which ours is not" in refused(*spoiled(kept, tmp_path, compressed))
+
+
+def test_for_a_pipe_in_its_place_nobody_waits(kept, tmp_path):
+    shutil.copytree(kept[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / NAME).unlink()
+    os.mkfifo(tmp_path / NAME)
+    with pytest.raises(UserError, match="it is no regular file"):
+        resume(tmp_path, kept[1], build.lanes(kept[1], small_task(kept[1].task)))
 
 
 def test_every_byte_counts_or_says_nothing(kept, tmp_path):

@@ -7,13 +7,14 @@ The file is an archive with a checksum of each member, so what is torn is notice
 ``weights_only``, which makes tensors, plain values and the classes named here, and runs no code.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
 
@@ -23,6 +24,7 @@ from gradparity.board.board import cut, last_step, lengths
 from gradparity.board.spread import Spread
 from gradparity.config import Config
 from gradparity.errors import UserError, writing
+from gradparity.files import opened
 from gradparity.parity.compare import Kind, Mismatch
 from gradparity.parity.lockstep import Comparison, Lane
 from gradparity.parity.metrics import Figures
@@ -93,7 +95,9 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
         cut(folder, {})
         return Progress()
     try:
-        with ZipFile(path) as archive:
+        with opened(path, sys.maxsize) as file, ZipFile(file) as archive:
+            if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed, which ours is not")  # a few bytes may then be gigabytes
             *of_lanes, of_both = (BytesIO(archive.read(name)) for name in (*LANES, PROGRESS))
         with torch.serialization.safe_globals(list(HELD)):
             state = torch.load(of_both, weights_only=True)
@@ -110,7 +114,8 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
         if not (isinstance(progress.found, Found) and 0 < progress.done <= config.steps):
             raise ValueError("it does not say how far it came")
     except Exception as error:  # a spoiled file can be anything, and make anything raise
-        reason = " ".join(str(error).rpartition("WeightsUnpickler error: ")[2].split())[:120] or type(error).__name__
+        told = error.strerror if isinstance(error, OSError) else str(error).rpartition("WeightsUnpickler error: ")[2]
+        reason = " ".join((told or type(error).__name__).split())[:120]
         raise UserError(f"{path} is not a whole checkpoint of this training ({reason}); {ANEW}") from error
     if others:
         raise UserError(f"{path} is of a training with another {', '.join(others)}; {ANEW}")

@@ -155,7 +155,7 @@ ALLOWED = {
     **{name: _allowed(kind) for name, kind in get_type_hints(Config).items() if name not in GROUPS},
     **{f"{name}.{key}": _allowed(kind) for name, g in GROUPS.items() for key, kind in get_type_hints(g).items()},
 }
-AS_IT_IS = ("--config", "--name", "--output")
+AS_IT_IS = ("--config", "--name", "--output", "--resume")
 """Options whose value is text, whatever it looks like."""
 PLAIN = re.compile(r"""\[?[\w .,+'"-]{0,300}\]?""")
 """A name, a number that a float can hold, a list of them, or an option."""
