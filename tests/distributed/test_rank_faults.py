@@ -52,7 +52,7 @@ def test_the_step_by_hand_is_the_step_of_one_rank_and_four_lines_more():
     one, several = body(train_step), body(manual_step)
     more = [line.strip() for line in several if line not in one]
     assert more == [
-        "window = of_all_ranks(window)",
+        "window = replace(window, normalizer=total(window.normalizer) / dist.get_world_size())",
         "share(run.model.buffers())",
         "if index + 1 == len(window.microbatches):",
         "average(run.parameters, averaging)",
@@ -66,9 +66,9 @@ def test_a_fault_of_one_rank_and_one_of_several_are_both_in_the_loop():
     assert names["train_step"] is names["manual_step"]
     text = patched(manual_step, FAULTS["clip-before-unscale"].changes[train_step], two[1].changes[manual_step])
     assert text.index("run.clip(") < text.index("run.scaler.unscale_(")
-    assert "of_all_ranks" not in text
-    assert "of_all_ranks" in "".join(source(manual_step))
-    assert "of_all_ranks" not in patched(ddp_step, two[1].changes[ddp_step])
+    assert "total(" not in text
+    assert "total(" in "".join(source(manual_step))
+    assert "total(" not in patched(ddp_step, two[1].changes[ddp_step])
 
 
 def test_two_faults_of_several_ranks_that_change_the_same_line_clash():

@@ -22,7 +22,7 @@ RANK_FAULTS: dict[str, Fault] = {
 -    share(tensors_of(model))
 """,
                 manual_step: """
--    window = of_all_ranks(window)
+-    window = replace(window, normalizer=total(window.normalizer) / dist.get_world_size())
 -    share(run.model.buffers())
 @@
 -        if index + 1 == len(window.microbatches):
@@ -108,10 +108,10 @@ RANK_FAULTS: dict[str, Fault] = {
             first="step 0, microbatch 0, forward: loss",
             changes={
                 manual_step: """
--    window = of_all_ranks(window)
+-    window = replace(window, normalizer=total(window.normalizer) / dist.get_world_size())
 """,
                 ddp_step: """
--    window = of_all_ranks(window)
+-    window = replace(window, normalizer=total(window.normalizer) / dist.get_world_size())
 """,
             },
             sources=(
@@ -127,11 +127,11 @@ RANK_FAULTS: dict[str, Fault] = {
             first="step 0, microbatch 0, forward: loss",
             changes={
                 manual_step: """
--    window = of_all_ranks(window)
+-    window = replace(window, normalizer=total(window.normalizer) / dist.get_world_size())
 +    window = replace(window, normalizer=total(window.normalizer))
 """,
                 ddp_step: """
--    window = of_all_ranks(window)
+-    window = replace(window, normalizer=total(window.normalizer) / dist.get_world_size())
 +    window = replace(window, normalizer=total(window.normalizer))
 """,
             },

@@ -11,7 +11,7 @@ DDP does this in hooks of the ``.grad`` accumulation. ``torch.autograd.grad`` ac
 it returns the rank's own gradients, without a word. By hand is then the only way, and it is the same bits.
 
 What neither does: DDP *averages* gradients, which is right for the mean of a loss only if every rank counts as much.
-So the loss is divided by the count of all ranks' windows, over the number of ranks (``of_all_ranks``).
+So the loss is divided by the count of all ranks' windows, over the number of ranks.
 
 By hand, it is :func:`gradparity.training.train_step` line for line, and four lines more. So the faults of that step
 are faults of this one, and are looked for on several ranks too (:mod:`gradparity.distributed.patched`).
@@ -47,7 +47,8 @@ def ddp_step(run: RankRun, window: Window[Any]) -> Iterator[Moment]:
     assert run.wrapped is not None
     run.optimizer.zero_grad(set_to_none=True)
 
-    window = of_all_ranks(window)
+    # All ranks' count, over the number of ranks: DDP will divide by that number too.
+    window = replace(window, normalizer=total(window.normalizer) / dist.get_world_size())
     for index, microbatch in enumerate(window.microbatches):
         last = index + 1 == len(window.microbatches)
         # Around the forward too: there DDP decides whether the backward after it will exchange.
@@ -78,7 +79,7 @@ def manual_step(run: Run, window: Window[Any], averaging: Averaging = all_reduce
     """One optimizer step without DDP, in the same bits."""
     run.optimizer.zero_grad(set_to_none=True)
 
-    window = of_all_ranks(window)
+    window = replace(window, normalizer=total(window.normalizer) / dist.get_world_size())
     share(run.model.buffers())
     for index, microbatch in enumerate(window.microbatches):
         with run.autocast():
@@ -101,11 +102,6 @@ def manual_step(run: Run, window: Window[Any], averaging: Averaging = all_reduce
     if run.scaler.get_scale() >= scale:
         run.scheduler.step()
     yield Moment(Phase.STEPPED)
-
-
-def of_all_ranks(window: Window[Any]) -> Window[Any]:
-    """``window`` with the count of all ranks' windows, over the number of ranks: an average divides by that too."""
-    return replace(window, normalizer=total(window.normalizer) / dist.get_world_size())
 
 
 def tensors_of(model: nn.Module) -> Iterator[Tensor]:
