@@ -52,7 +52,7 @@ def routes(found: Sequence[RouteCost]) -> Figure:
     memory.barh(names, [one.peak for one in found], color=colors)
     memory.tick_params(axis="y", labelsize=8)
     memory.invert_yaxis()
-    memory.set_xlabel("most memory before the optimizer's turn, in sizes of the parameters")
+    memory.set_xlabel("most memory, in sizes of the parameters")
     return made
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from statistics import median
 
 from gradparity.benchmark.clock import Spread, in_turn, ratio, timed
 from gradparity.benchmark.memory import peak_bytes
@@ -65,13 +66,13 @@ def gradients(lane: Lane, window: Window[Batch]) -> None:
 
 
 def answer(found: Sequence[RouteCost]) -> str:
-    """In a sentence."""
+    """In a sentence: the median of all cases, and the extremes."""
     told = []
     for route in ROUTES[1:]:
         times = [one.time.median for one in of(found, route)]
         peaks = [one.peak / base.peak for one, base in zip(of(found, route), of(found, ROUTES[0]), strict=True)]
         told.append(
-            f"{route} takes {min(times):.2f} to {max(times):.2f} times as long "
+            f"{route} takes {median(times):.2f} times as long ({min(times):.2f} to {max(times):.2f}) "
             f"and {min(peaks):.2f} to {max(peaks):.2f} times the memory"
         )
     return f"Against .backward(), {' and '.join(told)}."
