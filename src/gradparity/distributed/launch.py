@@ -197,9 +197,9 @@ def _doing(rank: Rank) -> str:
     """Where a rank is that has not ended, if it says so within a second."""
     if rank.process.pid is not None and hasattr(signal, "SIGUSR1"):
         os.kill(rank.process.pid, signal.SIGUSR1)
-        until = time.monotonic() + 1
-        while time.monotonic() < until:
-            if where := innermost(rank.stack.read_text() if rank.stack.exists() else ""):
-                return where
+        until, stack = time.monotonic() + 1, ""
+        while time.monotonic() < until and f" in {_rank.__name__}\n" not in stack:  # from where on it is written
             time.sleep(0.01)
+            stack = rank.stack.read_text() if rank.stack.exists() else ""
+        return innermost(stack)
     return ""
