@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("benchmark: stopped; what was written until now stays", file=sys.stderr)
         return 130
     for answer in answers:
-        console.print(f"[bold]{answer}[/]", soft_wrap=True)
+        console.print(answer, style="bold", markup=False, soft_wrap=True)
     console.print(f"Pictures and exact figures: {folder}", soft_wrap=True)
     console.print(f"See it under Images: [bold]{tensorboard_command(folder)}[/]", soft_wrap=True)
     return 0
@@ -89,7 +89,7 @@ def measure(name: str, full: bool, rounds: int, folder: Path, console: Console, 
     if not quiet:
         for table in found.tables:
             console.print(table)
-        console.print(f"{found.why}\n", soft_wrap=True)
+        console.print(f"{found.why}\n", markup=False, soft_wrap=True)
     return found.answer
 
 
