@@ -65,7 +65,7 @@ def cost_of_rank(ranks: int, rounds: int, width: int, layers: int) -> RankCost:
         watched_step(reference, window, lambda: recording(reference.run, Path(folder) / "trace"))
     megabytes[RECORD] = peak_megabytes()
     candidate = rank_lane(trial, task, "manual")
-    for _ in range(2):
+    for _ in range(3):  # as many as the reference has made
         watched_step(candidate, window, nullcontext)
     megabytes[CANDIDATE] = peak_megabytes()
     compared = lockstep(reference, candidate, repeat(window))
