@@ -75,6 +75,14 @@ def test_it_answers_in_a_sentence_and_keeps_picture_and_figures(tmp_path, capsys
     }
 
 
+@pytest.mark.usefixtures("tiny")
+def test_it_says_why_and_what_was_left_out(tmp_path, capsys):
+    assert main(["--only", "watching", "--rounds", "2", "--output", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert parts.tables.WHY_WATCHING in said
+    assert "TrainParity check_accumulation was left out: it is not installed (gradparity[peers], Python 3.11)." in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -30,7 +30,8 @@ WHY_GROWTH = (
 )
 WHY_RANKS = (
     "Each rank watches its own replica, and none waits for another in order to do so. Processes that share a machine "
-    "share the speed of its memory, which is what watching needs. In lockstep a rank holds two trainings."
+    "share the speed of its memory, which is what watching needs. In lockstep a rank holds two trainings, "
+    "and the graphs of both at once."
 )
 
 
