@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from torch.utils.tensorboard._utils import figure_to_image
 
 from gradparity.benchmark import growth, imports, parts, routes, scale, throughput
 from gradparity.benchmark.parts import PARTS
 from gradparity.benchmark.subjects import mlp, transformer
-from gradparity.variants.picture import pixels
 
 main = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "benchmark.py"))["main"]
 ROWS = {"routes": 1, "watching": 7, "throughput": 7, "growth": 8, "ranks": 2, "imports": 1}
@@ -54,7 +54,7 @@ def test_every_part_has_tables_a_reason_a_sentence_a_picture_and_figures(name):
         for table in found.tables:
             console.print(table)
     if found.figure is not None:
-        drawn = pixels(found.figure)
+        drawn = figure_to_image(found.figure).transpose(1, 2, 0)
         assert (drawn[0, 0] == 255).all(), "a white ground, in dark surroundings too"
         assert (drawn < 128).any()
 
@@ -64,10 +64,8 @@ def test_it_answers_in_a_sentence_and_keeps_picture_and_figures(tmp_path, capsys
     assert main(["--only", "throughput", "--rounds", "2", "--quiet", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr()
     assert said.err == ""
-    answer, kept, see = said.out.splitlines()
+    (answer,) = said.out.splitlines()
     assert answer.startswith("Bits are compared at ")
-    assert kept.endswith(f"{tmp_path}/benchmark/1")
-    assert see.endswith(f"--logdir {tmp_path}/benchmark/1")
     assert {path.name for path in (tmp_path / "benchmark" / "1").iterdir()} == {
         "throughput",
         "throughput.jsonl",
