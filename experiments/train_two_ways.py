@@ -76,7 +76,8 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
     if until.done:
         say(console, f"{name} goes on after step {until.done} of {config.steps}.")
     if until.machine != report.machine():
-        say(console, f"The steps before may round differently, by {until.machine}; here it is {report.machine()}.")
+        differs = f"The steps before may round differently, by {until.machine}; here it is {report.machine()}."
+        say(Console(stderr=True, highlight=False), differs)
 
     with (
         Board(folder, name, parameters, config.candidate, until.found) as board,

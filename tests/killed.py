@@ -30,6 +30,7 @@ EXPERIMENTS = HERE.parent / "experiments"
 FORKS = multiprocessing.get_context("forkserver")
 IMPORTED = [
     "killed",
+    "gradparity.distributed.trial",
     "train_two_ways",
     "watch_a_loop",
     "torch._dynamo",
@@ -43,6 +44,8 @@ SMALL = {name: replace(small_task(name), held_out=small_task(name).train) for na
 
 def begin_forkserver():
     """Once; what the tests have on their path, and its children are to have, it finds in the environment."""
+    # There is one for a process, and other tests may have begun theirs, which knows nothing of this module.
+    multiprocessing.forkserver._forkserver._stop()
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(EXPERIMENTS), *sys.path])
     FORKS.set_forkserver_preload(IMPORTED)

@@ -229,7 +229,7 @@ def test_lightning_does_not_care_for_the_route_and_its_differences_are_named(tmp
     ("arguments", "words"),
     [
         (["--steps", "0"], "steps is 0"),
-        (["--config", "nowhere.yaml"], "does not exist"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
         (["--device", "cuda"], "no GPU"),
         (["--output", __file__], "--output"),
     ],

@@ -32,12 +32,16 @@ def run(*arguments):
 def test_the_experiment_shows_how_many_faults_are_detected_and_named(tmp_path, capsys):
     assert run("--only", "clipping,naive", "--output", tmp_path) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "13 of 13 faults diverge, 13 are named, 13 at the documented place." in told
+    assert "14 of 14 faults diverge, 14 are named, 14 at the documented place." in told
     assert "clipping 12 12 12 12" in told
     assert "so that no check can tell them apart here: clip-after-step, clip-an-exhausted-generator" in told
     assert "tensorboard --logdir" in told
     written = json.loads((tmp_path / "faults" / "1" / "faults.json").read_text())
-    assert [one["name"] for one in written["faults"]] == [*(f.name for f in THEMES["clipping"]), "naive"]
+    assert [one["name"] for one in written["faults"]] == [
+        *(f.name for f in THEMES["clipping"]),
+        "naive",
+        "naive-and-added-out-of-place",
+    ]
     assert list((tmp_path / "faults" / "1" / "the_answer").glob("events.out.tfevents.*"))
 
 

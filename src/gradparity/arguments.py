@@ -35,7 +35,9 @@ def exits(program: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
                 sentence = str(error)
             except OSError as error:
                 where = error.filename or "a file"
-                sentence = f"{where} cannot be written ({error.strerror}); choose a folder with --output"
+                sentence = str(
+                    UserError(f"{where} cannot be written ({error.strerror}); choose a folder with --output")
+                )
             except KeyboardInterrupt as error:
                 code, sentence = 130, f"stopped; what was written until now stays{error}"
             print(f"{program}: {sentence}", file=sys.stderr)

@@ -115,7 +115,7 @@ def test_a_loop_that_a_rank_does_not_bring_to_its_end_is_told_in_one_sentence(lo
         (["--nproc", "-2"], f"--nproc is -2; allowed is 1 to {MOST}"),
         (["--nproc", "1000"], f"--nproc is 1000; allowed is 1 to {MOST}"),
         (["--nproc", "two"], "argument --nproc: invalid int value: 'two'"),
-        (["--nproc", "2", "--patience", "0"], "--patience is 0; it is a number of seconds above 0"),
+        (["--nproc", "2", "--patience", "0"], "--patience is 0; it takes seconds, more than 0"),
         (["--nproc", "2", "--patience", "nan"], "--patience is nan"),
         (["--nproc", "2", "loops_on_ranks:no_such_loop"], "loops_on_ranks has no no_such_loop"),
     ],

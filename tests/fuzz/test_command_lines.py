@@ -125,8 +125,7 @@ def test_a_command_line_may_hold_anything(commands, name, data):
         ("train_two_ways", ["--config", "pipe"]),
         ("train_two_ways", ["--config", "/dev/zero"]),
         ("matrix", ["--processes", "1000000"]),
-        ("recording_cost", ["--width", "80000000"]),
-        ("recording_cost", ["--rounds", "1000000000"]),
+        ("benchmark", ["--rounds", "1000000000"]),
         ("distributed", ["--ranks", "1000"]),
         ("calculus_tour", ["--n", "100000000000"]),
         ("routes_that_differ", ["--steps", "100000000000"]),
@@ -135,8 +134,6 @@ def test_a_command_line_may_hold_anything(commands, name, data):
         ("diff", ["a" * 300, "a" * 300]),
         ("diff", ["pipe", "pipe"]),
         ("diff", ["new\nline", "file"]),
-        ("check", ["..os:system"]),
-        ("check", ["builtins:exec"]),
         ("claims", ["--output", "file"]),
     ],
 )

@@ -18,6 +18,8 @@ RUNS_WHAT_IT_READS = re.compile(
 COMPILES = {"eval", "exec", "compile"}
 OF_OUR_OWN = {"faults/patched.py", "faults/rewritten.py"}
 """They compile the reference step with a few lines changed, of this project's own source."""
+STARTS_PYTHON = "benchmark/imports.py"
+"""It runs imports that stand in it, to see how long they take."""
 
 
 def calls(text):
@@ -33,7 +35,7 @@ def dangers(text, name=""):
         unsafe |= function in ("np.load", "numpy.load") and keywords.get("allow_pickle", "False") != "False"
         unsafe |= function == "yaml.load" and ast.unparse(node).rpartition(", ")[2] != "Plain)"
         unsafe |= function in COMPILES and name not in OF_OUR_OWN
-        if unsafe or RUNS_WHAT_IT_READS.fullmatch(function) or "shell" in keywords:
+        if unsafe or (RUNS_WHAT_IT_READS.fullmatch(function) and name != STARTS_PYTHON) or "shell" in keywords:
             yield f"{name}:{node.lineno}: {ast.unparse(node)}"
 
 

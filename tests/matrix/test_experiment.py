@@ -17,7 +17,7 @@ def test_a_slice_is_run_drawn_and_written(tmp_path):
     assert "5 more are refused" in done.stdout
     assert "reentrant checkpointing refuses autograd.grad" in done.stdout
     assert "✗" not in done.stdout.replace("✗ different", "")
-    assert f"--logdir {tmp_path}/matrix/1/cells\n" in done.stdout
+    assert f"--logdir {tmp_path}/matrix/1/cells --host localhost\n" in done.stdout
     assert f"--logdir {tmp_path}/matrix/1/glance" in done.stdout
     lines = [json.loads(line) for line in (tmp_path / "matrix" / "1" / "cells.jsonl").read_text().splitlines()]
     assert len(lines) == 15

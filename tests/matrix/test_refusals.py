@@ -85,7 +85,7 @@ def test_reentrant_checkpointing_trains_by_backward_and_refuses_autograd_grad():
 def test_error_if_nonfinite_raises_at_the_step_that_overflows(route):
     cell = Cell(precision="fp16", clip="error_if_nonfinite")
     lane = lanes.lane(cell, route)
-    lane.run.scaler.load_state_dict(lanes.scaler_of(Cell(precision="fp16")).state_dict())
+    lane.run.scaler.load_state_dict(lanes.scaler_of(Cell(precision="fp16"), "cpu").state_dict())
     steps = 0
     with pytest.raises(RuntimeError, match="is non-finite, so it cannot be clipped"):  # noqa: PT012
         for window in lanes.windows(cell):

@@ -109,7 +109,7 @@ def lost(trace: Trace) -> int:
         try:
             with safe_open(path if path.is_file() else "", framework="pt"):  # a pipe would be waited for
                 pass
-        except (OSError, SafetensorError):
+        except (OSError, MemoryError, SafetensorError):
             count += 1
     return count
 
