@@ -6,6 +6,7 @@ What a child is told to do first is a function of this module, such as :func:`di
 import copy
 import itertools
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import resource
 import shutil

@@ -33,7 +33,7 @@ def test_the_answer_follows_the_table_and_the_command_to_see_more_follows_the_an
     assert "a table" in table[1]
     assert answer == "It is so."
     assert see.startswith("See it under Text: ")
-    assert see.endswith("tensorboard --logdir runs/x")
+    assert see.endswith("tensorboard --logdir runs/x --host localhost")
 
 
 def test_quiet_is_the_answer_alone(capsys):
