@@ -14,8 +14,8 @@ from gradparity.frameworks.scenario import RANK_SCENARIOS, TWO_RANKS
 from gradparity.frameworks.watch import outcome_of, recorded
 from gradparity.parity.state import Part
 from gradparity.trace.file import tensor_of
+from gradparity.trace.group import rank, ranks
 from gradparity.trace.record import Event
-from gradparity.trace.recorder import rank, ranks
 from gradparity.training import manual
 
 

@@ -9,7 +9,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 
 from gradparity.frameworks.scenario import Job, mean_loss
-from gradparity.trace.recorder import ranks
+from gradparity.trace.group import ranks
 
 
 def train(job: Job) -> None:

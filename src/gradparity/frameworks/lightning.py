@@ -11,7 +11,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from gradparity.frameworks.scenario import Job, mean_loss
-from gradparity.trace.recorder import ranks
+from gradparity.trace.group import ranks
 
 
 class Automatic(lightning.LightningModule):

@@ -13,8 +13,8 @@ from gradparity.distributed.launch import launch
 from gradparity.frameworks.reference import by_examples, by_microbatches, by_shuffled_examples
 from gradparity.frameworks.scenario import RANK_SCENARIOS, UNSHUFFLED
 from gradparity.frameworks.watch import FRAMEWORKS, Framework, Loop, Outcome, outcome
+from gradparity.trace.group import rank, ranks
 from gradparity.trace.ranks import first_apart, place
-from gradparity.trace.recorder import rank, ranks
 
 RANKS = 2
 """The sum of two gradients is the same in either order: whoever averages rightly has the bits of the reference."""

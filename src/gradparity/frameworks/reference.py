@@ -11,7 +11,7 @@ from gradparity import tasks, training
 from gradparity.distributed.step import RankRun, ddp_step
 from gradparity.frameworks.scenario import MICROBATCH, Job
 from gradparity.tasks import Examples
-from gradparity.trace.recorder import rank, ranks
+from gradparity.trace.group import rank, ranks
 from gradparity.training import PRECISIONS, Run, Window
 
 

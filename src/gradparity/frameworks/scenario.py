@@ -17,7 +17,7 @@ from gradparity import training
 from gradparity.parity.random_stream import RandomStream
 from gradparity.tasks.task import PADDING, Examples
 from gradparity.tasks.text import CharTransformer, text_transformer
-from gradparity.trace.recorder import rank, ranks
+from gradparity.trace.group import rank, ranks
 
 SEED = 20
 MICROBATCH = 4

@@ -10,13 +10,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.utils import clip_grad
 
 from gradparity.parity.state import Part
 from gradparity.trace.fingerprint import Printed, printed
+from gradparity.trace.group import ranks
 from gradparity.trace.on_host import on_host
 from gradparity.trace.patch import definer, wrapped
 from gradparity.trace.record import Event, Record
@@ -237,16 +237,6 @@ class Recorder:
         self.write(Record(event, self.step, microbatch, fingerprints(here)), here)
 
 
-def ranks() -> int:
-    """How many ranks train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
 def fingerprints(seen: Seen) -> Fingerprints:
     """What is kept of ``seen``."""
     return {part: {name: printed(v) for name, v in values.items()} for part, values in on_host(seen).items()}
-
-
-def rank() -> int:
-    """Which of the ranks this is."""
-    return dist.get_rank() if ranks() > 1 else 0

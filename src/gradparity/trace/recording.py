@@ -11,7 +11,8 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from gradparity.trace.file import Writer
-from gradparity.trace.recorder import Recorder, rank, ranks
+from gradparity.trace.group import rank, ranks
+from gradparity.trace.recorder import Recorder
 from gradparity.trace.seen import Watched, unwrapped
 
 
