@@ -65,7 +65,7 @@ SLICES = {"lightning_two_ways.py": one_scenario, "distributed.py": one_training,
 SAME_EVERYWHERE = ["claims.py", "watch_a_loop.py"]
 """Whose default run is that of these tests, and whose answer does not hang on the machine."""
 
-OF_THEIR_OWN = {"recording_cost.py", "benchmark.py"}
+OF_THEIR_OWN = {"benchmark.py"}
 """Whose answer is a time."""
 
 

@@ -156,7 +156,7 @@ def _work(work: Callable[[Watch], object], patience: float, connection: Connecti
     with suppress(OSError):  # of streams that are closed already
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)  # standard output is for the answer
-    sys.stdin, sys.stdout = open(os.devnull), sys.stderr  # noqa: SIM115
+    sys.stdin, sys.stdout = open(os.devnull), sys.stderr  # noqa: SIM115  # open as long as the process lives
     gc.freeze()  # what is here already is nothing that the code has made, and need not be looked through again
     with stack.open("w") as file:
         faulthandler.enable(file, all_threads=False)
