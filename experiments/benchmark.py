@@ -19,6 +19,7 @@ from gradparity.arguments import check_range
 from gradparity.benchmark.parts import DEFAULT, PARTS, Found
 from gradparity.board import new_folder
 from gradparity.board.events import Events
+from gradparity.board.letters import bold
 from gradparity.errors import UserError, writing
 from gradparity.experiment import Answer, say
 
@@ -75,7 +76,7 @@ def keep(name: str, found: Found, folder: Path) -> None:
         if found.figure is not None:
             with writing(folder / f"{name}.png"):
                 found.figure.savefig(folder / f"{name}.png")
-            board.add_figure(f"1 glance/{name}", found.figure, close=False)
+            board.add_figure(f"1 glance/{name}", bold(found.figure), close=False)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ def watching(found: Sequence[WatchingCost]) -> Figure:
     across(axes, names, [one.time for one in found], [COLORS.get(one.way, "#555555") for one in found])
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.axvline(AIM, color="#228833", linewidth=1, linestyle="dashed", label=f"aim: {AIM}")
     axes.legend(frameon=False, loc="upper right")
     return made
