@@ -27,11 +27,10 @@ from gradparity.experiment import Answer, say
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = experiment.parser("benchmark", __doc__)
     parser.add_argument(
-        "--full", action="store_true", help="all parts, all sizes, more rounds: about a quarter of an hour"
+        "--full", action="store_true", help="all parts and sizes, more rounds: about a quarter of an hour"
     )
-    parser.add_argument(
-        "--only", metavar="PART", action="append", help=f"more than once for several: {', '.join(PARTS)}"
-    )
+    parts = f"{', '.join(PARTS)}; default {', '.join(DEFAULT)}"
+    parser.add_argument("--only", metavar="PART", action="append", help=f"more than once for several: {parts}")
     parser.add_argument("--rounds", type=int, help="how often each work is timed, default 5, or 15 with --full")
     return experiment.run("benchmark", partial(parser.parse_args, arguments), benchmark)
 

@@ -110,5 +110,5 @@ PARTS: dict[str, Callable[[bool, int, Bar], Found]] = {
     "ranks": of_ranks,
     "imports": of_imports,
 }
-DEFAULT = tuple(name for name in PARTS if name != "ranks")
-"""What takes a minute or two."""
+DEFAULT = ("watching", "throughput", "imports")
+"""What takes less than a minute."""
