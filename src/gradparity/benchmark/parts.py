@@ -40,11 +40,12 @@ def of_routes(full: bool, rounds: int, bar: Bar) -> Found:
 
 def of_watching(full: bool, rounds: int, bar: Bar) -> Found:
     """Lockstep and recording, on a large and a small model; on the small one also what others offer."""
-    tick = bar("watching", 2 * rounds)
+    of_large, of_small = max(2, rounds // 2), 2 * rounds  # as a large step takes long, and a short one varies
+    tick = bar("watching", of_large + of_small)
     loops = ("backward", "manual")
-    found = watching.costs("transformer", *subject(transformer(), loops, config()), rounds, tick, others=full)
+    found = watching.costs("transformer", *subject(transformer(), loops, config()), of_large, tick, others=full)
     lanes, window = subject(small_transformer(), loops, config())
-    found += watching.costs("small transformer", lanes, window, rounds, tick, others=True)
+    found += watching.costs("small transformer", lanes, window, of_small, tick, others=True)
     peer = watching.trainparity("small transformer", lanes[0], window)
     absent = (
         "" if peer else f" {watching.TRAINPARITY} was left out: it is not installed (gradparity[peers], Python 3.11)."
@@ -110,5 +111,5 @@ PARTS: dict[str, Callable[[bool, int, Bar], Found]] = {
     "ranks": of_ranks,
     "imports": of_imports,
 }
-DEFAULT = ("watching", "throughput", "imports")
+DEFAULT = ("watching", "throughput")
 """What takes less than a minute."""
