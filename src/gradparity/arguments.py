@@ -34,10 +34,8 @@ def exits(program: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
             except UserError as error:
                 sentence = str(error)
             except OSError as error:
-                where = error.filename or "a file"
-                sentence = str(
-                    UserError(f"{where} cannot be written ({error.strerror}); choose a folder with --output")
-                )
+                refused = f"{error.filename or 'a file'} cannot be written ({error.strerror})"
+                sentence = str(UserError(f"{refused}; choose a folder with --output"))
             except KeyboardInterrupt as error:
                 code, sentence = 130, f"stopped; what was written until now stays{error}"
             print(f"{program}: {sentence}", file=sys.stderr)

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
-from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
+from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]  # it has no annotations
+from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]  # nor has this
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 
 from gradparity.growing import Growing

@@ -162,7 +162,7 @@ class PlateauOfLoss(ReduceLROnPlateau):
 
     loss = 0.0
 
-    def step(self, metrics: Any = None, epoch: int | None = None) -> None:  # type: ignore[override]
+    def step(self, metrics: Any = None, epoch: int | None = None) -> None:  # type: ignore[override]  # others take no loss
         """Step on ``self.loss``."""
         super().step(self.loss if metrics is None else metrics, epoch)
 

@@ -68,7 +68,7 @@ def matrices() -> nn.Module:
 
 def channels_last() -> nn.Module:
     """The CNN with filters, and so activations, in memory with the channels innermost."""
-    return cnn().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return cnn().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # torch forgot it
 
 
 class Compiled(nn.Module):

@@ -156,7 +156,7 @@ def tensor_of(trace: Trace, record: Record, part: Part, name: str) -> Tensor | N
         if not path.is_file():  # one would wait for a pipe forever
             return None
         with safe_open(path, framework="pt") as file:
-            key = next(key for key in file.keys() if trace.rename(key.removeprefix(f"{part}/")) == name)  # noqa: SIM118
+            key = next(key for key in file.keys() if trace.rename(key.removeprefix(f"{part}/")) == name)  # noqa: SIM118  # no dict
             tensor: Tensor = file.get_tensor(key)
     except (OSError, MemoryError, SafetensorError, StopIteration):
         return None
