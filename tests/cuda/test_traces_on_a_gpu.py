@@ -15,7 +15,7 @@ from gradparity.trace.file import read, tensor_of
 from gradparity.trace.fingerprint import fingerprint
 from gradparity.trace.on_host import copied
 from gradparity.trace.record import Event
-from gradparity.trace.recorder import fingerprints
+from gradparity.trace.on_host import fingerprints
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("on_a_gpu")]
 

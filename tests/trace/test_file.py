@@ -5,9 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections import deque
-from functools import partial
-from itertools import count
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -18,6 +16,7 @@ import gradparity
 from disk import no_file_longer_than
 from gradparity.errors import UserError
 from gradparity.parity.state import Part
+from gradparity.trace.aside import RecordingWarning
 from gradparity.trace.file import NAME, read, tensor_of
 from gradparity.trace.record import Event
 from gradparity.trace.told import difference, sentences
@@ -155,7 +154,7 @@ def test_another_format_is_refused(tmp_path):
     about = json.loads(lines[0])
     about["about"]["format"] = 99
     (tmp_path / NAME).write_text("\n".join([json.dumps(about), *lines[1:]]) + "\n")
-    with pytest.raises(UserError, match="is not a trace of format 1"):
+    with pytest.raises(UserError, match="is not a trace of format 2"):
         read(tmp_path)
 
 
@@ -200,33 +199,48 @@ def test_a_trace_with_any_names_is_read_wherever_it_was_cut(tmp_path):
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_a_full_disk_stops_the_loop_with_a_sentence_and_leaves_no_hook_behind(full, tmp_path):
-    torch.manual_seed(0)
-    model = nn.Linear(32, 32)
-    optimizer = SGD(model.parameters(), lr=0.1)
-    engine, steps = torch.autograd._engine_run_backward, count()
-    with (
-        no_file_longer_than(4_000),
-        pytest.raises(UserError) as error,
-        gradparity.record(model, optimizer, tmp_path, full=full),
-    ):
-        deque(map(partial(step, model, optimizer), steps))
-    assert str(error.value).startswith(
-        f"{tmp_path}/{'1.safetensors' if full else NAME} cannot be written (File too large); make room"
+def test_a_full_disk_ends_the_recording_with_a_sentence_and_not_the_training(full, tmp_path):
+    ends = []
+    for folder in (tmp_path / "with room", tmp_path / "without"):
+        torch.manual_seed(0)
+        model = nn.Linear(32, 32)
+        optimizer = SGD(model.parameters(), lr=0.1)
+        room = folder.name == "with room"
+        with (
+            nullcontext() if room else no_file_longer_than(4_000),
+            nullcontext() if room else pytest.warns(RecordingWarning) as warned,
+            gradparity.record(model, optimizer, folder, full=full),
+        ):
+            for _ in range(20):
+                step(model, optimizer)
+        ends.append(model.weight.detach().clone())
+    assert torch.equal(*ends)
+    file = folder / ("1.safetensors" if full else NAME)
+    (told,) = [str(w.message) for w in warned]
+    assert told.startswith(
+        f"the recording ends here, the training goes on: {file} cannot be written (File too large); make room"
     )
-    made = next(steps) - 1
-    assert made == 0 if full else made > 0
-    assert torch.autograd._engine_run_backward is engine
-    assert not optimizer._optimizer_step_pre_hooks
-    assert not optimizer._optimizer_step_post_hooks
-    assert not model._forward_pre_hooks
-    step(model, optimizer, made)  # the loop could go on
-    trace = read(tmp_path)
+    trace = read(folder)
     assert not trace.complete
     assert trace.records
+    assert 0 <= trace.records[-1].step < 19
 
 
-def step(model, optimizer, _):
+def test_a_strict_recording_raises_what_it_lacks_at_the_end_of_its_block(tmp_path):
+    model = nn.Linear(32, 32)
+    optimizer, steps = SGD(model.parameters(), lr=0.1), 0
+    with (
+        pytest.warns(RecordingWarning),
+        no_file_longer_than(4_000),
+        pytest.raises(UserError, match=r"ended before the loop did: .* cannot be written \(File too large\); make room"),
+        gradparity.record(model, optimizer, tmp_path, strict=True),
+    ):
+        for steps in range(20):  # noqa: B007  # how far it came
+            step(model, optimizer)
+    assert steps == 19
+
+
+def step(model, optimizer):
     optimizer.zero_grad()
     model(torch.ones(2, 32)).sum().backward()
     optimizer.step()

@@ -1,8 +1,8 @@
 """A trace on disk: lines of JSON that are only ever appended, and beside them, if asked for, the tensors themselves.
 
-A line is about the run, or it is a *form*, or a record. A form lists names, dtypes, shapes and strides, which hardly
-ever change; a record has hashes and norms in the order of a form. What is left of a run that was killed can be read
-up to its last complete line. Reading runs nothing: it is JSON, and safetensors.
+A line is about the run, or it is a *form*, a record, or a note of what the recording lacks. A form lists names,
+dtypes, shapes and strides, which hardly ever change; a record has hashes and norms in the order of a form. What is left
+of a run that was killed can be read up to its last complete line. Reading runs nothing: it is JSON, and safetensors.
 """
 
 import json
@@ -21,12 +21,12 @@ from gradparity.files import opened
 from gradparity.growing import Growing
 from gradparity.parity.state import Part
 from gradparity.trace.fingerprint import Fingerprint, Printed, fingerprint, shard_of
-from gradparity.trace.line import Form, about_in, form_in, parsed, record_in
+from gradparity.trace.line import Form, about_in, form_in, note_in, parsed, record_in
 from gradparity.trace.record import Event, Record, Trace
 from gradparity.trace.seen import Seen
 
 NAME = "trace.jsonl"
-FORMAT = 1
+FORMAT = 2
 
 MOST_BYTES = 2**30
 """Of a trace that is read. In memory it takes some ten times as much."""
@@ -68,6 +68,10 @@ class Writer:
                 path.write_bytes(save(tensors))
         self._line(line)
         self._written += 1
+
+    def note(self, sentence: str) -> None:
+        """Say in the trace what it lacks."""
+        self._line({"note": sentence})
 
     def close(self) -> None:
         """No more lines."""
@@ -124,6 +128,7 @@ def read(folder: Path) -> Trace:
     about: dict[str, str | int] = {}
     forms: list[Form] = []
     records: list[Record] = []
+    notes: list[str] = []
     try:
         with opened(path, MOST_BYTES) as file:
             for number, text in enumerate(iter(partial(file.readline, MOST_OF_A_LINE), b""), start=1):
@@ -133,6 +138,8 @@ def read(folder: Path) -> Trace:
                     line = parsed(text)
                     if "about" in line:
                         about = about_in(line["about"])
+                    elif "note" in line:
+                        notes.append(note_in(line["note"]))
                     elif "form" in line:
                         forms.append(form_in(line["form"]))
                     else:
@@ -143,7 +150,8 @@ def read(folder: Path) -> Trace:
         raise UserError(f"{path} cannot be read ({error.strerror}); name a folder that record() has written") from None
     if about.get("format") != FORMAT:
         raise UserError(f"{path} is not a trace of format {FORMAT}; record the loop anew")
-    return Trace(about, records, str(folder), complete=bool(records) and records[-1].event == Event.END)
+    complete = bool(records) and records[-1].event == Event.END
+    return Trace(about, records, str(folder), complete, tuple(notes))
 
 
 def tensor_of(trace: Trace, record: Record, part: Part, name: str) -> Tensor | None:

@@ -43,6 +43,11 @@ def about_in(said: object) -> dict[str, str | int]:
     return {_text(key): value if type(value) is int else _text(value) for key, value in _a(dict, said).items()}
 
 
+def note_in(sentence: object) -> str:
+    """A sentence on what the recording lacks."""
+    return _text(sentence)
+
+
 def form_in(rows: object) -> Form:
     """A form."""
     return [_tensor(_a(list, row)) for row in _a(list, rows)]

@@ -1,11 +1,28 @@
 """What is to be written down of tensors on a GPU has to come to the host: all of it at once, and then one wait."""
 
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 
-from gradparity.parity.state import Value
-from gradparity.trace.fingerprint import shard_of
+from gradparity.parity.state import Part, Value
+from gradparity.trace.fingerprint import Printed, printed, shard_of
 from gradparity.trace.seen import Seen
+
+Fingerprints: TypeAlias = dict[Part, dict[str, Printed]]
+
+
+def fingerprints(seen: Seen) -> Fingerprints:
+    """Return what a trace keeps of ``seen``."""
+    return {part: {name: printed(v) for name, v in values.items()} for part, values in on_host(seen).items()}
+
+
+def frozen(seen: Seen) -> Seen:
+    """Return ``seen`` with copies of its tensors, which the loop does not write."""
+    return {
+        part: {name: v.detach().clone() if isinstance(v, Tensor) else v for name, v in values.items()}
+        for part, values in seen.items()
+    }
 
 
 def on_host(seen: Seen) -> Seen:

@@ -1,38 +1,125 @@
-"""Watching functions of PyTorch that have no hook: replaced while a block lasts, put back whatever happens in it."""
+"""Watch functions of PyTorch that have no hook: each is replaced once, for all who watch it, and put back by the last.
+
+The replacement is transparent. The original gets the arguments of the call, its result is what the call returns, and
+it has the attributes and the signature of the original. It can be pickled by value, as cloudpickle does with a class
+of ``__main__``: it holds nothing but the original and a number. torch.compile may trace through it.
+"""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from threading import RLock
 from typing import Any, TypeAlias
+
+import torch
 
 Wrapper: TypeAlias = Callable[..., Any]
 """Called with the original function and then its arguments; returns what the original returned."""
 
 
+@dataclass
+class Replacement:
+    """A function that stands in the place of another."""
+
+    owner: Any
+    name: str
+    original: Callable[..., Any]
+    inherited: bool
+    """Whether the owner had it from a base class, so that to put it back is to delete the replacement."""
+    function: Callable[..., Any]
+    watchers: list[Wrapper] = field(default_factory=list)
+    """The latest is the outermost."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it is there still, and nobody has put something over it."""
+        return vars(self.owner).get(self.name) is self.function
+
+
+_REPLACEMENTS: dict[int, Replacement] = {}
+_NUMBERS = count()
+_LOCK = RLock()
+
+
 @contextmanager
 def wrapped(owner: Any, name: str, wrapper: Wrapper) -> Iterator[None]:
-    """Let calls of ``owner.name``, a function of a module or a method of a class, go through ``wrapper``."""
-    its_own = name in vars(owner)
-    original = vars(owner)[name] if its_own else getattr(owner, name)
-    lasts = True
+    """Let calls of ``owner.name``, a function of a module or a method of a class, go through ``wrapper``.
 
-    @functools.wraps(original)
-    def through(*args: Any, **kwargs: Any) -> Any:
-        # Whoever has taken it in the block may call it, or even put it back in its place, much later.
-        return wrapper(original, *args, **kwargs) if lasts else original(*args, **kwargs)
-
-    setattr(owner, name, through)
+    Blocks may overlap, and end in any order.
+    """
+    with _LOCK:
+        number = _replaced(owner, name)
+        replacement = _REPLACEMENTS[number]
+        replacement.watchers.append(wrapper)
     try:
         yield
     finally:
-        lasts = False
-        if vars(owner).get(name) is through:  # else somebody has put something over it, which is not ours to remove
-            if its_own:
-                setattr(owner, name, original)
-            else:
-                delattr(owner, name)
+        with _LOCK:
+            replacement.watchers.remove(wrapper)
+            if not replacement.watchers:
+                _put_back(number)
+
+
+def _replaced(owner: Any, name: str) -> int:
+    """Return the number of the replacement that is in place; make one if there is none."""
+    for number, known in _REPLACEMENTS.items():
+        if known.owner is owner and known.name == name and known.in_place:
+            return number
+    inherited = name not in vars(owner)
+    original = getattr(owner, name) if inherited else vars(owner)[name]
+    number = next(_NUMBERS)
+    _REPLACEMENTS[number] = Replacement(owner, name, original, inherited, _through(original, number))
+    setattr(owner, name, _REPLACEMENTS[number].function)
+    return number
+
+
+def _put_back(number: int) -> None:
+    replacement = _REPLACEMENTS.pop(number)
+    if not replacement.in_place:
+        return  # what somebody has put over it is not ours to remove; below it, ours lets every call through
+    if replacement.inherited:
+        delattr(replacement.owner, replacement.name)
+    else:
+        setattr(replacement.owner, replacement.name, replacement.original)
+
+
+def _through(original: Callable[..., Any], number: int) -> Callable[..., Any]:
+    """Return a function that looks like ``original``, and calls it through those who watch."""
+
+    @functools.wraps(original)
+    def through(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() and in_one_graph():
+            return original(*args, **kwargs)  # to be seen it would have to break the graph, which is forbidden
+        return call(number, original, args, kwargs)
+
+    del through.__wrapped__  # who unwraps it finds what the original wraps, if anything
+    through.__dict__.update(getattr(original, "__dict__", {}))
+    with suppress(ValueError, TypeError):  # not every function written in C has a signature
+        through.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]  # read by inspect
+    return through
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's own has no annotations
+def call(number: int, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call ``original`` through those who watch replacement ``number`` at this moment, if any."""
+    function = original
+    for wrapper in tuple(_REPLACEMENTS[number].watchers) if number in _REPLACEMENTS else ():
+        function = functools.partial(wrapper, function)
+    return function(*args, **kwargs)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch's own has no annotations
+def in_one_graph() -> bool:
+    """Return whether torch.compile, which asks while it traces, does so with ``fullgraph=True``."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    translator = InstructionTranslator.current_tx()
+    return bool(getattr(translator, "one_graph", False) or getattr(translator, "error_on_graph_break", False))
 
 
 def definer(kind: type, method: str) -> type:
-    """The class from which ``kind`` has its ``method``."""
+    """Return the class from which ``kind`` has its ``method``."""
     return next(base for base in kind.__mro__ if method in vars(base))

@@ -19,6 +19,8 @@ class Event(StrEnum):
     """Its gradients have reached ``p.grad``."""
     UNSCALED = "unscaled"
     CLIP = "clip"
+    SCALER_STEP = "scaler_step"
+    """``scaler.step`` was called, with a scaler that is switched on."""
     READY = "ready"
     """The gradients and hyperparameters as the optimizer is about to read them, or would be if it were not skipped."""
     STEP = "step"
@@ -71,5 +73,7 @@ class Trace:
     folder: str | None = None
     complete: bool = True
     """Whether the recording came to its end."""
+    notes: tuple[str, ...] = ()
+    """What the recording lacks, a sentence each."""
     rename: Callable[[str], str] = unchanged
     """From the names in ``folder`` to those in ``records``."""

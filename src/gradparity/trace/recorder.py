@@ -1,94 +1,116 @@
-"""A loop watched from outside: what PyTorch's hooks, and a few patches, show of it, put into the order of a step.
+"""A loop watched from outside: the events of PyTorch's hooks, and of a few patches, put into the order of a step.
 
 Nothing is written to any tensor and no random number is drawn, so the loop computes the bits that it would compute
-unwatched. What a loop does without PyTorch's help, a clip written by hand for one, needs no hook: its effect is seen
-when the optimizer reads the gradients.
+unwatched. An error in code of ours ends the recording, and never the training. What a loop does without PyTorch's help,
+a clip written by hand for one, needs no hook: its effect is seen when the optimizer reads the gradients.
 """
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.utils import clip_grad
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from gradparity.parity.state import Part
-from gradparity.trace.fingerprint import Printed, printed
+from gradparity.parity.bits import same_bits
+from gradparity.trace.aside import warn
+from gradparity.trace.canary import ENGINE, inputs_of, require_sight
+from gradparity.trace.graph import Reach, reach
 from gradparity.trace.group import ranks
-from gradparity.trace.on_host import on_host
+from gradparity.trace.guard import Call, Guard
+from gradparity.trace.lacks import Lacks
+from gradparity.trace.on_host import fingerprints
 from gradparity.trace.patch import definer, wrapped
 from gradparity.trace.record import Event, Record
-from gradparity.trace.seen import (
-    Seen,
-    Watched,
-    at_accumulated,
-    at_end,
-    at_forward,
-    at_ready,
-    at_stepped,
-    gradients,
-    unwrapped,
-)
+from gradparity.trace.seen import Seen, Watched, at_end, at_forward, at_ready, gradients, unwrapped
+from gradparity.trace.stepping import is_nested, stepping, takes_closure
+from gradparity.trace.timeline import Timeline
 
-Fingerprints: TypeAlias = dict[Part, dict[str, Printed]]
+Watching: TypeAlias = Generator[None, Any, None]
 
 
 class Recorder:
-    """Follows one loop, and hands on a record of each event with the live values behind it."""
+    """Follows one loop, and hands on a record of each event with the live values behind it.
 
-    def __init__(self, watched: Watched, write: Callable[[Record, Seen], None]) -> None:
+    Args:
+        watched: what the loop trains with.
+        write: takes each record with what was seen. If it raises, that is the end of the recording.
+        keeps: whether ``write`` keeps the values, so that those which it gets late have to be copied.
+    """
+
+    def __init__(self, watched: Watched, write: Callable[[Record, Seen], None], keeps: bool = False) -> None:
         self.watched = watched
-        self.write = write
-        self.step = self.microbatch = 0
-        self._ready = False
-        """Whether this step's gradients were seen as the optimizer reads them."""
+        self.timeline = Timeline(watched, write, keeps)
+        self.lacks = Lacks()
+        """What this recording has not seen."""
+        self._guard = Guard(self._failed)
         self._deaf = False
-        """While a backward is under way, in which checkpointing starts others, and while :meth:`paused`."""
-        self._over = False
-        """Whether the watching has ended; another thread's backward may go on for longer."""
-        self._awaited: Fingerprints | None = None
-        """The gradients before a backward that was not yet looked for in ``p.grad``: an ``autograd.grad``, whose result
-        is wired in later, or any on several ranks, where it may be exchanged later."""
+        """While :meth:`paused`."""
+
+    @property
+    def step(self) -> int:
+        """How many optimizer steps, made or skipped, were seen."""
+        return self.timeline.step
+
+    @property
+    def fault(self) -> Exception | None:
+        """The error of ours, or of ``write``, that has ended the recording; ``None`` if there was none."""
+        return self.lacks.fault
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch everything that runs in the block; afterwards every hook and patch is gone."""
-        optimizer, scheduler = self.watched.optimizer, self.watched.scheduler
-        self._over = False
+        """Watch everything that runs in the block; afterwards every hook and patch is gone.
+
+        Raises:
+            UserError: before anything is watched, if on this version of torch nothing would be seen.
+        """
+        require_sight()
+        self._guard = Guard(self._failed)
         with ExitStack() as stack:
             stack.callback(self._end)
-            for owner, name, wrapper in (
-                # The one function through which .backward(), autograd.backward and autograd.grad all go.
-                (torch.autograd, "_engine_run_backward", self._differentiate),
-                (GradScaler, "scale", self._scale),
-                (GradScaler, "unscale_", self._unscale),
-                (GradScaler, "step", self._scaler_step),
-                (GradScaler, "update", self._update),
-                # Looked up inside clip_grad_norm_, so a name that the loop has imported leads here too.
-                (clip_grad, "_clip_grads_with_norm_", self._clip),
-                (clip_grad, "clip_grad_value_", self._clip),
-                (nn.utils, "clip_grad_value_", self._clip),
-                (definer(type(optimizer), "zero_grad"), "zero_grad", self._zero_grad),
-                (nn.Module, "zero_grad", self._zero_grad),
-                # No hook: that would be in every copy of the model, and in the file of torch.save(model).
-                (type(self.watched.model), "__call__", self._forward),
-            ):
-                stack.enter_context(wrapped(owner, name, wrapper))
-            if scheduler is not None:
-                stack.enter_context(wrapped(definer(type(scheduler), "step"), "step", self._schedule))
-            for handle in (
-                optimizer.register_step_pre_hook(self._before_step),
-                optimizer.register_step_post_hook(self._after_step),
-            ):
-                stack.callback(handle.remove)
+            for owner, name, watcher in self._places():
+                stack.enter_context(wrapped(owner, name, self._guard.around(watcher)))
+            stack.callback(register_optimizer_step_pre_hook(self._before_step).remove)
+            stack.callback(register_optimizer_step_post_hook(self._after_step).remove)
             yield
-            self._settle()
-            self._tell(Event.END, at_end(self.watched))
+            self._guard.run(self._finish)
+
+    def _places(self) -> Iterator[tuple[Any, str, Callable[[Call], Watching]]]:
+        """Whatever of PyTorch has no hook: its owner, its name, and what watches it."""
+        yield torch.autograd, ENGINE, self._differentiate
+        scaler = type(self.watched.scaler or GradScaler("cpu", enabled=False))
+        for name, watcher in (
+            ("scale", self._scale),
+            ("unscale_", self._unscale),
+            ("step", self._scaler_step),
+            ("update", self._update),
+        ):
+            for owner in {GradScaler, definer(scaler, name)}:
+                yield owner, name, watcher
+        # All that clips calls it, by whatever name and whenever the loop has imported it.
+        yield clip_grad, "_group_tensors_by_device_and_dtype", self._clip
+        for owner in {nn.Module, definer(type(self.watched.model), "zero_grad")}:
+            yield owner, "zero_grad", self._zero_grad
+        yield definer(type(self.watched.optimizer), "zero_grad"), "zero_grad", self._zero_grad
+        if self.watched.scheduler is not None:
+            yield definer(type(self.watched.scheduler), "step"), "step", self._schedule
+
+    def _finish(self) -> None:
+        self.timeline.settle()
+        self.timeline.tell(Event.END, at_end(self.watched))
+        self.lacks.look_back(self.step, self.watched, self._guard.skipped)
 
     def _end(self) -> None:
-        self._over = True
+        self._guard.over = True  # another thread's backward may go on for longer
+
+    def _failed(self, error: Exception) -> None:
+        self.lacks.fault = error
+        warn(f"the recording ends here, the training goes on: {self.lacks.of_fault()}")
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -101,142 +123,143 @@ class Recorder:
 
     # What PyTorch calls, in the order of a step.
 
-    def _zero_grad(self, zero_grad: Callable[..., Any], owner: object, *args: Any, **kwargs: Any) -> None:
-        if not self._is_ours(owner):
-            zero_grad(owner, *args, **kwargs)
-            return
-        self._settle()
-        zero_grad(owner, *args, **kwargs)
-        self._tell(Event.ZERO_GRAD)
+    def _zero_grad(self, call: Call) -> Watching:
+        ours = self._is_ours(call.args[0])
+        if ours:
+            self.timeline.settle()
+        yield
+        if ours:
+            self.timeline.tell(Event.ZERO_GRAD)
 
     def _is_ours(self, owner: object) -> bool:
-        """Whether ``owner`` is the watched model or optimizer, or a framework's wrapper around it."""
+        """Return whether ``owner`` is the watched model or optimizer, or a framework's wrapper around it."""
         if isinstance(owner, nn.Module):
             return any(module is self.watched.model for module in owner.modules())
         return unwrapped(owner, "optimizer") is self.watched.optimizer
 
-    def _forward(self, call: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if module is self.watched.model:
-            self._settle()
-        return call(module, *args, **kwargs)
-
-    def _scale(self, scale: Callable[..., Any], scaler: GradScaler, *args: Any, **kwargs: Any) -> Any:
+    def _scale(self, call: Call) -> Watching:
         if self.watched.scaler is None and not self._deaf:
-            self.watched.scaler = scaler
-        return scale(scaler, *args, **kwargs)
+            self.watched.scaler = call.args[0]
+        yield
 
-    def _differentiate(self, run: Callable[..., Any], roots: Any, *args: Any, **kwargs: Any) -> Any:
-        inputs = args[3] if len(args) > 3 else kwargs.get("inputs", ())
-        into_grad = kwargs.get("accumulate_grad", False)
-        ours = {id(p) for group in self.watched.optimizer.param_groups for p in group["params"]} if inputs else set()
-        concerns_us = any(id(x) in ours for x in inputs) if inputs else into_grad
-        if self._deaf or not concerns_us:
-            return run(roots, *args, **kwargs)
-        self._settle()
-        self._tell(Event.FORWARD, at_forward(self.watched, roots, first=self.microbatch == 0))
-        if not into_grad:
-            self._awaited = fingerprints(gradients(self.watched))
-            return run(roots, *args, **kwargs)
-        self._deaf = True
-        try:
-            result = run(roots, *args, **kwargs)
-        finally:
-            self._deaf = False
-        if ranks() > 1:
-            self._awaited = {}  # not what there is, so looked at in any case
+    def _differentiate(self, call: Call) -> Watching:
+        inputs, into_grad = inputs_of(call.args, call.kwargs)
+        reached = self._reached(call.args[0], inputs, into_grad)
+        if reached == Reach.NO:
+            yield
+            return
+        timeline = self.timeline
+        timeline.settle()
+        at = at_forward(self.watched, call.args[0], first=timeline.microbatch == 0)
+        if reached == Reach.YES:
+            timeline.tell(Event.FORWARD, at)
         else:
-            self._accumulated()
-        return result
-
-    def _unscale(self, unscale: Callable[..., Any], scaler: GradScaler, optimizer: Any, *rest: Any) -> None:
-        if optimizer is not self.watched.optimizer:
-            unscale(scaler, optimizer, *rest)
+            forward = timeline.look_for_later(Event.FORWARD, at)
+        before = None if into_grad and reached == Reach.YES else fingerprints(gradients(self.watched))
+        result = yield
+        if not into_grad:
+            timeline.wait_for_gradients(None if self._adds_nothing(inputs, result) else before)
             return
-        self._settle()  # of a scaler that is switched off too: what follows may be a clip by hand
-        unscale(scaler, optimizer, *rest)
-        if scaler.is_enabled():
-            self._tell(Event.UNSCALED, gradients(self.watched))
+        if reached == Reach.UNKNOWN:
+            if fingerprints(gradients(self.watched)) == before:
+                return
+            timeline.write(*forward)
+        if ranks() > 1:
+            timeline.wait_for_gradients(None)
+        else:
+            timeline.accumulated()
 
-    def _clip(self, clip: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self._deaf:
-            return clip(*args, **kwargs)
-        self._settle()
-        result = clip(*args, **kwargs)
-        self._tell(Event.CLIP)
-        return result
+    def _reached(self, roots: Any, inputs: Sequence[Any], into_grad: bool) -> Reach:
+        """Return whether a backward concerns us: one inside of another, or of another model, does not."""
+        if self._deaf or torch._C._current_graph_task_id() != -1:
+            return Reach.NO
+        trained = self.watched.trained()
+        if inputs:  # others of the graph get nothing
+            return Reach.NO if reach(roots, trained & {id(x) for x in inputs}) != Reach.YES else Reach.YES
+        if not into_grad:
+            return Reach.NO
+        # Parameters of the model may stand in the place of the trained ones from forward to backward, as FSDP's do.
+        found = reach(roots, trained | self.watched.of_model())
+        self.lacks.backwards[found] += 1
+        return found
 
-    def _scaler_step(self, step: Callable[..., Any], scaler: GradScaler, optimizer: Any, *args: Any, **kw: Any) -> Any:
-        if optimizer is not self.watched.optimizer:
-            return step(scaler, optimizer, *args, **kw)
-        self._settle()
+    def _adds_nothing(self, inputs: Sequence[Any], result: Sequence[Any]) -> bool:
+        """Return whether to add the gradients in ``result`` changes no bit, so that it cannot be seen if a loop did."""
+        trained = self.watched.trained()
+        return all(
+            type(p.grad) is type(g) is Tensor
+            and p.grad.layout == g.layout == torch.strided
+            and same_bits(p.grad + g, p.grad)
+            for p, g in zip(inputs, result, strict=True)
+            if g is not None and id(p) in trained
+        )
+
+    def _unscale(self, call: Call) -> Watching:
+        if not self._is_ours(call.get(1, "optimizer")):
+            yield
+            return
+        self.timeline.settle()  # of a scaler that is switched off too: what follows may be a clip by hand
+        yield
+        if call.args[0].is_enabled():
+            self.timeline.tell(Event.UNSCALED, gradients(self.watched))
+
+    def _clip(self, call: Call) -> Watching:
+        """See a clip of our gradients, while its effect is still to come: the event has a name, and no look."""
+        caller = sys._getframe()
+        while caller.f_back and caller.f_globals is not vars(clip_grad):
+            caller = caller.f_back
+        ours = {id(p.grad) for p in self.watched.parameters.values() if p.grad is not None}
+        if caller.f_code.co_name != "_get_total_norm" and any(id(g) in ours for group in call.args[0] for g in group):
+            self.timeline.settle()
+            self.timeline.tell(Event.CLIP)
+        yield
+
+    def _scaler_step(self, call: Call) -> Watching:
+        ours = self._is_ours(call.get(1, "optimizer"))
         before = self.step
-        result = step(scaler, optimizer, *args, **kw)
-        if self.step == before:
-            self._tell(Event.READY, at_ready(self.watched))
-            self._stepped(Event.SKIP)
-        return result
+        if ours:
+            self.timeline.settle()
+            if call.args[0].is_enabled():
+                self.timeline.tell(Event.SCALER_STEP)
+        yield
+        if ours and self.step == before:
+            self.timeline.tell(Event.READY, at_ready(self.watched))
+            self.timeline.stepped(Event.SKIP)
 
-    def _before_step(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The gradients are ready now; or, of an optimizer that is given a closure, when that has run."""
-        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        self._ready = False
-        if closure is None:
-            self._be_ready()
-            return None
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's own has no annotations
+    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._guard.run(self._step_begins, optimizer, args, kwargs)
 
-        def watched() -> Any:
-            loss = closure()
-            self._be_ready()
-            return loss
+    def _step_begins(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if optimizer is self.watched.optimizer:
+            around = stepping()
+            self.lacks.composed |= {id(other) for other in around if other is not optimizer}
+            if not is_nested(optimizer, around) and not takes_closure(args, kwargs):
+                self.timeline.be_ready()
 
-        return (args[0], watched), {name: value for name, value in kwargs.items() if name != "closure"}
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's own has no annotations
+    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._guard.run(self._step_ends, optimizer, args, kwargs)
 
-    def _be_ready(self) -> None:
-        if not self._ready:
-            self._settle()
-            self._tell(Event.READY, at_ready(self.watched))
-            self._ready = True
-
-    def _after_step(self, *_: Any) -> None:
-        self._stepped(Event.STEP)
-
-    def _update(self, update: Callable[..., Any], scaler: GradScaler, *args: Any, **kwargs: Any) -> None:
-        update(scaler, *args, **kwargs)
-        if scaler is self.watched.scaler and scaler.is_enabled():
-            self._tell(Event.UPDATE)
-
-    def _schedule(self, step: Callable[..., Any], scheduler: object, *args: Any, **kwargs: Any) -> Any:
-        result = step(scheduler, *args, **kwargs)
-        if scheduler is self.watched.scheduler:
-            self._tell(Event.SCHEDULE)
-        return result
-
-    # Where in the training that is.
-
-    def _settle(self) -> None:
-        """Before anything new: what a loop has wired into ``p.grad`` by hand is there now."""
-        if self._awaited is not None:
-            before, self._awaited = self._awaited, None
-            if fingerprints(gradients(self.watched)) != before:
-                self._accumulated()
-
-    def _accumulated(self) -> None:
-        self._tell(Event.ACCUMULATED, at_accumulated(self.watched))
-        self.microbatch += 1
-
-    def _stepped(self, event: Event) -> None:
-        self._tell(event, at_stepped(self.watched))
-        self.step += 1
-        self.microbatch = 0
-
-    def _tell(self, event: Event, seen: Seen | None = None) -> None:
-        if self._over:
+    def _step_ends(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        around = stepping()
+        if optimizer is not self.watched.optimizer:
+            if not self._deaf and not any(other is self.watched.optimizer for other in around):
+                self.lacks.step_of(optimizer, self.watched)
             return
-        microbatch = self.microbatch if event in (Event.FORWARD, Event.ACCUMULATED) else None
-        here = on_host(seen or {})
-        self.write(Record(event, self.step, microbatch, fingerprints(here)), here)
+        if is_nested(optimizer, around):
+            return
+        if takes_closure(args, kwargs):
+            self.timeline.be_ready()  # only now is it certain that the closure was called for the last time
+        self.timeline.stepped(Event.STEP)
 
+    def _update(self, call: Call) -> Watching:
+        yield
+        scaler: GradScaler = call.args[0]
+        if scaler is self.watched.scaler and scaler.is_enabled():
+            self.timeline.tell(Event.UPDATE)
 
-def fingerprints(seen: Seen) -> Fingerprints:
-    """What is kept of ``seen``."""
-    return {part: {name: printed(v) for name, v in values.items()} for part, values in on_host(seen).items()}
+    def _schedule(self, call: Call) -> Watching:
+        yield
+        if call.args[0] is self.watched.scheduler:
+            self.timeline.tell(Event.SCHEDULE)

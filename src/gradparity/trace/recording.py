@@ -1,15 +1,19 @@
 """``gradparity.record``: the one call with which somebody's loop is watched and written down."""
 
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
 
+from gradparity.errors import UserError
+from gradparity.trace.aside import warn
+from gradparity.trace.canary import require_sight
 from gradparity.trace.file import Writer
 from gradparity.trace.group import rank, ranks
 from gradparity.trace.recorder import Recorder
@@ -25,33 +29,82 @@ def record(
     scaler: GradScaler | None = None,
     scheduler: Any = None,
     full: bool = False,
+    strict: bool = False,
 ) -> Iterator[Path]:
     """Watch the training loop in the block and write its trace to ``folder``; not one bit of the training changes.
 
+    An error in the recording, such as a full disk, ends the recording and not the training. Whatever the trace lacks
+    is a :class:`RecordingWarning`, and stands in the trace.
+
     Args:
         model: whose parameters are trained.
-        optimizer: a ``torch.optim.Optimizer``, or a framework's wrapper around one.
+        optimizer: a ``torch.optim.Optimizer``, or a wrapper that keeps one in an attribute.
         folder: for the trace; made here, and refused if it holds one already. Where ``torch.distributed`` is
             initialized with several ranks, each has a trace of its own: ``FOLDER/rank0``, ``FOLDER/rank1``, ...
         scaler: found by itself when it scales a loss; give it if its state before that matters.
         scheduler: to have its state in the trace as well; the learning rates are there in any case.
         full: keep copies of all tensors too, so that a difference can be given in ULP. Disk: at each event the size
             of what is seen, in all about six times the parameters for each optimizer step.
+        strict: raise what is otherwise a warning, but only at the end of the block.
 
     Yields:
         The folder of this trace.
 
     Raises:
-        UserError: if ``folder`` cannot be used.
+        UserError: before anything is watched, if ``folder``, the model or the optimizer cannot be used, or if on this
+            version of torch nothing would be seen; at the end, if ``strict``, and the trace lacks something.
     """
-    watched = Watched(model, unwrapped(optimizer, "optimizer"), scaler, unwrapped(scheduler, "scheduler"))
+    watched = watched_of(model, optimizer, scaler, scheduler)
+    require_sight()
     folder = folder_of_rank(Path(folder))
     writer = Writer(folder, about(), full)
+    recorder = Recorder(watched, writer.write, keeps=full)
     try:
-        with Recorder(watched, writer.write).watching():
+        with recorder.watching():
             yield folder
     finally:
+        for sentence in recorder.lacks.all():
+            with suppress(Exception):  # the disk may be full, which is a fault that was warned of
+                writer.note(sentence)
         writer.close()
+    if strict and recorder.lacks.all():
+        raise UserError("; ".join(recorder.lacks.all()))
+    for sentence in recorder.lacks.sentences:
+        warn(f"{folder}: {sentence}")
+
+
+def watched_of(model: Any, optimizer: Any, scaler: GradScaler | None = None, scheduler: Any = None) -> Watched:
+    """Return what a loop trains with, taken out of what frameworks wrap around it.
+
+    Raises:
+        UserError: if it is no model, or no optimizer.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"the model is a {type(model).__name__}; give one torch.nn.Module, such as an nn.ModuleList of all"
+        )
+    return Watched(model, optimizer_in(optimizer), scaler, unwrapped(scheduler, "scheduler"))
+
+
+def optimizer_in(thing: Any) -> Optimizer:
+    """Return the ``torch.optim.Optimizer`` that ``thing`` is, or that it keeps in an attribute of whatever name.
+
+    Raises:
+        UserError: if there is none, or more than one.
+    """
+    inner = unwrapped(thing, "optimizer")
+    if isinstance(inner, Optimizer):
+        return inner
+    held = {id(x): x for x in getattr(inner, "__dict__", {}).values() if isinstance(x, Optimizer)}
+    if len(held) == 1:
+        return next(iter(held.values()))
+    if isinstance(inner, Collection) or len(held) > 1:
+        raise UserError(
+            f"{len(held) or len(inner)} optimizers in a {type(thing).__name__}; record one, each in a block of its own"
+        )
+    raise UserError(
+        f"the optimizer is a {type(thing).__name__}; give a torch.optim.Optimizer, or a wrapper that keeps one"
+    )
 
 
 def folder_of_rank(folder: Path) -> Path:

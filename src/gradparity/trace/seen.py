@@ -44,6 +44,14 @@ class Watched:
         self.buffers = dict(self.model.named_buffers())
         self.name_of = names(self.parameters)
 
+    def trained(self) -> set[int]:
+        """The identities of what the optimizer trains, at this moment."""
+        return {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+
+    def of_model(self) -> set[int]:
+        """The identities of the model's parameters, at this moment."""
+        return {id(p) for p in self.model.parameters()}
+
 
 def unwrapped(thing: Any, attribute: str) -> Any:
     """What frameworks have wrapped: Accelerate, Fabric and Lightning keep the original under ``attribute``."""

@@ -1,0 +1,43 @@
+"""One tiny backward and one tiny grad, to see whether a recording on this version of torch would see any."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from gradparity.errors import UserError
+from gradparity.trace.aside import aside
+from gradparity.trace.patch import wrapped
+
+ENGINE = "_engine_run_backward"
+"""The one function of torch.autograd through which .backward(), autograd.backward and autograd.grad all go."""
+
+
+def inputs_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], bool]:
+    """Return the ``inputs`` that a call of the engine was given, and whether it adds into ``.grad``."""
+    inputs = args[4] if len(args) > 4 else kwargs.get("inputs", ())
+    return tuple(inputs or ()), bool(kwargs.get("accumulate_grad", False))
+
+
+def require_sight() -> None:
+    """Differentiate a number in both ways, which changes nothing, and see whether both are seen.
+
+    Raises:
+        UserError: if they are not.
+    """
+    seen: list[tuple[int, bool]] = []
+
+    def notice(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        inputs, into_grad = inputs_of(args, kwargs)
+        seen.append((len(inputs), into_grad))
+        return run(*args, **kwargs)
+
+    with wrapped(torch.autograd, ENGINE, notice), aside(), torch.inference_mode(False), torch.enable_grad():
+        x = torch.zeros((), device="cpu", requires_grad=True)
+        x.clone().backward()
+        torch.autograd.grad(x.clone(), x)
+    if seen != [(0, True), (1, False)]:
+        raise UserError(
+            f"this version of torch ({torch.__version__}) differentiates where gradparity does not see it; "
+            "install one from 2.11 to 2.15"
+        )
