@@ -7,15 +7,35 @@ wrong phase is caught at ``STEPPED`` at the latest, where everything is compared
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from functools import cache
-from types import NoneType
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gradparity.parity.inside import extras, modes
+from gradparity.parity.memory import clusters
+from gradparity.parity.values import Unseen, Value, flat
 from gradparity.training import Moment, Phase, Run
 
-Value: TypeAlias = Tensor | int | float | str | bool | tuple[str, ...] | None
+__all__ = [
+    "COMPARED",
+    "OUTSIDE",
+    "OWN",
+    "HasState",
+    "Part",
+    "Unseen",
+    "Value",
+    "aliases",
+    "extras",
+    "flat",
+    "groups",
+    "modes",
+    "moments",
+    "names",
+    "optimizer_state",
+    "state_of",
+    "trained",
+]
 
 
 class Part(StrEnum):
@@ -24,26 +44,30 @@ class Part(StrEnum):
     LOSS = "loss"
     GRADIENTS = "gradients"
     ALIASING = "aliasing"
+    MODES = "modes"
+    """Which modules train, and which parameters and gradients require a gradient."""
     PARAMETERS = "parameters"
+    """Those of the model, and what the optimizer trains beside them."""
     OPTIMIZER = "optimizer"
     SCALER = "scaler"
     SCHEDULER = "scheduler"
     BUFFERS = "buffers"
+    """Buffers, tensors kept as plain attributes of modules, and their extra state."""
     RNG = "rng"
     ALSO = "also"
     """What a lane has beside its run: an average of the weights, a second optimizer."""
 
 
-LEAVES: Final = (Tensor, int, float, str, NoneType)
-
 OWN = "memory of its own"
-FOREIGN = "a tensor that is no parameter of the model"
+
+OUTSIDE: Final = "outside the model"
+"""How the names begin of what the optimizer trains beside the model."""
 
 COMPARED: Mapping[Phase, tuple[Part, ...]] = {
     # A forward draws dropout masks and moves BatchNorm's running statistics.
     Phase.FORWARD: (Part.LOSS, Part.BUFFERS, Part.RNG),
     # So may a backward, where a checkpointed forward runs a second time.
-    Phase.ACCUMULATED: (Part.GRADIENTS, Part.ALIASING, Part.BUFFERS, Part.RNG),
+    Phase.ACCUMULATED: (Part.GRADIENTS, Part.ALIASING, Part.MODES, Part.BUFFERS, Part.RNG),
     Phase.UNSCALED: (Part.GRADIENTS, Part.SCALER),
     Phase.CLIPPED: (Part.GRADIENTS,),
     Phase.STEPPED: tuple(part for part in Part if part != Part.LOSS),
@@ -70,21 +94,40 @@ def state_of(
         also: what else the lane has, by name.
     """
     # To walk through a model takes longer than to compare small tensors: once for all parts, if at all.
-    parameters = cache(lambda: dict(run.model.named_parameters()))
+    parameters = cache(lambda: trained(run.model, run.optimizer))
     buffers = cache(lambda: dict(run.model.named_buffers()))
+    # It may be costly to ask a module for its extra state, so once a step.
+    at_rest = moment.phase == Phase.STEPPED
     values: dict[Part, Callable[[], Mapping[str, Value]]] = {
         Part.LOSS: lambda: {"loss": moment.loss},
         Part.GRADIENTS: lambda: {name: p.grad for name, p in parameters().items()},
         Part.ALIASING: lambda: aliases(parameters(), buffers()),
+        Part.MODES: lambda: modes(run.model, parameters()),
         Part.PARAMETERS: parameters,
         Part.OPTIMIZER: lambda: optimizer_state(names(parameters()), run.optimizer),
         Part.SCALER: lambda: dict(flat("", run.scaler.state_dict())),
         Part.SCHEDULER: lambda: dict(flat("", run.scheduler.state_dict())),
-        Part.BUFFERS: buffers,
+        Part.BUFFERS: lambda: {**buffers(), **extras(run.model, extra_state=at_rest)},
         Part.RNG: lambda: rng,
-        Part.ALSO: lambda: {k: v for name, thing in also.items() for k, v in flat(name, thing.state_dict())},
+        Part.ALSO: lambda: dict(flat("", {name: thing.state_dict() for name, thing in also.items()})),
     }
     return {part: values[part]() for part in parts}
+
+
+def trained(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return the model's parameters by name, then what else the optimizer holds: a criterion's weights, a raw tensor.
+
+    The latter are named by their place, such as ``outside the model: group 1[0]``, so optimizers of one structure give
+    the same names.
+    """
+    parameters: dict[str, Tensor] = dict(model.named_parameters())
+    known = set(map(id, parameters.values()))
+    for index, group in enumerate(optimizer.param_groups):
+        for place, p in enumerate(group["params"]):
+            if id(p) not in known:
+                known.add(id(p))
+                parameters[f"{OUTSIDE}: group {index}[{place}]"] = p
+    return parameters
 
 
 def optimizer_state(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> dict[str, Value]:
@@ -93,37 +136,23 @@ def optimizer_state(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> dict
 
 
 def moments(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
-    """What the optimizer keeps of each parameter, by its name."""
-    for p, state in optimizer.state.items():
-        yield from flat(name_of.get(p, FOREIGN), state)
+    """What the optimizer keeps of each parameter, by its name, and of what is no parameter any more, by its place."""
+    kept: Mapping[Any, Any] = optimizer.state  # by parameter, and some optimizers keep a counter by a word
+    for index, (key, state) in enumerate(kept.items()):
+        name = key if isinstance(key, str) else name_of.get(key)
+        yield from flat(name or f"{OUTSIDE}: state {index}", state)
 
 
 def groups(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
     """The hyperparameters of each parameter group, and whom it holds."""
     for index, group in enumerate(optimizer.param_groups):
-        members = tuple(name_of.get(p, FOREIGN) for p in group["params"])
+        members = tuple(name_of.get(p, f"{OUTSIDE}: group {index}[{place}]") for place, p in enumerate(group["params"]))
         yield from flat(f"group {index}", {**group, "params": members})
 
 
 def names(parameters: Mapping[str, Tensor]) -> dict[Tensor, str]:
     """The name of each parameter."""
     return {p: name for name, p in parameters.items()}
-
-
-def flat(name: str, value: object) -> Iterator[tuple[str, Value]]:
-    """The leaves of nested dicts and lists, each with its path as name; of unknown objects only the type."""
-    if isinstance(value, LEAVES):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from flat(f"{name}.{key}" if name else str(key), item)
-    elif isinstance(value, list | tuple) and not all(isinstance(item, str) for item in value):
-        for index, item in enumerate(value):
-            yield from flat(f"{name}[{index}]", item)
-    elif isinstance(value, list | tuple):
-        yield name, tuple(value)
-    else:
-        yield name, type(value).__qualname__
 
 
 def aliases(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> dict[str, Value]:
@@ -134,44 +163,13 @@ def aliases(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> 
     """
     tensors = dict(_tensors(parameters)) | dict(buffers)
     owner: dict[str, Value] = dict.fromkeys(tensors, OWN)
-    for cluster in _clusters(tensors):
-        together = set(cluster)
-        first = next(name for name in tensors if name in together)
-        owner |= {name: f"memory of {first}" for name in cluster if name != first}
+    for first, *others in clusters(tensors):
+        owner |= dict.fromkeys(others, f"memory of {first}")
     return owner
-
-
-def _clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
-    """The names of tensors whose stretches of memory overlap, where there are two or more."""
-    cluster, reach = list[str](), 0
-    for start, end, name in sorted(_spans(tensors)):
-        if start >= reach:
-            if len(cluster) > 1:
-                yield cluster
-            cluster = []
-        cluster.append(name)
-        reach = max(reach, end)
-    if len(cluster) > 1:
-        yield cluster
-
-
-def _spans(tensors: Mapping[str, Tensor]) -> Iterator[tuple[int, int, str]]:
-    for name, tensor in tensors.items():
-        if tensor.numel():
-            start = tensor.data_ptr()
-            yield start, start + _reach(tensor), name
-
-
-def _reach(tensor: Tensor) -> int:
-    """Bytes from the first to the last element."""
-    if tensor.is_contiguous():
-        return tensor.nbytes
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return (last + 1) * tensor.element_size()
 
 
 def _tensors(parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     for name, p in parameters.items():
         yield name, p
         if p.grad is not None:
-            yield f"{name}.grad", p.grad._values() if p.grad.is_sparse else p.grad
+            yield f"{name}.grad", p.grad

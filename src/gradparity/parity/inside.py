@@ -1,0 +1,98 @@
+"""Parts of a model that are neither parameters nor buffers, but change what it computes."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import numpy as np
+from torch import Tensor, nn
+
+from gradparity.parity.values import Unseen, Value, flat
+
+_OWN: Final = frozenset(vars(nn.Module()))
+"""Attributes that every module has: parameters, buffers and modules, which have names elsewhere, and hooks."""
+
+_SCALARS: Final = (int, float, str, bool, type(None), type)
+
+LONGEST: Final = 1_000
+"""Elements of a list or dict in which tensors are looked for."""
+
+
+def modes(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Value]:
+    """Return the flags that are not as usual, by name; all others are as :func:`usual` says.
+
+    These are ``a.training`` where module ``a`` evaluates, ``b.requires_grad`` where parameter ``b`` is frozen, and
+    ``b.grad.requires_grad`` where its gradient is part of a graph.
+    """
+    flags: dict[str, Value] = {}
+    for name, module in model.named_modules():
+        if not module.training:
+            flags[f"{name}.training" if name else "training"] = False
+    for name, p in parameters.items():
+        if not p.requires_grad:
+            flags[f"{name}.requires_grad"] = False
+        if p.grad is not None and p.grad.requires_grad:
+            flags[f"{name}{OF_GRADIENT}"] = True
+    return flags
+
+
+OF_GRADIENT: Final = ".grad.requires_grad"
+
+
+def usual(flag: str) -> bool:
+    """The value of a flag that :func:`modes` does not name."""
+    return not flag.endswith(OF_GRADIENT)
+
+
+def extras(model: nn.Module, *, extra_state: bool = True) -> dict[str, Value]:
+    """Return tensors and NumPy arrays that are plain attributes of modules, and their ``get_extra_state``, by name.
+
+    Both belong to ``Part.BUFFERS``. Lists, tuples, deques and dicts of tensors are looked into, up to a thousand
+    elements; a longer one that may hold tensors is :class:`Unseen`. What is a parameter or buffer, or has a name
+    already, is left out. Only ``__dict__`` is read: no property runs. Numbers and objects of other classes are not
+    looked at.
+
+    Args:
+        model: the model, of which nothing is copied.
+        extra_state: whether to ask for it too, which calls the module's own code.
+    """
+    modules = dict(model.named_modules())
+    known = {id(t) for m in modules.values() for t in (*m._parameters.values(), *m._buffers.values())}
+    found: dict[str, Value] = {}
+    for name, module in modules.items():
+        prefix = f"{name}." if name else ""
+        attributes = vars(module)
+        for key in [key for key in attributes if key not in _OWN]:
+            if not isinstance(value := attributes[key], _SCALARS):
+                for path, leaf in _held(f"{prefix}{key}", value, 0):
+                    if id(leaf) not in known:
+                        known.add(id(leaf))
+                        found |= {path: leaf} if isinstance(leaf, Tensor | Unseen) else dict(flat(path, leaf))
+        if extra_state and type(module).get_extra_state is not nn.Module.get_extra_state:
+            found |= _extra_state(f"{prefix}_extra_state", module)
+    return found
+
+
+def _extra_state(name: str, module: nn.Module) -> dict[str, Value]:
+    try:
+        state = module.get_extra_state()
+    except Exception as error:  # of the module's own code: no reason to end somebody's training
+        return {name: Unseen(f"extra state that raises {type(error).__name__}")}
+    return dict(flat(name, state))
+
+
+def _held(name: str, value: object, depth: int) -> Iterator[tuple[str, Tensor | np.ndarray | Unseen]]:
+    """The tensors and arrays in ``value``."""
+    if isinstance(value, Tensor | np.ndarray):
+        yield name, value
+    elif isinstance(value, list | tuple | deque | dict) and depth < 4:
+        if len(value) > LONGEST:
+            first = next(iter(value.values() if isinstance(value, dict) else value))
+            if not isinstance(first, _SCALARS):
+                yield name, Unseen(f"{type(value).__qualname__} of {len(value)}")
+        elif isinstance(value, dict):
+            for index, (key, item) in enumerate(list(value.items())):
+                yield from _held(f"{name}.{key if isinstance(key, str | int) else index}", item, depth + 1)
+        else:
+            for index, item in enumerate(list(value)):
+                yield from _held(f"{name}[{index}]", item, depth + 1)

@@ -1,0 +1,74 @@
+"""Which tensors lie in one memory."""
+
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from gradparity.parity.pieces import COMPRESSED, is_wrapper, wrapped_by
+
+Stretch: TypeAlias = tuple[int, int, int]
+"""A device, -1 for the CPU, and the addresses of the first byte and of the first one that follows."""
+
+
+def clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
+    """The names of tensors whose stretches of memory overlap, where there are two or more, the first one first."""
+    place = {name: index for index, name in enumerate(tensors)}
+    spans = ((*span, place[name], name) for name, tensor in tensors.items() for span in stretches(tensor))
+    cluster, reach, where = dict[str, int](), 0, -2
+    for device, start, end, index, name in sorted(spans):
+        if device != where or start >= reach:
+            if len(cluster) > 1:
+                yield sorted(cluster, key=cluster.__getitem__)
+            cluster, reach, where = {}, 0, device
+        cluster[name] = index
+        reach = max(reach, end)
+    if len(cluster) > 1:
+        yield sorted(cluster, key=cluster.__getitem__)
+
+
+def stretches(tensor: Tensor) -> list[Stretch]:
+    """The stretches of memory from the first to the last element of ``tensor``; none where it has none to be found."""
+    try:
+        return list(_stretches(tensor))
+    except Exception:  # no storage, or a class that we have never seen
+        return []
+
+
+def _stretches(tensor: Tensor) -> Iterator[Stretch]:
+    if is_lazy(tensor) or tensor.is_meta or tensor.is_mkldnn or tensor.is_nested:
+        return
+    if is_wrapper(tensor):
+        for inner in wrapped_by(tensor).values():
+            yield from _stretches(inner)
+    elif tensor.is_sparse:
+        yield from _stretches(tensor.detach()._values())
+    elif tensor.layout in COMPRESSED:
+        yield from _stretches(tensor.detach().values())
+    elif tensor.layout == torch.strided and tensor.numel() and (start := tensor.data_ptr()):
+        yield tensor.get_device(), start, start + _reach(tensor)
+
+
+def _reach(tensor: Tensor) -> int:
+    """Bytes from the first to the last element."""
+    if tensor.is_contiguous():
+        return tensor.nbytes
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
+
+
+def share_memory(a: Tensor, b: Tensor) -> bool:
+    """Whether a write to an element of one is sure to change the other, or may.
+
+    Two stretches that overlap without one start share elements if one of them has no gaps. Where both have gaps, as
+    two columns of one matrix have, they may be apart, and are taken to be.
+    """
+    for device, start, end in stretches(a):
+        for other, begin, stop in stretches(b):
+            if device == other and start < stop and begin < end:
+                gaps = a.nbytes < end - start and b.nbytes < stop - begin
+                if start == begin or not gaps:
+                    return True
+    return False

@@ -1,0 +1,216 @@
+"""Values of any type, as leaves that can be compared: tensors, numbers, text, and what cannot be compared, by its name.
+
+Nothing here prints an address, which differs from run to run, or an array cut short, which hides differences.
+"""
+
+import dataclasses
+import random
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, time, timedelta, tzinfo
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from functools import partial
+from hashlib import blake2b
+from pathlib import PurePath
+from types import BuiltinFunctionType, ModuleType, NoneType, SimpleNamespace
+from typing import Any, Final, TypeAlias, cast
+from uuid import UUID
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@dataclasses.dataclass(frozen=True)
+class Unseen:
+    """A value that cannot be compared. Two of them are never counted as the same, unless they are one object."""
+
+    what: str
+    """Its type, without anything that differs from run to run."""
+    thing: object = dataclasses.field(default=None, compare=False, repr=False)
+    """The object itself, while it is at hand."""
+
+    def __str__(self) -> str:
+        """The type."""
+        return self.what
+
+
+Value: TypeAlias = Tensor | int | float | str | bool | tuple[str, ...] | Unseen | None
+
+LONG: Final = 256
+"""Elements of a list of numbers from which it is kept as one digest, not element by element."""
+
+DEEPEST: Final = 32
+"""Levels of nesting that are followed."""
+
+BIT_LENGTH: Final = 1024
+"""Integers of more bits are kept as a digest: Python refuses to print them in decimal."""
+
+_PRINTED = (
+    *(Decimal, Fraction, date, time, timedelta, tzinfo, UUID, PurePath, range),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype),
+)
+"""Types whose ``repr`` is the value, all of it."""
+
+_FOLLOWED = (
+    *(SimpleNamespace, partial, nn.Module),
+    *(torch.Generator, random.Random, np.random.Generator, np.random.RandomState),
+)
+"""Types that consist of other values."""
+
+_NUMBERS = (bool, int, float)
+
+
+def flat(name: str, value: object) -> Iterator[tuple[str, Value]]:
+    """Yield the leaves of a value of any type, each with its path as name; no name comes twice.
+
+    Dicts, lists, tuples, deques, dataclasses and namespaces are followed. Numbers of NumPy are numbers. A NumPy array,
+    ``bytes``, a set, or a long list of numbers is one text with a digest of its content. Enums, dtypes, devices, dates,
+    paths, classes and built-in functions are text. Random generators are their state. A function, a lambda, and an
+    object of an unknown class is :class:`Unseen`; so is what raises when it is read.
+    """
+    taken = Counter[str]()
+    for path, leaf in _leaves(name, value, ()):
+        taken[path] += 1
+        yield path if taken[path] == 1 else f"{path} #{taken[path]}", leaf
+
+
+def _leaves(name: str, value: object, within: tuple[int, ...]) -> Iterator[tuple[str, Value]]:
+    if value is None or isinstance(value, Tensor) or _is_plain(value):
+        yield name, cast(Value, value)
+    elif len(within) > DEEPEST:
+        yield name, Unseen(f"{_type(value)}, nested too deep")
+    elif id(value) in within:
+        yield name, f"the {_type(value)} around it"
+    else:
+        try:
+            leaves = list(_opened(name, value, (*within, id(value))))
+        except Exception as error:
+            leaves = [(name, Unseen(f"{_type(value)}, which raises {type(error).__name__} when read"))]
+        yield from leaves
+
+
+def _is_plain(value: object) -> bool:
+    """Whether ``value`` is a number or text, of no class of its own."""
+    return type(value) in (bool, float, str) or (type(value) is int and value.bit_length() <= BIT_LENGTH)
+
+
+def _opened(name: str, value: Any, within: tuple[int, ...]) -> Iterator[tuple[str, Value]]:
+    """The leaves of what is no leaf itself."""
+    parts: Iterable[tuple[str, object]] | None = None
+    if isinstance(value, Mapping):
+        parts = ((f"{name}.{_key(k, i)}" if name else _key(k, i), item) for i, (k, item) in enumerate(value.items()))
+    elif isinstance(value, list | tuple | deque):
+        if len(value) > LONG and all(type(item) in _NUMBERS for item in value):
+            yield name, f"{len(value)} numbers, digest {_digest(repr(list(value)).encode())}"
+        elif all(isinstance(item, str) for item in value):
+            yield name, tuple(str.__str__(item) for item in value)
+        else:
+            parts = ((f"{name}[{i}]", item) for i, item in enumerate(value))
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield name, f"a {_type(value)}"
+        parts = ((f"{name}.{f.name}", getattr(value, f.name)) for f in dataclasses.fields(value))
+    elif isinstance(value, _FOLLOWED):
+        parts = [(name, _within(value))]
+    elif isinstance(value, np.ndarray) and type(value) in (np.ndarray, np.memmap):
+        whole = _array(value)
+        yield from [(name, whole)] if isinstance(whole, str) else _leaves(name, whole, within)
+    elif isinstance(value, np.generic) and not isinstance(value, np.longdouble | np.clongdouble | np.datetime64):
+        parts = [(name, value.item())]
+    else:
+        yield name, _text(value)
+    for path, item in parts or ():
+        yield from _leaves(path, item, within)
+
+
+def _within(value: Any) -> object:
+    """What an object consists of, as a dict or a tuple."""
+    match value:
+        case SimpleNamespace():
+            return dict(vars(value))
+        case partial():
+            return {"partial of": value.func, "args": value.args, "keywords": value.keywords}
+        case nn.Module():
+            return {**dict(value.named_parameters()), **dict(value.named_buffers())}
+        case torch.Generator():
+            return value.get_state()
+        case np.random.Generator():
+            return value.bit_generator.state
+        case np.random.RandomState():
+            return value.get_state(legacy=False)
+        case _:
+            return value.getstate()
+
+
+def _text(value: object) -> Value:
+    """A value that is one leaf."""
+    if isinstance(value, Enum):
+        return f"{_type(value)}.{value.name}"
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        number = int.__int__(value)
+        return number if number.bit_length() <= BIT_LENGTH else f"int, digest {_digest(hex(number).encode())}"
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, complex):
+        return f"complex {complex(value)!r}"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"{len(value)} bytes, digest {_digest(bytes(value))}"
+    if isinstance(value, set | frozenset):
+        return _set(value)
+    if isinstance(value, np.longdouble | np.clongdouble | np.datetime64 | np.timedelta64):
+        return f"{value.dtype} {value!s}"
+    if isinstance(value, _PRINTED):
+        return repr(value)
+    if isinstance(value, type) or (
+        isinstance(value, BuiltinFunctionType) and isinstance(value.__self__, NoneType | ModuleType | type)
+    ):
+        return f"{value.__module__}.{value.__qualname__}"
+    return Unseen(_type(value), value)
+
+
+def _set(elements: Iterable[object]) -> Value:
+    """A set, in an order of its own: Python's differs from run to run."""
+    texts = []
+    for element in elements:
+        leaves = list(flat("", element))
+        if any(isinstance(leaf, Tensor | Unseen) for _, leaf in leaves):
+            return Unseen("set of elements that have no order")
+        texts.append(repr(leaves if len(leaves) != 1 else leaves[0][1]))
+    if len(texts) > LONG:
+        return f"set of {len(texts)}, digest {_digest(repr(sorted(texts)).encode())}"
+    return "{" + ", ".join(sorted(texts)) + "}"
+
+
+def _array(array: np.ndarray[Any, Any]) -> object:
+    """Its dtype, shape and a digest of its elements; element by element where they are no plain memory."""
+    if array.dtype.names:
+        return {field: array[field] for field in array.dtype.names}
+    # What is no number is behind a pointer, and a long double has bytes that mean nothing.
+    if array.dtype.hasobject or issubclass(array.dtype.type, np.longdouble | np.clongdouble):
+        return array.tolist()
+    content = _digest(np.ascontiguousarray(array).tobytes())
+    return f"array of {array.dtype.str} {array.shape}, digest {content}"
+
+
+def _key(key: object, index: int) -> str:
+    """The key of a dict in a name; keys that have no text go by their place."""
+    if isinstance(key, str) and not isinstance(key, Enum):
+        return str.__str__(key)
+    if key is None or isinstance(key, int | float | tuple | Enum):
+        leaves = [leaf for _, leaf in flat("", key)]
+        if not any(isinstance(leaf, Tensor | Unseen) for leaf in leaves):
+            return ", ".join(map(str, leaves))
+    text = _text(key) if not isinstance(key, Tensor | tuple) else None
+    return text if isinstance(text, str) else f"{_type(key)} {index}"
+
+
+def _type(value: object) -> str:
+    return type(value).__qualname__
+
+
+def _digest(content: bytes) -> str:
+    return blake2b(content, digest_size=16).hexdigest()
