@@ -46,7 +46,7 @@ def test_not_one_bit_of_the_run_is_changed(task, precision, candidate):
 def test_a_step_in_fp16_is_seen_in_its_order_and_a_skipped_one_as_skipped():
     trace = trace_of(config_of(), seed=5)
     after = [Event.UPDATE, Event.SCHEDULE, Event.ZERO_GRAD]
-    window = [*MICROBATCH * 3, Event.UNSCALED, Event.CLIP, Event.READY]
+    window = [*MICROBATCH * 3, Event.UNSCALED, Event.CLIP, Event.SCALER_STEP, Event.READY]
     assert events_of(trace, 0) == [Event.ZERO_GRAD, *window, Event.STEP]
     assert events_of(trace, 1) == [*after, *window, Event.STEP]
     assert events_of(trace, 3) == [*after, *MICROBATCH * 2, *window[6:], Event.SKIP], (
@@ -159,8 +159,8 @@ def test_gradients_of_something_else_are_not_microbatches():
     assert [r.event for r in records] == [*MICROBATCH, Event.READY, Event.STEP, Event.END]
 
 
-def test_another_optimizer_is_not_ours():
-    model, optimizer, _x = two_layers()
+def test_what_is_done_with_another_model_is_no_event():
+    model, optimizer, x = two_layers()
     other = SGD([nn.Parameter(torch.ones(1))], lr=0.1)
     scaler = GradScaler("cpu", init_scale=2.0)
     with watching(model, optimizer) as records:
@@ -168,8 +168,10 @@ def test_another_optimizer_is_not_ours():
         scaler.scale(other.param_groups[0]["params"][0] * 1.0).backward()
         scaler.unscale_(other)
         scaler.step(other)
+        nn.utils.clip_grad_norm_(other.param_groups[0]["params"], 1.0)
         nn.Linear(1, 1).zero_grad()
-    assert [r.event for r in records] == [*MICROBATCH, Event.END]
+        nn.Linear(4, 1)(model(x).detach().expand(6, 4)).sum().backward()
+    assert [r.event for r in records] == [Event.END]
 
 
 def test_what_a_loop_starts_a_step_from_is_seen_at_its_first_forward():
