@@ -152,11 +152,11 @@ def in_a_line(error: BaseException) -> str:
 
 
 def judged(record: Record) -> Look:
-    """What of ``record`` is judged: all but the random state, which a loop may change without any effect."""
+    """Return what of ``record`` is judged: all but random state and modes, which may change without any effect."""
     content = frozenset(
         (part, name, _judged(value))
         for part, values in record.parts.items()
-        if part != Part.RNG
+        if part not in (Part.RNG, Part.MODES)
         for name, value in values.items()
     )
     return Look(record.step, record.microbatch, PHASE[record.event], content)

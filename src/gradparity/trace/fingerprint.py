@@ -1,7 +1,8 @@
 """A tensor in a few bytes: what it is, how it lies in memory, and a hash of its content."""
 
 import math
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterator
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -9,7 +10,14 @@ import xxhash
 from torch import Tensor
 
 from gradparity.parity.bits import bits
-from gradparity.parity.state import Value
+from gradparity.parity.pieces import layout_of, pieces, shape_of
+from gradparity.parity.values import Unseen, Value
+
+UNREAD: Final = "-" * 32
+"""The digest of a tensor whose content cannot be read, such as one on meta. It says nothing of the content."""
+
+AT_ONCE: Final = 1 << 18
+"""Elements that are copied at once, where the hash needs a copy: so few stay in the cache, and take no memory."""
 
 
 class Fingerprint(NamedTuple):
@@ -19,7 +27,7 @@ class Fingerprint(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     layout: str
-    """``dense``, or how a sparse tensor is kept."""
+    """``dense``, or how a sparse or quantized tensor is kept, or why there is no content."""
     digest: str
     """128 bits of XXH3 (https://xxhash.com) over the elements in their logical order, whatever the strides."""
     norm: float
@@ -29,49 +37,74 @@ class Fingerprint(NamedTuple):
     """
 
 
-Printed: TypeAlias = Fingerprint | int | float | str | bool | tuple[str, ...] | None
+Printed: TypeAlias = Fingerprint | int | float | str | bool | tuple[str, ...] | Unseen | None
 
 
 def printed(value: Value) -> Printed:
-    """``value`` if it is no tensor, else its fingerprint."""
+    """Return ``value`` if it is no tensor, else its fingerprint."""
     return fingerprint(value) if isinstance(value, Tensor) else value
 
 
 def fingerprint(tensor: Tensor) -> Fingerprint:
-    """The fingerprint of a dense or a sparse COO tensor, which is only read; of a sharded one, of this rank's shard."""
-    tensor = shard_of(tensor.detach())
-    dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
-    if tensor.is_sparse:
-        parts = tensor._indices(), tensor._values()
-        content = "".join(_digest(part) + str(tuple(part.shape)) for part in parts)
-        layout = "sparse, coalesced" if tensor.is_coalesced() else "sparse, not coalesced"
-        return Fingerprint(dtype, shape, (), layout, xxhash.xxh3_128_hexdigest(content.encode()), _norm(parts[1]))
-    if tensor.dtype in (torch.float32, torch.float64):  # most are, and NumPy takes half the time for small ones
-        numbers = tensor.contiguous().cpu().numpy()
-        digest = xxhash.xxh3_128_hexdigest(numbers.data)
-        if numbers.size == 1:
-            norm = float(numbers.item())
-        else:
-            norm = math.sqrt(np.vdot(numbers, numbers))  # of whose infinities NumPy does not warn, as it does of dot's
-        return Fingerprint(dtype, shape, tensor.stride(), "dense", digest, norm)
-    one = tensor.numel() == 1 and not tensor.is_complex()
-    size = float(tensor.item()) if one else _norm(tensor)
-    return Fingerprint(dtype, shape, tensor.stride(), "dense", _digest(tensor), size)
+    """Return the fingerprint of a tensor of any kind, which is only read; of a sharded one, of this rank's shard.
+
+    One whose content cannot be read has the digest :data:`UNREAD`.
+    """
+    tensor = shard_of(tensor)
+    dtype, layout = str(tensor.dtype).removeprefix("torch."), layout_of(tensor)
+    parts = pieces(tensor)
+    if parts is None:
+        return Fingerprint(dtype, shape_of(tensor) or (), (), layout, UNREAD, math.nan)
+    if "" in parts:
+        digest, norm = _digest(parts[""])
+        return Fingerprint(dtype, tuple(tensor.shape), tensor.stride(), layout, digest, norm)
+    read = {name: (_digest(part), tuple(part.shape)) for name, part in parts.items()}
+    content = "".join(f"{name}{digest}{shape}" for name, ((digest, _), shape) in read.items())
+    norm = math.hypot(*(norm for name, ((_, norm), _) in read.items() if parts[name].is_floating_point()))
+    digest = xxhash.xxh3_128_hexdigest(content.encode())
+    return Fingerprint(dtype, shape_of(tensor) or (), (), layout, digest, norm)
 
 
 def shard_of(tensor: Tensor) -> Tensor:
-    """What of a sharded tensor (DTensor) is on this rank; any other as it is."""
+    """Return what of a sharded tensor (DTensor) is on this rank; any other as it is."""
     to_local = getattr(tensor, "to_local", None)
     shard: Tensor = tensor if to_local is None else to_local()
     return shard
 
 
-def _digest(tensor: Tensor) -> str:
-    return xxhash.xxh3_128_hexdigest(bits(tensor.contiguous()).cpu().numpy().data)
+def _digest(tensor: Tensor) -> tuple[str, float]:
+    """Return the hash of a dense tensor's elements, and its norm."""
+    if tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.float64):  # most are: NumPy reads them in place
+        numbers = tensor.cpu().numpy()
+        norm = float(numbers.item()) if numbers.size == 1 else math.sqrt(np.vdot(numbers, numbers))
+        return xxhash.xxh3_128_hexdigest(numbers.data), norm
+    content, square = xxhash.xxh3_128(), 0.0
+    for some in _in_order(tensor):
+        content.update(bits(some).numpy().data)
+        square += _square(some)
+    if tensor.numel() == 1 and not tensor.is_complex():
+        return content.hexdigest(), float(tensor.item())
+    return content.hexdigest(), math.sqrt(square)
 
 
-def _norm(tensor: Tensor) -> float:
-    if not tensor.is_floating_point():
+def _in_order(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield the elements in their logical order, in contiguous tensors of :data:`AT_ONCE` or little more, on the CPU."""
+    if tensor.numel() <= AT_ONCE:
+        yield tensor.cpu().contiguous()
+    elif tensor.is_contiguous():
+        yield from (some.cpu() for some in tensor.view(-1).split(AT_ONCE))
+    elif (row := tensor[0].numel()) > AT_ONCE:
+        for rows in tensor:
+            yield from _in_order(rows)
+    else:
+        yield from (some.cpu().contiguous() for some in tensor.split(AT_ONCE // row))
+
+
+def _square(numbers: Tensor) -> float:
+    """Return the sum of the squares of a few floating-point or complex numbers, and 0 for others."""
+    if numbers.is_complex():
+        numbers = torch.view_as_real(numbers)
+    if not numbers.is_floating_point():
         return 0.0
-    narrow = tensor.element_size() < 4
-    return float(torch.linalg.vector_norm(tensor, dtype=torch.float32 if narrow else None))
+    plain = (numbers if numbers.element_size() > 2 else numbers.float()).numpy()
+    return float(np.vdot(plain, plain))

@@ -13,7 +13,20 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from gradparity.parity.random_stream import generator_states
-from gradparity.parity.state import OWN, Part, Value, aliases, flat, groups, moments, names
+from gradparity.parity.state import (
+    OUTSIDE,
+    OWN,
+    Part,
+    Value,
+    aliases,
+    extras,
+    flat,
+    groups,
+    modes,
+    moments,
+    names,
+    trained,
+)
 
 Seen: TypeAlias = dict[Part, Mapping[str, Value]]
 
@@ -27,7 +40,8 @@ class Watched:
     scaler: GradScaler | None = None
     """Found when the loop scales its first loss, if it was not given."""
     scheduler: Any = None
-    parameters: dict[str, nn.Parameter] = field(default_factory=dict)
+    parameters: dict[str, Tensor] = field(default_factory=dict)
+    """Those of the model, and what the optimizer trains beside them."""
     buffers: dict[str, Tensor] = field(default_factory=dict)
     name_of: dict[Tensor, str] = field(default_factory=dict)
 
@@ -36,10 +50,13 @@ class Watched:
 
     def look_again(self) -> None:
         """What the model has now; once a step, since to walk through a model takes longer than to hash a small one."""
-        trained = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        for name, p in self.model.named_parameters():
-            # From forward to backward FSDP puts whole parameters in the place of the shards that are trained.
-            if id(p) in trained or id(self.parameters.get(name)) not in trained:
+        ids = self.trained()
+        for name, p in trained(self.model, self.optimizer).items():
+            # From forward to backward FSDP puts whole parameters in the place of the shards that are trained. These,
+            # which have a name, are then held by the optimizer alone.
+            if name.startswith(OUTSIDE) and any(p is known for known in self.parameters.values()):
+                continue
+            if id(p) in ids or id(self.parameters.get(name)) not in ids:
                 self.parameters[name] = p
         self.buffers = dict(self.model.named_buffers())
         self.name_of = names(self.parameters)
@@ -67,7 +84,8 @@ def at_forward(watched: Watched, roots: Iterable[Any], first: bool) -> Seen:
     losses = [root.detach() for root in roots if isinstance(root, Tensor)]
     seen: Seen = {
         Part.LOSS: {"loss" if len(losses) == 1 else f"loss {i}": loss for i, loss in enumerate(losses)},
-        Part.BUFFERS: watched.buffers,
+        Part.MODES: modes(watched.model, watched.parameters),
+        Part.BUFFERS: buffers(watched),
         Part.RNG: generator_states(),
     }
     if first:
@@ -81,8 +99,14 @@ def at_accumulated(watched: Watched) -> Seen:
     return {
         **gradients(watched),
         Part.ALIASING: shared,
-        Part.BUFFERS: watched.buffers,
+        Part.MODES: modes(watched.model, watched.parameters),
+        Part.BUFFERS: buffers(watched),
     }
+
+
+def buffers(watched: Watched, extra_state: bool = False) -> dict[str, Value]:
+    """The buffers, and what else of tensors the modules keep; their extra state only where asked for."""
+    return {**watched.buffers, **extras(watched.model, extra_state=extra_state)}
 
 
 def gradients(watched: Watched) -> Seen:
@@ -107,7 +131,8 @@ def at_end(watched: Watched) -> Seen:
     """All that goes on."""
     at_step = at_stepped(watched)
     all_of_it = {**at_step[Part.OPTIMIZER], **dict(groups(watched.name_of, watched.optimizer))}
-    return {**at_step, Part.OPTIMIZER: all_of_it, Part.BUFFERS: watched.buffers, **of_scaler_and_scheduler(watched)}
+    kept = buffers(watched, extra_state=True)
+    return {**at_step, Part.OPTIMIZER: all_of_it, Part.BUFFERS: kept, **of_scaler_and_scheduler(watched)}
 
 
 def of_scaler_and_scheduler(watched: Watched) -> Seen:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gradparity.parity.state import Part
 from gradparity.trace.on_host import Fingerprints, fingerprints, frozen, on_host
 from gradparity.trace.record import Event, Record
-from gradparity.trace.seen import Seen, Watched, at_accumulated, at_ready, at_stepped, gradients
+from gradparity.trace.seen import Seen, Watched, at_accumulated, at_ready, at_stepped, buffers, gradients
 
 Look = tuple[Record, Seen]
 """What is written of an event, and the live values behind it."""
@@ -49,8 +49,7 @@ class Timeline:
 
     def wait_for_gradients(self, before: Fingerprints | None) -> None:
         """Look at the gradients later; if they are then as ``before``, it was no microbatch."""
-        buffers: Seen = {Part.BUFFERS: self.watched.buffers}
-        self._awaited = Awaited(before, frozen(buffers))
+        self._awaited = Awaited(before, frozen({Part.BUFFERS: buffers(self.watched)}))
 
     def accumulated(self, buffers: Seen | None = None) -> None:
         """Record what a backward has written, and count the microbatch."""
