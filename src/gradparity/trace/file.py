@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -19,9 +20,11 @@ from torch import Tensor
 from gradparity.errors import UserError, writing
 from gradparity.files import opened
 from gradparity.growing import Growing
-from gradparity.parity.state import Part
+from gradparity.parity.bits import bits
+from gradparity.parity.pieces import pieces
+from gradparity.parity.state import Part, Unseen
 from gradparity.trace.fingerprint import Fingerprint, Printed, fingerprint, shard_of
-from gradparity.trace.line import Form, about_in, form_in, note_in, parsed, record_in
+from gradparity.trace.line import MOST_VALUES, Form, about_in, form_in, note_in, parsed, record_in
 from gradparity.trace.record import Event, Record, Trace
 from gradparity.trace.seen import Seen
 
@@ -31,8 +34,14 @@ FORMAT = 2
 MOST_BYTES = 2**30
 """Of a trace that is read. In memory it takes some ten times as much."""
 
-MOST_OF_A_LINE = 2**24
-"""Bytes: the hashes, and names, of some 100,000 tensors."""
+MOST_OF_A_LINE = 2**27
+"""Bytes: the hashes, and names, of some 1,000,000 tensors."""
+
+KEPT_AS_THEY_ARE = (
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
+"""Dtypes that safetensors has had from its beginning. Others are kept as the integers of their bits."""
 
 
 class Writer:
@@ -68,6 +77,8 @@ class Writer:
                 path.write_bytes(save(tensors))
         self._line(line)
         self._written += 1
+        if max(map(len, record.parts.values()), default=0) > MOST_VALUES:
+            raise UserError(f"more than {MOST_VALUES:,} values at one event; what follows could not be read back")
 
     def note(self, sentence: str) -> None:
         """Say in the trace what it lacks."""
@@ -82,7 +93,7 @@ class Writer:
         tensors = {name: value for name, value in values.items() if isinstance(value, Fingerprint)}
         packed: dict[str, Any] = {}
         if plain := {name: value for name, value in values.items() if name not in tensors}:
-            packed["values"] = plain
+            packed["values"] = {n: {"unseen": v.what} if isinstance(v, Unseen) else v for n, v in plain.items()}
         if tensors:
             form = tuple((name, v.dtype, v.shape, v.strides, v.layout) for name, v in tensors.items())
             if form not in self._forms:
@@ -101,8 +112,22 @@ def kept(seen: Seen) -> dict[str, Tensor]:
     """Copies of the dense tensors of ``seen``, and of the values of sparse ones, by part and name."""
     values = {f"{part}/{name}": v for part, named in seen.items() for name, v in named.items()}
     tensors = {name: shard_of(v) for name, v in values.items() if isinstance(v, Tensor)}
-    dense = {name: v._values() if v.is_sparse else v for name, v in tensors.items()}
-    return {name: value.detach().clone().contiguous() for name, value in dense.items()}
+    dense = {name: parts.get("", parts.get("values")) for name, v in tensors.items() if (parts := pieces(v))}
+    return {name: storable(value) for name, value in dense.items() if value is not None}
+
+
+def storable(tensor: Tensor) -> Tensor:
+    """Return a contiguous copy of a dense tensor, of a dtype that safetensors has."""
+    kept = tensor if tensor.dtype in KEPT_AS_THEY_ARE else bits(tensor.contiguous())
+    return kept.detach().clone(memory_format=torch.contiguous_format)
+
+
+def restored(tensor: Tensor, dtype: str) -> Tensor:
+    """Return what :func:`storable` was given, a tensor of ``dtype``."""
+    wanted = getattr(torch, dtype, tensor.dtype)
+    if tensor.dtype == wanted:
+        return tensor
+    return torch.view_as_complex(tensor.view(wanted.to_real())) if wanted.is_complex else tensor.view(wanted)
 
 
 def lost(trace: Trace) -> int:
@@ -165,8 +190,8 @@ def tensor_of(trace: Trace, record: Record, part: Part, name: str) -> Tensor | N
             return None
         with safe_open(path, framework="pt") as file:
             key = next(key for key in file.keys() if trace.rename(key.removeprefix(f"{part}/")) == name)  # noqa: SIM118  # no dict
-            tensor: Tensor = file.get_tensor(key)
-    except (OSError, MemoryError, SafetensorError, StopIteration):
+            tensor = restored(file.get_tensor(key), printed.dtype)
+    except (OSError, MemoryError, SafetensorError, StopIteration, RuntimeError):  # the last of a spoiled dtype
         return None
     if printed.layout != "dense":
         return tensor  # the values of a sparse one; its digest is of more than those

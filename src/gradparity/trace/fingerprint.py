@@ -88,7 +88,7 @@ def _digest(tensor: Tensor) -> tuple[str, float]:
 
 
 def _in_order(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield the elements in their logical order, in contiguous tensors of :data:`AT_ONCE` or little more, on the CPU."""
+    """Yield the elements in their logical order, in contiguous tensors on the CPU of :data:`AT_ONCE` elements or so."""
     if tensor.numel() <= AT_ONCE:
         yield tensor.cpu().contiguous()
     elif tensor.is_contiguous():

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
 from gradparity.errors import printable
-from gradparity.parity.state import Part
+from gradparity.parity.state import Part, Unseen
 from gradparity.trace.fingerprint import Fingerprint, Printed
 from gradparity.trace.record import Event, Record
 
 Form: TypeAlias = Sequence[tuple[str, Fingerprint]]
 """Names, with what of a tensor hardly ever changes; its digest and norm come with each record."""
 
-MOST_VALUES = 100_000
+MOST_VALUES = 1_000_000
 """Of one part of a record. The map in TensorBoard keeps 5 kB for each."""
 
 MOST_ELEMENTS = 2**36
@@ -94,6 +94,8 @@ def _sizes(value: object) -> tuple[int, ...]:
 def _value(value: object) -> Printed:
     if isinstance(value, list):
         return tuple(map(_text, value))
+    if isinstance(value, dict):
+        return Unseen(_text(value["unseen"]))
     if value is None or isinstance(value, int | float):
         return value
     return _text(value)

@@ -3,7 +3,7 @@
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradparity.parity.state import Part, Value
 from gradparity.trace.fingerprint import Printed, printed, shard_of
@@ -27,15 +27,25 @@ def frozen(seen: Seen) -> Seen:
 
 def on_host(seen: Seen) -> Seen:
     """``seen`` with its tensors on the CPU; as it is, if they are there already."""
-    elsewhere = {
-        t.device for values in seen.values() for t in values.values() if isinstance(t, Tensor) and not t.is_cpu
-    }
+    tensors = (t for values in seen.values() for t in values.values() if isinstance(t, Tensor))
+    elsewhere = {t.device for t in map(shard_of, tensors) if on_accelerator(t)}
     if not elsewhere:
         return seen
-    copies: Seen = {part: {name: copied(v) for name, v in values.items()} for part, values in seen.items()}
+    copies: Seen = {
+        part: {
+            name: copied(v) if isinstance(v, Tensor) and on_accelerator(shard_of(v)) else v for name, v in of.items()
+        }
+        for part, of in seen.items()
+    }
     for device in elsewhere:
         torch.accelerator.current_stream(device).synchronize()
     return copies
+
+
+def on_accelerator(tensor: Tensor) -> bool:
+    """Return whether the content of ``tensor`` is on a GPU or its like: not on the CPU, and not nowhere, as on meta."""
+    plain = type(tensor) in (Tensor, nn.Parameter)
+    return plain and not tensor.is_cpu and not tensor.is_meta
 
 
 def copied(value: Value) -> Value:
@@ -43,7 +53,7 @@ def copied(value: Value) -> Value:
     if not isinstance(value, Tensor):
         return value
     tensor = shard_of(value.detach())
-    if tensor.is_sparse:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
         return tensor.to("cpu")
     # A copy of an expanded or a sliced tensor would be contiguous; so what lies between its first and last element is.
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
