@@ -232,7 +232,9 @@ def test_a_strict_recording_raises_what_it_lacks_at_the_end_of_its_block(tmp_pat
     with (
         pytest.warns(RecordingWarning),
         no_file_longer_than(4_000),
-        pytest.raises(UserError, match=r"ended before the loop did: .* cannot be written \(File too large\); make room"),
+        pytest.raises(
+            UserError, match=r"ended before the loop did: .* cannot be written \(File too large\); make room"
+        ),
         gradparity.record(model, optimizer, tmp_path, strict=True),
     ):
         for steps in range(20):  # noqa: B007  # how far it came

@@ -1,6 +1,6 @@
 """What is to be written down of tensors on a GPU has to come to the host: all of it at once, and then one wait."""
 
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -27,25 +27,24 @@ def frozen(seen: Seen) -> Seen:
 
 def on_host(seen: Seen) -> Seen:
     """``seen`` with its tensors on the CPU; as it is, if they are there already."""
-    tensors = (t for values in seen.values() for t in values.values() if isinstance(t, Tensor))
-    elsewhere = {t.device for t in map(shard_of, tensors) if on_accelerator(t)}
+    elsewhere = {t.device for values in seen.values() for t in values.values() if on_accelerator(t)}
     if not elsewhere:
         return seen
     copies: Seen = {
-        part: {
-            name: copied(v) if isinstance(v, Tensor) and on_accelerator(shard_of(v)) else v for name, v in of.items()
-        }
-        for part, of in seen.items()
+        part: {name: copied(v) if on_accelerator(v) else v for name, v in values.items()}
+        for part, values in seen.items()
     }
     for device in elsewhere:
         torch.accelerator.current_stream(device).synchronize()
     return copies
 
 
-def on_accelerator(tensor: Tensor) -> bool:
-    """Return whether the content of ``tensor`` is on a GPU or its like: not on the CPU, and not nowhere, as on meta."""
-    plain = type(tensor) in (Tensor, nn.Parameter)
-    return plain and not tensor.is_cpu and not tensor.is_meta
+def on_accelerator(value: Value) -> TypeGuard[Tensor]:
+    """Return whether ``value`` is a tensor on a GPU or its like: not on the CPU, and not nowhere, as on meta."""
+    if not isinstance(value, Tensor):
+        return False
+    tensor = shard_of(value)
+    return type(tensor) in (Tensor, nn.Parameter) and not tensor.is_cpu and not tensor.is_meta
 
 
 def copied(value: Value) -> Value:
