@@ -19,16 +19,23 @@ as long for an element of one byte as for one of eight. To start, it takes a few
 
 
 def bits(tensor: Tensor) -> Tensor:
-    """The elements of a dense tensor as integers of the same width; complex ones as ``[..., 2]``; no copy."""
+    """The elements of a dense tensor as integers of the same width; complex ones as ``[..., 2]``.
+
+    Nothing is copied but conjugated and negated views, whose memory is not what they show.
+    """
     tensor = tensor.detach()
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
     if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
+        tensor = torch.view_as_real(tensor.resolve_conj())
     return tensor.view(_INTEGER_OF_SIZE[tensor.element_size()])
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two dense tensors of one dtype and shape hold the same bits, strides aside."""
     one, other = bits(a), bits(b)
+    if one.device != other.device:
+        one, other = one.cpu(), other.cpu()
     if one.nbytes < LARGE or not all(t.is_cpu and t.is_contiguous() for t in (one, other)):
         return torch.equal(one, other)
     return bool((_words(one) == _words(other)).all())

@@ -3,14 +3,18 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from torch import Tensor
 
 from gradparity.parity.bits import same_bits
+from gradparity.parity.inside import usual
+from gradparity.parity.memory import share_memory
 from gradparity.parity.metrics import Difference, Figures
 from gradparity.parity.on_device import Same
-from gradparity.parity.state import Part, Value
+from gradparity.parity.pieces import is_readable, is_simple, layout_of, pieces, shape_of
+from gradparity.parity.state import Part
+from gradparity.parity.values import Unseen, Value
 
 
 class Kind(StrEnum):
@@ -21,7 +25,7 @@ class Kind(StrEnum):
     VALUE = "value"
     """Of numbers and names that are no tensors."""
     LAYOUT = "layout"
-    """Dense against sparse."""
+    """Dense against sparse, or against a tensor without content."""
     DTYPE = "dtype"
     SHAPE = "shape"
     BITS = "bits"
@@ -52,34 +56,77 @@ class SharedMemoryError(ValueError):
 ABSENT: Final = "absent"
 
 
-def compare(
-    part: Part, reference: Mapping[str, Value], candidate: Mapping[str, Value], same: Same = same_bits
-) -> tuple[list[Mismatch], Figures | None]:
-    """The values of a part that differ, and the figures over all of its tensors that differ in bits.
+class Compared(NamedTuple):
+    """What came of comparing the values of one part."""
 
-    In the reference's order; what only the candidate has comes last.
+    mismatches: list[Mismatch]
+    figures: Figures | None
+    """Over all tensors that differ in bits."""
+    unseen: list[str]
+    """The names of values that cannot be compared, or only by type and shape."""
+
+
+def compare(
+    part: Part,
+    reference: Mapping[str, Value],
+    candidate: Mapping[str, Value],
+    same: Same = same_bits,
+    constants: dict[str, dict[str, Tensor]] | None = None,
+) -> Compared:
+    """Compare the values of a part: in the reference's order; what only the candidate has comes last.
+
+    Args:
+        part: where the values belong.
+        reference: values by name.
+        candidate: those of the other run.
+        same: says whether two dense tensors have the same bits.
+        constants: copies of buffers that both runs share, kept here from one comparison to the next. A constant may be
+            shared; without this nothing may.
 
     Raises:
-        SharedMemoryError: if a tensor of one is a tensor of the other.
+        SharedMemoryError: if a tensor of one lies in the memory of the same tensor of the other.
     """
     mismatches: list[Mismatch] = []
+    unseen: list[str] = []
     metric: Difference | None = None
     for name in dict.fromkeys([*reference, *candidate]):
         a, b = reference.get(name, ABSENT), candidate.get(name, ABSENT)
         if isinstance(a, Tensor) and isinstance(b, Tensor):
-            if _start(a) == _start(b) != 0:
+            simple = is_simple(a) and is_simple(b)
+            if share_memory(a, b, simple=simple) and not (part == Part.BUFFERS and _is_constant(name, a, constants)):
                 raise SharedMemoryError(f"both runs hold the same tensor as {part} {name}; give each its own copy")
-            for kind, ours, theirs in differences(a, b, same):
+            for kind, ours, theirs in _differences(a, b, same, simple):
                 figures = None
                 if kind == Kind.BITS and (ours.is_floating_point() or ours.is_complex()):
                     metric = metric or difference()
                     figures = metric(ours, theirs)  # of these two; the metric gathers those of all
                 mismatches.append(Mismatch(part, name, kind, _in_words(kind, ours), _in_words(kind, theirs), figures))
-        elif a is not b and (type(a) is not type(b) or repr(a) != repr(b)):
-            missing = a in (None, ABSENT) or b in (None, ABSENT)
-            kind = Kind.PRESENCE if missing else Kind.VALUE
-            mismatches.append(Mismatch(part, name, kind, _in_words(kind, a), _in_words(kind, b)))
-    return mismatches, metric.compute() if metric else None
+            if not simple and not is_readable(a) and not is_readable(b):
+                unseen.append(name)
+        elif a is not b:
+            if part == Part.MODES:  # which names only flags that are not as usual
+                a, b = (usual(name) if flag is ABSENT else flag for flag in (a, b))
+            if isinstance(a, Unseen) and a == b and not (isinstance(b, Unseen) and a.thing is b.thing is not None):
+                unseen.append(name)
+            elif type(a) is not type(b) or repr(a) != repr(b):
+                missing = a in (None, ABSENT) or b in (None, ABSENT)
+                kind = Kind.PRESENCE if missing else Kind.VALUE
+                mismatches.append(Mismatch(part, name, kind, _in_words(kind, a), _in_words(kind, b)))
+    return Compared(mismatches, metric.compute() if metric else None, unseen)
+
+
+def _is_constant(name: str, shared: Tensor, constants: dict[str, dict[str, Tensor]] | None) -> bool:
+    """Whether a tensor that both runs hold has not changed since it was first seen."""
+    content = pieces(shared)
+    if constants is None or content is None:
+        return False
+    first = constants.setdefault(name, {piece: tensor.clone() for piece, tensor in content.items()})
+    return content.keys() == first.keys() and all(
+        content[piece].shape == first[piece].shape
+        and content[piece].dtype == first[piece].dtype
+        and same_bits(content[piece], first[piece])
+        for piece in first
+    )
 
 
 def difference() -> Difference:
@@ -103,22 +150,36 @@ def differences(a: Tensor, b: Tensor, same: Same = same_bits) -> Iterator[tuple[
 
     Yields the kind with the tensors that show it, which of sparse ones are their indices or values.
     """
-    if a.layout != b.layout:
+    yield from _differences(a, b, same, is_simple(a) and is_simple(b))
+
+
+def _differences(a: Tensor, b: Tensor, same: Same, simple: bool) -> Iterator[tuple[Kind, Tensor, Tensor]]:
+    if not simple and layout_of(a) != layout_of(b):
         yield Kind.LAYOUT, a, b
     elif a.dtype != b.dtype:
         yield Kind.DTYPE, a, b
-    elif a.shape != b.shape:
+    elif (a.shape != b.shape) if simple else (shape_of(a) != shape_of(b)):
         yield Kind.SHAPE, a, b
-    elif a.is_sparse:
-        if a.is_coalesced() != b.is_coalesced():
-            yield Kind.LAYOUT, a, b
-        yield from differences(a._indices(), b._indices())
-        yield from differences(a._values(), b._values())
-    else:
+    elif simple:
         if not same(a, b):
             yield Kind.BITS, a, b
         if a.stride() != b.stride() and walk(a.shape, a.stride()) != walk(b.shape, b.stride()):
             yield Kind.STRIDES, a, b
+    else:
+        yield from _differences_inside(a, b)
+
+
+def _differences_inside(a: Tensor, b: Tensor) -> Iterator[tuple[Kind, Tensor, Tensor]]:
+    """In what tensors differ that are not plain memory."""
+    ours, theirs = pieces(a), pieces(b)
+    if ours is None or theirs is None:
+        if ours is not theirs:
+            yield Kind.LAYOUT, a, b
+    elif ours.keys() != theirs.keys():
+        yield Kind.SHAPE, a, b
+    else:
+        for piece in ours:
+            yield from differences(ours[piece], theirs[piece])
 
 
 def walk(shape: Sequence[int], strides: Sequence[int]) -> list[int]:
@@ -130,25 +191,19 @@ def walk(shape: Sequence[int], strides: Sequence[int]) -> list[int]:
     return [stride for size, stride in zip(shape, strides, strict=bool(strides)) if size > 1]
 
 
-def _start(tensor: Tensor) -> int:
-    return (tensor._values() if tensor.is_sparse else tensor).data_ptr()
-
-
 def _in_words(kind: Kind, value: Value) -> str:
     if not isinstance(value, Tensor):
         return str(value)
     match kind:
-        case Kind.LAYOUT if value.is_sparse:
-            return "sparse, coalesced" if value.is_coalesced() else "sparse, not coalesced"
         case Kind.LAYOUT:
-            return "dense"
+            return layout_of(value) if is_readable(value) else f"{layout_of(value)}, not to be read"
         case Kind.DTYPE:
             return str(value.dtype).removeprefix("torch.")
         case Kind.SHAPE:
-            return str(tuple(value.shape))
+            return "nested" if shape_of(value) is None else str(shape_of(value))
         case Kind.STRIDES:
             return str(value.stride())
         case Kind.BITS if value.numel() == 1:
             return f"{value.item():.6g}"
         case _:
-            return f"a tensor of shape {tuple(value.shape)}"
+            return f"a tensor of shape {shape_of(value)}"

@@ -1,11 +1,11 @@
 """Two runs advanced side by side, and compared wherever both have stopped.
 
-No tensor is copied: while both generators wait at the same phase, their live tensors are held against each other.
+No tensor of a run is copied: while both generators wait at the same phase, their live tensors are compared.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -13,8 +13,10 @@ from torch import Tensor
 from gradparity.parity.compare import Kind, Mismatch, compare
 from gradparity.parity.metrics import Figures
 from gradparity.parity.on_device import compared_there
+from gradparity.parity.pieces import is_simple, pieces
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import COMPARED, HasState, Part, state_of
+from gradparity.parity.values import Value
 from gradparity.training import Moment, Phase, Run, Window
 
 Step: TypeAlias = Callable[[Run, Window[Any]], Iterator[Moment]]
@@ -60,6 +62,8 @@ class Comparison:
     """The size of the difference over all tensors of a part that differ in bits."""
     scale: float
     """The reference's loss scale."""
+    unseen: Mapping[Part, Sequence[str]] = field(default_factory=dict)
+    """The names of what cannot be compared, or only by type and shape; it counts neither as compared nor as the same."""
 
 
 def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]], done: int = 0) -> Iterator[Comparison]:
@@ -73,12 +77,13 @@ def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]], d
     Raises:
         SharedMemoryError: if the lanes share a tensor.
     """
+    constants: dict[str, dict[str, Tensor]] = {}
     if not done:
         start = Moment(Phase.STEPPED)
-        yield _compare(START, start, start, reference, candidate)
+        yield _compare(START, start, start, reference, candidate, constants)
     for step, window in enumerate(windows, start=done):
         for ours, theirs in side_by_side(_moments(reference, window), _moments(candidate, window)):
-            yield _compare(step, ours, theirs, reference, candidate)
+            yield _compare(step, ours, theirs, reference, candidate, constants)
 
 
 def side_by_side(
@@ -112,28 +117,54 @@ def _moments(lane: Lane, window: Window[Any]) -> Iterator[Moment]:
         yield moment
 
 
-def _compare(step: int, ours: Moment | None, theirs: Moment | None, reference: Lane, candidate: Lane) -> Comparison:
+def _compare(
+    step: int,
+    ours: Moment | None,
+    theirs: Moment | None,
+    reference: Lane,
+    candidate: Lane,
+    constants: dict[str, dict[str, Tensor]],
+) -> Comparison:
     moment = ours or theirs
     assert moment
-    checked: dict[Part, int] = {}
-    mismatches: list[Mismatch] = []
-    figures: dict[Part, Figures] = {}
-    numbers = 0
-    if ours and theirs:
-        parts = COMPARED[moment.phase]
-        of_reference = state_of(reference.run, parts, ours, reference.random.state, reference.also)
-        of_candidate = state_of(candidate.run, parts, theirs, candidate.random.state, candidate.also)
-        same = compared_there((of_reference[part], of_candidate[part]) for part in parts)
-        for part in parts:
-            a, b = of_reference[part], of_candidate[part]
-            checked[part] = len(a.keys() | b.keys())
-            numbers += sum(value.numel() if isinstance(value, Tensor) else 1 for value in a.values())
-            found, size = compare(part, a, b, same)
-            mismatches += found
-            if size:
-                figures[part] = size
-    elif moment.microbatch is None:
-        words = (STOPS, "does not") if ours else ("does not", STOPS)
-        mismatches += (Mismatch(part, ALL, Kind.PRESENCE, *words) for part in COMPARED[moment.phase])
     scale = reference.run.scaler.get_scale()
-    return Comparison(step, moment.phase, moment.microbatch, ours, theirs, checked, numbers, mismatches, figures, scale)
+    found = Comparison(step, moment.phase, moment.microbatch, ours, theirs, {}, 0, [], {}, scale, {})
+    if ours and theirs:
+        return _filled(found, reference, candidate, constants)
+    if moment.microbatch is None:
+        words = (STOPS, "does not") if ours else ("does not", STOPS)
+        found.mismatches.extend(Mismatch(part, ALL, Kind.PRESENCE, *words) for part in COMPARED[moment.phase])
+    return found
+
+
+def _filled(
+    found: Comparison, reference: Lane, candidate: Lane, constants: dict[str, dict[str, Tensor]]
+) -> Comparison:
+    """``found`` with what both lanes hold at this moment, compared."""
+    assert found.reference and found.candidate
+    parts = COMPARED[found.phase]
+    of_reference = state_of(reference.run, parts, found.reference, reference.random.state, reference.also)
+    of_candidate = state_of(candidate.run, parts, found.candidate, candidate.random.state, candidate.also)
+    same = compared_there((of_reference[part], of_candidate[part]) for part in parts)
+    numbers, unseen = 0, dict[Part, Sequence[str]]()
+    for part in parts:
+        a, b = of_reference[part], of_candidate[part]
+        mismatches, size, names = compare(part, a, b, same, constants)
+        found.checked[part] = len(a.keys() | b.keys()) - len(names)
+        passed_over = set(names)
+        numbers += sum(numbers_in(value) for name, value in a.items() if name not in passed_over)
+        found.mismatches.extend(mismatches)
+        if size:
+            found.figures[part] = size
+        if names:
+            unseen[part] = names
+    return replace(found, numbers=numbers, unseen=unseen)
+
+
+def numbers_in(value: Value) -> int:
+    """How many numbers a value holds."""
+    if not isinstance(value, Tensor):
+        return 1
+    if is_simple(value):
+        return value.numel()
+    return sum(piece.numel() for piece in (pieces(value) or {}).values())

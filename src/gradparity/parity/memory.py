@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from gradparity.parity.pieces import COMPRESSED, is_wrapper, wrapped_by
+from gradparity.parity.pieces import COMPRESSED, is_simple, is_wrapper, wrapped_by
 
 Stretch: TypeAlias = tuple[int, int, int]
 """A device, -1 for the CPU, and the addresses of the first byte and of the first one that follows."""
@@ -16,7 +16,7 @@ Stretch: TypeAlias = tuple[int, int, int]
 def clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
     """The names of tensors whose stretches of memory overlap, where there are two or more, the first one first."""
     place = {name: index for index, name in enumerate(tensors)}
-    spans = ((*span, place[name], name) for name, tensor in tensors.items() for span in stretches(tensor))
+    spans = [(*span, place[name], name) for name, tensor in tensors.items() for span in stretches(tensor)]
     cluster, reach, where = dict[str, int](), 0, -2
     for device, start, end, index, name in sorted(spans):
         if device != where or start >= reach:
@@ -31,6 +31,9 @@ def clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
 
 def stretches(tensor: Tensor) -> list[Stretch]:
     """The stretches of memory from the first to the last element of ``tensor``; none where it has none to be found."""
+    if is_simple(tensor):
+        start = tensor.data_ptr()
+        return [(tensor.get_device(), start, start + _reach(tensor))] if tensor.numel() else []
     try:
         return list(_stretches(tensor))
     except Exception:  # no storage, or a class that we have never seen
@@ -42,7 +45,7 @@ def _stretches(tensor: Tensor) -> Iterator[Stretch]:
         return
     if is_wrapper(tensor):
         for inner in wrapped_by(tensor).values():
-            yield from _stretches(inner)
+            yield from stretches(inner)
     elif tensor.is_sparse:
         yield from _stretches(tensor.detach()._values())
     elif tensor.layout in COMPRESSED:
@@ -59,12 +62,20 @@ def _reach(tensor: Tensor) -> int:
     return (last + 1) * tensor.element_size()
 
 
-def share_memory(a: Tensor, b: Tensor) -> bool:
+def share_memory(a: Tensor, b: Tensor, *, simple: bool = False) -> bool:
     """Whether a write to an element of one is sure to change the other, or may.
 
     Two stretches that overlap without one start share elements if one of them has no gaps. Where both have gaps, as
     two columns of one matrix have, they may be apart, and are taken to be.
+
+    Args:
+        a: a tensor of any kind.
+        b: another.
+        simple: whether both are known to be :func:`gradparity.parity.pieces.is_simple`.
     """
+    if simple and a.is_contiguous() and b.is_contiguous():  # most are, so this is to be fast
+        start, begin = a.data_ptr(), b.data_ptr()
+        return start < begin + b.nbytes and begin < start + a.nbytes and a.device == b.device
     for device, start, end in stretches(a):
         for other, begin, stop in stretches(b):
             if device == other and start < stop and begin < end:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from gradparity.parity.bits import bits, same_bits
-from gradparity.parity.state import Value
+from gradparity.parity.pieces import is_simple
+from gradparity.parity.values import Value
 
 Same: TypeAlias = Callable[[Tensor, Tensor], bool]
 """As :func:`gradparity.parity.bits.same_bits`."""
@@ -47,7 +48,7 @@ def on_one_device(a: Tensor, b: Tensor) -> bool:
 
 def comparable(a: Tensor, b: Tensor) -> bool:
     """Whether their bits can be compared at all."""
-    return a.layout == b.layout == torch.strided and a.dtype == b.dtype and a.shape == b.shape
+    return is_simple(a) and is_simple(b) and a.dtype == b.dtype and a.shape == b.shape
 
 
 def differs(a: Tensor, b: Tensor) -> Tensor:

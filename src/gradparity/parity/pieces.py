@@ -26,9 +26,25 @@ def pieces(tensor: Tensor) -> dict[str, Tensor] | None:
     them), and none that is known in a class with a ``__torch_dispatch__`` of its own that does not say what it wraps.
     """
     try:
-        return _pieces(tensor)
+        return {"": tensor.detach()} if is_simple(tensor) else _pieces(tensor)
     except Exception:  # a class that we have never seen: no reason to end somebody's training
         return None
+
+
+def is_simple(tensor: Tensor) -> bool:
+    """Whether ``tensor`` is its own only piece, memory and content alike: most are."""
+    return (
+        type(tensor) in _PLAIN
+        and tensor.layout == torch.strided
+        and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested or tensor.is_conj() or tensor.is_neg())
+        and not any(getattr(tensor, "names", ()))  # torch 2.13 has no named tensors any more
+        and has_memory(tensor)
+    )
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Whether ``tensor`` has content that can be read."""
+    return pieces(tensor) is not None
 
 
 def _pieces(tensor: Tensor) -> dict[str, Tensor] | None:
@@ -110,9 +126,9 @@ def has_memory(tensor: Tensor) -> bool:
     """Whether the storage holds all elements of a strided tensor: FSDP frees it, and to read it then is a crash."""
     if tensor.is_contiguous():
         end = tensor.storage_offset() * tensor.element_size() + tensor.nbytes
-        return not tensor.nbytes or end <= tensor.untyped_storage().nbytes()
-    last = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-    end = (tensor.storage_offset() + last) * tensor.element_size()
+    else:
+        last = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+        end = (tensor.storage_offset() + last) * tensor.element_size()
     return not tensor.numel() or end <= tensor.untyped_storage().nbytes()
 
 
