@@ -87,3 +87,19 @@ def test_a_norm_is_told_and_not_compared():
     one = fingerprint(torch.tensor([3.0, 4.0]))
     assert one.norm == 5.0
     assert not list(kinds(one, one._replace(norm=6.0)))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "size"),
+    [
+        (torch.tensor(-2.5), -2.5),
+        (torch.tensor([-2.5]), -2.5),
+        (torch.tensor(-2.5, dtype=torch.bfloat16), -2.5),
+        (torch.tensor(7), 7.0),
+        (torch.tensor([-3.0, 4.0]), 5.0),
+        (torch.tensor([3, 4]), 0.0),
+        (torch.tensor(3 + 4j), 5.0),
+    ],
+)
+def test_one_element_is_kept_with_its_sign_and_several_by_their_norm(tensor, size):
+    assert fingerprint(tensor).norm == size

@@ -23,7 +23,10 @@ class Fingerprint(NamedTuple):
     digest: str
     """128 bits of XXH3 (https://xxhash.com) over the elements in their logical order, whatever the strides."""
     norm: float
-    """L2 norm in fp32, to see about how large it was; 0 for integers. Never compared: the digest is."""
+    """The value, with its sign, of a dense tensor of one real element; else the L2 norm in fp32, and 0 for integers.
+
+    It says about how large the tensor was. It is never compared: the digest is.
+    """
 
 
 Printed: TypeAlias = Fingerprint | int | float | str | bool | tuple[str, ...] | None
@@ -46,9 +49,14 @@ def fingerprint(tensor: Tensor) -> Fingerprint:
     if tensor.dtype in (torch.float32, torch.float64):  # most are, and NumPy takes half the time for small ones
         numbers = tensor.contiguous().cpu().numpy()
         digest = xxhash.xxh3_128_hexdigest(numbers.data)
-        norm = math.sqrt(np.vdot(numbers, numbers))  # of whose infinities NumPy does not warn, as it does of dot's
+        if numbers.size == 1:
+            norm = float(numbers.item())
+        else:
+            norm = math.sqrt(np.vdot(numbers, numbers))  # of whose infinities NumPy does not warn, as it does of dot's
         return Fingerprint(dtype, shape, tensor.stride(), "dense", digest, norm)
-    return Fingerprint(dtype, shape, tensor.stride(), "dense", _digest(tensor), _norm(tensor))
+    one = tensor.numel() == 1 and not tensor.is_complex()
+    size = float(tensor.item()) if one else _norm(tensor)
+    return Fingerprint(dtype, shape, tensor.stride(), "dense", _digest(tensor), size)
 
 
 def shard_of(tensor: Tensor) -> Tensor:
