@@ -98,7 +98,6 @@ def test_a_norm_is_told_and_not_compared():
         (torch.tensor(7), 7.0),
         (torch.tensor([-3.0, 4.0]), 5.0),
         (torch.tensor([3, 4]), 0.0),
-        (torch.tensor(3 + 4j), 5.0),
     ],
 )
 def test_one_element_is_kept_with_its_sign_and_several_by_their_norm(tensor, size):

@@ -23,7 +23,7 @@ class Fingerprint(NamedTuple):
     digest: str
     """128 bits of XXH3 (https://xxhash.com) over the elements in their logical order, whatever the strides."""
     norm: float
-    """The value, with its sign, of a dense tensor of one real element; else the L2 norm in fp32, and 0 for integers.
+    """The value, with its sign, of a dense tensor of one real element; else the L2 norm in fp32; 0 for other dtypes.
 
     It says about how large the tensor was. It is never compared: the digest is.
     """
