@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from gradparity.parity.compare import Kind, Mismatch, compare
+from gradparity.parity.meaning import Said
 from gradparity.parity.metrics import Figures
 from gradparity.parity.on_device import compared_there
 from gradparity.parity.random_stream import RandomStream
@@ -60,6 +61,8 @@ class Comparison:
     """The size of the difference over all tensors of a part that differ in bits."""
     scale: float
     """The reference's loss scale."""
+    said: Said | None = None
+    """What a difference means, where more is known than this comparison shows: of traces."""
 
 
 def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]], done: int = 0) -> Iterator[Comparison]:
