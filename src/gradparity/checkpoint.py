@@ -27,6 +27,7 @@ from gradparity.errors import UserError, writing
 from gradparity.files import opened
 from gradparity.parity.compare import Kind, Mismatch
 from gradparity.parity.lockstep import Comparison, Lane
+from gradparity.parity.meaning import Meaning, Said
 from gradparity.parity.metrics import Figures
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Cell, Verdict
@@ -60,6 +61,7 @@ class Progress:
 
 HELD = (
     Progress, Found, Verdict, Cell, Comparison, Moment, Mismatch, Figures, Phase, Part, Kind, Spread, Evidence, Counter,
+    Said, Meaning,
 )  # fmt: skip
 """All that a checkpoint holds beside tensors and plain values."""
 

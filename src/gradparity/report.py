@@ -52,12 +52,25 @@ def machine() -> str:
 def headline(verdict: Verdict) -> str:
     """The verdict in one sentence."""
     if verdict.parity:
-        return f"Identical, bit for bit: {verdict.steps} steps, {verdict.numbers:,} numbers compared, 0 ULP everywhere."
-    if not verdict.steps:
-        return "Nothing was compared: no step was made."
+        return f"Identical, bit for bit: {times(verdict.steps, 'step')}, {verdict.numbers:,} numbers compared, 0 ULP everywhere."
     compared = sum(cell.compared for cell in verdict.cells.values())
     differing = sum(cell.differing for cell in verdict.cells.values())
-    return f"Not identical: {differing:,} of {compared:,} values differ in {verdict.steps} steps."
+    lone = any(cell.lone for cell in verdict.cells.values())
+    if not compared and not lone:
+        return "Nothing was compared: no step was made."
+    if verdict.first is None:
+        return f"No verdict: {compared:,} values are the same bits, but no optimizer step was seen."
+    steps = f"in {times(verdict.steps, 'step')}" if verdict.steps else "before the end of the first step"
+    return f"Not identical: {differing:,} of {compared:,} values differ {steps}."
+
+
+def times(count: int, what: str) -> str:
+    """A count with its noun.
+
+    >>> times(1, "step"), times(2, "step")
+    ('1 step', '2 steps')
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def answer(verdicts: Mapping[str, Verdict], parity: str) -> str:
@@ -107,16 +120,18 @@ def learning(metric: str, values: Sequence[Sequence[float]]) -> str:
 
 def in_words(cell: Cell | None) -> str:
     """One cell of the table."""
-    if cell is None or not cell.compared + cell.differing:
+    if cell is None or not cell.compared + cell.lone:
         return ""
-    return f"✗ {cell.differing:,}/{cell.compared:,}" if cell.differing else f"✓ {cell.compared:,}"
+    if not cell.compared:
+        return "✗ in one only"
+    return f"✗ {cell.differing:,}/{cell.compared:,}" if cell.differing + cell.lone else f"✓ {cell.compared:,}"
 
 
 def _colored(cell: Cell | None) -> str:
-    color = "red" if cell and cell.differing else "green"
+    color = "red" if cell and cell.differing + cell.lone else "green"
     return f"[{color}]{in_words(cell)}[/]"
 
 
 def _parts(verdict: Verdict) -> list[Part]:
-    seen = {part for (_, part), cell in verdict.cells.items() if cell.compared + cell.differing}
+    seen = {part for (_, part), cell in verdict.cells.items() if cell.compared + cell.lone}
     return [part for part in Part if part in seen]

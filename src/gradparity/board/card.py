@@ -2,7 +2,7 @@
 
 from gradparity.faults import FAULTS, Fault
 from gradparity.faults.mending import link, mend
-from gradparity.parity.explain import likeness, size, what, where
+from gradparity.parity.explain import size, what, where
 from gradparity.parity.verdict import Verdict
 from gradparity.report import headline
 
@@ -29,7 +29,7 @@ def card(verdict: Verdict, candidate: str) -> str:
     rows = {
         "tensor": f"`{mismatch.name}` ({mismatch.part}, {mismatch.kind})",
         "how large": size(mismatch, found),
-        "what it means": likeness(found),
+        "what it means": verdict.said.words,
     }
     table = "\n".join(f"| **{name}** | {text} |" for name, text in rows.items() if text)
     page = f"| {where(found)} | {what(mismatch)} |\n|---|---|\n{table}\n"

@@ -55,6 +55,9 @@ class SharedMemoryError(ValueError):
 
 ABSENT: Final = "absent"
 
+ZEROS: Final = "zeros"
+"""How the words for a tensor begin where it is zero everywhere, and only one of the two loops has it."""
+
 
 class Compared(NamedTuple):
     """What came of comparing the values of one part."""
@@ -205,5 +208,7 @@ def _in_words(kind: Kind, value: Value) -> str:
             return str(value.stride())
         case Kind.BITS if value.numel() == 1:
             return f"{value.item():.6g}"
+        case Kind.PRESENCE if not value.is_sparse and not value.any():
+            return f"{ZEROS} of shape {tuple(value.shape)}"
         case _:
             return f"a tensor of shape {shape_of(value)}"

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from gradparity.parity.compare import Kind, Mismatch, compare
+from gradparity.parity.meaning import Said
 from gradparity.parity.metrics import Figures
 from gradparity.parity.on_device import compared_there
 from gradparity.parity.pieces import is_simple, pieces
@@ -64,6 +65,8 @@ class Comparison:
     """The reference's loss scale."""
     unseen: Mapping[Part, Sequence[str]] = field(default_factory=dict)
     """The names of what cannot be compared, or only by type and shape; it counts neither as compared nor as the same."""
+    said: Said | None = None
+    """What a difference means, where more is known than this comparison shows: of traces."""
 
 
 def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]], done: int = 0) -> Iterator[Comparison]:

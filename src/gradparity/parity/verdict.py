@@ -4,8 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from gradparity.parity.compare import Mismatch
-from gradparity.parity.explain import explain
+from gradparity.parity.explain import cause_of, explain, likeness
 from gradparity.parity.lockstep import Comparison
+from gradparity.parity.meaning import NOTHING, Said
 from gradparity.parity.state import Part
 from gradparity.training import Phase
 
@@ -16,7 +17,10 @@ class Cell:
 
     compared: int = 0
     differing: int = 0
+    """How many of the compared values differ, in whatever ways."""
     max_ulp: int = 0
+    lone: int = 0
+    """How often only one of the two loops came to this phase, so that there was nothing to compare with."""
 
 
 @dataclass
@@ -31,6 +35,8 @@ class Verdict:
     """How often one run alone passed through a phase of a single microbatch."""
     first: tuple[Comparison, Mismatch] | None = None
     """The first difference; it explains the ones after it."""
+    said: Said = NOTHING
+    """What it means, as far as there is evidence."""
     explanation: str = ""
 
     @property
@@ -40,21 +46,29 @@ class Verdict:
 
     def add(self, found: Comparison) -> None:
         """Count ``found``, and keep it if it holds the first difference."""
-        if found.step >= 0 and found.phase == Phase.STEPPED:
+        if found.step >= 0 and found.phase == Phase.STEPPED and found.checked:
             self.steps += 1
         self.numbers += found.numbers
         if not found.checked:
             self.uncompared[found.phase] += 1
         for part, count in found.checked.items():
             self._cell(found.phase, part).compared += count
-        for mismatch in found.mismatches:
-            self._cell(found.phase, mismatch.part).differing += 1
+        for part in {mismatch.part for mismatch in found.mismatches}:
+            if part in found.checked:
+                self._cell(found.phase, part).differing += len({m.name for m in found.mismatches if m.part == part})
+            else:
+                self._cell(found.phase, part).lone += 1
         for part, figures in found.figures.items():
             cell = self._cell(found.phase, part)
             cell.max_ulp = max(cell.max_ulp, figures.max_ulp)
         if found.mismatches and self.first is None:
-            self.first = found, found.mismatches[0]
-            self.explanation = explain(found)
+            self.first = found, cause_of(found)
+            self._explain(found, None)
+        elif self.first and found.phase == Phase.CLIPPED and found.step == self.first[0].step:
+            self._explain(self.first[0], found)
+
+    def _explain(self, first: Comparison, later: Comparison | None) -> None:
+        self.said, self.explanation = likeness(first, later), explain(first, later)
 
     def _cell(self, phase: Phase, part: Part) -> Cell:
         return self.cells.setdefault((phase, part), Cell())

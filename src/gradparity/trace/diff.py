@@ -1,29 +1,24 @@
 """Two traces held against each other: the comparisons of lockstep, made afterwards and from fingerprints."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
-from gradparity.parity.compare import ABSENT, Kind, Mismatch, figures_of, walk
+from gradparity.parity.compare import ABSENT, ZEROS, Kind, Mismatch, figures_of, walk
 from gradparity.parity.lockstep import ALL, END, STOPS, Comparison, side_by_side
 from gradparity.parity.state import OWN, Part
+from gradparity.trace.evidence import meaning_of
 from gradparity.trace.file import tensor_of
 from gradparity.trace.fingerprint import Fingerprint, Printed
 from gradparity.trace.names import named_alike
 from gradparity.trace.record import PHASE, Event, Record, Trace
+from gradparity.trace.side import Look, is_zero
 from gradparity.training import Moment, Phase
 
 UNJUDGED = Part.RNG
 """A data loader draws a seed from the global stream, which changes nothing; a draw that matters shows in a loss."""
-
-
-@dataclass(frozen=True)
-class Look(Moment):
-    """A moment of a trace, and what was seen at it."""
-
-    record: Record = field(kw_only=True)
 
 
 def compare_traces(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
@@ -33,6 +28,16 @@ def compare_traces(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
     ``model.`` of a LightningModule that holds a model.
     """
     reference, candidate = named_alike(reference, candidate)
+    explained = False
+    for found in _comparisons(reference, candidate):
+        if found.mismatches and not explained:
+            explained = True
+            yield replace(found, said=meaning_of(reference, candidate, found))
+        else:
+            yield found
+
+
+def _comparisons(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
     looks, others = _looks(reference), _looks(candidate)
     scales = _scales(reference)
     for step in sorted(looks.keys() | others.keys()):
@@ -44,12 +49,32 @@ def compare_traces(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
 
 
 def first_other_draw(reference: Trace, candidate: Trace) -> int | None:
-    """The first step in which the global random stream was in another state, or ``None``."""
-    ours, theirs = (
-        {(r.step, r.microbatch): r.parts[UNJUDGED] for r in trace.records if UNJUDGED in r.parts}
-        for trace in (reference, candidate)
-    )
-    return next((step for step, m in ours if (step, m) in theirs and ours[step, m] != theirs[step, m]), None)
+    """The first step at whose last forward the global random stream is in another state, or ``None``.
+
+    ``None`` too where one loop passes through all states of the other: it is only seen more often.
+    """
+    ours, theirs = _states(reference), _states(candidate)
+    if _within(ours, theirs) or _within(theirs, ours):
+        return None
+    at, there = dict(ours), dict(theirs)  # the last of each step
+    return next((step for step in at if step in there and at[step] != there[step]), None)
+
+
+def _states(trace: Trace) -> list[tuple[int, Mapping[str, Printed]]]:
+    """The states of the random stream with their steps, as they were seen."""
+    return [(r.step, r.parts[UNJUDGED]) for r in trace.records if UNJUDGED in r.parts]
+
+
+def _within(few: Sequence[tuple[int, object]], many: Sequence[tuple[int, object]]) -> bool:
+    """Whether all states of ``few`` come in ``many``, in their order."""
+    states = [state for _, state in many]
+    at = 0
+    for _, state in few:
+        try:
+            at = states.index(state, at)
+        except ValueError:
+            return False
+    return True
 
 
 def first_other_events(reference: Trace, candidate: Trace) -> tuple[int, list[str], list[str]] | None:
@@ -176,16 +201,21 @@ def in_words(kind: Kind, value: Printed) -> str:
             return str(value.shape)
         case Kind.STRIDES:
             return str(value.strides)
-        case Kind.BITS if not value.shape:
-            return f"{value.norm:.6g}"  # a scalar's norm is its size
+        case Kind.BITS if not math.isfinite(value.norm):
+            return "values that are not finite" if math.prod(value.shape) != 1 else "not finite"
+        case Kind.BITS if math.prod(value.shape) == 1:
+            return f"{value.norm:.6g}"  # a single element's norm is its value
         case Kind.BITS:
             return f"norm {value.norm:.6g}"
+        case Kind.PRESENCE if is_zero(value):
+            return f"{ZEROS} of shape {value.shape}"
         case _:
             return f"a tensor of shape {value.shape}"
 
 
 def _ratio(a: Printed, b: Printed) -> float | None:
-    if isinstance(a, Fingerprint) and isinstance(b, Fingerprint) and a.norm > 0 and math.isfinite(b.norm / a.norm):
+    """The candidate's norm over the reference's; of single elements with the sign."""
+    if isinstance(a, Fingerprint) and isinstance(b, Fingerprint) and a.norm and math.isfinite(b.norm / a.norm):
         return b.norm / a.norm
     return None
 

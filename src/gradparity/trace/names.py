@@ -1,34 +1,81 @@
-"""The same parameter by the names that it has in two loops."""
+"""The same parameter by the names that it has in two loops. Two names of one trace never become one."""
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 from gradparity.parity.state import Part
 from gradparity.trace.fingerprint import Fingerprint, Printed
 from gradparity.trace.record import Trace
 
-WRAPPERS = re.compile(r"\b(?:_orig_mod|_forward_module|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.")
-"""What torch.compile, Fabric, FSDP, checkpoint_wrapper and DDP put into the names of parameters."""
+HIDDEN = frozenset({"_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""What torch.compile, Fabric, FSDP and checkpoint_wrapper put into the names of parameters."""
+
+WRAPPERS = HIDDEN | {"module"}
+"""With what DDP and DataParallel put there, which a module of one's own may be called as well."""
+
+NAMED = (Part.GRADIENTS, Part.PARAMETERS, Part.BUFFERS)
+"""Parts whose values go by the names of the model."""
+
+MEMORY = "memory of "
 
 
 def named_alike(reference: Trace, candidate: Trace) -> tuple[Trace, Trace]:
-    """Both traces without what wrappers add to names, and without a prefix that only one has before all of them."""
-    reference, candidate = (renamed(trace, lambda name: WRAPPERS.sub("", name)) for trace in (reference, candidate))
+    """Both traces by names that match, as far as they can be made to.
+
+    Names are changed only where more of them match then: without the components that wrappers add, or without the
+    components that all names of one trace begin with, as the ``model.`` of a LightningModule that holds a model.
+    """
+    ours, theirs = names_of(reference), names_of(candidate)
+    if ours == theirs:
+        return reference, candidate
+    best, chosen = len(ours & theirs), (dict(zip(ours, ours, strict=True)), dict(zip(theirs, theirs, strict=True)))
+    for mine in _renamings(ours):
+        for other in _renamings(theirs):
+            if (matching := len({*mine.values()} & {*other.values()})) > best:
+                best, chosen = matching, (mine, other)
+    return renamed(reference, chosen[0]), renamed(candidate, chosen[1])
+
+
+def unmatched(reference: Trace, candidate: Trace) -> str:
+    """A sentence on parameters that have no common name, even by :func:`named_alike`; empty if there are none."""
     ours, theirs = parameters(reference), parameters(candidate)
-    if prefix := prefix_of(theirs, ours):
-        return reference, renamed(candidate, lambda name: name.replace(prefix, "", 1))
-    if prefix := prefix_of(ours, theirs):
-        return renamed(reference, lambda name: name.replace(prefix, "", 1)), candidate
-    return reference, candidate
-
-
-def prefix_of(longer: list[str], shorter: list[str]) -> str:
-    """What stands before every name of ``shorter`` in ``longer``, if it is the same and there are no other names."""
-    if not shorter or len(longer) != len(shorter) or not longer[0].endswith(shorter[0]):
+    only = [[n for n in mine if n not in {*other}] for mine, other in ((ours, theirs), (theirs, ours))]
+    if not any(only) or not ours or not theirs:
         return ""
-    prefix = longer[0].removesuffix(shorter[0])
-    return prefix if longer == [prefix + name for name in shorter] else ""
+    if len(only[0]) == len(ours):
+        return (
+            f"No parameter has the same name in both ({ours[0]} in the reference, {theirs[0]} in the candidate), "
+            "so no gradient or parameter is compared with another."
+        )
+    told = [
+        f"{len(names)} only in the {who} ({names[0]}{', ...' if len(names) > 1 else ''})"
+        for who, names in zip(("reference", "candidate"), only, strict=True)
+        if names
+    ]
+    return f"Parameters that have no counterpart of the same name: {' and '.join(told)}."
+
+
+def names_of(trace: Trace) -> frozenset[str]:
+    """All names of the model's parameters and buffers."""
+    return frozenset(name for r in trace.records for part in NAMED for name in r.parts.get(part, ()))
+
+
+def _renamings(names: frozenset[str]) -> Iterator[dict[str, str]]:
+    """Ways to name them otherwise that leave all of them distinct; the one that changes least first."""
+    paths = {name: tuple(name.split(".")) for name in names}
+    for wrappers in (frozenset[str](), HIDDEN, WRAPPERS):
+        without = {name: tuple(part for part in path if part not in wrappers) for name, path in paths.items()}
+        for cut in range(_common(list(without.values())) + 1):
+            new = {name: ".".join(path[cut:]) for name, path in without.items()}
+            if len({*new.values()}) == len(new) and all(new.values()):
+                yield new
+
+
+def _common(paths: Sequence[tuple[str, ...]]) -> int:
+    """How many components all of ``paths`` begin with, the last one aside."""
+    most = min((len(path) - 1 for path in paths), default=0)
+    return next((i for i in range(most) if len({path[i] for path in paths}) > 1), max(most, 0))
 
 
 def parameters(trace: Trace) -> list[str]:
@@ -36,16 +83,38 @@ def parameters(trace: Trace) -> list[str]:
     return next((list(r.parts[Part.GRADIENTS]) for r in trace.records if Part.GRADIENTS in r.parts), [])
 
 
-def renamed(trace: Trace, rename: Callable[[str], str]) -> Trace:
-    """``trace`` with other names for everything; tensors on disk keep theirs."""
+def renamed(trace: Trace, names: Mapping[str, str]) -> Trace:
+    """``trace`` with other names for the parameters and buffers; tensors on disk keep theirs."""
+    if all(old == new for old, new in names.items()):
+        return trace
+    rename = renaming(names)
 
-    def value(printed: Printed) -> Printed:
+    def value(part: Part, printed: Printed) -> Printed:
         if isinstance(printed, tuple) and not isinstance(printed, Fingerprint):
-            return tuple(map(rename, printed))
-        return rename(printed) if isinstance(printed, str) else printed
+            return tuple(map(rename, printed)) if part == Part.OPTIMIZER else printed
+        if part == Part.ALIASING and isinstance(printed, str) and printed.startswith(MEMORY):
+            return MEMORY + rename(printed.removeprefix(MEMORY))
+        return printed
 
     records = [
-        replace(r, parts={part: {rename(n): value(v) for n, v in values.items()} for part, values in r.parts.items()})
+        replace(
+            r,
+            parts={
+                part: {rename(name): value(part, v) for name, v in values.items()} for part, values in r.parts.items()
+            },
+        )
         for r in trace.records
     ]
     return replace(trace, records=records, rename=lambda name: rename(trace.rename(name)))
+
+
+def renaming(names: Mapping[str, str]) -> Callable[[str], str]:
+    """Rename what begins with one of ``names``, such as ``head.weight.exp_avg`` and ``head.weight.grad``."""
+
+    @cache
+    def rename(name: str) -> str:
+        ends = (i for i in range(len(name), 0, -1) if i == len(name) or name[i] in ".[")
+        known = next((i for i in ends if name[:i] in names), 0)
+        return names[name[:known]] + name[known:] if known else name
+
+    return rename

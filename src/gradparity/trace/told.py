@@ -2,22 +2,39 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from itertools import groupby
 
 from rich.console import Console
 
 from gradparity import report
 from gradparity.parity.lockstep import Comparison
+from gradparity.parity.meaning import Meaning
 from gradparity.parity.metrics import finite
 from gradparity.parity.verdict import Verdict
 from gradparity.trace.diff import compare_traces, first_other_draw, first_other_events
 from gradparity.trace.file import lost
+from gradparity.trace.names import named_alike, unmatched
 from gradparity.trace.record import Trace
+from gradparity.trace.side import steps_of
+from gradparity.trace.updates import Updates, updates
+
+
+class Outcome(StrEnum):
+    """The verdict on two traces."""
+
+    IDENTICAL = "identical"
+    OTHER_CALLS = "identical updates, other calls"
+    """All values are the same bits, and the loops did not do the same in the same order."""
+    SAME_UPDATES = "same updates"
+    """After every step the parameters are the same bits, and something else is not."""
+    DIFFERENT = "different"
+    NOTHING = "nothing compared"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two traces, held against each other."""
+    """Two traces, compared."""
 
     verdict: Verdict
     events: tuple[int, list[str], list[str]] | None
@@ -26,56 +43,113 @@ class Difference:
     """The first step in which torch's random stream was in another state."""
     doubts: list[str]
     """What makes the verdict say less than it seems to."""
+    updates: Updates
+    """What is the same bits after every step."""
+    steps: tuple[int, int] = (0, 0)
+    """How many steps both loops make."""
+    unmatched: str = ""
+    """A sentence on parameters whose names only one of the traces has."""
 
     @property
     def parity(self) -> bool:
         """Whether all that was compared is the same."""
         return self.verdict.parity
 
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict in a word."""
+        if self.parity:
+            return Outcome.OTHER_CALLS if self.events else Outcome.IDENTICAL
+        if not self.verdict.steps and not self.verdict.first:
+            return Outcome.NOTHING
+        return Outcome.SAME_UPDATES if self.updates.same else Outcome.DIFFERENT
+
 
 def difference(
     reference: Trace, candidate: Trace, watching: Callable[[Comparison], None] = lambda _: None
 ) -> Difference:
-    """Hold two traces against each other; ``watching`` is told of each comparison as it is made."""
+    """Compare two traces; ``watching`` is called with each comparison as it is made."""
     verdict = Verdict()
+    reference, candidate = named_alike(reference, candidate)
     for found in compare_traces(reference, candidate):
         verdict.add(found)
         watching(found)
-    doubts = [
+    return Difference(
+        verdict,
+        first_other_events(reference, candidate),
+        first_other_draw(reference, candidate),
+        doubts(reference, candidate),
+        updates(reference, candidate),
+        (steps_of(reference), steps_of(candidate)),
+        unmatched(reference, candidate),
+    )
+
+
+def doubts(reference: Trace, candidate: Trace) -> list[str]:
+    """What makes a verdict on two traces say less than it seems to."""
+    both = (("reference", reference), ("candidate", candidate))
+    told = [
         f"the {name}'s recording was cut off; it is compared as far as it goes"
-        for name, trace in (("reference", reference), ("candidate", candidate))
+        for name, trace in both
         if not trace.complete
     ]
-    doubts += [
+    told += [
         f"of the {name}'s files of kept tensors {count} cannot be read; what they held is compared by hash and norm"
-        for name, trace in (("reference", reference), ("candidate", candidate))
+        for name, trace in both
         if (count := lost(trace))
     ]
-    doubts += [
+    told += [
         f"{key} is {reference.about.get(key)} in the reference and {candidate.about.get(key)} in the candidate, "
         "which may round differently"
         for key in sorted(reference.about.keys() | candidate.about.keys())
         if reference.about.get(key) != candidate.about.get(key)
     ]
-    events, draws = first_other_events(reference, candidate), first_other_draw(reference, candidate)
-    return Difference(verdict, events, draws, doubts)
+    return told
+
+
+def headline(found: Difference) -> str:
+    """The verdict in one sentence."""
+    match found.outcome:
+        case Outcome.OTHER_CALLS:
+            verdict = found.verdict
+            compared = f"{report.times(verdict.steps, 'step')}, {verdict.numbers:,} numbers compared"
+            return f"Identical updates, bit for bit: {compared}. The loops make different calls on the way."
+        case Outcome.SAME_UPDATES:
+            return str(found.updates)
+        case _:
+            return report.headline(found.verdict)
 
 
 def sentences(found: Difference) -> list[str]:
-    """The verdict, what the first difference looks like, and what else is worth knowing."""
-    lines = [report.headline(found.verdict)]
+    """The verdict, the first difference, and what else is worth knowing."""
+    lines = [headline(found)]
+    if found.unmatched:
+        lines.insert(0, found.unmatched)
     if found.verdict.explanation:
-        lines += found.verdict.explanation.splitlines()
+        prefix = "The way differs first here: " if found.outcome == Outcome.SAME_UPDATES else ""
+        lines += f"{prefix}{found.verdict.explanation}".splitlines()
+    if found.steps[0] != found.steps[1] and found.verdict.said.meaning != Meaning.STEPS:
+        lines.append(f"The reference makes {report.times(found.steps[0], 'step')}, the candidate {found.steps[1]}.")
     if found.events:
         step, ours, theirs = found.events
-        lines.append(f"In step {step} the loops do other things, or in another order:")
+        lines.append(f"In step {step} the loops make different calls, or in a different order:")
         lines.append(f"  reference  {in_a_row(ours)}")
         lines.append(f"  candidate  {in_a_row(theirs)}")
-    if found.draws is not None and not found.parity:
-        lines.append(f"From step {found.draws} on they draw other random numbers.")
-    elif found.draws is not None:
-        lines.append(f"Other random numbers were drawn from step {found.draws} on, without any effect here.")
+        lines += past_the_scaler(ours, theirs)
+    if found.draws is not None:
+        effect = "" if found.outcome == Outcome.DIFFERENT else ", without any effect on the updates here"
+        lines.append(f"From step {found.draws} on torch's random stream is in a different state{effect}.")
     return lines + [f"Note: {doubt}." for doubt in found.doubts]
+
+
+def past_the_scaler(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
+    """A sentence where only one of two loops, which both scale the loss, makes a step through the scaler."""
+    through = ["scaler_step" in events for events in (ours, theirs)]
+    scaled = all({"unscaled", "update"} & {*events} and "step" in events for events in (ours, theirs))
+    if through[0] == through[1] or not scaled:
+        return []
+    who = "candidate" if through[0] else "reference"
+    return [f"The {who} calls optimizer.step itself, not scaler.step: a step whose gradients overflow is not skipped."]
 
 
 def in_a_row(events: Sequence[str]) -> str:
@@ -114,10 +188,15 @@ def as_json(found: Difference) -> dict[str, object]:
     step, ours, theirs = found.events or (None, [], [])
     return {
         "parity": found.parity,
+        "outcome": found.outcome,
+        "same_updates": found.updates.same,
+        "headline": headline(found),
         "steps": found.verdict.steps,
         "numbers": found.verdict.numbers,
         "first": first,
+        "meaning": found.verdict.said.meaning,
         "explanation": found.verdict.explanation,
+        "unmatched": found.unmatched or None,
         "events": {"step": step, "reference": ours, "candidate": theirs} if found.events else None,
         "random_numbers_differ_from_step": found.draws,
         "doubts": found.doubts,
@@ -130,9 +209,10 @@ def as_json(found: Difference) -> dict[str, object]:
 
 
 def show(found: Difference, console: Console) -> None:
-    """Print it."""
+    """Print it: the verdict, then the table, then the first difference."""
+    before = len(sentences(found)) if found.outcome == Outcome.NOTHING else 1 + bool(found.unmatched)
+    for line in sentences(found)[:before]:
+        console.print(line, style="bold green" if found.parity else "bold red", soft_wrap=True, markup=False)
     console.print(report.table(found.verdict))
-    first, *rest = sentences(found)
-    console.print(first, style="bold green" if found.parity else "bold red", soft_wrap=True)
-    for line in rest:
+    for line in sentences(found)[before:]:
         console.print(line, soft_wrap=True, markup=False)

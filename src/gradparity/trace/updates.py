@@ -1,0 +1,68 @@
+"""Whether two loops make the same updates: what is the same bits after every step, whatever happened on the way."""
+
+from dataclasses import dataclass
+
+from gradparity.parity.state import Part
+from gradparity.trace.diff import kinds
+from gradparity.trace.record import Event, Record, Trace
+from gradparity.trace.side import STEPS
+
+LATER = {
+    Part.BUFFERS: "the buffers",
+    Part.SCALER: "the loss scaler's state",
+    Part.SCHEDULER: "the schedule's state",
+    Part.OPTIMIZER: "the optimizer's hyperparameters",
+    Part.PARAMETERS: "the parameters",
+}
+"""What is seen when a recording ends, and goes into the steps after it."""
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What is the same bits after every step of two loops."""
+
+    steps: int = 0
+    parameters: bool = False
+    state: bool = False
+    """The optimizer's, beside its hyperparameters."""
+    ends_apart: tuple[str, ...] = ()
+    """What is not the same when both recordings end."""
+
+    @property
+    def same(self) -> bool:
+        """Whether both make as many steps, at least one, and have the same parameters after each, and at the end."""
+        return self.steps > 0 and self.parameters and LATER[Part.PARAMETERS] not in self.ends_apart
+
+    def __str__(self) -> str:
+        steps = f"each of {self.steps} steps" if self.steps > 1 else "the only step"
+        what = "parameters and all of the optimizer's state" if self.state else "parameters"
+        words = f"The same updates: after {steps} all {what} are the same bits"
+        if not self.state:
+            words += ", the optimizer's state is not"
+        if self.ends_apart:
+            return f"{words}; when the recordings end, {' and '.join(self.ends_apart)} differ."
+        return f"{words}; only the way differs." if self.state else f"{words}."
+
+
+def updates(reference: Trace, candidate: Trace) -> Updates:
+    """Compare what two loops, whose names match, have after each of their steps, and at their end."""
+    ours, theirs = ([r for r in trace.records if r.event in STEPS] for trace in (reference, candidate))
+    if len(ours) != len(theirs):
+        return Updates()
+    pairs = list(zip(ours, theirs, strict=True))
+    ends = [trace.records[-1] for trace in (reference, candidate) if trace.records]
+    apart = [part for part in LATER if len(ends) == 2 and not _same(part, ends[0], ends[1])]
+    ended = all(end.event == Event.END for end in ends)
+    state = all(_same(Part.OPTIMIZER, a, b) for a, b in pairs)
+    return Updates(
+        len(pairs),
+        all(_same(Part.PARAMETERS, a, b) for a, b in pairs) and any(r.parts.get(Part.PARAMETERS) for r in ours),
+        state,
+        # The optimizer's state has its own words; if that is the same, its hyperparameters are not.
+        tuple(LATER[part] for part in apart if state or part != Part.OPTIMIZER) if ended else (),
+    )
+
+
+def _same(part: Part, one: Record, other: Record) -> bool:
+    a, b = one.parts.get(part, {}), other.parts.get(part, {})
+    return a.keys() == b.keys() and not any(kind for name in a for kind in kinds(a[name], b[name]))
