@@ -171,7 +171,6 @@ def test_a_branch_that_a_step_does_not_use_is_not_moved_by_decay_or_momentum(rou
     optimizer = make_optimizer(parameters, lr=0.1, weight_decay=0.1)
     run = Run(
         model=model,
-        parameters=parameters,
         loss=lambda model, batch: model(torch.ones(2, 3), batch).square().sum(),
         optimizer=optimizer,
         scheduler=warmup_cosine(optimizer, warmup_steps=1, total_steps=9),

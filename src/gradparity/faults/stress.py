@@ -171,7 +171,6 @@ def run_of(
     """What takes part, as the reference wants it."""
     return Run(
         model=model,
-        parameters=[p for group in optimizer.param_groups for p in group["params"]],
         loss=loss,
         optimizer=optimizer,
         scheduler=scheduler,

@@ -12,7 +12,7 @@ from gradparity.training.loop import train, validate
 from gradparity.training.optimizers import adamw, sgd_momentum, warmup_cosine
 from gradparity.training.precision import PRECISIONS, Precision
 from gradparity.training.routes import Route, backward, manual
-from gradparity.training.step import Moment, Phase, Run, train_step
+from gradparity.training.step import Moment, Phase, Run, take_step, train_step
 from gradparity.training.windows import Window, windows
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "resume",
     "save",
     "sgd_momentum",
+    "take_step",
     "train",
     "train_step",
     "validate",
