@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradparity.training.refused import refuse
-from gradparity.training.routes import copy_for, manual
+from gradparity.training.routes import copy_for, manual, take
 
 
 def frugal(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
@@ -45,7 +45,7 @@ def add_now(p: nn.Parameter, g: Tensor | None) -> Tensor | None:
     if g is None:  # as where PyTorch knows that a derivative is zero
         return None
     if p.grad is None:
-        p.grad = copy_for(g, p)
+        p.grad = copy_for(take(g), p)
     else:
         p.grad = g + p.grad if p.grad.is_sparse and not g.is_sparse else p.grad.add_(g)
     return torch.zeros_like(g) if g.is_sparse else g.new_zeros(()).expand_as(g)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterable
+from types import CodeType
 from typing import Any
 
 import torch
@@ -59,8 +60,13 @@ def custom(nodes: set[Node]) -> list[Node]:
 def names_in_backward(node: Node) -> set[str]:
     """Return the names that the backward of a custom Function uses."""
     function: Any = type(node)
-    code = getattr(inspect.unwrap(function._forward_cls.backward), "__code__", None)
-    return set(code.co_names) if code else set()
+    backward = inspect.unwrap(function._forward_cls.backward)
+    return names_in(backward.__code__) if inspect.isfunction(backward) else set()
+
+
+def names_in(code: CodeType) -> set[str]:
+    """Return the names that ``code`` uses, and the functions defined in it."""
+    return set(code.co_names).union(*(names_in(part) for part in code.co_consts if isinstance(part, CodeType)))
 
 
 def leads_to(node: Node, leaves: set[nn.Parameter]) -> bool:

@@ -88,10 +88,10 @@ def manual(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
 def unshared_by_hooks(leaves: Sequence[nn.Parameter]) -> Iterator[None]:
     """Let no hook of a leaf change the gradient of another leaf, where ``autograd.grad`` returns one tensor for both.
 
-    If any leaf has a hook, each gets a copy once its own hooks have run.
+    If any leaf has a hook, each gets a copy once its own hooks have run; for a sparse one they change nothing in place.
     """
     hooked = leaves if any(p._backward_hooks for p in leaves) else ()
-    copies = [p.register_hook(lambda g: g if g is None else g.clone()) for p in hooked]
+    copies = [p.register_hook(lambda g: g if g is None or g.is_sparse else g.clone()) for p in hooked]
     try:
         yield
     finally:
