@@ -79,7 +79,11 @@ class Drawing(torch.utils.data.Dataset):
 
 
 def streams():
-    return random.getstate(), (np.random.get_state()[1].tolist(), np.random.get_state()[2:]), torch.get_rng_state().tolist()
+    return (
+        random.getstate(),
+        (np.random.get_state()[1].tolist(), np.random.get_state()[2:]),
+        torch.get_rng_state().tolist(),
+    )
 
 
 def test_a_data_loader_that_is_validated_on_draws_no_random_number_of_the_training():

@@ -82,7 +82,7 @@ MODES = (
 -            with run.autocast():
 -                total += float(run.loss(run.model, batch))
 +            total += float(run.loss(run.model, batch))
-"""
+""",
         },
     ),
     Fault(

@@ -56,7 +56,7 @@ class Plan:
     """For a validation after each epoch, if the loop makes one."""
     checkpoint: IO[bytes]
     """For a checkpoint, if the loop makes one: an open file in memory."""
-    restart: Callable[[], None]
+    restart: Callable[[], object]
     """Everything back to where it began, as in a new process, for a loop that goes on from its checkpoint."""
 
 

@@ -2,7 +2,8 @@
 
 In reading order: ``windows`` (what one optimizer step is made of), ``routes`` (how a gradient reaches ``p.grad``),
 ``precision``, ``clipping``, ``optimizers``, ``step``, where they meet, and around it ``loop`` and ``checkpoint``.
-``frugal`` is the manual route in less memory.
+``frugal`` is the manual route in less memory. What is rarely needed stands apart: ``refused`` (what the
+manual routes cannot do), ``restored`` and ``random_numbers`` (state that is easily lost).
 """
 
 from gradparity.training.checkpoint import resume, save

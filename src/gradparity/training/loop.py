@@ -57,10 +57,11 @@ def train(
 
 
 def set_epoch(batches: Iterable[Any], epoch: int) -> None:
-    """Tell ``epoch`` to whatever in ``batches`` shuffles by it; a ``DistributedSampler`` else repeats its first order."""
+    """Tell ``epoch`` to what in ``batches`` shuffles by it; a ``DistributedSampler`` else repeats one order."""
     by_batch = getattr(batches, "batch_sampler", None)
-    parts = (getattr(batches, "sampler", None), by_batch, getattr(by_batch, "sampler", None), batches)
-    for part in (*parts, getattr(batches, "dataset", None)):
+    own = [getattr(batches, name, None) for name in ("sampler", "dataset")]
+    part: Any
+    for part in (batches, by_batch, getattr(by_batch, "sampler", None), *own):
         if hasattr(part, "set_epoch"):
             part.set_epoch(epoch)
 

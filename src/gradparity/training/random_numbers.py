@@ -29,7 +29,7 @@ def restore_random(state: dict[str, Any]) -> None:
 
 
 def without_arrays(value: Any) -> Any:
-    """Return ``value`` with lists in place of NumPy's arrays: a file that holds arrays is not read without their code."""
+    """Return ``value`` with lists in place of NumPy's arrays, which ``weights_only`` does not load."""
     if isinstance(value, dict):
         return {name: without_arrays(part) for name, part in value.items()}
     return value.tolist() if hasattr(value, "tolist") else value

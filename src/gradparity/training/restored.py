@@ -1,4 +1,4 @@
-"""State that ``load_state_dict`` of a model or optimizer does not restore bit for bit, and state that no file can hold."""
+"""State that ``load_state_dict`` alone does not bring back, or not bit for bit."""
 
 import copy
 from collections.abc import Iterator
@@ -60,9 +60,9 @@ def named_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` with Python's numbers in place of NumPy's, where they are the same numbers: float64 and integers.
+    """Return ``value`` with Python's numbers in place of NumPy's float64 and integers, which are the same numbers.
 
-    ``lr=np.float64(0.1)`` is such a number, and no file that is read without running code may hold it.
+    ``lr=np.float64(0.1)`` is one. A file that is read without running code cannot hold it.
     """
     if isinstance(value, dict):
         made = copy.copy(value)
@@ -73,6 +73,6 @@ def plain(value: Any) -> Any:
         return type(value)(map(plain, value))
     if isinstance(value, float):
         return float(value)
-    if isinstance(value, Integral) and not isinstance(value, bool):
-        return int(value)
-    return value
+    if isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, Integral) else value

@@ -144,4 +144,5 @@ def is_dense(p: Tensor) -> bool:
 def storage_of(g: Tensor) -> int:
     """An identity of the memory behind ``g``, whatever part of it ``g`` shows."""
     values = g._values() if g.is_sparse else g
-    return values.untyped_storage()._cdata
+    storage: int = values.untyped_storage()._cdata
+    return storage
