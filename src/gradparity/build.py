@@ -34,8 +34,6 @@ def lane(config: Config, task: Task, loop: str) -> Lane:
     )
     run = Run(
         model=model,
-        # In the order of the optimizer: a norm over the same gradients in another order rounds differently.
-        parameters=[p for group in optimizer.param_groups for p in group["params"]],
         loss=task.loss,
         optimizer=optimizer,
         scheduler=training.warmup_cosine(

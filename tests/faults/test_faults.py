@@ -76,9 +76,10 @@ def test_clipping_before_unscale_does_no_harm_where_nothing_is_scaled():
 
 
 def test_a_fault_of_the_step_leaves_the_route_alone_and_the_other_way_round():
+    # By the names that the code uses, in order: the same source compiles to other bytes beside an ``import torch``.
     step, route = loop_with(FAULTS["naive"])
-    assert (step.__code__.co_code, route.__code__.co_code) != (train_step.__code__.co_code, manual.__code__.co_code)
-    assert step.__code__.co_code == train_step.__code__.co_code
+    assert (step.__code__.co_names, route.__code__.co_names) != (train_step.__code__.co_names, manual.__code__.co_names)
+    assert step.__code__.co_names == train_step.__code__.co_names
     step, route = loop_with(FAULTS["clip-before-unscale"])
-    assert step.__code__.co_code != train_step.__code__.co_code
-    assert route.__code__.co_code == manual.__code__.co_code
+    assert step.__code__.co_names != train_step.__code__.co_names
+    assert route.__code__.co_names == manual.__code__.co_names

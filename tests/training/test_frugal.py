@@ -56,3 +56,46 @@ def test_parameters_first_reached_by_a_later_microbatch_get_gradients_of_their_o
     for reference, candidate in zip(*found, strict=True):
         assert list(differences(reference, candidate)) == []
     assert found[1][1].data_ptr() != found[1][2].data_ptr()
+
+
+def test_a_sparse_gradient_that_comes_late_has_the_mark_that_autograd_leaves():
+    marks = []
+    for way in (backward, frugal):
+        p, w = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(5, 3))
+        w.register_hook(lambda g: g.coalesce())
+        way(p.sum(), [p, w])
+        way((p * nn.functional.embedding(torch.tensor([1, 2, 2]), w, sparse=True)).sum(), [p, w])
+        marks.append(w.grad.is_coalesced())
+    assert marks == [False, False]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_hook_in_place_on_a_shared_gradient_spares_a_parameter_that_comes_late(before):
+    left = []
+    for way in (backward, frugal):
+        p, a, b = (nn.Parameter(torch.ones(2)) for _ in range(3))
+        (a if before else b).register_hook(lambda g: g.clamp_(max=1.0))
+        way(p.sum(), [p, a, b])
+        way((4 * (a + b)).sum(), [p, a, b])
+        left.append([p.grad, a.grad, b.grad])
+    for reference, candidate in zip(*left, strict=True):
+        assert list(differences(reference, candidate)) == []
+
+
+def test_what_was_added_before_autograd_raised_stays_as_after_backward():
+    left = []
+    for way in (backward, frugal):
+        p, q = (nn.Parameter(torch.ones(2)) for _ in range(2))
+        p.grad, q.grad = torch.zeros(2), torch.zeros(2)
+        q.register_hook(lambda g: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            way((p.exp() + q.exp().exp()).sum(), [p, q])
+        left.append([p.grad, q.grad])
+    for reference, candidate in zip(*left, strict=True):
+        assert torch.equal(reference, candidate)
+
+    p, q = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    q.register_hook(lambda g: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        manual((p.exp() + q.exp().exp()).sum(), [p, q])
+    assert p.grad is None, "where the plain manual route adds nothing"

@@ -179,6 +179,152 @@ def test_sparse_and_dense_gradients_of_one_parameter_add_up(sparse_first):
         assert not result.is_sparse
 
 
+def expanded_values(w):
+    """Each row's gradient is one number, expanded: its values have stride 0."""
+    return nn.functional.embedding(torch.tensor([1, 4, 4]), w, sparse=True).sum(0).square().sum()
+
+
+def coalesced_by_a_hook(w):
+    if not w._backward_hooks:
+        w.register_hook(lambda g: g.coalesce())
+    return embedding_loss([1, 4, 4])(w)
+
+
+def coalesced_and_kept(w):
+    if not w._backward_hooks:
+        w.kept = []
+        w.register_hook(lambda g: w.kept.append(g := g.coalesce()) or g)
+    return embedding_loss([1, 4, 4])(w)
+
+
+@pytest.mark.parametrize("loss", [expanded_values, coalesced_by_a_hook, coalesced_and_kept, embedding_loss([1])])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_sparse_gradient_has_the_layout_and_the_mark_that_autograd_leaves(loss, times):
+    results = [gradients_by(route, lambda: [parameter(10, 3)], loss, times)[0] for route in (backward, *BY_HAND)]
+    for g in results[1:]:
+        assert list(differences(results[0], g)) == []
+        assert g.is_coalesced() == results[0].is_coalesced()
+        assert g._values().stride() == results[0]._values().stride()
+        assert g._indices().stride() == results[0]._indices().stride()
+
+
+def test_a_loss_scaler_can_unscale_the_sparse_gradient_of_a_sum():
+    for route in (backward, *BY_HAND):
+        w, scaler = parameter(10, 3), torch.amp.GradScaler("cpu", init_scale=8.0)
+        optimizer = torch.optim.SGD([w], lr=0.1)
+        route(scaler.scale(expanded_values(w)), [w])
+        scaler.unscale_(optimizer)
+        assert torch.equal(w.grad.to_dense().count_nonzero(), torch.tensor(6))
+
+
+def sign_and_square(p):
+    """The sign of a determinant has an undefined gradient: hooks of its leaves are called with None."""
+    return torch.linalg.slogdet(p)[0] if p.grad is not None else p.square().sum()
+
+
+def test_an_undefined_gradient_changes_nothing():
+    called = []
+
+    def make():
+        p = nn.Parameter(torch.eye(3) + 0.1)
+        p.register_hook(called.append)
+        return [p]
+
+    (g,) = assert_same(make, sign_and_square, times=3)
+    assert None in called
+    assert torch.equal(g, 2 * (torch.eye(3) + 0.1))
+
+
+class ReturnsItsParameter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, p, q):
+        ctx.save_for_backward(q)
+        return (p * q).sum()
+
+    @staticmethod
+    def backward(ctx, _):
+        return *ctx.saved_tensors, None
+
+
+@pytest.mark.parametrize("grad_mode", [torch.enable_grad, torch.no_grad])
+def test_a_gradient_has_no_graph_even_if_a_function_returns_one_that_has(grad_mode):
+    def with_hook():
+        p = parameter(3)
+        p.register_hook(lambda g: (g.detach() * 2).requires_grad_())
+        return [p, parameter(3, seed=1)]
+
+    def without():
+        return [parameter(3), parameter(3, seed=1)]
+
+    for make, loss in ((without, ReturnsItsParameter.apply), (with_hook, square_of_sum)):
+        left = []
+        for route in (backward, *BY_HAND):
+            parameters = make()
+            for _ in range(3):
+                value = loss(*parameters)
+                with grad_mode():
+                    route(value, parameters)
+            left.append(parameters[0].grad)
+            assert not parameters[0].grad.requires_grad
+            assert parameters[0].grad.grad_fn is None
+        assert all(torch.equal(left[0], g) for g in left[1:])
+
+
+@pytest.mark.parametrize("hooked", [0, 1])
+def test_a_hook_that_changes_a_shared_gradient_in_place_changes_its_own_parameter_only(hooked):
+    def make():
+        parameters = [parameter(3), parameter(3, seed=1)]
+        parameters[hooked].register_hook(lambda g: g.clamp_(max=1.0))
+        return parameters
+
+    def loss(a, b):
+        return (4 * (a + b)).sum()
+
+    ordered = gradients_by(backward, make, loss, times=1)
+    assert torch.equal(ordered[hooked], torch.ones(3))
+    assert_same(make, loss)
+
+
+def test_without_the_copies_such_a_hook_would_change_both():
+    p, q = parameter(3), parameter(3)
+    q.register_hook(lambda g: g.clamp_(max=1.0))
+    ours, _ = torch.autograd.grad((4 * (p + q)).sum(), [p, q])
+    assert torch.equal(ours, torch.ones(3)), "where .backward() leaves 4 in p"
+
+
+@pytest.mark.skipif(not hasattr(torch.Tensor, "grad_dtype"), reason="this torch has no grad_dtype")
+@pytest.mark.parametrize("accumulated", [torch.float32, None])
+@pytest.mark.parametrize("way", [lambda p: (p.float() * 1.001).sum(), lambda p: p.float().t().pow(2).sum()])
+def test_a_gradient_may_have_another_dtype_than_its_parameter(accumulated, way):
+    def make():
+        p = parameter(3, 4, dtype=torch.bfloat16)
+        p.grad_dtype = accumulated
+        return [p]
+
+    (g,) = assert_same(make, way)
+    assert accumulated is None or g.dtype == accumulated
+
+
+def test_complex_parameters_get_the_same_bits():
+    def make():
+        return [parameter(3, 2, dtype=torch.complex64), parameter(2, 3, dtype=torch.complex64, seed=1)]
+
+    assert_same(make, lambda a, b: (a * a.conj()).real.sum() + (a @ b).abs().sum())
+
+
+@by_hand
+def test_a_leaf_as_loss_and_parameters_without_memory_work_as_well(by_hand):
+    p = nn.Parameter(torch.tensor(2.0))
+    by_hand(p, [p])
+    by_hand(p, [p])
+    assert p.grad == 2
+    for empty in (nn.Parameter(torch.ones(0, 3)), nn.Parameter(torch.ones(2, device="meta"))):
+        others = [nn.Parameter(empty.detach().clone()) for _ in range(2)]
+        for _ in range(2):
+            by_hand(sum(q.sum() for q in (empty, *others)), [empty, *others])
+        assert all(q.grad.shape == empty.shape for q in (empty, *others))
+
+
 class ReturnsWhatItSaved(torch.autograd.Function):
     @staticmethod
     def forward(ctx, p, x):

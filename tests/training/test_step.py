@@ -1,11 +1,14 @@
 """The reference step against oracles that share nothing with it: two routes with one bug would agree perfectly."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import oracle
@@ -24,6 +27,7 @@ from gradparity.training import (
     manual,
     no_clip,
     sgd_momentum,
+    take_step,
     train_step,
     warmup_cosine,
     windows,
@@ -171,7 +175,6 @@ def test_a_branch_that_a_step_does_not_use_is_not_moved_by_decay_or_momentum(rou
     optimizer = make_optimizer(parameters, lr=0.1, weight_decay=0.1)
     run = Run(
         model=model,
-        parameters=parameters,
         loss=lambda model, batch: model(torch.ones(2, 3), batch).square().sum(),
         optimizer=optimizer,
         scheduler=warmup_cosine(optimizer, warmup_steps=1, total_steps=9),
@@ -233,3 +236,103 @@ def test_each_precision_computes_in_its_dtype_and_only_fp16_scales(name, dtype, 
     assert scaler.scale(torch.tensor(1.0)).item() == scale
     assert scaler.is_enabled() == (name == "fp16")
     assert not scaler.is_enabled() or (scaler.get_growth_interval(), scaler.get_backoff_factor()) == (5, 0.25)
+
+
+def run_for(model, optimizer, scaler=None, clip=no_clip, loss=None):
+    return Run(
+        model=model,
+        loss=loss or (lambda model, x: model(x).square().sum()),
+        optimizer=optimizer,
+        scheduler=warmup_cosine(optimizer, warmup_steps=3, total_steps=100),
+        scaler=scaler or torch.amp.GradScaler("cpu", enabled=False),
+        autocast=nullcontext,
+        clip=clip,
+        route=backward,
+    )
+
+
+def test_what_is_clipped_is_what_the_optimizer_updates():
+    """A body that nobody updates has large gradients; in the norm, they would crush those of the head."""
+    torch.manual_seed(0)
+    body, head = nn.Linear(3, 3), nn.Linear(3, 1)
+    model = nn.Sequential(body, head)
+    run = run_for(model, torch.optim.SGD(head.parameters(), lr=0.1), clip=clip_by_norm(1.0))
+    assert run.parameters == list(head.parameters())
+    run_to(Phase.CLIPPED, run, Window((1e3 * torch.ones(2, 3),), 2))
+    assert nn.utils.get_total_norm([p.grad for p in head.parameters()]) == pytest.approx(1.0, rel=1e-4)
+
+    everything = nn.utils.get_total_norm([p.grad for p in model.parameters()])
+    assert everything > 10, "the body has gradients as well"
+
+
+def test_parameters_come_in_the_order_of_the_model_and_those_of_no_model_last():
+    model, alpha = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)), nn.Parameter(torch.zeros(()))
+    model[1].bias = model[0].bias  # a tied one counts once
+    groups = [{"params": [alpha, model[1].weight]}, {"params": [model[0].bias]}]
+    run = run_for(model, torch.optim.SGD(groups, lr=0.1))
+    assert list(map(id, run.parameters)) == [id(p) for p in (model[0].bias, model[1].weight, alpha)]
+    run.optimizer.add_param_group({"params": [model[0].weight]})
+    assert run.parameters[0] is model[0].weight, "a group that is added later counts from then on"
+
+
+@pytest.mark.parametrize("backoff", [0.5, 0.75, 1e-3, 1 - 2**-22])
+def test_the_schedule_stands_still_while_every_step_is_skipped_however_far_the_scale_falls(backoff):
+    model = nn.Linear(1, 1)
+    scaler = PRECISIONS["fp16"].scaler("cpu", init_scale=1e-36, growth_interval=1, backoff_factor=backoff)
+    run = run_for(model, torch.optim.SGD(model.parameters(), lr=0.1), scaler, loss=lambda m, x: m(x).sum() * x.sum())
+    window = Window((torch.full((1, 1), float("inf")),), 1)
+    for _ in range(300):
+        take_step(run, window)
+    assert run.scheduler.last_epoch == 0
+    assert backoff > 0.9 or scaler.get_scale() < 1e-38, "else it has not fallen far enough to prove anything"
+
+
+def test_a_scale_that_has_fallen_to_nothing_falls_no_further():
+    """Such that to ask only whether it has fallen would count steps that were not made."""
+    for backoff, end in ((0.5, 0.0), (0.75, 2 * 2**-149)):
+        scaler = PRECISIONS["fp16"].scaler("cpu", init_scale=1e-36, growth_interval=1, backoff_factor=backoff)
+        scales = []
+        p = nn.Parameter(torch.ones(1))
+        optimizer = torch.optim.SGD([p], lr=0.1)
+        for _ in range(300):
+            p.grad = scaler.scale(torch.tensor([float("inf")]))
+            scaler.step(optimizer)
+            scaler.update()
+            scales.append(scaler.get_scale())
+        assert p == 1
+        assert scales[-2] == scales[-1] == end
+
+
+@pytest.mark.parametrize("backoff", [1 - 2**-24, 1 - 2**-40, 1.0])
+def test_a_backoff_that_an_fp32_scale_does_not_feel_is_refused(backoff):
+    with pytest.raises(ValueError, match="backoff_factor is"):
+        PRECISIONS["fp16"].scaler("cpu", init_scale=65536.0, growth_interval=1, backoff_factor=backoff)
+
+
+@given(st.floats(2.0**-100, 2.0**100, width=32))
+def test_any_other_backoff_makes_every_scale_fall(scale):
+    assert torch.tensor(scale, dtype=torch.float32) * (1 - 2**-23) < scale
+
+
+def test_a_whole_step_is_one_call_where_the_generator_alone_makes_none():
+    def weights(step):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 1)
+        run = run_for(model, sgd_momentum(model.parameters(), lr=0.1, weight_decay=0.0))
+        step(run, Window((torch.ones(2, 3),), 2))
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    beginning = weights(lambda *_: None)
+    assert torch.equal(weights(train_step), beginning)
+    assert not torch.equal(weights(take_step), beginning)
+    assert torch.equal(weights(take_step), weights(lambda *of: list(train_step(*of))))
+
+
+def test_without_a_scaler_an_inf_goes_into_the_weights():
+    """As the comment in the step says: nothing else looks for it."""
+    for enabled in (False, True):
+        model = nn.Linear(1, 1)
+        scaler = torch.amp.GradScaler("cpu", enabled=enabled)
+        run = run_for(model, torch.optim.SGD(model.parameters(), lr=0.1), scaler)
+        take_step(run, Window((torch.full((1, 1), float("inf")),), 1))
+        assert model.weight.isfinite().all() == enabled

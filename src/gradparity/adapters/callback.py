@@ -28,7 +28,7 @@ from gradparity.trace.diff import compare_traces
 from gradparity.trace.record import Event, Record, Trace
 from gradparity.trace.recorder import Recorder
 from gradparity.trace.seen import Watched
-from gradparity.training import Run, Window, train_step
+from gradparity.training import Run, Window, take_step
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,7 @@ class ParityCallback(lightning.Callback):
         self._weights = [microbatch.weight for microbatch in self._window]
         self._window = []
         with self._ours.paused(), torch.random.fork_rng(), quietly(), self._theirs.watching():
-            for _ in train_step(self._run, window):
-                pass
+            take_step(self._run, window)
         ours, theirs = ([r for r in records if r.event != Event.END] for records in self._records.values())
         for found in compare_traces(Trace({}, theirs, complete=False), Trace({}, ours, complete=False)):
             self.verdict.add(found)
@@ -152,7 +151,6 @@ class ParityCallback(lightning.Callback):
 
         return Run(
             model=module,
-            parameters=[p for group in twin.optimizer.param_groups for p in group["params"]],
             loss=loss,
             optimizer=twin.optimizer,
             scheduler=stands_still if self._by_epoch or twin.scheduler is None else twin.scheduler,

@@ -50,7 +50,7 @@ def train(model, optimizer, batches, loss, scaler, scheduler, plan):
             scale = scaler.get_scale()
             scaler.step(optimizer)
             scaler.update()
-            if scaler.get_scale() >= scale:
+            if scaler.get_scale() >= scale > 1e-38:
                 scheduler.step()
 """
 

@@ -186,12 +186,12 @@ RANK_FAULTS: dict[str, Fault] = {
             first="step 1, microbatch 0, forward: scheduler",
             changes={
                 manual_step: """
--    if run.scaler.get_scale() >= scale:
-+    if dist.get_rank() == 0 and run.scaler.get_scale() >= scale:
+-    if run.scaler.get_scale() >= scale > 1e-38:
++    if dist.get_rank() == 0 and run.scaler.get_scale() >= scale > 1e-38:
 """,
                 ddp_step: """
--    if run.scaler.get_scale() >= scale:
-+    if dist.get_rank() == 0 and run.scaler.get_scale() >= scale:
+-    if run.scaler.get_scale() >= scale > 1e-38:
++    if dist.get_rank() == 0 and run.scaler.get_scale() >= scale > 1e-38:
 """,
             },
         ),

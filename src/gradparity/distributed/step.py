@@ -70,7 +70,7 @@ def ddp_step(run: RankRun, window: Window[Any]) -> Iterator[Moment]:
     scale = run.scaler.get_scale()
     run.scaler.step(run.optimizer)
     run.scaler.update()
-    if run.scaler.get_scale() >= scale:
+    if run.scaler.get_scale() >= scale > 1e-38:
         run.scheduler.step()
     yield Moment(Phase.STEPPED)
 
@@ -99,7 +99,7 @@ def manual_step(run: Run, window: Window[Any], averaging: Averaging = all_reduce
     scale = run.scaler.get_scale()
     run.scaler.step(run.optimizer)
     run.scaler.update()
-    if run.scaler.get_scale() >= scale:
+    if run.scaler.get_scale() >= scale > 1e-38:
         run.scheduler.step()
     yield Moment(Phase.STEPPED)
 

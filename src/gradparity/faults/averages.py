@@ -71,7 +71,7 @@ AVERAGES = (
         changes={
             train: """
 +        run.model.embedding.weight.data.copy_(run.model.average)
-         save(run, checkpoint)
+         save(run, checkpoint, epoch + 1)
 """,
         },
     ),

@@ -169,7 +169,7 @@ GRAPHS = (
         changes={
             train: """
 +    run.model.up.requires_grad_(False)
-     for _ in epochs:
+     for epoch in epochs:
 """,
         },
     ),

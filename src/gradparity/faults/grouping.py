@@ -67,15 +67,14 @@ GROUPING = (
         first="step 3, microbatch 0, forward: loss",
         changes={
             train: """
--    for _ in epochs:
+-    for epoch in epochs:
+-        set_epoch(batches, epoch)
 -        for window in windows(batches, accumulation_steps, count):
--            for _ in train_step(run, window):
--                pass
+-            take_step(run, window)
 -        validation_losses.append(validate(run, held_out, count))
--        save(run, checkpoint)
+-        save(run, checkpoint, epoch + 1)
 +    for window in windows((batch for _ in epochs for batch in batches), accumulation_steps, count):
-+        for _ in train_step(run, window):
-+            pass
++        take_step(run, window)
 """,
             reference: """
 -    epochs(epochs=range(1))

@@ -14,12 +14,10 @@ HALVES = (
         changes={
             train: """
 -        for window in windows(batches, accumulation_steps, count):
--            for _ in train_step(run, window):
--                pass
+-            take_step(run, window)
 +        with run.autocast():
 +            for window in windows(batches, accumulation_steps, count):
-+                for _ in train_step(run, window):
-+                    pass
++                take_step(run, window)
 """,
         },
         sources=("X-GenGroup/Flow-Factory#186",),

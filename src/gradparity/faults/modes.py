@@ -2,6 +2,7 @@
 
 from gradparity.faults.fault import Fault, Kind
 from gradparity.training import train, train_step, validate
+from gradparity.training.loop import unnoticed
 
 MODES = (
     Fault(
@@ -10,9 +11,12 @@ MODES = (
         needs="a validation, then more training",
         first="step 4, microbatch 0, forward: loss",
         changes={
-            validate: """
--    for module, training in modes.items():
--        module.training = training
+            train: """
+-    run.model.train()
+""",
+            unnoticed: """
+-        for module, training in modes.items():
+-            module.training = training
 """,
         },
         sources=(
@@ -30,7 +34,7 @@ MODES = (
         changes={
             train: """
 +    run.model.eval()
-     for _ in epochs:
+     for epoch in epochs:
 """,
         },
     ),
@@ -42,8 +46,9 @@ MODES = (
         kind=Kind.ROUNDING,
         changes={
             train: """
-     for _ in epochs:
+     for epoch in epochs:
 +        torch.empty((), dtype=torch.int64).random_()
+         set_epoch(batches, epoch)
          for window in windows(batches, accumulation_steps, count):
 """,
         },
@@ -55,8 +60,10 @@ MODES = (
         needs="BatchNorm or dropout, and a validation",
         first="step 4, microbatch 0, forward: loss",
         changes={
-            validate: """
--    run.model.eval()
+            unnoticed: """
+-    model.eval()
+@@
+-        restore_random(random)
 """,
         },
     ),
@@ -66,13 +73,16 @@ MODES = (
         needs="BatchNorm or dropout, and a validation",
         first="step 4, microbatch 0, forward: loss",
         changes={
-            validate: """
--    run.model.eval()
+            unnoticed: """
+-    model.eval()
 @@
+-        restore_random(random)
+""",
+            validate: """
 -            with run.autocast():
 -                total += float(run.loss(run.model, batch))
 +            total += float(run.loss(run.model, batch))
-"""
+""",
         },
     ),
     Fault(
@@ -83,7 +93,7 @@ MODES = (
         changes={
             train: """
 +    run.model.dropout.eval()
-     for _ in epochs:
+     for epoch in epochs:
 """,
         },
     ),
@@ -95,7 +105,7 @@ MODES = (
         changes={
             train: """
 +    run.model.norm.eval()
-     for _ in epochs:
+     for epoch in epochs:
 """,
         },
     ),
@@ -105,10 +115,13 @@ MODES = (
         needs="dropout, a validation, then more training",
         first="step 4, microbatch 0, forward: loss",
         changes={
-            validate: """
-     for module, training in modes.items():
--        module.training = training
-+        module.training = training and not isinstance(module, nn.Dropout)
+            train: """
+-    run.model.train()
+""",
+            unnoticed: """
+         for module, training in modes.items():
+-            module.training = training
++            module.training = training and not isinstance(module, nn.Dropout)
 """,
         },
     ),
@@ -125,17 +138,15 @@ MODES = (
      yield Moment(Phase.STEPPED)
 """,
             validate: """
--    with torch.no_grad():
--        for batch in held_out:
--            with run.autocast():
+-    with unnoticed(run.model), torch.no_grad():
++    with unnoticed(run.model):
+         for batch in held_out:
+             with run.autocast():
 -                total += float(run.loss(run.model, batch))
--            counted += count(batch)
-+    for batch in held_out:
-+        with run.autocast():
-+            loss = run.loss(run.model, batch)
-+        loss.backward()
-+        total += float(loss)
-+        counted += count(batch)
++                loss = run.loss(run.model, batch)
++            loss.backward()
++            total += float(loss)
+             counted += count(batch)
 """,
         },
     ),
@@ -170,7 +181,7 @@ MODES = (
         first="step 0, microbatch 0, forward: loss",
         changes={
             train: """
-     for _ in epochs:
+     for epoch in epochs:
 +        torch.manual_seed(0)
 """,
         },

@@ -120,7 +120,7 @@ OVERFLOW = (
             train: """
 +        if run.scaler.is_enabled():
 +            run.scaler.load_state_dict({**run.scaler.state_dict(), "scale": INIT_SCALE, "_growth_tracker": 0})
-         save(run, checkpoint)
+         save(run, checkpoint, epoch + 1)
 """,
         },
     ),

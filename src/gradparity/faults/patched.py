@@ -18,6 +18,7 @@ from gradparity.faults.stress import StressModel, build, reference, run_of
 from gradparity.parity.lockstep import Step
 from gradparity.tasks import summed_loss
 from gradparity.training import Route, manual
+from gradparity.training.loop import unnoticed
 from gradparity.training.optimizers import decay_groups
 
 Namespace: TypeAlias = dict[str, Any]
@@ -31,8 +32,10 @@ REFERENCE: tuple[Callable[..., Any], ...] = (
     decay_groups,
     training.warmup_cosine,
     training.train_step,
+    training.take_step,
     training.save,
     training.resume,
+    unnoticed,
     training.validate,
     training.train,
     StressModel,

@@ -94,8 +94,8 @@ RECOMPUTING = (
 +        hidden = hidden + self.down(torch.utils.checkpoint.checkpoint(self.block, hidden, use_reentrant=True))
 """,
             manual: """
--    gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
-+    gradients: list[Tensor | None] = list(torch.autograd.grad(loss, tuple(leaves), allow_unused=True))
+-        gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
++        gradients: list[Tensor | None] = list(torch.autograd.grad(loss, tuple(leaves), allow_unused=True))
 """,
         },
         sources=(

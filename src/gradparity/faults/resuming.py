@@ -23,7 +23,7 @@ RESUMING = (
         first="step 4, clipped: optimizer",
         changes={
             resume: """
--    run.optimizer.load_state_dict(state["optimizer"])
+-    load_optimizer(run.optimizer, state["optimizer"])
 """,
         },
         sources=(
@@ -38,7 +38,7 @@ RESUMING = (
         first="step 4, stepped: parameters",
         changes={
             resume: """
-     run.optimizer.load_state_dict(state["optimizer"])
+     load_optimizer(run.optimizer, state["optimizer"])
 +    run.optimizer.state.clear()
 """,
         },
@@ -75,7 +75,7 @@ RESUMING = (
         first="step 4, microbatch 0, forward: loss",
         changes={
             resume: """
--    torch.set_rng_state(state["rng"])
+-    restore_random(state["random"])
 """,
         },
         sources=(
@@ -106,7 +106,7 @@ RESUMING = (
             resume: """
 +    moments = state["optimizer"]["state"]
 +    moments[4], moments[5] = moments[5], moments[4]
-     run.optimizer.load_state_dict(state["optimizer"])
+     load_optimizer(run.optimizer, state["optimizer"])
 """,
         },
         sources=(
@@ -122,7 +122,7 @@ RESUMING = (
         first="step 4, stepped: optimizer",
         changes={
             resume: """
-     run.optimizer.load_state_dict(state["optimizer"])
+     load_optimizer(run.optimizer, state["optimizer"])
 +    for kept in run.optimizer.state.values():
 +        kept["step"] = kept["step"].bfloat16()
 """,

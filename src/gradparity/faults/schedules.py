@@ -12,7 +12,7 @@ SCHEDULES = (
         first="step 3, microbatch 0, forward: scheduler",
         changes={
             train_step: """
--    if run.scaler.get_scale() >= scale:
+-    if run.scaler.get_scale() >= scale > 1e-38:
 -        run.scheduler.step()
 +    run.scheduler.step()
 """,
@@ -32,7 +32,7 @@ SCHEDULES = (
         first="step 0, clipped: optimizer",
         changes={
             train_step: """
--    if run.scaler.get_scale() >= scale:
+-    if run.scaler.get_scale() >= scale > 1e-38:
 -        run.scheduler.step()
 @@
          run.route(run.scaler.scale(loss), run.parameters)
@@ -54,12 +54,12 @@ SCHEDULES = (
         first="step 1, microbatch 0, forward: scheduler",
         changes={
             train_step: """
--    if run.scaler.get_scale() >= scale:
+-    if run.scaler.get_scale() >= scale > 1e-38:
 -        run.scheduler.step()
 """,
             train: """
 +        run.scheduler.step()
-         save(run, checkpoint)
+         save(run, checkpoint, epoch + 1)
 """,
         },
     ),
@@ -70,11 +70,11 @@ SCHEDULES = (
         first="step 1, microbatch 0, forward: scheduler",
         changes={
             train_step: """
--    if run.scaler.get_scale() >= scale:
+-    if run.scaler.get_scale() >= scale > 1e-38:
 -        run.scheduler.step()
 """,
             train: """
-         save(run, checkpoint)
+         save(run, checkpoint, epoch + 1)
 +        run.scheduler.step()
 """,
         },
@@ -86,7 +86,7 @@ SCHEDULES = (
         first="step 1, microbatch 0, forward: scheduler",
         changes={
             train_step: """
--    if run.scaler.get_scale() >= scale:
+-    if run.scaler.get_scale() >= scale > 1e-38:
 -        run.scheduler.step()
 """,
         },
@@ -98,7 +98,7 @@ SCHEDULES = (
         first="step 1, microbatch 0, forward: scheduler",
         changes={
             train_step: """
-     if run.scaler.get_scale() >= scale:
+     if run.scaler.get_scale() >= scale > 1e-38:
          run.scheduler.step()
 +        run.scheduler.step()
 """,
@@ -111,7 +111,7 @@ SCHEDULES = (
         first="step 0, clipped: optimizer",
         changes={
             train_step: """
--    if run.scaler.get_scale() >= scale:
+-    if run.scaler.get_scale() >= scale > 1e-38:
 -        run.scheduler.step()
 @@
 +    run.scheduler.step()
@@ -128,7 +128,7 @@ SCHEDULES = (
         changes={
             train: """
 +        run.scheduler.step()
-         save(run, checkpoint)
+         save(run, checkpoint, epoch + 1)
 """,
         },
     ),
@@ -139,7 +139,7 @@ SCHEDULES = (
         first="step 4, microbatch 0, forward: scheduler",
         changes={
             train: """
-     for _ in epochs:
+     for epoch in epochs:
 +        run.scheduler.last_epoch = 0
 """,
         },

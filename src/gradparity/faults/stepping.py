@@ -96,7 +96,7 @@ STEPPING = (
         changes={
             train: """
 +        run.optimizer.state.clear()
-         save(run, checkpoint)
+         save(run, checkpoint, epoch + 1)
 """,
         },
     ),

@@ -56,7 +56,7 @@ class Plan:
     """For a validation after each epoch, if the loop makes one."""
     checkpoint: IO[bytes]
     """For a checkpoint, if the loop makes one: an open file in memory."""
-    restart: Callable[[], None]
+    restart: Callable[[], object]
     """Everything back to where it began, as in a new process, for a loop that goes on from its checkpoint."""
 
 
@@ -171,7 +171,6 @@ def run_of(
     """What takes part, as the reference wants it."""
     return Run(
         model=model,
-        parameters=[p for group in optimizer.param_groups for p in group["params"]],
         loss=loss,
         optimizer=optimizer,
         scheduler=scheduler,

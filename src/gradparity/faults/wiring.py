@@ -11,8 +11,8 @@ WIRING = (
         first="step 0, microbatch 0, accumulated: aliasing",
         changes={
             manual: """
--            p.grad = g if alone and fits(g, p) and storage_of(g) not in taken else copy_for(g, p)
-+            p.grad = g
+-                p.grad = take(g) if alone and fits(g, p) and storage_of(g) not in taken else copy_for(g, p)
++                p.grad = g
 """,
         },
         sources=(
@@ -27,11 +27,11 @@ WIRING = (
         first="step 0, microbatch 0, accumulated: aliasing",
         changes={
             manual: """
--            p.grad = g if alone and fits(g, p) and storage_of(g) not in taken else copy_for(g, p)
-+            p.grad = g
+-                p.grad = take(g) if alone and fits(g, p) and storage_of(g) not in taken else copy_for(g, p)
++                p.grad = g
 @@
--            p.grad.add_(g)
-+            p.grad = p.grad + g
+-                p.grad.add_(g)
++                p.grad = p.grad + g
 """,
         },
         sources=("pytorch/pytorch#34082",),
@@ -43,8 +43,8 @@ WIRING = (
         first="step 0, microbatch 1, accumulated: gradients",
         changes={
             manual: """
--            p.grad.add_(g)
-+            p.grad.copy_(g)
+-                p.grad.add_(g)
++                p.grad.copy_(g)
 """,
         },
     ),
@@ -72,8 +72,8 @@ WIRING = (
         first="step 0, microbatch 0, accumulated: gradients",
         changes={
             manual: """
--    gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
-+    gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, materialize_grads=True))
+-        gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
++        gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, materialize_grads=True))
 """,
         },
         sources=(
@@ -89,8 +89,8 @@ WIRING = (
         first="step 0, RuntimeError",
         changes={
             manual: """
--    gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
-+    gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves))
+-        gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
++        gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves))
 """,
         },
         kind=Kind.RAISES,
@@ -102,7 +102,7 @@ WIRING = (
         first="step 0, microbatch 0, accumulated: gradients",
         changes={
             manual: """
-     gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
+         gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
 +    gradients = [g for g in gradients if g is not None]
 +    leaves = leaves[: len(gradients)]
 """,
@@ -115,7 +115,7 @@ WIRING = (
         first="step 0, microbatch 0, accumulated: gradients",
         changes={
             manual: """
-     gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
+         gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
 +    gradients[4], gradients[5] = gradients[5], gradients[4]
 """,
         },
@@ -127,8 +127,8 @@ WIRING = (
         first="step 0, RuntimeError",
         changes={
             manual: """
--            p.grad = g if alone and fits(g, p) and storage_of(g) not in taken else copy_for(g, p)
-+            p.grad = g.half()
+-                p.grad = take(g) if alone and fits(g, p) and storage_of(g) not in taken else copy_for(g, p)
++                p.grad = g.half()
 """,
         },
         kind=Kind.RAISES,
@@ -140,8 +140,8 @@ WIRING = (
         first="step 0, microbatch 1, accumulated: gradients",
         changes={
             manual: """
-+            p.grad.copy_(g)
-             p.grad.add_(g)
++                p.grad.copy_(g)
+                 p.grad.add_(g)
 """,
         },
         sources=(

@@ -33,7 +33,7 @@ ZEROING = (
 -    run.optimizer.zero_grad(set_to_none=True)
 """,
             train: """
-     for _ in epochs:
+     for epoch in epochs:
 +        run.optimizer.zero_grad(set_to_none=True)
 """,
         },

@@ -58,7 +58,6 @@ def lane(cell: Cell, loop: str, device: Device = "cpu") -> Lane:
         scheduler=schedule,
         scaler=scaler_of(cell, device),
         clip=CLIPS[cell.clip],
-        parameters=[p for group in optimizer.param_groups for p in group["params"]],
     )
     return Lane(run, step, made.random, also)
 

@@ -89,7 +89,7 @@ def gan_step(run: Run, window: Window[Any], *, discriminator_optimizer: Optimize
         run.scaler.step(turn.optimizer)  # skips the optimizer in whose own gradients is an inf or NaN
     # After both: a scale that changed in between would not be the one that the second gradient was multiplied by.
     run.scaler.update()
-    if run.scaler.get_scale() >= scale:
+    if run.scaler.get_scale() >= scale > 1e-38:
         run.scheduler.step()
     yield Moment(Phase.STEPPED)
 

@@ -2,7 +2,8 @@
 
 In reading order: ``windows`` (what one optimizer step is made of), ``routes`` (how a gradient reaches ``p.grad``),
 ``precision``, ``clipping``, ``optimizers``, ``step``, where they meet, and around it ``loop`` and ``checkpoint``.
-``frugal`` is the manual route in less memory.
+``frugal`` is the manual route in less memory. What is rarely needed stands apart: ``refused`` (what the
+manual routes cannot do), ``restored`` and ``random_numbers`` (state that is easily lost).
 """
 
 from gradparity.training.checkpoint import resume, save
@@ -12,7 +13,7 @@ from gradparity.training.loop import train, validate
 from gradparity.training.optimizers import adamw, sgd_momentum, warmup_cosine
 from gradparity.training.precision import PRECISIONS, Precision
 from gradparity.training.routes import Route, backward, manual
-from gradparity.training.step import Moment, Phase, Run, train_step
+from gradparity.training.step import Moment, Phase, Run, take_step, train_step
 from gradparity.training.windows import Window, windows
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "resume",
     "save",
     "sgd_momentum",
+    "take_step",
     "train",
     "train_step",
     "validate",

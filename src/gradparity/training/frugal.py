@@ -11,33 +11,41 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gradparity.training.routes import copy_for, manual
+from gradparity.training.refused import refuse
+from gradparity.training.routes import copy_for, manual, take
 
 
 def frugal(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
     """Do what :func:`gradparity.training.routes.manual` does, without ever holding a second set of gradients.
 
+    If autograd raises, as in a hook, the gradients that came before have been added, as after ``.backward()``.
+
     Args:
         loss: scalar, already normalized and scaled.
         parameters: where the gradients go; frozen ones are passed over, repeated ones count once.
+
+    Raises:
+        RuntimeError: where the gradients would not be those of ``backward``; nothing has been added then.
     """
     leaves = [p for p in dict.fromkeys(parameters) if p.requires_grad]
     if all(p.grad is None for p in leaves):
         manual(loss, leaves)  # which takes first gradients over as they are
         return
-    hooks = [p.register_hook(partial(add_now, p)) for p in leaves if p.grad is not None]
+    refuse(loss, leaves)
+    hooks = [p.register_hook(partial(add_now, p)) for p in leaves]
     try:
-        gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+        torch.autograd.grad(loss, leaves, allow_unused=True)
     finally:
         for hook in hooks:
             hook.remove()
-    for p, g in zip(leaves, gradients, strict=True):
-        if p.grad is None and g is not None:
-            p.grad = copy_for(g, p)
 
 
-def add_now(p: nn.Parameter, g: Tensor) -> Tensor:
+def add_now(p: nn.Parameter, g: Tensor | None) -> Tensor | None:
     """Add ``g`` to ``p.grad``, and give autograd a zero of its shape, without memory, to hand out in its place."""
-    assert p.grad is not None
-    p.grad = g + p.grad if p.grad.is_sparse and not g.is_sparse else p.grad.add_(g)
+    if g is None:  # as where PyTorch knows that a derivative is zero
+        return None
+    if p.grad is None:
+        p.grad = copy_for(take(g), p)
+    else:
+        p.grad = g + p.grad if p.grad.is_sparse and not g.is_sparse else p.grad.add_(g)
     return torch.zeros_like(g) if g.is_sparse else g.new_zeros(()).expand_as(g)

@@ -1,13 +1,16 @@
 """The loop around the step: epochs, a validation pass after each, and a checkpoint to go on from."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+from torch import nn
 
 from gradparity.training.checkpoint import save
-from gradparity.training.step import Run, train_step
+from gradparity.training.random_numbers import random_state, restore_random
+from gradparity.training.step import Run, take_step
 from gradparity.training.windows import windows
 
 
@@ -21,11 +24,13 @@ def train(
     count: Callable[[Any], int],
     checkpoint: Path | IO[bytes],
 ) -> list[float]:
-    """Train ``run`` for some ``epochs``, in the mode that its model is in.
+    """Train ``run`` for some ``epochs``, in train mode.
+
+    A module that is to stay in eval mode, as a frozen BatchNorm, overrides its ``train`` method.
 
     Args:
         run: everything that takes part.
-        batches: the microbatches of an epoch, iterated anew in each.
+        batches: the microbatches of an epoch, iterated anew in each; a sampler that shuffles is told the epoch.
         held_out: the microbatches to validate on.
         epochs: ``range(n)``, or ``range(done, n)`` after :func:`gradparity.training.checkpoint.resume`.
         accumulation_steps: microbatches per optimizer step; the last step of an epoch may have fewer.
@@ -34,30 +39,63 @@ def train(
 
     Returns:
         The mean validation loss after each epoch.
+
+    Raises:
+        ValueError: if batches are an iterator, which is at its end after one epoch, or there is nothing to validate on.
     """
+    if len(epochs) > 1 and (isinstance(batches, Iterator) or isinstance(held_out, Iterator)):
+        raise ValueError("an iterator is at its end after one epoch; give a list or a DataLoader")
     validation_losses = []
-    for _ in epochs:
+    run.model.train()
+    for epoch in epochs:
+        set_epoch(batches, epoch)
         for window in windows(batches, accumulation_steps, count):
-            for _ in train_step(run, window):
-                pass
+            take_step(run, window)
         validation_losses.append(validate(run, held_out, count))
-        save(run, checkpoint)
+        save(run, checkpoint, epoch + 1)
     return validation_losses
 
 
-def validate(run: Run, held_out: Iterable[Any], count: Callable[[Any], int]) -> float:
-    """The mean loss over ``held_out``, in eval mode; afterwards every module is in the mode it was in.
+def set_epoch(batches: Iterable[Any], epoch: int) -> None:
+    """Tell ``epoch`` to what in ``batches`` shuffles by it; a ``DistributedSampler`` else repeats one order."""
+    by_batch = getattr(batches, "batch_sampler", None)
+    own = [getattr(batches, name, None) for name in ("sampler", "dataset")]
+    part: Any
+    for part in (batches, by_batch, getattr(by_batch, "sampler", None), *own):
+        if hasattr(part, "set_epoch"):
+            part.set_epoch(epoch)
 
-    In eval mode dropout draws no random number and BatchNorm moves no buffer, so the training does not notice.
+
+def validate(run: Run, held_out: Iterable[Any], count: Callable[[Any], int]) -> float:
+    """Return the mean loss over ``held_out``, in eval mode.
+
+    Raises:
+        ValueError: if ``held_out`` holds no sample or token.
     """
-    modes = {module: module.training for module in run.model.modules()}
-    run.model.eval()
     total = counted = 0.0
-    with torch.no_grad():
+    with unnoticed(run.model), torch.no_grad():
         for batch in held_out:
             with run.autocast():
                 total += float(run.loss(run.model, batch))
             counted += count(batch)
-    for module, training in modes.items():
-        module.training = training
+    if not counted:
+        raise ValueError("held_out holds no sample or token to validate on")
     return total / counted
+
+
+@contextmanager
+def unnoticed(model: nn.Module) -> Iterator[None]:
+    """Put ``model`` into eval mode, and at the end of the block everything back, so that the training does not notice.
+
+    Every module goes back to its own mode, and the random numbers to where they were: a DataLoader draws one too.
+    In eval mode BatchNorm moves no buffer.
+    """
+    modes = {module: module.training for module in model.modules()}
+    random = random_state()
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        restore_random(random)

@@ -31,7 +31,12 @@ class Precision:
         """A loss scaler that scales where ``compute`` is fp16, and elsewhere lets everything through.
 
         The arguments are those of ``torch.amp.GradScaler``.
+
+        Raises:
+            ValueError: if the scale, an fp32 number, would stay where it is when it should fall.
         """
+        if 1 - backoff_factor < 2**-23:
+            raise ValueError(f"backoff_factor is {backoff_factor}; an fp32 scale times that is the same scale")
         return GradScaler(
             device_type,
             init_scale=init_scale,

@@ -12,14 +12,30 @@ keep by itself the promises that autograd's ``AccumulateGrad`` node keeps (``acc
 The second promise autograd itself breaks where two parameters enter a sum through a view, as in
 ``a.flatten() + b.flatten()``: https://github.com/pytorch/pytorch/issues/34082. There, ``manual`` is right and
 ``backward`` is not.
+
+``autograd.grad`` ends before the AccumulateGrad nodes. Not run by hand, where ``.backward()`` runs them, are:
+
+* post-accumulate hooks, and with them an optimizer that steps inside the backward;
+* hooks of the AccumulateGrad node itself, in which DDP exchanges gradients;
+* multi-grad hooks that wait for a parameter: ``autograd.grad`` raises;
+* nodes that lead to none of the parameters, with their hooks: a full backward hook of a module whose only
+  differentiable input is a leaf, or the ``.grad`` of that leaf;
+* a reentrant checkpoint, and any custom Function whose backward runs a backward: refused, as :mod:`refused` says.
+
+Refused too are parameters that are not plain and dense: DTensor (FSDP2, tensor parallelism), nested, CSR, MKLDNN. And
+one difference is left, which PyTorch's documentation forbids: a hook on a tensor *inside* the graph that changes
+its gradient in place may change that of a parameter, if the two enter as a sum. Hooks on parameters may do it.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+from gradparity.training.refused import refuse
 
 Route: TypeAlias = Callable[[Tensor, Sequence[nn.Parameter]], None]
 
@@ -37,25 +53,50 @@ def backward(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
 def manual(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
     """Add the gradient of ``loss`` into the ``.grad`` of ``parameters``, in the same bits as ``backward``.
 
+    Gradients are of first order: they have no graph. If autograd raises, as in a hook, nothing has been added.
+
     Args:
         loss: scalar, already normalized and scaled.
         parameters: where the gradients go; frozen ones are passed over, repeated ones count once.
+
+    Raises:
+        RuntimeError: where the gradients would not be those of ``backward``; nothing has been added then.
     """
     leaves = [p for p in dict.fromkeys(parameters) if p.requires_grad]
-    gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
+    refuse(loss, leaves)
+    if not leaves:
+        return
+    with unshared_by_hooks(leaves):
+        gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
     taken: set[int] = set()
-    for index, p in enumerate(leaves):
-        alone = is_sole_owner(gradients, index)
-        g, gradients[index] = gradients[index], None  # released as soon as it is added
-        if g is None:
-            continue
-        if p.grad is None:
-            p.grad = g if alone and fits(g, p) and storage_of(g) not in taken else copy_for(g, p)
-            taken.add(storage_of(p.grad))
-        elif p.grad.is_sparse and not g.is_sparse:
-            p.grad = g + p.grad  # the sum is dense, which the sparse tensor cannot become in place
-        else:
-            p.grad.add_(g)
+    with torch.no_grad():
+        for index, p in enumerate(leaves):
+            alone = is_sole_owner(gradients, index)
+            g, gradients[index] = gradients[index], None  # released as soon as it is added
+            if g is None:
+                continue
+            if p.grad is None:
+                p.grad = take(g) if alone and fits(g, p) and storage_of(g) not in taken else copy_for(g, p)
+                taken.add(storage_of(p.grad))
+            elif p.grad.is_sparse and not g.is_sparse:
+                p.grad = g + p.grad  # the sum is dense, which the sparse tensor cannot become in place
+            else:
+                p.grad.add_(g)
+
+
+@contextmanager
+def unshared_by_hooks(leaves: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let no hook of a leaf change the gradient of another leaf, where ``autograd.grad`` returns one tensor for both.
+
+    If any leaf has a hook, each gets a copy once its own hooks have run; for a sparse one they change nothing in place.
+    """
+    hooked = leaves if any(p._backward_hooks for p in leaves) else ()
+    copies = [p.register_hook(lambda g: g if g is None or g.is_sparse else g.clone()) for p in hooked]
+    try:
+        yield
+    finally:
+        for copy in copies:
+            copy.remove()
 
 
 def is_sole_owner(gradients: Sequence[Tensor | None], index: int) -> bool:
@@ -70,7 +111,7 @@ def is_sole_owner(gradients: Sequence[Tensor | None], index: int) -> bool:
 def fits(g: Tensor, p: Tensor) -> bool:
     """Whether ``g`` is laid out in memory as a gradient of ``p`` should be (PyTorch's layout contract)."""
     if g.is_sparse:
-        return True
+        return g._indices().is_contiguous() and g._values().is_contiguous()
     if not is_dense(p):
         return g.is_contiguous()
     return all(
@@ -79,13 +120,20 @@ def fits(g: Tensor, p: Tensor) -> bool:
     )
 
 
+def take(g: Tensor) -> Tensor:
+    """``g`` itself, without a graph; AccumulateGrad no longer calls a sparse one coalesced, so neither do we."""
+    if g.is_sparse:
+        return torch.sparse_coo_tensor(g._indices(), g._values(), g.shape, check_invariants=False)
+    return g.detach()
+
+
 def copy_for(g: Tensor, p: Tensor) -> Tensor:
     """A copy of ``g`` that shares no memory and is laid out as a gradient of ``p`` should be."""
     if g.is_sparse:
         return g.clone()
     if not is_dense(p):
         return g.clone(memory_format=torch.contiguous_format)
-    return torch.empty_like(p, requires_grad=False).copy_(g)
+    return g.new_empty_strided(p.size(), p.stride()).copy_(g)
 
 
 def is_dense(p: Tensor) -> bool:
@@ -96,4 +144,5 @@ def is_dense(p: Tensor) -> bool:
 def storage_of(g: Tensor) -> int:
     """An identity of the memory behind ``g``, whatever part of it ``g`` shows."""
     values = g._values() if g.is_sparse else g
-    return values.untyped_storage().data_ptr()
+    storage: int = values.untyped_storage()._cdata
+    return storage

@@ -4,7 +4,7 @@ Delete the ``yield`` lines and a plain training step is left. With them it is a 
 named phase, so that someone else can look at the gradients, or at those of a second run, before it goes on.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -46,16 +46,27 @@ class Run:
     """Everything that takes part in training one model."""
 
     model: nn.Module
-    parameters: Sequence[nn.Parameter]
-    """The trained ones, each once."""
     loss: Callable[[nn.Module, Any], Tensor]
-    """Takes the model and a microbatch, returns the loss *summed* over its samples or tokens, a scalar."""
+    """Takes the model and a microbatch, returns the loss *summed* over its samples or tokens, a scalar.
+
+    Sum in fp32: a sum overflows fp16, which ends at 65504, sooner than a mean does.
+    """
     optimizer: Optimizer
     scheduler: LRScheduler
     scaler: GradScaler
     autocast: Callable[[], AbstractContextManager[Any]]
     clip: Clip
     route: Route
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that the optimizer updates, each once; those that are not the model's come last.
+
+        Derived, because a clip over any other set cuts too much or too little. In the order of the model, because
+        the order of a sum decides its rounding, and most loops clip ``model.parameters()``.
+        """
+        trained = dict.fromkeys(p for group in self.optimizer.param_groups for p in group["params"])
+        return list(dict.fromkeys([*(p for p in self.model.parameters() if p in trained), *trained]))
 
 
 def train_step(run: Run, window: Window[Any]) -> Iterator[Moment]:
@@ -83,9 +94,16 @@ def train_step(run: Run, window: Window[Any]) -> Iterator[Moment]:
     yield Moment(Phase.CLIPPED)
 
     scale = run.scaler.get_scale()
-    run.scaler.step(run.optimizer)  # skips the optimizer where a gradient is inf or NaN
+    run.scaler.step(run.optimizer)  # skips the optimizer where a gradient is inf or NaN; a disabled scaler never skips
     run.scaler.update()
     # The scale falls only after a skipped step, and a step that was not made does not count for the schedule.
-    if run.scaler.get_scale() >= scale:
+    # At 1e-38 it can fall no further, and every step is skipped: its inverse is infinite.
+    if run.scaler.get_scale() >= scale > 1e-38:
         run.scheduler.step()
     yield Moment(Phase.STEPPED)
+
+
+def take_step(run: Run, window: Window[Any]) -> None:
+    """Make one whole optimizer step. :func:`train_step` alone makes none until somebody exhausts it."""
+    for _ in train_step(run, window):
+        pass
