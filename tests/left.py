@@ -8,7 +8,7 @@ from gradparity.trace.recorder import Recorder
 
 def is_of_a_recorder(thing):
     code = getattr(thing, "__code__", None)
-    return (code is not None and code.co_filename == patch.__file__) or isinstance(
+    return (getattr(code, "co_filename", None) == patch.__file__) or isinstance(
         getattr(thing, "__self__", None), Recorder
     )
 

@@ -9,12 +9,12 @@ PRECISION = "fp16"
 
 
 @cache
-def known(name: str | None) -> Observed:
-    return observe_with([FAULTS[name]] if name else [], PRECISION)
+def known(name: str | None, precision: str = PRECISION) -> Observed:
+    return observe_with([FAULTS[name]] if name else [], precision)
 
 
-def see(faults, expected):
+def see(faults, expected, precision=PRECISION):
     """As `observe_with`, but single faults are looked up."""
     if len(faults) == 1 and faults[0].name in FAULTS:
-        return known(faults[0].name)
-    return observe_with(faults, PRECISION, expected)
+        return known(faults[0].name, precision)
+    return observe_with(faults, precision, expected)

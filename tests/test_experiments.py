@@ -62,7 +62,7 @@ def as_documented(script):
 SLICES = {"lightning_two_ways.py": one_scenario, "distributed.py": one_training, "faults.py": as_documented}
 """Of what a script has no option for; other tests run it as it is."""
 
-SAME_EVERYWHERE = ["claims.py", "watch_a_loop.py"]
+SAME_EVERYWHERE = ["claims.py"]
 """Whose default run is that of these tests, and whose answer does not hang on the machine."""
 
 OF_THEIR_OWN = {"benchmark.py"}

@@ -190,6 +190,6 @@ def test_the_versions_of_python_are_those_of_the_classifiers():
         if re.fullmatch(r"Programming Language :: Python :: 3\.\d+", c)
     ]
     assert PROJECT["requires-python"] == f">={named[0]}"
-    assert named == ["3.11", "3.12", "3.13"]
-    assert "for CPython 3.11 to 3.13" in (ROOT / "constraints.txt").read_text()
+    assert named == ["3.11", "3.12", "3.13", "3.14"]
+    assert "for CPython 3.11 to 3.14" in (ROOT / "constraints.txt").read_text()
     assert PROJECT["version"] in (ROOT / "CHANGELOG.md").read_text()

@@ -74,6 +74,34 @@ def test_only_one_scenario_has_uneven_microbatches(tmp_path):
         assert (len(counts) > 1) if scenario.uneven else counts == {256}
 
 
+def windows_of(scenario, tmp_path, microbatches):
+    """How many tokens there are in each window."""
+    _, targets = new_job(scenario, tmp_path).examples
+    counts = [count(Examples(piece, piece)) for piece in targets.split(MICROBATCH)]
+    return [sum(counts[first : first + microbatches]) for first in range(0, len(counts), microbatches)]
+
+
+def test_where_a_recipe_multiplies_by_k_and_divides_again_no_processor_can_round_the_first_gradient_alike(tmp_path):
+    """The slope of a loss is divided and multiplied one operation at a time, which IEEE 754 defines."""
+    one, k = torch.ones(()), 3
+    for ranks in (1, 2):
+        n = windows_of(SCENARIOS["uneven token counts"], tmp_path, k * ranks)[0]
+        assert one / (n / ranks) != one / k / n * (k * ranks)
+        even = windows_of(SCENARIOS["K = 3"], tmp_path, k * ranks)[0]
+        assert one / (even / ranks) == one / k / even * (k * ranks)
+
+
+def test_where_counts_are_even_every_processor_rounds_the_loss_alike_too():
+    """Three times a number is exact enough to be divided by three again if its fraction is below 4/3."""
+    for name in ("K = 1", "K = 3", "clipping", "bf16", "schedule per step"):
+        scenario = SCENARIOS[name]
+        losses = [r.parts[Part.LOSS] for r in checked_reference(scenario).records if r.event == Event.FORWARD]
+        assert all(4.01 < scenario.k * loss.norm < 5.3 for each in losses for loss in each.values()), name
+    x = torch.arange(2**23, 2**25 // 3, dtype=torch.float32)
+    assert torch.equal(x * 3 / 3, x)
+    assert not torch.equal((x + 2**22) * 3 / 3, x + 2**22)
+
+
 def test_without_a_null_test_there_is_no_verdict():
     calls = []
 

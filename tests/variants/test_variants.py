@@ -14,7 +14,7 @@ from gradparity.parity.lockstep import lockstep
 from gradparity.parity.state import Part
 from gradparity.tasks import summed_loss
 from gradparity.training import Phase, Window
-from gradparity.variants import VARIANTS, Place, Prediction, outcome
+from gradparity.variants import VARIANTS, Place, Prediction, outcome, roots
 from gradparity.variants.branching import digits_branching
 from gradparity.variants.loops import (
     DIVIDED_AFTER,
@@ -28,11 +28,12 @@ from gradparity.variants.loops import (
 )
 from gradparity.variants.measure import advance, first_difference, lane
 from gradparity.variants.places import missing, unused, unused_at_first, used_twice
-from gradparity.variants.roots import EXACT_ROOTS, exact_root, roots_are_exact
+from gradparity.variants.roots import EXACT_ROOTS, ExactRoots, exact_root, kernel_rounds_otherwise, roots_are_exact
 from gradparity.variants.uses import USE_BY_USE, uses
 from small import small_config, small_task
 
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
 BY_NAME = {variant.name: variant for variant in VARIANTS}
 
 
@@ -217,13 +218,14 @@ def test_func_grad_is_zeros_for_none_where_one_is_not():
 
 
 @pytest.mark.parametrize("precision", ["fp64", "fp32"])
-def test_the_fused_adamw_is_the_for_loop_with_exact_square_roots(precision):
-    assert first(EXACT_ROOTS, FUSED, "transformer", precision=precision) is None
+def test_the_fused_adamw_is_the_for_loop_with_exact_square_roots_unless_it_adds_and_multiplies_at_once(precision):
+    found = first(EXACT_ROOTS, FUSED, "transformer", precision=precision)
+    assert (found is None) != kernel_rounds_otherwise(DTYPES[precision])
 
 
 def test_the_fused_adamw_differs_from_the_for_loop_in_its_first_update_where_torch_rounds_roots_otherwise():
     found = first(REFERENCE, FUSED, "transformer")
-    assert (found is None) == roots_are_exact(torch.float32)
+    assert (found is None) == (roots_are_exact(torch.float32) and not kernel_rounds_otherwise(torch.float32))
     if found:
         assert found.place == Place(0, None, Phase.STEPPED)
         assert found.mismatch.part == Part.PARAMETERS
@@ -233,7 +235,14 @@ def test_the_fused_adamw_differs_from_the_for_loop_in_its_first_update_where_tor
 def test_but_for_what_is_left_over_where_a_size_is_no_multiple_of_the_kernels_vector(precision):
     """Ten numbers, the last two or all of which the kernel computes one by one, and rounds otherwise."""
     found = first(EXACT_ROOTS, FUSED, precision=precision)
-    assert found is None or found.mismatch.name.startswith("5.bias")
+    assert found is None or found.mismatch.name.startswith("5.bias") or kernel_rounds_otherwise(DTYPES[precision])
+
+
+def test_a_kernel_that_rounds_otherwise_is_seen(monkeypatch):
+    monkeypatch.setattr(roots, "exact_root", lambda x: x.sqrt().nextafter(torch.ones((), dtype=x.dtype)))
+    assert roots.kernel_rounds_otherwise.__wrapped__(torch.float32)
+    with ExactRoots():
+        assert torch.tensor(0.25).sqrt() > 0.5
 
 
 def test_the_fused_sgd_takes_no_root_and_is_the_for_loop():
@@ -286,7 +295,10 @@ def test_a_full_batch_is_accumulation_where_nothing_is_rounded():
 def test_every_prediction_holds_over_the_first_epoch(name):
     found = outcome(BY_NAME[name], steps=16)
     assert [kept.measured for kept in found.kept] == [kept.predicted for kept in found.kept]
-    assert (found.first is None) == (name in ("reversed order, K = 2", "torch.func.grad"))
+    # On some machines the fused optimizer rounds as the for-loop does; every prediction about that is asked of them.
+    same = name in ("reversed order, K = 2", "torch.func.grad")
+    same |= name == "fused AdamW" and all(kept.predicted is None for kept in found.kept)
+    assert (found.first is None) == same
     assert len(found.growth) == 16
     assert (found.growth[-1].max_ulp == 0) == (found.first is None)
     if found.first_in_fp64 and found.first.figures:

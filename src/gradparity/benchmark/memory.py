@@ -13,7 +13,8 @@ def peak_bytes(work: Callable[[], object]) -> int:
     unlike a process's resident size it is the same in every run.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler says on stderr that it starts and stops
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    # Without acc_events, some releases warn that events of earlier cycles are dropped; there is one cycle.
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         work()
     assert profiler.profiler is not None
     assert profiler.profiler.kineto_results is not None

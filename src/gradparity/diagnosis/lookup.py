@@ -146,7 +146,7 @@ def _one_after_another(
     others = [x.fault for x in likenesses if x.fault.kind != Kind.ROUNDING]
     while len(furthest[0]) < MOST_FAULTS and shared < len(loop.looks):
         where = place(loop.looks[shared])
-        others.sort(key=lambda fault: not fault.first.startswith(where))
+        others.sort(key=lambda fault: not fault.may_show(where))
         reach, further = shared, list[tuple[Fault, ...]]()
         tried = set[frozenset[str]]()
         for faults in ((*some, other) for some in furthest[:MOST_TIES] for other in others if other not in some):
@@ -200,7 +200,7 @@ def _by_likelihood(
     leading = sorted((x for x in likenesses if x.shared > base), key=lambda x: -x.shared)
     for x in leading:
         where = place(loop.looks[x.shared]) if x.shared < len(loop.looks) else "the end"
-        yield from ((x.fault, y.fault) for y in likenesses if y.fault.first.startswith(where))
+        yield from ((x.fault, y.fault) for y in likenesses if y.fault.may_show(where))
     here = [x.fault for x in _visible(likenesses, reference, base)]
     yield from combinations(here, 2)
     for x in leading:

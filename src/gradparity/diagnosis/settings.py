@@ -143,7 +143,7 @@ def _is_torchs_own(function: Any, was: object) -> bool:
     if code is None:
         return isinstance(function, type) and function.__module__.startswith("torch")
     wraps_it = getattr(function, "__wrapped__", None) is was
-    return wraps_it and str(code.co_filename).startswith(os.path.dirname(torch.__file__))
+    return wraps_it and str(getattr(code, "co_filename", "")).startswith(os.path.dirname(torch.__file__))
 
 
 def _told(value: object) -> str:

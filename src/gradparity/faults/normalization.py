@@ -187,7 +187,7 @@ NORMALIZATION = (
         name="multiplied-by-the-reciprocal",
         symptom="None: the same mean, rounded otherwise.",
         needs="a divisor that is no power of two",
-        first="step 2, microbatch 0, forward: loss",
+        first="step 0, microbatch 0, forward: loss",
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer
@@ -195,6 +195,7 @@ NORMALIZATION = (
 """,
         },
         kind=Kind.ROUNDING,
+        hidden_by_rounding=True,
     ),
     Fault(
         name="summed-loss",
@@ -225,6 +226,7 @@ NORMALIZATION = (
 """,
         },
         kind=Kind.ROUNDING,
+        hidden_by_rounding=True,
     ),
     Fault(
         name="mean-then-weighted-by-the-share",
@@ -239,5 +241,6 @@ NORMALIZATION = (
 """,
         },
         kind=Kind.ROUNDING,
+        hidden_by_rounding=True,
     ),
 )

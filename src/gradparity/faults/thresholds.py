@@ -59,7 +59,7 @@ THRESHOLDS = (
         name="clip-twice",
         symptom="None: what has been clipped is no longer above the threshold, but for its rounding.",
         needs="a norm above the threshold",
-        first="step 2, clipped: gradients",
+        first="step 0, clipped: gradients",
         changes={
             clip_by_norm: """
          nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -67,12 +67,13 @@ THRESHOLDS = (
 """,
         },
         kind=Kind.ROUNDING,
+        hidden_by_rounding=True,
     ),
     Fault(
         name="clip-by-the-norm-of-a-flat-vector",
         symptom="None: the same norm, added up in another order.",
         needs="a norm above the threshold",
-        first="step 3, clipped: gradients",
+        first="step 0, clipped: gradients",
         changes={
             clip_by_norm: """
 -        nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -83,6 +84,7 @@ THRESHOLDS = (
 """,
         },
         kind=Kind.ROUNDING,
+        hidden_by_rounding=True,
     ),
     Fault(
         name="clip-by-a-sum-of-squares",
@@ -100,6 +102,7 @@ THRESHOLDS = (
 """,
         },
         kind=Kind.ROUNDING,
+        hidden_by_rounding=True,
     ),
     Fault(
         name="threshold-over-k",

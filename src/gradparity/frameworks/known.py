@@ -52,7 +52,8 @@ KNOWN = (
     Known(
         ("Accelerate, token count",),
         ("uneven token counts",),
-        "Rounding: the recipe multiplies the loss by K, since backward() divides it by K again.",
+        "Rounding: the recipe multiplies the loss by K, since backward() divides it by K again. Some processors round "
+        "the first loss to the same bits; no processor does so with the first gradient.",
         on_ranks=("Accelerate, token count",),
     ),
     Known(

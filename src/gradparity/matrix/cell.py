@@ -1,9 +1,12 @@
-"""The axes of the matrix, and the combinations that PyTorch itself refuses, each with its reason."""
+"""The axes of the matrix, and the combinations that cannot be run, each with its reason."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, combinations, product
-from typing import Any
+from typing import Any, cast
+
+from gradparity.config import Device
+from gradparity.matrix import asked
 
 TASKS = (
     "digits_mlp", "digits_cnn", "transformer", "gru", "lstm", "sparse", "branches", "additive", "matrices", "gan",
@@ -28,8 +31,6 @@ OPTIMIZERS = (
     "SparseAdam",
 )
 """Of torch.optim, by name and implementation; without one, PyTorch's default, a for-loop on CPU."""
-
-TAKE_SPARSE = ("Adagrad", "Adagrad foreach", "LBFGS", "SGD", "SGD foreach", "SparseAdam")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,29 +64,32 @@ UNDECIDED: Any = None
 """In a cell that is not complete yet: whatever it will be, it is no reason for a refusal."""
 
 
-def refusal(cell: Cell) -> str | None:
-    """Why ``cell`` cannot be run, or ``None``.
+def refusal(cell: Cell, device: Device = "cpu") -> str | None:
+    """Why ``cell`` cannot be run on ``device``, in PyTorch's words where it is PyTorch that refuses, or ``None``.
 
-    But for the first reason, it cannot whichever way ``p.grad`` is filled. ``tests/matrix/test_refusals.py`` shows of
-    each that PyTorch raises.
+    But for reentrant checkpointing, it cannot whichever way ``p.grad`` is filled. ``tests/matrix/test_refusals.py``
+    shows of every cell that it is refused if and only if a training of it raises.
     """
-    if cell.task == "reentrant":
-        return "reentrant checkpointing refuses autograd.grad"
-    if cell.task == "sparse" and cell.optimizer not in (*TAKE_SPARSE, UNDECIDED):
-        return "the optimizer takes no sparse gradients"
-    if cell.task == "sparse" and cell.clip not in ("none", UNDECIDED):
-        return "sparse gradients cannot be clipped"
-    if cell.optimizer == "SparseAdam" and cell.task not in ("sparse", UNDECIDED):
-        return "SparseAdam takes nothing but sparse gradients"
-    if cell.optimizer == "Muon" and cell.task not in ("matrices", UNDECIDED):
-        return "Muon takes nothing but matrices"
-    if cell.optimizer == "LBFGS" and cell.precision == "fp16":
-        return "GradScaler takes no closure, which LBFGS needs"
-    if cell.optimizer == "LBFGS" and cell.task == "channels_last":
-        return "LBFGS flattens gradients by view(), which channels_last ones do not allow"
     if cell.optimizer == "LBFGS" and cell.task == "gan":
         return "LBFGS searches along one loss, and a GAN has two"
+    if cell.optimizer == "LBFGS" and cell.precision == "fp16" and (why := asked.a_closure(device)):
+        return why
+    if UNDECIDED not in (cell.task, cell.optimizer) and (why := asked.a_step(cell.optimizer, gradients(cell), device)):
+        return why
+    if cell.task == "reentrant":
+        return asked.reentrant_grad()
+    if cell.task == "sparse" and cell.clip not in ("none", UNDECIDED):
+        return asked.a_clip(cell.clip, device)
     return None
+
+
+def gradients(cell: Cell) -> asked.Gradients:
+    """The kind of gradients that the optimizer of ``cell`` is given."""
+    match cell.task:
+        case "sparse" | "matrices" | "channels_last":
+            return cast("asked.Gradients", cell.task)
+        case _:
+            return "dense"
 
 
 def product_of(**wanted: tuple[Any, ...]) -> Iterator[Cell]:

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gradparity import build, tasks, training
 from gradparity.adapters.inverted import moments_of
 from gradparity.config import Config, Device
+from gradparity.matrix import asked
 from gradparity.matrix.cell import Cell
 from gradparity.parity.lockstep import Lane, Step
 from gradparity.parity.state import HasState
@@ -97,16 +98,16 @@ def optimizer_of(cell: Cell, trained: nn.Module) -> Optimizer:
     options: dict[str, Any] = {"lr": 0.01}
     if implementation:
         options[implementation] = True
-    if "momentum" in takes and not breaks_with_momentum(cell):
+    if "momentum" in takes and not breaks_with_momentum(cell, cast(Device, parameters[0].device.type)):
         options["momentum"] = 0.9
     # Neither do sparse gradients take a decay.
     decays = "weight_decay" in takes and cell.task != "sparse"
     return kind(decay_groups(parameters, 0.1) if decays else parameters, **options)
 
 
-def breaks_with_momentum(cell: Cell) -> bool:
-    """Fused SGD raises a TypeError where a parameter's first gradient comes later than another's, in either route."""
-    return cell.optimizer == "SGD fused" and cell.task == "branches"
+def breaks_with_momentum(cell: Cell, device: Device = "cpu") -> bool:
+    """Whether momentum raises where a parameter's first gradient comes later than another's, as in fused SGD."""
+    return cell.task == "branches" and asked.a_late_gradient(cell.optimizer, device) is not None
 
 
 def schedule_of(cell: Cell, optimizer: Optimizer) -> LRScheduler:

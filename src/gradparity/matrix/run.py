@@ -65,7 +65,7 @@ class Result:
 
 def run_cell(cell: Cell, candidate: str = "manual", device: Device = "cpu") -> Result:
     """The routes ``backward`` and ``candidate`` in lockstep through all steps of ``cell``."""
-    why = refusal(cell) or unavailable(cell.task, cell.precision, device)
+    why = refusal(cell, device) or unavailable(cell.task, cell.precision, device)
     if why:
         return Result(cell=cell, outcome=Outcome.REFUSED, why=why)
     try:

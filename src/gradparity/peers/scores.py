@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -12,6 +12,9 @@ from gradparity.faults import FAULTS, Fault, Kind
 from gradparity.peers.answers import Answers
 
 PRECISION = "fp16"  # the scale, and the overflows, show only there
+PRECISIONS = (PRECISION, "bf16", "fp32")
+"""Where rounding hides a fault in one, the next is asked."""
+
 PEERS = {"TrainParity": "trainparity", "pytest-torch": "pytest_torch"}
 """Other libraries, by name, and what they are imported as."""
 
@@ -32,28 +35,30 @@ class Score:
 
     @property
     def placed(self) -> bool:
-        """Whether it first shows where the dictionary says."""
-        return self.first == self.fault.first
+        """Whether it first shows where the dictionary says, or not before if rounding can hide it."""
+        return self.diverged and self.fault.may_show(self.first)
 
 
 @cache
-def seen(name: str | None) -> Observed:
+def seen(name: str | None, precision: str = PRECISION) -> Observed:
     """The reference with a fault, or without, to its end; observed once."""
-    return observe_with([FAULTS[name]] if name else [], PRECISION)
+    return observe_with([FAULTS[name]] if name else [], precision)
 
 
-def see(faults: Iterable[Fault], expected: Iterable[Look]) -> Observed:
+def see(faults: Iterable[Fault], expected: Iterable[Look], precision: str = PRECISION) -> Observed:
     """As a lookup asks for it; single faults of the dictionary have been seen already."""
     several = list(faults)
     if len(several) == 1 and several[0].name in FAULTS:
-        return seen(several[0].name)
-    return observe_with(several, PRECISION, list(expected))
+        return seen(several[0].name, precision)
+    return observe_with(several, precision, list(expected))
 
 
 def score(fault: Fault, peers: Mapping[str, Callable[[Fault | None], Answers]]) -> Score:
     """Hold gradparity, and its peers, against ``fault``."""
-    loop, reference = seen(fault.name), seen(None)
-    found = look_up(loop, reference, see)
+    asked = PRECISIONS if fault.hidden_by_rounding else ()
+    precision = next((each for each in asked if seen(fault.name, each) != seen(None, each)), PRECISION)
+    loop, reference = seen(fault.name, precision), seen(None, precision)
+    found = look_up(loop, reference, partial(see, precision=precision))
     return Score(
         fault,
         diverged=loop != reference,

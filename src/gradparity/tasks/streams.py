@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchmetrics.text import Perplexity
 
 from gradparity.tasks.task import PADDING, Batch, Examples, Task
-from gradparity.tasks.text import ALPHABET
+from gradparity.tasks.text import ALPHABET, paragraphs
 
 CHUNK = 16
 
@@ -68,13 +68,11 @@ def consecutive(examples: Examples, batch_size: int, order: torch.Generator) -> 
 
 
 def stream_task(build: Callable[[], nn.Module]) -> Task:
-    """The language reference as one stream in chunks of :data:`CHUNK` characters.
+    """The book of :mod:`gradparity.tasks.text` as one stream in chunks of :data:`CHUNK` characters.
 
     The last tenth is held out, but for chunks that occur before it too.
     """
-    from pydoc_data.topics import topics
-
-    text = " ".join(" ".join(topics[name].split()) for name in sorted(topics))
+    text = " ".join(paragraphs())
     codes = torch.tensor([max(ALPHABET.find(c), 0) for c in text])
     chunks = (len(codes) - 1) // CHUNK
     inputs, targets = (codes[i : i + chunks * CHUNK].view(chunks, CHUNK) for i in (0, 1))

@@ -1,4 +1,7 @@
-"""Characters of English prose: the language reference that CPython carries in ``pydoc_data.topics``.
+"""Characters of English prose: "Alice's Adventures in Wonderland", which the package carries in ``alice.txt``.
+
+Lewis Carroll's book of 1865 is in the public domain. The file belongs to the package, so the text is the same under
+every version of Python.
 
 The model has what makes gradients interesting: dropout (random draws), an output layer tied to the embedding (one
 weight used twice), two position tables that enter only as their sum (one gradient for two parameters), and
@@ -6,6 +9,7 @@ padding (another token count in every microbatch).
 """
 
 import math
+from importlib.resources import files
 
 import torch
 import torch.nn.functional as F
@@ -76,26 +80,29 @@ def sinusoids(length: int, width: int) -> Tensor:
     return 0.02 * torch.cat((angle.sin(), angle.cos()), dim=1)
 
 
-def text_transformer() -> Task:
-    """Predict the next character; every tenth topic is held out, but for phrases that occur in the others too."""
-    from pydoc_data.topics import topics
+def paragraphs() -> list[str]:
+    """Return the paragraphs of the book, each as one line, chapter headings among them."""
+    text = files("gradparity.tasks").joinpath("alice.txt").read_text(encoding="ascii")
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
-    texts = [topics[name] for name in sorted(topics)]
-    trained = _pieces([text for i, text in enumerate(texts) if i % 10])
+
+def text_transformer() -> Task:
+    """Predict the next character; every eighth paragraph is held out, but for pieces that occur in the others too."""
+    texts = paragraphs()
+    trained = _pieces([text for i, text in enumerate(texts) if i % 8])
     seen = set(trained)
     return Task(
         build=CharTransformer,
         train=_examples(trained),
-        held_out=_examples([piece for piece in _pieces(texts[::10]) if piece not in seen]),
+        held_out=_examples([piece for piece in _pieces(texts[::8]) if piece not in seen]),
         metric=lambda: Perplexity(ignore_index=PADDING),
         metric_name="perplexity",
     )
 
 
 def _pieces(texts: list[str]) -> list[str]:
-    """Paragraphs, cut where they are longer than the context."""
-    paragraphs = [" ".join(p.split()) for text in texts for p in text.split("\n\n")]
-    return [p[i : i + CONTEXT] for p in paragraphs for i in range(0, len(p), CONTEXT)]
+    """Return the paragraphs in ``texts``, cut where they are longer than the context."""
+    return [text[i : i + CONTEXT] for text in texts for i in range(0, len(text), CONTEXT)]
 
 
 def _examples(pieces: list[str]) -> Examples:

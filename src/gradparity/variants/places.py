@@ -10,7 +10,7 @@ from gradparity import build, tasks
 from gradparity.config import Config
 from gradparity.tasks import Batch, Task
 from gradparity.training import PRECISIONS, Phase, Window
-from gradparity.variants.roots import roots_are_exact
+from gradparity.variants.roots import kernel_rounds_otherwise, roots_are_exact
 from gradparity.variants.uses import uses
 
 
@@ -69,8 +69,15 @@ def unused(config: Config, task: Task) -> Place | None:
 
 
 def inexact_roots(config: Config, task: Task) -> Place | None:
-    """The end of the first step, if ``torch.sqrt`` is not rounded correctly on this machine."""
-    return None if roots_are_exact(PRECISIONS[config.precision].parameters) else Place(0, None, Phase.STEPPED)
+    """The end of the first step, if ``torch.sqrt`` is not rounded correctly on this machine, or the kernel differs."""
+    exact = roots_are_exact(PRECISIONS[config.precision].parameters)
+    return fused_rounding(config, task) if exact else Place(0, None, Phase.STEPPED)
+
+
+def fused_rounding(config: Config, task: Task) -> Place | None:
+    """The end of the first step, if the fused kernel rounds more than roots otherwise on this machine."""
+    otherwise = kernel_rounds_otherwise(PRECISIONS[config.precision].parameters)
+    return Place(0, None, Phase.STEPPED) if otherwise else None
 
 
 def stepped(place: Callable[[Config, Task], Place | None]) -> Callable[[Config, Task], Place | None]:

@@ -1,11 +1,14 @@
 """Square roots rounded as IEEE 754 says: what the fused optimizer is predicted by."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import AdamW
 from torch.overrides import TorchFunctionMode
 
 from gradparity.training import Moment, Run, Window, train_step
@@ -49,3 +52,22 @@ def with_exact_roots(run: Run, window: Window[Any]) -> Iterator[Moment]:
 
 
 EXACT_ROOTS = Loop("exact square roots", with_exact_roots)
+
+
+@cache
+def kernel_rounds_otherwise(dtype: torch.dtype) -> bool:
+    """Whether the fused kernel differs from the for-loop with exact roots in this machine's arithmetic, beside roots.
+
+    A compiler may multiply and add at once, with one rounding instead of two; on x86 it does not.
+    """
+    start = torch.linspace(-1, 1, 1024, dtype=dtype)
+    updated = []
+    for fused in (True, False):
+        p = nn.Parameter(start.clone())
+        optimizer = AdamW([p], lr=0.01, weight_decay=0.1, fused=fused)
+        for power in (1, 2, 3):
+            p.grad = start**power
+            with nullcontext() if fused else ExactRoots():
+                optimizer.step()
+        updated.append(p.detach())
+    return not torch.equal(*updated)
