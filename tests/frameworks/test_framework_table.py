@@ -2,8 +2,6 @@
 
 import json
 import runpy
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from gradparity.frameworks.watch import FRAMEWORKS, NOT_INSTALLED, outcome, outc
 from gradparity.parity.compare import Kind, Mismatch
 from gradparity.parity.metrics import Figures
 from gradparity.parity.state import Part
+from scripts import run
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "frameworks.py"
 
@@ -140,14 +139,9 @@ STEPS = {  # reference, framework
 SIZES = Figures(1, 1, 1500, 1024, 1e-5, 1e-5, 1e-5, 1.00001, 1.0)
 
 
-def run(*arguments):
-    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
-
-
 def test_every_cell_of_the_table_is_as_it_is_known_to_be(tmp_path):
-    done = run("--output", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    done = run("frameworks.py", "--output", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
     cells = json.loads((tmp_path / "frameworks" / "1" / "frameworks.json").read_text())
     found = {(c["framework"], c["scenario"]): c for c in cells}
     assert sorted(found) == sorted(CELLS)

@@ -6,16 +6,12 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "watch_a_loop.py"
-
-
-def run(*arguments):
-    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
+from scripts import run
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    return run("--output", tmp_path_factory.mktemp("runs"))
+    return run("watch_a_loop.py", "--output", tmp_path_factory.mktemp("runs"))
 
 
 def test_the_right_loop_is_the_reference_and_the_wrong_one_is_told_where(done):
@@ -38,6 +34,6 @@ def test_it_gives_a_command_that_shows_the_same(done):
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence():
-    done = run("--output", __file__)
+    done = run("watch_a_loop.py", "--output", __file__)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

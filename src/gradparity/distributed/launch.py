@@ -6,7 +6,6 @@ For real work there is torchrun; this is for tests, and for experiments that sta
 
 import faulthandler
 import gc
-import multiprocessing
 import os
 import signal
 import sys
@@ -16,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,16 +26,7 @@ from torch._C._distributed_c10d import FileStore  # torch.distributed has it too
 
 from gradparity.distributed.blame import End, blamed, ended_by, innermost
 from gradparity.errors import UserError
-
-PRELOADED = (
-    "torch",
-    "torch._dynamo",  # which the first optimizer would import, in a second
-    "torchmetrics",
-    "sklearn.datasets",
-    "gradparity.distributed.trial",
-    "gradparity.diagnosis.of_rank",
-)
-"""Imported once, in the process that all ranks are forked from: a rank then starts in milliseconds."""
+from gradparity.forks import forks
 
 GRACE = 1.0
 """Seconds in which a rank may still tell what went wrong in it, after another has noticed that it is gone."""
@@ -103,10 +92,7 @@ def _start(
     function: Callable[..., Any],
     arguments: tuple[object, ...],
 ) -> Rank:
-    context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(PRELOADED))
+    context = forks()
     ours, theirs = context.Pipe(duplex=False)
     stack = folder / f"stack{number}"
     process = context.Process(
