@@ -31,6 +31,9 @@ from gradparity.forks import forks
 GRACE = 1.0
 """Seconds in which a rank may still tell what went wrong in it, after another has noticed that it is gone."""
 
+ANSWER = 10.0
+"""Seconds in which a rank that has not ended says where it is; none needs as long, unless it is stopped."""
+
 START = 120.0
 """Seconds in which all ranks must have started."""
 
@@ -180,10 +183,10 @@ def _told_by(rank: Rank) -> End | None:
 
 
 def _doing(rank: Rank) -> str:
-    """Where a rank is that has not ended, if it says so within a second."""
+    """Where a rank is that has not ended, if it says so."""
     if rank.process.pid is not None and hasattr(signal, "SIGUSR1"):
         os.kill(rank.process.pid, signal.SIGUSR1)
-        until, stack = time.monotonic() + 1, ""
+        until, stack = time.monotonic() + ANSWER, ""
         while time.monotonic() < until and f" in {_rank.__name__}\n" not in stack:  # from where on it is written
             time.sleep(0.01)
             stack = rank.stack.read_text() if rank.stack.exists() else ""
