@@ -1,16 +1,9 @@
 """The reference and all faults as they were seen under the stress scenario, each observed once a process."""
 
-from functools import cache
-
-from gradparity.diagnosis.observe import Observed, observe_with
+from gradparity.diagnosis.observe import observe_with
 from gradparity.faults import FAULTS
-
-PRECISION = "fp16"
-
-
-@cache
-def known(name: str | None) -> Observed:
-    return observe_with([FAULTS[name]] if name else [], PRECISION)
+from gradparity.peers.scores import PRECISION
+from gradparity.peers.scores import seen as known  # with which the experiment on faults has the same ones
 
 
 def see(faults, expected):

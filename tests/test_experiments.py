@@ -113,6 +113,7 @@ def test_help_tells_the_story_and_the_options_that_all_have(script, capsys):
     assert "--output" in out
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("script", LESSONS)
 def test_quiet_and_piped_it_prints_its_answer_alone_which_is_the_one_in_readme(script, tmp_path, capsys):
     assert loaded(script)["main"]([*LESSONS[script], "--quiet", "--output", str(tmp_path)]) == 0
