@@ -14,8 +14,10 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 test: .venv/installed  ## Run the tests, one of every kind
 	$(PYTEST) -m "not long"
 
-test-long: .venv/installed  ## Run the others: more instances, and what takes long
-	$(PYTEST) -m long
+test-long: export KILLS ?= 24
+test-long: export GRADPARITY_FUZZ ?= 1000
+test-long: .venv/installed  ## Run the others: more instances, kills and spoiled files, and what takes long
+	$(PYTEST) -m "long or many" --hypothesis-seed=0
 
 # PyTorch and oneDNN take the instructions of an older processor, with which sums round otherwise.
 test-other-processor: export ATEN_CPU_CAPABILITY := default

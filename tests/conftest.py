@@ -1,7 +1,6 @@
 """Fixtures of all tests. What takes long to import is imported in them: the process that hands out tests needs none of it."""
 
 import gc
-import socket
 import warnings
 
 import pytest
@@ -49,10 +48,3 @@ def on_a_gpu():
         yield
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = benchmark
-
-
-@pytest.fixture
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]

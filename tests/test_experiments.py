@@ -129,6 +129,16 @@ def test_quiet_and_piped_it_prints_its_answer_alone_which_is_the_one_in_readme(s
     assert list(tmp_path.rglob("events.out.tfevents.*")), "there is something to see in TensorBoard"
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("script", LESSONS)
+def test_from_the_command_line_it_is_the_same_script(script, tmp_path):
+    arguments = ["--help"] if script in SLICES else [*LESSONS[script], "--quiet"]
+    command = [sys.executable, "-W", "error", EXPERIMENTS / script, *arguments, "--output", tmp_path]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--quiet" in done.stdout if script in SLICES else len(done.stdout.splitlines()) == 1
+
+
 def test_a_changed_answer_would_be_seen():
     assert without_figures("3 of 3 hold, at most 1,024 ULP and 8.9e-16.") == "# of # hold, at most # ULP and #."
     assert without_figures("3 of 3 hold.") != without_figures("3 of 3 held.")
@@ -157,8 +167,16 @@ def test_two_ways_are_one_training(tmp_path):
 @pytest.mark.parametrize(
     ("candidate", "words"),
     [
-        ("naive", "At step 0, microbatch 0, phase accumulated, position_correction.grad has memory of its own"),
-        ("summed-loss", "At step 0, microbatch 2, phase accumulated, the gradient of position differs in its bits."),
+        pytest.param(
+            "naive",
+            "At step 0, microbatch 0, phase accumulated, position_correction.grad has memory of its own",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "summed-loss",
+            "At step 0, microbatch 2, phase accumulated, the gradient of position differs in its bits.",
+            marks=pytest.mark.long,
+        ),
         ("clip-before-unscale", "At step 0, phase unscaled, the gradient of position differs in its bits."),
     ],
 )
@@ -186,6 +204,7 @@ def test_quiet_is_only_the_answer(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_process_of_its_own_says_it_with_its_exit_code_and_in_plain_text_to_a_pipe(tmp_path):
     command = [sys.executable, *FP16, "--output", tmp_path]
     environment = {**os.environ, "COLUMNS": "400", "FORCE_COLOR": ""}
@@ -215,6 +234,7 @@ def read_or_nothing(terminal):
         return b""
 
 
+@pytest.mark.long
 def test_lightning_does_not_care_for_the_route_and_its_differences_are_named(tmp_path):
     done = run("lightning_two_ways.py", "--output", tmp_path, COLUMNS="200")
     assert (done.returncode, done.stderr) == (0, "")

@@ -65,7 +65,7 @@ WRONG = {
 
 
 @pytest.mark.usefixtures("like_which")
-@pytest.mark.parametrize("loop", WRONG)
+@pytest.mark.parametrize("loop", [pytest.param("alone", marks=pytest.mark.long), *list(WRONG)[1:]])
 def test_wrong_loops_are_named_with_the_ranks_that_diverge_first(loop, capsys):
     faults, diverging, apart = WRONG[loop]
     code, told = checked(loop, capsys)

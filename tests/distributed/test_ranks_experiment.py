@@ -5,6 +5,7 @@ import pytest
 from scripts import run
 
 
+@pytest.mark.long
 def test_by_hand_is_ddp_and_each_wrong_loop_is_not(tmp_path):
     done = run("distributed.py", "--steps", "5", "--output", tmp_path, COLUMNS="140")
     assert (done.returncode, done.stderr) == (0, "")
