@@ -6,10 +6,12 @@ import warnings
 import pytest
 
 
-def pytest_collection_finish():
-    """Import what trainings import late, so that no test and no fork of this process does; and keep it.
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_there_stays():
+    """Import what trainings import late, so that no test and no fork of this process does.
 
-    A garbage collection would look through all that is imported, and several tests collect garbage at each step.
+    A garbage collection would look through all that was imported, and kept by tests before; several tests collect
+    garbage at each step.
     """
     import torch._dynamo
 

@@ -89,6 +89,18 @@ def test_how_it_ended_without_a_result_is_told(end, sentence):
         apart(work, 60)
 
 
+def test_where_it_crashed_is_told_though_a_library_has_reset_the_signal():
+    """As a Trainer of Lightning does when it ends; what ``faulthandler`` has put there is not Python's to see."""
+
+    def work(watch):
+        with watch.over("it"):
+            os.abort()
+
+    signal.signal(signal.SIGABRT, signal.SIG_DFL)
+    with pytest.raises(UserError, match=r"it crashed its process by SIGABRT \(test_apart.py, line \d+ in work\)"):
+        apart(work, 60)
+
+
 def test_one_that_does_not_end_is_told_with_where_it_is():
     def work(watch):
         with watch.over("it"):
