@@ -187,7 +187,8 @@ def _doing(rank: Rank) -> str:
     if rank.process.pid is not None and hasattr(signal, "SIGUSR1"):
         os.kill(rank.process.pid, signal.SIGUSR1)
         until, stack = time.monotonic() + ANSWER, ""
-        while time.monotonic() < until and f" in {_rank.__name__}\n" not in stack:  # from where on it is written
+        whole = f" in {_rank.__name__}\n"  # from where on it is written
+        while whole not in stack and rank.process.is_alive() and time.monotonic() < until:
             time.sleep(0.01)
             stack = rank.stack.read_text() if rank.stack.exists() else ""
         return innermost(stack)
