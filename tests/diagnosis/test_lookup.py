@@ -16,6 +16,8 @@ from gradparity.faults.patched import ClashError
 from loops import IDENTICAL
 from stressed import PRECISION, known, see
 
+pytestmark = pytest.mark.processor
+
 
 def seen(loop, precision=PRECISION):
     return observe(called(loop, "loop"), stress.build, precision)

@@ -18,6 +18,8 @@ from gradparity.parity.metrics import Figures
 from gradparity.parity.state import Part
 from scripts import run
 
+pytestmark = pytest.mark.processor
+
 SCRIPT = Path(__file__).parents[2] / "experiments" / "frameworks.py"
 
 MEANS = ("At step 0, microbatch 0, phase forward", "loss")

@@ -14,6 +14,8 @@ from gradparity.parity.verdict import Verdict
 from gradparity.training import Phase
 from small import STEPS, comparisons, small_config, small_lanes
 
+pytestmark = pytest.mark.processor
+
 TASKS = ("digits_mlp", "digits_cnn", "transformer")
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 ACCUMULATION_STEPS = (1, 3, 4)

@@ -32,6 +32,8 @@ from gradparity.variants.roots import EXACT_ROOTS, exact_root, roots_are_exact
 from gradparity.variants.uses import USE_BY_USE, uses
 from small import small_config, small_task
 
+pytestmark = pytest.mark.processor
+
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 BY_NAME = {variant.name: variant for variant in VARIANTS}
 
