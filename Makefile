@@ -2,13 +2,30 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format board clean
+.PHONY: demo test test-long test-other-processor test-all lint format board clean
+.NOTPARALLEL:
 
 demo: .venv/installed  ## Train three small models two ways, and compare them bit for bit
 	$(BIN)/python experiments/train_two_ways.py --config configs/demo.yaml
 
-test: .venv/installed  ## Run the tests
-	$(BIN)/python -m pytest --numprocesses 2
+# Two processes share the tests: each begins with one half of them, and takes over from the other at the end.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test: .venv/installed  ## Run the tests, one of every kind
+	$(PYTEST) -m "not long"
+
+test-long: export KILLS ?= 24
+test-long: export GRADPARITY_FUZZ ?= 1000
+test-long: .venv/installed  ## Run the others: more instances, kills and spoiled files, and what takes long
+	$(PYTEST) -m "long or many" --hypothesis-seed=0
+
+# PyTorch and oneDNN take the instructions of an older processor, with which sums round otherwise.
+test-other-processor: export ATEN_CPU_CAPABILITY := default
+test-other-processor: export ONEDNN_MAX_CPU_ISA := AVX2
+test-other-processor: .venv/installed  ## Run the tests whose numbers could depend on the processor, as if on another one
+	$(PYTEST) -m "processor and not long"
+
+test-all: test test-long test-other-processor  ## Run everything
 
 lint: .venv/installed  ## Check style and types
 	$(BIN)/ruff check

@@ -1,21 +1,36 @@
-import socket
+"""Fixtures of all tests. What takes long to import is imported in them: the process that hands out tests needs none of it."""
+
+import gc
 import warnings
 
 import pytest
-import torch
 
-from gradparity.device import require
 
-torch.set_num_threads(1)
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_there_stays():
+    """Import what trainings import late, so that no test and no fork of this process does.
+
+    A garbage collection would look through all that was imported, and kept by tests before; several tests collect
+    garbage at each step.
+    """
+    import torch._dynamo
+
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def _same_random_numbers_in_every_test():
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
 def _a_gpu_where_one_is_needed(request):
+    import torch
+
     if request.node.get_closest_marker("cuda") and not torch.cuda.is_available():
         pytest.skip("torch finds no GPU here")
 
@@ -23,6 +38,10 @@ def _a_gpu_where_one_is_needed(request):
 @pytest.fixture
 def on_a_gpu():
     """What makes trainings there repeatable, and afterwards as it was."""
+    import torch
+
+    from gradparity.device import require
+
     deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     require("cuda")
     with warnings.catch_warnings():
@@ -31,10 +50,3 @@ def on_a_gpu():
         yield
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = benchmark
-
-
-@pytest.fixture
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]

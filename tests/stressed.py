@@ -1,16 +1,10 @@
 """The reference and all faults as they were seen under the stress scenario, each observed once a process."""
 
-from functools import cache
-
-from gradparity.diagnosis.observe import Observed, observe_with
+from gradparity.diagnosis.observe import observe_with
 from gradparity.faults import FAULTS
+from gradparity.peers.scores import PRECISION, seen
 
-PRECISION = "fp16"
-
-
-@cache
-def known(name: str | None, precision: str = PRECISION) -> Observed:
-    return observe_with([FAULTS[name]] if name else [], precision)
+known = seen  # with which the experiment on faults has the same ones
 
 
 def see(faults, expected, precision=PRECISION):

@@ -55,7 +55,9 @@ TWO_LINES = """
 }
 """
 CHARTS = list(charts("agree").popitem()[1])
-expect.set_options(timeout=30_000)  # for a machine that is busy with other tests
+PATIENCE = 180_000
+"""Milliseconds, for a machine that is busy with other things."""
+expect.set_options(timeout=PATIENCE)
 DRAWN = "(image) => image.complete && image.naturalWidth > 600"
 PAGES = [
     ["data/runs", ["agree/by_backward", "agree/by_manual", "differ/by_clip-before-unscale", "cells/lstm"]],
@@ -114,8 +116,9 @@ def browser(tmp_path_factory):
     with sync_playwright() as playwright:
         folder = tmp_path_factory.mktemp("profile")
         context = playwright.chromium.launch_persistent_context(
-            folder, executable_path=CHROMIUM, args=QUIETLY, viewport={"width": 1400, "height": 1300}
+            folder, executable_path=CHROMIUM, args=QUIETLY, viewport={"width": 1400, "height": 1300}, timeout=PATIENCE
         )
+        context.set_default_timeout(PATIENCE)
         yield context
         context.close()
 

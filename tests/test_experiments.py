@@ -7,26 +7,24 @@ import runpy
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
+from gradparity.board import picture
 from gradparity.peers.scores import Score
+from scripts import EXPERIMENTS, run
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 README = EXPERIMENTS.parent / "README.md"
 SMALL = ["--steps", "4", "--microbatch_size", "4", "--evaluate_every", "2", "--clip.threshold", "0.05"]
 
 
-def run(script, *arguments, **environment):
-    return subprocess.run(
-        [sys.executable, EXPERIMENTS / script, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "120", **environment},
-    )
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Which are half of the time of so short a training, and have tests of their own."""
+    monkeypatch.setattr(picture, "glance", lambda *_: Figure(figsize=(1, 1)))
+    monkeypatch.setattr(picture, "of_one_phase", lambda *_: Figure(figsize=(1, 1)))
 
 
 LESSONS = {
@@ -115,6 +113,7 @@ def test_help_tells_the_story_and_the_options_that_all_have(script, capsys):
     assert "--output" in out
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("script", LESSONS)
 def test_quiet_and_piped_it_prints_its_answer_alone_which_is_the_one_in_readme(script, tmp_path, capsys):
     assert loaded(script)["main"]([*LESSONS[script], "--quiet", "--output", str(tmp_path)]) == 0
@@ -130,6 +129,16 @@ def test_quiet_and_piped_it_prints_its_answer_alone_which_is_the_one_in_readme(s
     assert list(tmp_path.rglob("events.out.tfevents.*")), "there is something to see in TensorBoard"
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("script", LESSONS)
+def test_from_the_command_line_it_is_the_same_script(script, tmp_path):
+    arguments = ["--help"] if script in SLICES else [*LESSONS[script], "--quiet"]
+    command = [sys.executable, "-W", "error", EXPERIMENTS / script, *arguments, "--output", tmp_path]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--quiet" in done.stdout if script in SLICES else len(done.stdout.splitlines()) == 1
+
+
 def test_a_changed_answer_would_be_seen():
     assert without_figures("3 of 3 hold, at most 1,024 ULP and 8.9e-16.") == "# of # hold, at most # ULP and #."
     assert without_figures("3 of 3 hold.") != without_figures("3 of 3 held.")
@@ -139,8 +148,7 @@ def test_two_ways_are_one_training(tmp_path):
     done = run(
         "train_two_ways.py", *SMALL, "--precision", "fp16", "--task", "[digits_mlp,digits_cnn]", "--output", tmp_path
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("Identical, bit for bit: 4 steps") == 2
     assert "2 of 2 trainings are identical both ways." in done.stdout
     assert f"--logdir {tmp_path}/two_ways/1" in done.stdout
@@ -155,11 +163,20 @@ def test_two_ways_are_one_training(tmp_path):
         }
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     ("candidate", "words"),
     [
-        ("naive", "At step 0, microbatch 0, phase accumulated, position_correction.grad has memory of its own"),
-        ("summed-loss", "At step 0, microbatch 2, phase accumulated, the gradient of position differs in its bits."),
+        pytest.param(
+            "naive",
+            "At step 0, microbatch 0, phase accumulated, position_correction.grad has memory of its own",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "summed-loss",
+            "At step 0, microbatch 2, phase accumulated, the gradient of position differs in its bits.",
+            marks=pytest.mark.long,
+        ),
         ("clip-before-unscale", "At step 0, phase unscaled, the gradient of position differs in its bits."),
     ],
 )
@@ -174,19 +191,28 @@ def test_a_wrong_loop_is_told_where_it_parts(candidate, words, tmp_path):
     assert "0 of 1 trainings are identical both ways; transformer parts at step 0, " in done.stdout
 
 
-def test_quiet_is_only_the_answer_and_a_pipe_gets_plain_text(tmp_path):
-    arguments = ["train_two_ways.py", *SMALL, "--precision", "fp16", "--output", tmp_path]
-    quiet = run(*arguments, "--quiet", "--candidate", "clip-before-unscale", FORCE_COLOR="", COLUMNS="400")
-    assert quiet.returncode == 1
+FP16 = ["train_two_ways.py", *SMALL, "--precision", "fp16", "--candidate", "clip-before-unscale"]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_quiet_is_only_the_answer(tmp_path):
+    quiet = run(*FP16, "--output", tmp_path, "--quiet", COLUMNS="400")
+    assert (quiet.returncode, quiet.stderr) == (1, "")
     assert quiet.stdout == (
         "0 of 1 trainings are identical both ways; "
         "digits_mlp parts at step 0, phase unscaled: the gradient of 1.weight differs in its bits.\n"
     )
-    told = run(*arguments, COLUMNS="400")
-    assert "\x1b" not in told.stdout + quiet.stdout
-    assert "\r" not in told.stdout
+
+
+@pytest.mark.long
+def test_a_process_of_its_own_says_it_with_its_exit_code_and_in_plain_text_to_a_pipe(tmp_path):
+    command = [sys.executable, *FP16, "--output", tmp_path]
+    environment = {**os.environ, "COLUMNS": "400", "FORCE_COLOR": ""}
+    told = subprocess.run(command, cwd=EXPERIMENTS, capture_output=True, text=True, check=False, env=environment)
+    assert (told.returncode, told.stderr) == (1, "")
+    assert "0 of 1 trainings are identical both ways; digits_mlp parts at step 0, phase unscaled" in told.stdout
+    assert not {"\x1b", "\r"} & set(told.stdout)
     assert "━━━━━ " not in told.stdout, "nothing is left of the progress bar"
-    assert quiet.stderr == told.stderr == ""
 
 
 def test_a_terminal_sees_progress_with_an_estimate_and_no_color_is_heard(tmp_path):
@@ -208,10 +234,10 @@ def read_or_nothing(terminal):
         return b""
 
 
+@pytest.mark.long
 def test_lightning_does_not_care_for_the_route_and_its_differences_are_named(tmp_path):
     done = run("lightning_two_ways.py", "--output", tmp_path, COLUMNS="200")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
     rows = {line.split("│")[1].strip(): line.count("identical") for line in done.stdout.splitlines() if "│" in line}
     assert rows == {
         "fp64, K = 1": 4,
@@ -234,9 +260,9 @@ def test_lightning_does_not_care_for_the_route_and_its_differences_are_named(tmp
         (["--output", __file__], "--output"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words):
-    done = run("train_two_ways.py", *arguments, CUDA_VISIBLE_DEVICES="")
-    assert done.returncode == 2
-    assert done.stdout == ""
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = run("train_two_ways.py", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1

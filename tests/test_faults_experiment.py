@@ -15,14 +15,8 @@ from gradparity.peers import scores
 from gradparity.peers.answers import CANNOT, Answers, asked
 from gradparity.peers.pieces import OUTSIDE, changed
 from gradparity.peers.table import each, rows, sentence
-from stressed import known
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "faults.py"
-
-
-@pytest.fixture(autouse=True)
-def _observed_once_a_process(monkeypatch):
-    monkeypatch.setattr(scores, "seen", known)
 
 
 def run(*arguments):

@@ -29,6 +29,11 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code):
     assert imported(code) == set()
 
 
+def test_what_is_imported_is_seen():
+    assert imported("import matplotlib") == {"matplotlib"}
+
+
+@pytest.mark.long
 def test_what_needs_them_does_import_them():
     assert {"torchmetrics", "tensorboard", "matplotlib"} <= imported("import gradparity.board")
 

@@ -199,6 +199,7 @@ def go_on(where, *first):
     return killed.run(where, SCRIPT, AGAIN, *first)
 
 
+@pytest.mark.many
 def test_killed_at_random_moments_it_ends_in_the_same_bits(unbroken, tmp_path):
     chance, kills = random.Random(KILLS), Counter()
     for number in range(4 * KILLS):
@@ -217,6 +218,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(unbroken, tmp_path):
     pytest.fail(f"only {kills.total()} of {12 * KILLS} came before the end of their run")
 
 
+@pytest.mark.many
 def test_a_recording_that_is_killed_can_be_read_with_every_tensor_that_it_names(unbroken, tmp_path):
     (tmp_path / "whole").mkdir()
     assert killed.run(tmp_path / "whole", "watch_a_loop", [])[0] == 0

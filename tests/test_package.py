@@ -138,6 +138,7 @@ def test_two_loops_are_recorded():
 """
 
 
+@pytest.mark.long
 def test_what_was_installed_works_outside_the_checkout(site, tmp_path):
     (tmp_path / "test_loop.py").write_text(f"SITE = {str(site)!r}\n{TEST}")
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path]

@@ -101,6 +101,7 @@ def test_the_random_state_outside_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.long
 def test_the_fixture_comes_with_the_package(tmp_path):
     (tmp_path / "test_loop.py").write_text(
         "import torch\n"

@@ -2,11 +2,7 @@
 
 import inspect
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +13,7 @@ from gradparity.claims import CLAIMS, Evidence, Verdict, backward, name_of, repo
 from gradparity.claims.evidence import judge
 from gradparity.main import main
 from gradparity.training import manual
+from scripts import run
 
 EXPECTED = {
     # six benefits of autograd.grad
@@ -313,16 +310,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, capsys):
 
 
 def test_the_experiment_answers_in_a_sentence_and_writes_its_page(tmp_path):
-    script = Path(__file__).parents[2] / "experiments" / "claims.py"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", script, "--output", tmp_path],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "110"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    done = run("claims.py", "--output", tmp_path, COLUMNS="110")
+    assert (done.returncode, done.stderr) == (0, "")
     *table, answer, where = done.stdout.splitlines()
     assert answer == f"3 hold, 8 hold with a caveat, 11 fail as written, on torch {torch.__version__}."
     assert f"--logdir {tmp_path}/claims/1" in where

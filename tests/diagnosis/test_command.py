@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 import loops
-from gradparity.diagnosis import lookup
+from gradparity.diagnosis import command, lookup
 from gradparity.diagnosis.command import check
 from gradparity.diagnosis.lookup import Answer, Finding
 from gradparity.diagnosis.told import BLIND, Checked, as_json, headline, show
@@ -89,8 +89,23 @@ def test_a_loop_with_two_faults_is_told_with_how_to_mend_both(two_faults):
     assert "https://github.com/pytorch/pytorch/issues/67590" in told
 
 
-def test_a_loop_with_three_faults_is_told_all_of_them(capsys, monkeypatch):
+@pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.long)])
+def _among_faults(request, monkeypatch):
+    """Few are looked for, or all."""
     monkeypatch.setattr(lookup, "MOST_PAIRS", 1)
+    if request.param == "few":
+        names = (
+            "zero-grad-missing",
+            "clip-before-unscale",
+            "schedule-advanced-on-skipped-steps",
+            "naive",
+            "clip-twice",
+        )
+        monkeypatch.setattr(command, "look_up", partial(lookup.look_up, known={name: FAULTS[name] for name in names}))
+
+
+@pytest.mark.usefixtures("_among_faults")
+def test_a_loop_with_three_faults_is_told_all_of_them(capsys):
     assert main(["check", "loops:three_things_wrong", "--format", "json"]) == 1
     answer = json.loads(capsys.readouterr().out)
     assert {fault["name"] for fault in answer["faults"]} == {
@@ -121,8 +136,8 @@ def test_a_loop_that_differs_by_rounding_only_passes_and_is_told_so():
     assert not wrong.passed
 
 
-def test_a_loop_that_draws_other_random_numbers_is_told_so(capsys, monkeypatch):
-    monkeypatch.setattr(lookup, "MOST_PAIRS", 1)
+@pytest.mark.usefixtures("_among_faults")
+def test_a_loop_that_draws_other_random_numbers_is_told_so(capsys):
     assert main(["check", "loops:behind_a_data_loader"]) == 1
     assert (
         "From step 0 on it draws other random numbers, as a DataLoader or a seed makes it do;"

@@ -16,6 +16,8 @@ from gradparity.faults.patched import ClashError
 from loops import IDENTICAL
 from stressed import PRECISION, known, see
 
+pytestmark = pytest.mark.processor
+
 
 def seen(loop, precision=PRECISION):
     return observe(called(loop, "loop"), stress.build, precision)
@@ -46,7 +48,9 @@ def test_a_right_loop_of_which_less_is_seen_is_told_to_make_the_same_updates():
     assert look_up(loop, known(None), see).answer == Answer.SAME_UPDATES
 
 
-@pytest.mark.parametrize("name", ["clip-before-unscale", "optimizer-not-restored"])
+@pytest.mark.parametrize(
+    "name", ["clip-before-unscale", pytest.param("optimizer-not-restored", marks=pytest.mark.long)]
+)
 def test_a_fault_is_named_without_having_run_any_to_its_end(name):
     found = look_up(known(name), known(None), lambda faults, expected: observe_with(faults, PRECISION, expected))
     assert found.answer == Answer.FAULT
@@ -75,12 +79,13 @@ def sampled_pairs(number):
             yield pair, both
 
 
-def test_two_faults_together_are_named_as_the_two_in_most_cases():
+@pytest.mark.parametrize(("number", "most"), [(4, 3), pytest.param(15, 12, marks=pytest.mark.long)])
+def test_two_faults_together_are_named_as_the_two_in_most_cases(number, most):
     named = 0
-    for _, both in sampled_pairs(15):
+    for _, both in sampled_pairs(number):
         found = look_up(both, known(None), see)
         named += found.answer == Answer.PAIR and observe_with(found.faults, PRECISION) == both
-    assert named >= 12
+    assert named >= most
 
 
 def test_a_loop_with_two_faults_written_by_hand_is_named_as_the_pair():
@@ -92,9 +97,10 @@ def test_a_loop_with_two_faults_written_by_hand_is_named_as_the_pair():
 @pytest.mark.parametrize(
     ("loop", "names"),
     [
-        (
+        pytest.param(
             loops.as_in_many_a_tutorial,
             {"mean-of-microbatch-means-by-full-k", "clip-before-unscale", "schedule-advanced-on-skipped-steps"},
+            marks=pytest.mark.long,
         ),
         (
             loops.wired_by_hand,

@@ -1,29 +1,14 @@
 """experiments/distributed.py answers on two ranks as it says, and tells bad input in one sentence."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "distributed.py"
+from scripts import run
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, SCRIPT, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "140"},
-    )
-
-
+@pytest.mark.long
 def test_by_hand_is_ddp_and_each_wrong_loop_is_not(tmp_path):
-    done = run("--steps", "5", "--output", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    done = run("distributed.py", "--steps", "5", "--output", tmp_path, COLUMNS="140")
+    assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     loops = lines[next(i for i, line in enumerate(lines) if "──" in line) + 1 :][:12]
     same = {line.split("  ")[0].strip(): line.count("✓") for line in loops}
@@ -54,7 +39,7 @@ def test_by_hand_is_ddp_and_each_wrong_loop_is_not(tmp_path):
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words):
-    done = run(*arguments)
+    done = run("distributed.py", *arguments)
     assert done.returncode == 2
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1

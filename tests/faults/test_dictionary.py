@@ -69,7 +69,7 @@ def test_on_some_processors_rounding_hides_it_and_on_some_it_shows_exactly_where
     assert all(FAULTS[name].may_show(place) for place in shown)
 
 
-@pytest.mark.processor
+@pytest.mark.long
 @pytest.mark.parametrize("processor", [1, 2])
 def test_all_other_faults_first_show_at_the_same_place_on_every_processor(processor):
     others = [name for name in FAULTS if name not in HIDDEN]

@@ -11,6 +11,8 @@ from gradparity.parity.state import Part
 from gradparity.training import Phase, manual, train_step
 from small import small_config, verdict_of
 
+pytestmark = pytest.mark.processor
+
 
 def first_of(candidate, precision="fp32", **fields):
     fields = {"task": "transformer", "clip": ClipConfig(by="norm", threshold=0.05), **fields}

@@ -11,6 +11,8 @@ from gradparity.trace.fingerprint import Fingerprint
 from gradparity.trace.record import Event
 from stressed import known
 
+pytestmark = pytest.mark.processor
+
 
 def of(event, part=None):
     records = [r for r in known(None).trace.records if r.event == event]

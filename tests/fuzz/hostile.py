@@ -14,6 +14,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -22,13 +23,14 @@ CASES = int(os.environ.get("GRADPARITY_FUZZ", "0"))
 
 def cases(few, share=1.0):
     """Settings for a test that tries ``few`` cases by default, and a ``share`` of what is asked for."""
-    return settings(
+    tried = settings(
         max_examples=max(few, int(CASES * share)),
         derandomize=not CASES,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
+    return lambda test: pytest.mark.many(tried(test))
 
 
 class Hang(BaseException):

@@ -22,7 +22,9 @@ def cell_of(task, **fields):
     return Cell(task=task, **sparse, **fields)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task", [pytest.param(task, marks=pytest.mark.long if task == "compiled" else ()) for task in TASKS]
+)
 def test_the_reference_is_one_training_with_itself(task):
     precision = "fp32" if unavailable(task, "fp16") else "fp16"
     cell = cell_of(task, precision=precision, average="EMA")

@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import torch
 
-from test_experiments import run
+from scripts import run
 
 
 def test_a_slice_is_run_drawn_and_written(tmp_path):
@@ -59,8 +60,9 @@ def test_a_slice_on_a_gpu(tmp_path):
         (["--device", "cuda"], "matrix: device is cuda, but torch finds no GPU here; use --device cpu"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words):
-    done = run("matrix.py", *arguments, CUDA_VISIBLE_DEVICES="")
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = run("matrix.py", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -5,6 +5,7 @@ from itertools import combinations, product
 
 import pytest
 
+from covering import quick_if_new
 from gradparity.matrix.cell import AXES, Cell, full, pairs_of, pairwise, product_of, refusal
 from gradparity.matrix.lanes import STEPS, task_of
 from gradparity.matrix.run import Outcome, run_cell
@@ -53,7 +54,12 @@ def trained_parameters(task: str) -> int:
     return sum(p.requires_grad for p in parameters.values())
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=str)
+def takes_its_time(cell: Cell) -> bool:
+    """A compiler does; tests/matrix/test_cells.py has one such cell that is quick."""
+    return cell.task == "compiled"
+
+
+@pytest.mark.parametrize("cell", quick_if_new(CELLS, lambda cell: chosen_by(cell).items(), takes_its_time), ids=str)
 def test_both_routes_are_one_training(cell):
     result = run_cell(cell)
     if result.outcome == Outcome.REFUSED:

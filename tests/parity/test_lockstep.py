@@ -15,6 +15,8 @@ from gradparity.parity.verdict import Verdict
 from gradparity.training import Phase, train_step
 from small import STEPS, comparisons, small_config, small_lanes, small_task, verdict_of
 
+pytestmark = pytest.mark.processor
+
 
 def rewritten(function, right, wrong):
     """`function` with `wrong` in the place of `right`, which is there once."""

@@ -1,10 +1,10 @@
 import math
-import os
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+import torch.distributed as dist
 
+from gradparity.distributed.launch import launch
 from gradparity.parity.metrics import AT_ONCE, Difference
 
 
@@ -99,22 +99,17 @@ def test_a_reset_metric_has_forgotten():
     assert metric.compute().differing == 0
 
 
-def _rank(rank, port, a, b, results):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+def of_a_half(a, b):
+    """What a rank computes that holds one half, and the other rank the other."""
     metric = Difference()
-    half = slice(0, 30) if rank == 0 else slice(30, None)
+    half = slice(0, 30) if dist.get_rank() == 0 else slice(30, None)
     metric.update(a[half], b[half])
-    results[rank] = tuple(metric.compute())
-    torch.distributed.destroy_process_group()
+    return tuple(metric.compute())
 
 
-def test_two_processes_find_together_what_one_would_have_found(free_port):
+def test_two_processes_find_together_what_one_would_have_found():
     a, b = torch.randn(50), torch.randn(50)
-    with mp.Manager() as manager:
-        results = manager.dict()
-        mp.spawn(_rank, (free_port, a, b, results), nprocs=2)
-        ranks = [results[0], results[1]]
+    ranks = launch(of_a_half, 2, a, b)
     alone = figures((a, b))
     assert ranks[0] == ranks[1]
     assert ranks[0][:6] == alone[:6]

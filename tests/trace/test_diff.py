@@ -21,6 +21,8 @@ from gradparity.trace.told import difference, in_a_row, sentences
 from gradparity.training import Phase
 from watched import changed, config_of, trace_of
 
+pytestmark = pytest.mark.processor
+
 
 def first_of(found):
     comparison, mismatch = found.verdict.first

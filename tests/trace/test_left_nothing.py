@@ -20,7 +20,6 @@ from gradparity.trace.recorder import Recorder
 from gradparity.trace.seen import Watched
 from left import of_a_recorder
 
-
 HOOKS = {(f"torch.optim.optimizer._global_optimizer_{when}_hooks", "hook") for when in ("pre", "post")}
 
 

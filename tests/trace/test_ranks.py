@@ -87,6 +87,7 @@ def test_another_number_of_ranks_is_refused_with_a_way_out(traces, tmp_path):
         traces_of(tmp_path)
 
 
+@pytest.mark.long
 def test_under_torchrun_too(traces, tmp_path, capsys):
     command = [
         sys.executable,

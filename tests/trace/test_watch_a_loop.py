@@ -1,21 +1,14 @@
 """The experiment with two hand-written loops: one is the reference, the other is told what it is."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "watch_a_loop.py"
-
-
-def run(*arguments):
-    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
+from gradparity.main import main
+from scripts import run
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    return run("--output", tmp_path_factory.mktemp("runs"))
+    return run("watch_a_loop.py", "--output", tmp_path_factory.mktemp("runs"))
 
 
 def test_the_right_loop_is_the_reference_and_the_wrong_one_is_told_where(done):
@@ -27,17 +20,15 @@ def test_the_right_loop_is_the_reference_and_the_wrong_one_is_told_where(done):
     assert "At step 0, microbatch 0, phase forward, the loss is" in wrong
 
 
-def test_it_gives_a_command_that_shows_the_same(done):
+def test_it_gives_a_command_that_shows_the_same(done, capsys):
     (line,) = (line for line in done.stdout.splitlines() if "gradparity diff" in line)
-    command = line.partition(": ")[2].split()
-    again = subprocess.run(
-        [Path(sys.executable).with_name(command[0]), *command[1:]], capture_output=True, text=True, check=False
-    )
-    assert again.returncode == 1
-    assert "✗ 11/11" in again.stdout
+    program, *arguments = line.partition(": ")[2].split()
+    assert program == "gradparity"
+    assert main(arguments) == 1
+    assert "✗ 11/11" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence():
-    done = run("--output", __file__)
+    done = run("watch_a_loop.py", "--output", __file__)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

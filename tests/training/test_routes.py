@@ -11,6 +11,8 @@ from torch import nn
 from gradparity.parity.compare import differences
 from gradparity.training import backward, frugal, manual
 
+pytestmark = pytest.mark.processor
+
 BY_HAND = (manual, frugal)
 by_hand = pytest.mark.parametrize("by_hand", BY_HAND)
 

@@ -1,14 +1,9 @@
 """The picture, the tables and the files of the routes that differ."""
 
 import json
-import os
 import re
-import runpy
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 from matplotlib.text import Text
@@ -19,20 +14,15 @@ from gradparity.board.pages import ANSWER
 from gradparity.variants import VARIANTS, Prediction, outcome, record, tables
 from gradparity.variants.loops import REFERENCE
 from gradparity.variants.picture import pictures
+from scripts import run
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "routes_that_differ.py"
+SCRIPT = "routes_that_differ.py"
 NAMES = ("summed loss", "reversed order, K = 2", "zeros for None")
 
 
 @cache
 def outcomes():
     return [outcome(variant, steps=4) for variant in VARIANTS if variant.name in NAMES]
-
-
-def run(*arguments):
-    """In this process: what takes time is the import of torch."""
-    script = runpy.run_path(str(SCRIPT))
-    return script["main"]([str(argument) for argument in arguments])
 
 
 def test_every_variant_is_drawn_at_the_height_of_its_figures():
@@ -88,15 +78,8 @@ def test_a_prediction_that_fails_is_marked_as_such():
 
 def test_the_experiment_shows_prediction_beside_measurement_and_writes_what_it_found(tmp_path):
     chosen = [argument for name in NAMES for argument in ("--only", name)]
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--steps", "4", *chosen, "--output", tmp_path],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "120"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    done = run(SCRIPT, "--steps", "4", *chosen, "--output", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
     tables, whys = done.stdout.split("summed loss: Autograd")
     assert all(len(line) <= 120 for line in tables.splitlines())
     assert len(whys.splitlines()) == len(NAMES) + 3, "a line for each, a blank one, the answer, and where to see it"
@@ -130,11 +113,12 @@ def test_the_experiment_shows_prediction_beside_measurement_and_writes_what_it_f
     assert [event.value > 0 for event in board.Scalars("2 parameters/1 relative norm")] == [False, False, True, True]
 
 
-def test_it_can_be_quiet_and_never_writes_over_another_run(tmp_path, capsys):
+def test_it_can_be_quiet_and_never_writes_over_another_run(tmp_path):
     arguments = ["--steps", "1", "--only", "reversed order, K = 2", "--quiet", "--output", tmp_path]
-    assert run(*arguments) == run(*arguments) == 0
+    told = [run(SCRIPT, *arguments) for _ in range(2)]
+    assert [done.returncode for done in told] == [0, 0]
     answer = "1 of 1 predictions hold bit for bit and to the place; 0 of 1 variants differ from the reference.\n"
-    assert capsys.readouterr().out == 2 * answer
+    assert [done.stdout for done in told] == [answer, answer]
     assert {path.name for path in (tmp_path / "routes").iterdir()} == {"1", "2"}
 
 
@@ -146,9 +130,8 @@ def test_it_can_be_quiet_and_never_writes_over_another_run(tmp_path, capsys):
         (["--only", "summed loss", "--steps", "1", "--output", __file__], "--output"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, capsys):
-    assert run(*arguments) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert words in told.err
-    assert len(told.err.splitlines()) == 1
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words):
+    told = run(SCRIPT, *arguments)
+    assert (told.returncode, told.stdout) == (2, "")
+    assert words in told.stderr
+    assert len(told.stderr.splitlines()) == 1

@@ -32,6 +32,8 @@ from gradparity.variants.roots import EXACT_ROOTS, ExactRoots, exact_root, kerne
 from gradparity.variants.uses import USE_BY_USE, uses
 from small import small_config, small_task
 
+pytestmark = pytest.mark.processor
+
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
 BY_NAME = {variant.name: variant for variant in VARIANTS}

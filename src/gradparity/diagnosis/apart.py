@@ -159,6 +159,7 @@ def _work(work: Callable[[Watch], object], patience: float, connection: Connecti
     sys.stdin, sys.stdout = open(os.devnull), sys.stderr  # noqa: SIM115  # open as long as the process lives
     gc.freeze()  # what is here already is nothing that the code has made, and need not be looked through again
     with stack.open("w") as file:
+        faulthandler.disable()  # enabled already, it would leave signals alone that a library has reset meanwhile
         faulthandler.enable(file, all_threads=False)
         answer: object
         try:

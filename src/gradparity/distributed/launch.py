@@ -6,7 +6,6 @@ For real work there is torchrun; this is for tests, and for experiments that sta
 
 import faulthandler
 import gc
-import multiprocessing
 import os
 import signal
 import sys
@@ -16,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,19 +26,13 @@ from torch._C._distributed_c10d import FileStore  # torch.distributed has it too
 
 from gradparity.distributed.blame import End, blamed, ended_by, innermost
 from gradparity.errors import UserError
-
-PRELOADED = (
-    "torch",
-    "torch._dynamo",  # which the first optimizer would import, in a second
-    "torchmetrics",
-    "sklearn.datasets",
-    "gradparity.distributed.trial",
-    "gradparity.diagnosis.of_rank",
-)
-"""Imported once, in the process that all ranks are forked from: a rank then starts in milliseconds."""
+from gradparity.forks import forks
 
 GRACE = 1.0
 """Seconds in which a rank may still tell what went wrong in it, after another has noticed that it is gone."""
+
+ANSWER = 10.0
+"""Seconds in which a rank that has not ended says where it is; none needs as long, unless it is stopped."""
 
 START = 120.0
 """Seconds in which all ranks must have started."""
@@ -103,10 +95,7 @@ def _start(
     function: Callable[..., Any],
     arguments: tuple[object, ...],
 ) -> Rank:
-    context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(PRELOADED))
+    context = forks()
     ours, theirs = context.Pipe(duplex=False)
     stack = folder / f"stack{number}"
     process = context.Process(
@@ -194,11 +183,12 @@ def _told_by(rank: Rank) -> End | None:
 
 
 def _doing(rank: Rank) -> str:
-    """Where a rank is that has not ended, if it says so within a second."""
+    """Where a rank is that has not ended, if it says so."""
     if rank.process.pid is not None and hasattr(signal, "SIGUSR1"):
         os.kill(rank.process.pid, signal.SIGUSR1)
-        until, stack = time.monotonic() + 1, ""
-        while time.monotonic() < until and f" in {_rank.__name__}\n" not in stack:  # from where on it is written
+        until, stack = time.monotonic() + ANSWER, ""
+        whole = f" in {_rank.__name__}\n"  # from where on it is written
+        while whole not in stack and rank.process.is_alive() and time.monotonic() < until:
             time.sleep(0.01)
             stack = rank.stack.read_text() if rank.stack.exists() else ""
         return innermost(stack)

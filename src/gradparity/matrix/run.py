@@ -1,6 +1,5 @@
 """One cell, or many of them on several processes."""
 
-import multiprocessing
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import torch
 from gradparity.config import Device
 from gradparity.device import require
 from gradparity.errors import UserError
+from gradparity.forks import forks
 from gradparity.matrix import lanes as make
 from gradparity.matrix.cell import Cell, refusal
 from gradparity.parity.bits import same_bits
@@ -132,9 +132,8 @@ def run_cells(
     Raises:
         UserError: if one of the processes is killed.
     """
-    context = multiprocessing.get_context("spawn")
     workers = min(processes, len(cells))
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=alone, initargs=(device,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=forks(), initializer=alone, initargs=(device,)) as pool:
         pending = [pool.submit(partial(run_cell, candidate=candidate, device=device), cell) for cell in cells]
         try:
             for future in as_completed(pending):

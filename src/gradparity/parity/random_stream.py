@@ -53,7 +53,10 @@ class RandomStream:
         self._numpy = np.random.MT19937(seed)
         self.state |= {"python": _of_python(self._python), "numpy": _of_numpy(self._numpy)}
         with torch.random.fork_rng(self._devices):
-            torch.manual_seed(seed)
+            # Not `torch.manual_seed`, which takes milliseconds: it keeps a stack trace for each kind of GPU.
+            torch.default_generator.manual_seed(seed)
+            if self._devices:
+                torch.cuda.manual_seed(seed)
             self._save_torch()
 
     @contextmanager
