@@ -88,7 +88,7 @@ def test_a_torch_that_refuses_more_or_less_is_believed(monkeypatch):
     monkeypatch.setitem(lanes.CLIPS, "norm", lambda parameters: None)
     assert refusal(clipped) is None
 
-    def refuses(parameters):
+    def refuses(*_):
         raise RuntimeError("no sparse gradients.  Try another release of torch\nand more")
 
     asked.a_clip.cache_clear()

@@ -6,7 +6,7 @@ A list of what PyTorch refuses would be right for one release only.
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ def a_step(optimizer: str, gradients: Gradients, device: Device = "cpu") -> str 
         closure()
         # A second step finds the state that the first one made.
         for _ in range(2):
-            made.step(closure) if optimizer == "LBFGS" else made.step()
+            made.step(cast(Any, closure) if optimizer == "LBFGS" else None)  # torch takes a tensor for a float
 
     return refused(attempt)
 
