@@ -1,5 +1,4 @@
 import socket
-import warnings
 
 import pytest
 import torch
@@ -25,10 +24,7 @@ def on_a_gpu():
     """What makes trainings there repeatable, and afterwards as it was."""
     deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     require("cuda")
-    with warnings.catch_warnings():
-        # Where PyTorch has no deterministic algorithm it says so, and the null test says whether it matters.
-        warnings.filterwarnings("ignore", ".*does not have a deterministic implementation")
-        yield
+    yield
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = benchmark
 

@@ -137,9 +137,7 @@ def _compare(
     return found
 
 
-def _filled(
-    found: Comparison, reference: Lane, candidate: Lane, constants: dict[str, dict[str, Tensor]]
-) -> Comparison:
+def _filled(found: Comparison, reference: Lane, candidate: Lane, constants: dict[str, dict[str, Tensor]]) -> Comparison:
     """``found`` with what both lanes hold at this moment, compared."""
     assert found.reference and found.candidate
     parts = COMPARED[found.phase]
