@@ -113,7 +113,6 @@ def test_a_rank_makes_its_device_ready():
 
 
 def test_a_rank_tells_an_operation_without_deterministic_form_in_one_sentence():
-    try:
+    with pytest.raises(RuntimeError) as raised:
         raise RuntimeError(ALERT.format("some_backward_cuda"))
-    except RuntimeError as error:
-        assert ended_by(error).raised.startswith("some_backward_cuda has no deterministic form")
+    assert ended_by(raised.value).raised.startswith("some_backward_cuda has no deterministic form")

@@ -11,8 +11,8 @@ from gradparity.errors import UserError
 def require(device: str | Device) -> None:
     """Make ``device`` ready for trainings that are to be compared; call it in each process, before CUDA is used.
 
-    On a GPU every operation then has one result, or raises: :func:`gradparity.errors.without_deterministic_form` says which, and how to
-    go on. The CPU needs nothing: with a fixed number of threads its results repeat.
+    On a GPU every operation then has one result, or raises; :func:`gradparity.errors.without_deterministic_form` says
+    which, and how to go on. The CPU needs nothing: with a fixed number of threads its results repeat.
 
     Raises:
         UserError: if torch finds no GPU.

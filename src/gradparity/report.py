@@ -52,12 +52,23 @@ def machine() -> str:
 def headline(verdict: Verdict) -> str:
     """The verdict in one sentence."""
     if verdict.parity:
-        return f"Identical, bit for bit: {verdict.steps} steps, {verdict.numbers:,} numbers compared, 0 ULP everywhere."
+        same = f"Identical, bit for bit: {verdict.steps} steps, {verdict.numbers:,} numbers compared, 0 ULP everywhere."
+        return f"{same}{uncompared(verdict)}"
     if not verdict.steps:
         return "Nothing was compared: no step was made."
     compared = sum(cell.compared for cell in verdict.cells.values())
     differing = sum(cell.differing for cell in verdict.cells.values())
-    return f"Not identical: {differing:,} of {compared:,} values differ in {verdict.steps} steps."
+    told = f"Not identical: {differing:,} of {compared:,} values differ in {verdict.steps} steps."
+    return f"{told}{uncompared(verdict)}"
+
+
+def uncompared(verdict: Verdict) -> str:
+    """A sentence that names what could not be compared; nothing, if that is nothing."""
+    if not verdict.unseen:
+        return ""
+    named = ", ".join(list(verdict.unseen)[:3]) + (", ..." if len(verdict.unseen) > 3 else "")
+    values = "1 value was" if len(verdict.unseen) == 1 else f"{len(verdict.unseen):,} values were"
+    return f" Content of {values} not compared: {named}."
 
 
 def answer(verdicts: Mapping[str, Verdict], parity: str) -> str:

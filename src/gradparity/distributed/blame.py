@@ -45,8 +45,8 @@ def ended_by(error: BaseException) -> End:
     where = f"{Path(told.filename).name}, line {told.lineno} in {told.name}"
     if isinstance(error, dist.DistError) or "gloo/transport" in str(error) or "gloo/rendezvous" in str(error):
         return End(waited=where)
-    if told := without_deterministic_form(error):
-        return End(raised=f"{told} ({where})")
+    if sentence := without_deterministic_form(error):
+        return End(raised=f"{sentence} ({where})")
     return End(raised=f"{type(error).__name__}: {' '.join(str(error).split())} ({where})")
 
 

@@ -63,7 +63,7 @@ class Comparison:
     scale: float
     """The reference's loss scale."""
     unseen: Mapping[Part, Sequence[str]] = field(default_factory=dict)
-    """The names of what cannot be compared, or only by type and shape; it counts neither as compared nor as the same."""
+    """The names of what cannot be compared, or only by type and shape; it counts in nothing else."""
 
 
 def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]], done: int = 0) -> Iterator[Comparison]:
@@ -139,7 +139,8 @@ def _compare(
 
 def _filled(found: Comparison, reference: Lane, candidate: Lane, constants: dict[str, dict[str, Tensor]]) -> Comparison:
     """``found`` with what both lanes hold at this moment, compared."""
-    assert found.reference and found.candidate
+    assert found.reference
+    assert found.candidate
     parts = COMPARED[found.phase]
     of_reference = state_of(reference.run, parts, found.reference, reference.random.state, reference.also)
     of_candidate = state_of(candidate.run, parts, found.candidate, candidate.random.state, candidate.also)
