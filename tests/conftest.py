@@ -1,7 +1,6 @@
 """Fixtures of all tests. What takes long to import is imported in them: the process that hands out tests needs none of it."""
 
 import gc
-import warnings
 
 import pytest
 
@@ -44,9 +43,6 @@ def on_a_gpu():
 
     deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     require("cuda")
-    with warnings.catch_warnings():
-        # Where PyTorch has no deterministic algorithm it says so, and the null test says whether it matters.
-        warnings.filterwarnings("ignore", ".*does not have a deterministic implementation")
-        yield
+    yield
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = benchmark

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import NoReturn, ParamSpec
 
-from gradparity.errors import UserError
+from gradparity.errors import UserError, without_deterministic_form
 
 P = ParamSpec("P")
 
@@ -36,6 +36,11 @@ def exits(program: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
             except OSError as error:
                 refused = f"{error.filename or 'a file'} cannot be written ({error.strerror})"
                 sentence = str(UserError(f"{refused}; choose a folder with --output"))
+            except RuntimeError as error:
+                told = without_deterministic_form(error)
+                if told is None:
+                    raise
+                sentence = told
             except KeyboardInterrupt as error:
                 code, sentence = 130, f"stopped; what was written until now stays{error}"
             print(f"{program}: {sentence}", file=sys.stderr)

@@ -8,10 +8,11 @@ from gradparity.config import Device
 from gradparity.errors import UserError
 
 
-def require(device: Device) -> None:
-    """Make ``device`` ready for trainings that are to be compared.
+def require(device: str | Device) -> None:
+    """Make ``device`` ready for trainings that are to be compared; call it in each process, before CUDA is used.
 
-    Nobody has measured on a GPU yet whether that is enough: a null test, the reference against itself, says so there.
+    On a GPU every operation then has one result, or raises; :func:`gradparity.errors.without_deterministic_form` says
+    which, and how to go on. The CPU needs nothing: with a fixed number of threads its results repeat.
 
     Raises:
         UserError: if torch finds no GPU.
@@ -22,5 +23,8 @@ def require(device: Device) -> None:
         raise UserError("device is cuda, but torch finds no GPU here; use --device cpu")
     # What https://docs.pytorch.org/docs/stable/notes/randomness.html asks for; cuBLAS reads it when it is first used.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Without warn_only: with it, attention only warns, and its gradients differ from one run to the next.
+    torch.use_deterministic_algorithms(True)
+    # Else each new tensor is filled first, which costs time, and hides what reads memory that nobody wrote.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False  # which algorithm is fastest is not always the same one

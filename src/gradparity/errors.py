@@ -1,11 +1,15 @@
 """What the user can mend."""
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_NO_FORM = re.compile(r"(\S+) does not have a deterministic implementation")
+_NO_WORKSPACE = "CuBLAS and you have CUDA >= 10.2"
 
 
 class UserError(Exception):
@@ -41,3 +45,28 @@ def printable(text: str) -> str:
     größe\x1b[31m
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def without_deterministic_form(error: BaseException) -> str | None:
+    """Return one sentence for the error of an operation that has no deterministic form; ``None`` for any other error.
+
+    It names the operation, and says how to go on.
+    """
+    said = str(error)
+    if not isinstance(error, RuntimeError):
+        return None
+    if _NO_WORKSPACE in said:
+        return (
+            "cuBLAS was used before CUBLAS_WORKSPACE_CONFIG was set, so its results may differ from run to run; "
+            "set CUBLAS_WORKSPACE_CONFIG=:4096:8 before Python starts, or use --device cpu"
+        )
+    if not (found := _NO_FORM.search(said)):
+        return None
+    operation = found[1].strip("\"'`")
+    way = "replace it in the model or loss"
+    if "attention" in operation.lower():
+        way = "use attention by torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+    return (
+        f"{operation} has no deterministic form on this device, so a training does not repeat itself in bits; "
+        f"{way}, or use --device cpu"
+    )

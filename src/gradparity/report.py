@@ -53,7 +53,8 @@ def headline(verdict: Verdict) -> str:
     """The verdict in one sentence."""
     if verdict.parity:
         steps = times(verdict.steps, "step")
-        return f"Identical, bit for bit: {steps}, {verdict.numbers:,} numbers compared, 0 ULP everywhere."
+        numbers = f"{verdict.numbers:,} numbers compared"
+        return f"Identical, bit for bit: {steps}, {numbers}, 0 ULP everywhere.{uncompared(verdict)}"
     compared = sum(cell.compared for cell in verdict.cells.values())
     differing = sum(cell.differing for cell in verdict.cells.values())
     lone = any(cell.lone for cell in verdict.cells.values())
@@ -62,7 +63,7 @@ def headline(verdict: Verdict) -> str:
     if verdict.first is None:
         return f"No verdict: {compared:,} values are the same bits, but no optimizer step was seen."
     steps = f"in {times(verdict.steps, 'step')}" if verdict.steps else "before the end of the first step"
-    return f"Not identical: {differing:,} of {compared:,} values differ {steps}."
+    return f"Not identical: {differing:,} of {compared:,} values differ {steps}.{uncompared(verdict)}"
 
 
 def times(count: int, what: str) -> str:
@@ -72,6 +73,15 @@ def times(count: int, what: str) -> str:
     ('1 step', '2 steps')
     """
     return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def uncompared(verdict: Verdict) -> str:
+    """A sentence that names what could not be compared; nothing, if that is nothing."""
+    if not verdict.unseen:
+        return ""
+    named = ", ".join(list(verdict.unseen)[:3]) + (", ..." if len(verdict.unseen) > 3 else "")
+    values = "1 value was" if len(verdict.unseen) == 1 else f"{len(verdict.unseen):,} values were"
+    return f" Content of {values} not compared: {named}."
 
 
 def answer(verdicts: Mapping[str, Verdict], parity: str) -> str:

@@ -50,7 +50,7 @@ def test_every_task_is_one_training_both_ways(task, precision):
 )
 def test_every_implementation_of_an_optimizer(optimizer, precision):
     result = run_cell(Cell(optimizer=optimizer, precision=precision), device="cuda")
-    assert_identical(result)
+    assert_identical_or_refused(result)
     assert result.skipped == ((3,) if precision == "fp16" else ())
 
 
@@ -118,7 +118,7 @@ def test_one_ulp_is_seen_and_measured():
     w = torch.randn(1000, device="cuda")
     other = w.clone()
     other[17] = other[17].nextafter(torch.tensor(10.0, device="cuda"))
-    (mismatch,), figures = compare(Part.PARAMETERS, {"w": w}, {"w": other})
+    (mismatch,), figures, _ = compare(Part.PARAMETERS, {"w": w}, {"w": other})
     assert (mismatch.kind, mismatch.figures.max_ulp, figures.differing) == (Kind.BITS, 1, 1)
 
 
@@ -168,7 +168,7 @@ def many():
 def test_to_compare_many_tensors_is_one_wait(waits):
     ours, theirs = many()
     with waits() as told:
-        mismatches, _ = compare(Part.PARAMETERS, ours, theirs, compared_there([(ours, theirs)]))
+        mismatches, _, _ = compare(Part.PARAMETERS, ours, theirs, compared_there([(ours, theirs)]))
     assert not mismatches
     assert len(told) <= 1
 
@@ -192,4 +192,4 @@ def test_to_read_a_norm_is_one_wait(waits):
 def test_memory_of_one_address_on_the_host_and_on_a_gpu_is_not_confused():
     tensors = {f"{device} {i}": torch.zeros(5, device=device) for device in ("cpu", "cuda") for i in range(3)}
     tensors["a view"] = tensors["cuda 1"][2:]
-    assert {name for name, owner in aliases(tensors, {}) if owner == "memory of cuda 1"} == {"a view"}
+    assert {name for name, owner in aliases(tensors, {}).items() if owner == "memory of cuda 1"} == {"a view"}

@@ -14,7 +14,7 @@ ONE = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
 
 def kinds(a, b):
     """The kinds of mismatch between two values, and the figures over them."""
-    mismatches, figures = compare(Part.GRADIENTS, {"w": a}, {"w": b})
+    mismatches, figures, _ = compare(Part.GRADIENTS, {"w": a}, {"w": b})
     assert all(m.name == "w" and m.part == Part.GRADIENTS for m in mismatches)
     return [m.kind for m in mismatches], figures
 
@@ -84,16 +84,16 @@ def test_a_stride_along_a_dimension_of_one_is_no_difference():
 
 def test_names_that_only_one_side_has_are_mismatches_in_either_direction():
     for a, b in (({"v": 1, "w": 2}, {"v": 1}), ({"v": 1}, {"v": 1, "w": 2}), ({}, {"w": None})):
-        mismatches, _ = compare(Part.OPTIMIZER, a, b)
+        mismatches, _, _ = compare(Part.OPTIMIZER, a, b)
         assert [(m.name, m.kind) for m in mismatches] == [("w", Kind.PRESENCE)]
-    (mismatch,), _ = compare(Part.OPTIMIZER, {"w": None}, {})
+    (mismatch,), _, _ = compare(Part.OPTIMIZER, {"w": None}, {})
     assert (mismatch.reference, mismatch.candidate) == ("None", "absent")
 
 
 def test_the_figures_are_over_all_tensors_that_differ():
     a = {"same": ONE, "v": ONE.clone(), "w": ONE.clone()}
     b = {"same": ONE.clone(), "v": NEXT, "w": torch.nextafter(NEXT, torch.tensor(9.0))}
-    mismatches, figures = compare(Part.PARAMETERS, a, b)
+    mismatches, figures, _ = compare(Part.PARAMETERS, a, b)
     assert [m.figures.max_ulp for m in mismatches] == [1, 2]
     assert (figures.elements, figures.differing, figures.max_ulp) == (8, 8, 2)
 
@@ -105,7 +105,7 @@ def test_figures_are_taken_of_tensors_that_differ_once_each_and_of_no_others(mon
     a = {name: ONE.clone() for name in ("same", "v", "also the same", "w")}
     compare(Part.PARAMETERS, a, {name: value.clone() for name, value in a.items()})
     assert taken == made == [], "not even a metric is made"
-    mismatches, figures = compare(
+    mismatches, figures, _ = compare(
         Part.PARAMETERS, a, {name: NEXT.clone() if len(name) == 1 else ONE.clone() for name in a}
     )
     assert [id(tensor) for tensor in taken] == [id(a["v"]), id(a["w"])]

@@ -1,7 +1,9 @@
 """Lockstep can fail: whatever is changed in a run, at whatever phase, is found at that step and phase, by its name."""
 
+import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from gradparity.parity.lockstep import START, lockstep
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
+from gradparity.report import headline
 from gradparity.training import Phase, train_step
 from small import STEPS, comparisons, small_config, small_lanes, small_task, verdict_of
 
@@ -268,7 +271,58 @@ def test_no_expression_of_the_reference_step_can_be_changed(right, wrong):
 def test_a_phase_walks_through_a_model_at_most_once(monkeypatch):
     reference, candidate = small_lanes(FP16)
     walks, walk = [], reference.run.model.named_parameters
-    monkeypatch.setattr(reference.run.model, "named_parameters", lambda: walks.append(None) or walk())
+    monkeypatch.setattr(reference.run.model, "named_parameters", lambda **kw: walks.append(None) or walk(**kw))
     for found in comparisons(FP16, [reference, candidate]):
         assert len(walks) == (found.phase != Phase.FORWARD), "a forward is compared in no parameter"
         walks.clear()
+
+
+def with_loss(lane, loss):
+    return replace(lane, run=replace(lane.run, loss=loss(lane.run.loss)))
+
+
+@pytest.mark.parametrize("draw", [random.random, lambda: float(np.random.rand())])
+def test_random_numbers_of_python_and_numpy_are_each_lanes_own(draw):
+    outside = random.getstate(), np.random.get_state()[1].tolist()
+    lanes = [with_loss(lane, lambda loss: lambda m, b: loss(m, b) * (1 + draw())) for lane in small_lanes(FP16)]
+    assert verdict_of(FP16, lanes).parity
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == outside
+
+
+def test_one_draw_more_from_python_or_numpy_is_found():
+    for draw in (random.random, np.random.rand):
+        _, mismatch = first_difference(lambda run, draw=draw: draw(), 1, Phase.STEPPED)
+        assert mismatch.part == Part.RNG
+
+
+def test_flags_and_plain_tensors_that_change_are_found():
+    for change, part, name in (
+        (lambda r: r.model[1].eval(), Part.MODES, "1.training"),
+        (lambda r: parameter(r).requires_grad_(False), Part.MODES, "9.weight.requires_grad"),
+        (lambda r: gradient(r).requires_grad_(), Part.MODES, "9.weight.grad.requires_grad"),
+        (lambda r: setattr(r.model, "kept", torch.ones(1)), Part.BUFFERS, "kept"),
+    ):
+        found, mismatch = first_difference(change, 1, Phase.STEPPED)
+        assert (found.step, found.phase, mismatch.part, mismatch.name) == (1, Phase.STEPPED, part, name)
+
+
+def test_what_cannot_be_compared_is_counted_apart_and_told():
+    lanes = small_lanes(FP16)
+    for lane in lanes:
+        lane.run.optimizer.param_groups[0]["plan"] = lambda step: step
+    verdict = verdict_of(FP16, lanes)
+    assert verdict.parity
+    assert list(verdict.unseen) == ["optimizer group 0.plan"]
+    assert headline(verdict).endswith("Content of 1 value was not compared: optimizer group 0.plan.")
+    assert "not compared" not in headline(verdict_of(FP16))
+
+
+def test_a_trained_tensor_outside_the_model_is_compared():
+    lanes = small_lanes(FP16)
+    for lane in lanes:
+        lane.run.optimizer.add_param_group({"params": [torch.zeros(1, requires_grad=True)]})
+    assert not next(iter(comparisons(FP16, lanes))).mismatches
+    with torch.no_grad():
+        lanes[1].run.optimizer.param_groups[-1]["params"][0].add_(1)
+    found = next(iter(comparisons(FP16, lanes)))
+    assert "outside the model" in next(m.name for m in found.mismatches if m.part == Part.PARAMETERS)

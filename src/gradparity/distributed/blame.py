@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from gradparity.errors import without_deterministic_form
+
 NOT_THEIRS = tuple(
     f"{folder}{os.sep}"
     for folder in (Path(torch.__file__).parent, *(Path(__file__).parents[1] / room for room in ("trace", "diagnosis")))
@@ -43,6 +45,8 @@ def ended_by(error: BaseException) -> End:
     where = f"{Path(told.filename).name}, line {told.lineno} in {told.name}"
     if isinstance(error, dist.DistError) or "gloo/transport" in str(error) or "gloo/rendezvous" in str(error):
         return End(waited=where)
+    if sentence := without_deterministic_form(error):
+        return End(raised=f"{sentence} ({where})")
     return End(raised=f"{type(error).__name__}: {' '.join(str(error).split())} ({where})")
 
 

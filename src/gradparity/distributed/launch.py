@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore  # torch.distributed has it too, where type checkers miss it
 
+from gradparity.device import require
 from gradparity.distributed.blame import End, blamed, ended_by, innermost
 from gradparity.errors import UserError
 from gradparity.forks import forks
@@ -132,6 +133,7 @@ def _rank(
             members.set(f"rank{number}", "here")
             # On a busy machine ranks start at different times; their patience begins when all are here.
             members.wait([f"rank{other}" for other in range(ranks)], timedelta(seconds=START))
+            require(device)  # in each process: the flags of the one that started this are not here
             if device == "cuda":
                 torch.cuda.set_device(number)
             backend = {"cpu": "gloo", "cuda": "nccl"}[device]

@@ -13,7 +13,7 @@ import torch
 
 from gradparity.config import Device
 from gradparity.device import require
-from gradparity.errors import UserError
+from gradparity.errors import UserError, without_deterministic_form
 from gradparity.forks import forks
 from gradparity.matrix import lanes as make
 from gradparity.matrix.cell import Cell, refusal
@@ -71,6 +71,8 @@ def run_cell(cell: Cell, candidate: str = "manual", device: Device = "cpu") -> R
     try:
         return compared(cell, make.lane(cell, "backward", device), make.lane(cell, candidate, device), device)
     except Exception as error:
+        if told := without_deterministic_form(error):
+            return Result(cell=cell, outcome=Outcome.REFUSED, why=told)
         return Result(cell=cell, outcome=Outcome.RAISED, why=in_a_line(error))
 
 
@@ -103,16 +105,17 @@ def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu
 
 
 @cache
-def unavailable(task: str, precision: str, device: Device = "cpu") -> str | None:
+def unavailable(task: str, precision: str, device: Device = "cpu", optimizer: str = Cell.optimizer) -> str | None:
     """Why this machine cannot compute ``task`` in ``precision``, found by one step of the reference, or ``None``.
 
-    Recurrent cells in half precision need processor instructions, and ``torch.compile`` needs a C++ compiler.
+    Recurrent cells in half precision need processor instructions, ``torch.compile`` needs a C++ compiler, and not every
+    fused optimizer is there for every device.
     """
-    if task not in ("gru", "lstm", "compiled"):
+    if task not in ("gru", "lstm", "compiled") and not optimizer.endswith("fused"):
         return None
-    cell = Cell(task=task, precision=precision, k=1)
-    lane = make.lane(cell, "backward", device)
+    cell = Cell(task=task, precision=precision, optimizer=optimizer, k=1)
     try:
+        lane = make.lane(cell, "backward", device)
         list(lane.step(lane.run, next(make.windows(cell, device))))
     except Exception as error:
         return f"not on this machine: {in_a_line(error)}"

@@ -64,7 +64,7 @@ class Comparison:
     scale: float
     """The reference's loss scale."""
     unseen: Mapping[Part, Sequence[str]] = field(default_factory=dict)
-    """The names of what cannot be compared, or only by type and shape; it counts as neither compared nor the same."""
+    """The names of what cannot be compared, or only by type and shape; it counts in nothing else."""
     said: Said | None = None
     """What a difference means, where more is known than this comparison shows: of traces."""
 

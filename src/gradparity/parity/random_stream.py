@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.random import mtrand
 from torch import Tensor
 
 
@@ -67,7 +68,7 @@ class RandomStream:
             for device in self._devices:
                 torch.cuda.set_rng_state(self.state["cuda"], device)
             random.setstate(self._python)
-            np.random.set_bit_generator(self._numpy)  # type: ignore[attr-defined]  # its stubs leave it out
+            mtrand.set_bit_generator(self._numpy)
             yield
             self._save_torch()
             if (python := random.getstate()) != self._python:
@@ -87,12 +88,12 @@ def _put_back() -> Iterator[None]:
     NumPy's is put aside whole: to read and write its state takes a hundred times as long. The second of two normal
     deviates, which NumPy's old functions make in pairs, is dropped by that.
     """
-    python, numpy = random.getstate(), np.random.get_bit_generator()  # type: ignore[attr-defined]  # as above
+    python, numpy = random.getstate(), mtrand.get_bit_generator()
     try:
         yield
     finally:
         random.setstate(python)
-        np.random.set_bit_generator(numpy)  # type: ignore[attr-defined]  # as above
+        mtrand.set_bit_generator(numpy)
 
 
 def _of_numpy(generator: np.random.MT19937) -> Tensor:

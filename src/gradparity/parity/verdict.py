@@ -33,6 +33,8 @@ class Verdict:
     cells: dict[tuple[Phase, Part], Cell] = field(default_factory=dict)
     uncompared: Counter[Phase] = field(default_factory=Counter)
     """How often one run alone passed through a phase of a single microbatch."""
+    unseen: dict[str, int] = field(default_factory=dict)
+    """How often a value could not be compared, or only by type and shape, by its part and name."""
     first: tuple[Comparison, Mismatch] | None = None
     """The first difference; it explains the ones after it."""
     said: Said = NOTHING
@@ -53,6 +55,9 @@ class Verdict:
             self.uncompared[found.phase] += 1
         for part, count in found.checked.items():
             self._cell(found.phase, part).compared += count
+        for part, names in found.unseen.items():
+            for name in names:
+                self.unseen[f"{part} {name}"] = self.unseen.get(f"{part} {name}", 0) + 1
         for part in {mismatch.part for mismatch in found.mismatches}:
             if part in found.checked:
                 self._cell(found.phase, part).differing += len({m.name for m in found.mismatches if m.part == part})
