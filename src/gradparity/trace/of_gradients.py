@@ -65,7 +65,9 @@ def _left_over(mismatches: list[Mismatch], ours: Side, theirs: Side) -> Said | N
         return None
     for who, side, other in zip(NAMES[::-1], (theirs, ours), (ours, theirs), strict=True):
         ready, now = gradients(side.latest(Event.READY)), gradients(side.record)
-        kept = [m.name for m in mismatches if digest(now.get(m.name)) and digest(now[m.name]) == digest(ready.get(m.name))]
+        kept = [
+            m.name for m in mismatches if digest(now.get(m.name)) and digest(now[m.name]) == digest(ready.get(m.name))
+        ]
         if kept or _remains(mismatches, side, other):
             words = f"The {who} has not emptied the gradients since the step before: they are still in .grad."
             return Said(Meaning.LEFT_OVER, words)
@@ -236,7 +238,9 @@ def _of_clips(ours: Side, theirs: Side) -> Said | None:
     counts = [sum(r.event == Event.CLIP for r in side.here) for side in (ours, theirs)]
     if counts[0] == counts[1] or 0 in counts:
         return None
-    return Said(Meaning.CLIPS, f"In this step the reference clips {times(counts[0], 'time')}, the candidate {counts[1]}.")
+    return Said(
+        Meaning.CLIPS, f"In this step the reference clips {times(counts[0], 'time')}, the candidate {counts[1]}."
+    )
 
 
 def _of_clipping(said: Said, ours: Side, theirs: Side) -> Said:
@@ -247,7 +251,9 @@ def _of_clipping(said: Said, ours: Side, theirs: Side) -> Said:
     told = [_told(side) for side in (ours, theirs)]
     if "" in told:
         return said
-    words = f"Before, the norm of all gradients is {before:.4g} in both. The reference {told[0]}, the candidate {told[1]}."
+    words = (
+        f"Before, the norm of all gradients is {before:.4g} in both. The reference {told[0]}, the candidate {told[1]}."
+    )
     return Said(Meaning.CLIP, f"{said.words} {words}".strip())
 
 
