@@ -52,7 +52,8 @@ def machine() -> str:
 def headline(verdict: Verdict) -> str:
     """The verdict in one sentence."""
     if verdict.parity:
-        return f"Identical, bit for bit: {times(verdict.steps, 'step')}, {verdict.numbers:,} numbers compared, 0 ULP everywhere."
+        steps = times(verdict.steps, "step")
+        return f"Identical, bit for bit: {steps}, {verdict.numbers:,} numbers compared, 0 ULP everywhere."
     compared = sum(cell.compared for cell in verdict.cells.values())
     differing = sum(cell.differing for cell in verdict.cells.values())
     lone = any(cell.lone for cell in verdict.cells.values())

@@ -66,6 +66,7 @@ TRUE_OF = {
     # By a clip of torch.nn.utils; the others clip all at once.
     Meaning.CLIPS: {
         "clip-twice", "clip-per-group", "clip-per-parameter", "clip-every-microbatch-unscaled", "clip-every-microbatch",
+        "clip-before-backward",
     },
     Meaning.BACKWARDS: of("grouping", "differentiating") | {
         "unscale-every-microbatch", "stepped-twice", "scaler-stepped-twice", "step-before-backward",

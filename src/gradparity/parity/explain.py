@@ -178,7 +178,7 @@ def _of_gradients(found: Comparison, later: Comparison | None) -> Said:
 
 
 def _scaled(ratio: float, after: float, scale: float) -> bool:
-    """Whether clipping met scaled gradients: then it took all to 1/scale of the threshold, to which the reference clips."""
+    """Whether clipping met scaled gradients: then it took all to 1/scale of the threshold."""
     exactly = math.isclose(after * scale, 1, rel_tol=1e-3)
     return scale > 1 and exactly and ratio < after and not math.isclose(ratio, after, rel_tol=1e-3)
 

@@ -49,10 +49,8 @@ def fingerprint(tensor: Tensor) -> Fingerprint:
     if tensor.dtype in (torch.float32, torch.float64):  # most are, and NumPy takes half the time for small ones
         numbers = tensor.contiguous().cpu().numpy()
         digest = xxhash.xxh3_128_hexdigest(numbers.data)
-        if numbers.size == 1:
-            norm = float(numbers.item())
-        else:
-            norm = math.sqrt(np.vdot(numbers, numbers))  # of whose infinities NumPy does not warn, as it does of dot's
+        # Of infinities in vdot NumPy does not warn, as it does of those in dot.
+        norm = float(numbers.item()) if numbers.size == 1 else math.sqrt(np.vdot(numbers, numbers))
         return Fingerprint(dtype, shape, tensor.stride(), "dense", digest, norm)
     one = tensor.numel() == 1 and not tensor.is_complex()
     size = float(tensor.item()) if one else _norm(tensor)
