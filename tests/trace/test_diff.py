@@ -12,12 +12,13 @@ from torch.optim import SGD
 import gradparity
 from gradparity.main import main
 from gradparity.parity.compare import Kind
+from gradparity.parity.meaning import Meaning
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import Part
-from gradparity.trace.file import NAME
+from gradparity.trace.file import NAME, read
 from gradparity.trace.names import named_alike
 from gradparity.trace.record import Event, Record, Trace
-from gradparity.trace.told import difference, in_a_row, sentences
+from gradparity.trace.told import difference, in_a_row, past_the_scaler, sentences
 from gradparity.training import Phase
 from watched import changed, config_of, trace_of
 
@@ -37,9 +38,9 @@ def first_of(found):
         ("run.optimizer.zero_grad(set_to_none=True)", "pass", (1, 0, Phase.ACCUMULATED, Part.GRADIENTS, Kind.BITS)),
         ("        yield Moment(Phase.ACCUMULATED, index)\n", "        if index == 0: run.optimizer.zero_grad()\n", (0, 1, Phase.ACCUMULATED, Part.GRADIENTS, Kind.BITS)),
         ("    yield Moment(Phase.CLIPPED)\n", "    run.optimizer.zero_grad()\n", (0, None, Phase.CLIPPED, Part.GRADIENTS, Kind.PRESENCE)),
-        ("run.scaler.update()", "run.scaler.update(64.0)", (1, 0, Phase.FORWARD, Part.LOSS, Kind.BITS)),
+        ("run.scaler.update()", "run.scaler.update(64.0)", (1, 0, Phase.FORWARD, Part.SCALER, Kind.VALUE)),
         ("if run.scaler.get_scale() >= scale", "if True", (4, 0, Phase.FORWARD, Part.SCHEDULER, Kind.VALUE)),
-        ("    yield Moment(Phase.STEPPED)", "    next(iter(run.parameters)).data.mul_(2)", (1, 0, Phase.FORWARD, Part.LOSS, Kind.BITS)),
+        ("    yield Moment(Phase.STEPPED)", "    next(iter(run.parameters)).data.mul_(2)", (1, 0, Phase.FORWARD, Part.PARAMETERS, Kind.BITS)),
         ("    yield Moment(Phase.STEPPED)", "    run.model.position_correction.data.add_(0.0)", None),
         ("    scale = run.scaler.get_scale()\n", "    run.optimizer.param_groups[0]['weight_decay'] = 0.0; scale = run.scaler.get_scale()\n", (0, None, Phase.CLIPPED, Part.OPTIMIZER, Kind.VALUE)),
     ],
@@ -51,10 +52,8 @@ def test_one_thing_wrong_is_found_where_it_happens(right, wrong, where):
         assert found.parity
         return
     step, microbatch, phase, part, kind = where
-    if part == Part.LOSS and step == 1:
-        # The loss is compared first; what it comes from, at the same place, differs too.
-        parts = {m.part for m in found.verdict.first[0].mismatches}
-        assert {Part.LOSS} < parts
+    if part in (Part.SCALER, Part.PARAMETERS):  # told first, though the loss that follows from it differs at this place
+        assert Part.LOSS in {m.part for m in found.verdict.first[0].mismatches}
     assert first_of(found) == (step, microbatch, phase, part, kind)
 
 
@@ -74,10 +73,10 @@ def test_other_random_numbers_are_told_and_judged_only_by_what_they_do():
     found = difference(trace_of(without_dropout), trace_of(without_dropout, seed=6))
     assert found.parity
     assert found.draws == 0
-    assert "drawn from step 0 on, without any effect here" in sentences(found)[-1]
+    assert "From step 0 on torch's random stream is in a different state, without any effect" in sentences(found)[-1]
     found = difference(trace_of(config_of()), trace_of(config_of(), seed=6))
     assert first_of(found)[:4] == (0, 0, Phase.FORWARD, Part.LOSS)
-    assert sentences(found)[-1] == "From step 0 on they draw other random numbers."
+    assert sentences(found)[-1] == "From step 0 on torch's random stream is in a different state."
 
 
 def test_a_loop_that_stops_early_is_told_as_that():
@@ -135,8 +134,6 @@ def test_names_are_compared_without_what_wrappers_put_before_them(tmp_path, wrap
                     optimizer.zero_grad()
                     (outer(torch.randn(6, 4)).square().sum() * scale).backward()
                     optimizer.step()
-    from gradparity.trace.file import read
-
     found = difference(read(tmp_path / "plain"), read(tmp_path / "wrapped"))
     comparison, mismatch = found.verdict.first
     assert (comparison.step, comparison.phase, mismatch.part) == (1, Phase.FORWARD, Part.LOSS)
@@ -144,14 +141,192 @@ def test_names_are_compared_without_what_wrappers_put_before_them(tmp_path, wrap
     assert {m.name for m in comparison.mismatches} == {"loss"}
 
 
-def test_names_that_only_some_parameters_share_are_left_alone():
-    def trace(*names):
-        return Trace({}, [Record(Event.READY, 0, None, {Part.GRADIENTS: dict.fromkeys(names)})])
+def of_names(*names):
+    gradients = {Part.GRADIENTS: dict.fromkeys(names)}
+    return Trace({}, [Record(Event.READY, 0, None, gradients)])
 
-    ours, theirs = named_alike(trace("a", "b"), trace("model.a", "other.b"))
-    assert list(theirs.records[0].parts[Part.GRADIENTS]) == ["model.a", "other.b"]
-    ours, theirs = named_alike(trace("model.a", "model.b"), trace("a", "b"))
-    assert list(ours.records[0].parts[Part.GRADIENTS]) == ["a", "b"]
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "told"),
+    [
+        (("a", "b"), ("model.a", "model.b"), ("a", "b")),
+        (("model.a", "model.b"), ("a", "b"), ("a", "b")),
+        (("a.x", "b.x"), ("module.a._orig_mod.x", "module.b.x"), ("a.x", "b.x")),
+        (("x", "module.x"), ("module.x", "module.module.x"), ("x", "module.x")),
+        (("module.x", "x"), ("module.x", "x"), ("module.x", "x")),
+    ],
+)
+def test_names_match_without_what_wrappers_add(ours, theirs, told):
+    for trace in named_alike(of_names(*ours), of_names(*theirs)):
+        assert tuple(trace.records[0].parts[Part.GRADIENTS]) == told
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (("a", "b"), ("model.a", "other.b")),
+        (("x.w", "module.x.w"), ("y.w", "module.y.w")),
+        (("my_module.w",), ("my_w",)),
+        (("lin.w", "module.lin.w"), ("lin.w",)),
+    ],
+)
+def test_two_names_never_become_one_and_what_has_no_counterpart_is_told_first(ours, theirs):
+    named = named_alike(of_names(*ours), of_names(*theirs))
+    for names, trace in zip((ours, theirs), named, strict=True):
+        assert len(trace.records[0].parts[Part.GRADIENTS]) == len(names)
+    assert "same name" in sentences(difference(of_names(*ours), of_names(*theirs)))[0]
+
+
+def recorded(tmp_path, name, loop, model=None):
+    torch.manual_seed(0)
+    model = model or nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with gradparity.record(model, optimizer, tmp_path / name):
+        loop(model, optimizer)
+    return read(tmp_path / name)
+
+
+X = torch.linspace(-1, 1, 24).view(6, 4)
+
+
+def test_other_weights_at_the_end_are_seen_where_a_module_of_ones_own_is_called_module(tmp_path):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(4, 2)
+            self.module = nn.Module()
+            self.module.lin = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.lin(x) + self.module.lin(x).tanh()
+
+    def loop(bad):
+        def train(model, optimizer):
+            model(X).square().mean().backward()
+            optimizer.step()
+            model.lin.weight.data.add_(bad)
+
+        return train
+
+    torch.manual_seed(0)
+    good = recorded(tmp_path, "good", loop(0.0), Twice())
+    torch.manual_seed(0)
+    found = difference(good, recorded(tmp_path, "bad", loop(1.0), Twice()))
+    assert found.verdict.first[1].name == "lin.weight"
+    assert found.verdict.said.meaning == Meaning.WRITTEN
+    assert not found.updates.same, "the weights that are left are not the same"
+
+
+def several(model, optimizer):
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(X).square().mean().backward()
+        noise = torch.randn(6, 4)
+        model(noise).square().mean().backward()
+        optimizer.step()
+
+
+def one(model, optimizer):
+    for _ in range(3):
+        optimizer.zero_grad()
+        first, noise = model(X).square().mean(), torch.randn(6, 4)
+        (first + model(noise).square().mean()).backward()
+        optimizer.step()
+
+
+def test_the_same_updates_are_told_before_anything_else(tmp_path, capsys):
+    recorded(tmp_path, "several", several)
+    recorded(tmp_path, "one", one)
+    assert main(["diff", str(tmp_path / "several"), str(tmp_path / "one")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(
+        "The same updates: after each of 3 steps all parameters and all of the optimizer's state"
+    )
+    assert lines[0].endswith("only the way differs.")
+    assert any("is the sum of the reference's 2 losses" in line for line in lines)
+    assert not any("random" in line for line in lines), "they draw the same numbers"
+    assert main(["diff", str(tmp_path / "several"), str(tmp_path / "one"), "--format", "json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["parity"], told["same_updates"], told["meaning"]) == (False, True, Meaning.SUMMED)
+
+
+def test_another_update_is_not_called_the_same(tmp_path):
+    def other(model, optimizer):
+        several(model, optimizer)
+        several(model, optimizer)
+
+    found = difference(recorded(tmp_path, "a", one), recorded(tmp_path, "b", other))
+    assert not found.updates.same
+    assert "The reference makes 3 steps, the candidate 6." in sentences(found)
+
+
+def test_the_sign_of_a_loss_is_told(tmp_path):
+    def loop(sign):
+        return lambda model, optimizer: ((sign * model(X).square().sum()).backward(), optimizer.step())
+
+    found = difference(recorded(tmp_path, "a", loop(1)), recorded(tmp_path, "b", loop(-1)))
+    loss = found.verdict.first[1]
+    assert loss.candidate == f"-{loss.reference}"
+    assert found.verdict.said.meaning == Meaning.SIGN
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_gradients_that_were_left_over_beside_scaled_ones_are_not_called_rounding(tmp_path, by_hand):
+    def loop(empty):
+        def train(model, optimizer):
+            scaler = torch.amp.GradScaler("cpu")
+            for _ in range(3):
+                if empty and by_hand:
+                    for p in model.parameters():
+                        p.grad = None
+                elif empty:
+                    optimizer.zero_grad()
+                scaler.scale(model(X).square().mean()).backward()
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+                scaler.step(optimizer)
+                scaler.update()
+
+        return train
+
+    found = difference(recorded(tmp_path, "a", loop(True)), recorded(tmp_path, "b", loop(False)))
+    assert found.verdict.said.meaning == (Meaning.BACKWARD if by_hand else Meaning.NOT_EMPTIED)
+    assert "ounding" not in found.verdict.explanation
+
+
+def test_updates_that_are_identical_by_other_calls_are_not_flatly_called_identical():
+    trace = trace_of(config_of())
+    bypassed = replace(trace, records=[r for r in trace.records if r.event != Event.CLIP])
+    found = difference(trace, bypassed)
+    assert found.parity
+    assert sentences(found)[0].startswith("Identical updates, bit for bit: 7 steps")
+    assert sentences(difference(trace, trace))[0].startswith("Identical, bit for bit")
+
+
+def test_an_optimizer_that_is_stepped_past_the_scaler_is_told():
+    through = ["zero_grad", "forward", "accumulated", "unscaled", "scaler_step", "ready", "step", "update"]
+    past = [event for event in through if event != "scaler_step"]
+    assert "The candidate calls optimizer.step itself" in past_the_scaler(through, past)[0]
+    assert "The reference calls optimizer.step itself" in past_the_scaler(past, through)[0]
+    assert past_the_scaler(through, through) == past_the_scaler(past, past) == []
+
+
+def test_never_do_more_values_differ_than_were_compared(tmp_path):
+    def loop(steps, more):
+        def train(model, optimizer):
+            for _ in range(steps):
+                optimizer.zero_grad()
+                model(X).sum().backward()
+                for _ in range(more):
+                    model(X).mean().backward()
+                optimizer.step()
+
+        return train
+
+    found = difference(recorded(tmp_path, "a", loop(9, 0)), recorded(tmp_path, "b", loop(1, 2)))
+    assert all(cell.differing <= cell.compared for cell in found.verdict.cells.values())
+    assert found.verdict.said.meaning == Meaning.BACKWARDS
+    assert not any("clip" in line for line in sentences(found) if "phase clipped" not in line)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +358,7 @@ def test_the_command_answers_programs(folders, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["parity"] is False
     assert told["first"] | {"step": 0, "phase": "clipped", "part": "optimizer", "name": "group 0.lr"} == told["first"]
-    assert {"phase", "part", "compared", "differing", "max_ulp"} == told["cells"][0].keys()
+    assert {"phase", "part", "compared", "differing", "max_ulp", "lone"} == told["cells"][0].keys()
     assert max(cell["max_ulp"] for cell in told["cells"]) > 0
     assert main(["diff", str(folders / "one"), str(folders / "same"), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["first"] is None

@@ -32,6 +32,7 @@ class Meaning(StrEnum):
     CLIPPED_SCALED = "gradients were clipped while they were multiplied by the loss scale"
     NOT_UNSCALED = "unscale_ left a gradient as it was"
     CLIP = "the gradients change by another amount between backward and step"
+    CLIPS = "another number of clips in a step"
     BACKWARDS = "another number of backwards in a step"
     # Of the step, and of all else.
     SKIPPED = "one loop skipped the step"

@@ -106,7 +106,7 @@ def _of_sum(ours: list[float], theirs: list[float]) -> Said | None:
 
 def _with_one_factor(ours: list[float], theirs: list[float], factor: float) -> int:
     """How many losses this step has, if there are several, and each is ``factor`` times the reference's; else 0."""
-    if len(ours) != len(theirs) or len(ours) < 2 or not factor or math.isclose(factor, 1, rel_tol=0.01):
+    if len(ours) != len(theirs) or len(ours) < 2 or not factor or math.isclose(abs(factor), 1, rel_tol=0.01):
         return 0  # a factor this close to 1 says little
     same = all(a and math.isclose(b, factor * a, rel_tol=SIX_DIGITS) for a, b in zip(ours, theirs, strict=True))
     return len(ours) if same else 0

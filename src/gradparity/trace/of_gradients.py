@@ -10,6 +10,7 @@ from gradparity.parity.explain import alone, clipped_scaled, common_ratio, gradi
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.meaning import NOTHING, Meaning, Said
 from gradparity.parity.state import Part
+from gradparity.report import times
 from gradparity.trace.file import tensor_of
 from gradparity.trace.fingerprint import Fingerprint
 from gradparity.trace.record import Event, Record
@@ -43,8 +44,10 @@ def of_gradients(found: Comparison, ours: Side, theirs: Side) -> Said:
         return NOTHING
     if found.phase == Phase.UNSCALED:
         return _of_unscaling(found, mismatches, ours, theirs)
+    if clips := _of_clips(ours, theirs):
+        return clips
     said = of_size(mismatches)
-    return said if said.meaning == Meaning.ROUNDING else _of_clipping(said, ours, theirs)
+    return said if said.meaning == Meaning.ROUNDING and _same_way(ours, theirs) else _of_clipping(said, ours, theirs)
 
 
 def of_backwards(ours: Side, theirs: Side) -> Said | None:
@@ -141,7 +144,8 @@ def _of_backward(found: Comparison, mismatches: list[Mismatch], ours: Side, thei
     if said.meaning in (Meaning.ROUNDING, Meaning.SIGN) and len(bits) == len(mismatches):
         # Beside scaled gradients those that were left over are as small as rounding; and buffers may be the cause.
         hidden = found.microbatch == 0 and found.scale > 1 and ours.latest(*STEPS) is not None
-        return NOTHING if said.meaning == Meaning.ROUNDING and (hidden or not alone(found)) else said
+        sure = alone(found) and not hidden and _same_way(ours, theirs)
+        return said if sure or said.meaning != Meaning.ROUNDING else NOTHING
     if not losses[0] or losses[0] != losses[1]:
         return said
     same = "The losses are the same bits up to here, the gradients are not: the graph between them differs, or "
@@ -165,6 +169,8 @@ def _of_unscaling(found: Comparison, mismatches: list[Mismatch], ours: Side, the
             why = ": the optimizer does not hold that parameter" if free else ""
             return Said(Meaning.NOT_UNSCALED, f"{words}{why}.")
     said = of_size(mismatches)
+    if said.meaning == Meaning.ROUNDING and not _same_way(ours, theirs):
+        said = NOTHING
     ratio = common_ratio(mismatches)
     if ratio is not None and ratio < 1 and found.scale > 1 and _met_scaled(ours, theirs):
         return Said(Meaning.CLIPPED_SCALED, f"{said.words} {clipped_scaled(found.scale)}")
@@ -216,6 +222,25 @@ def _by_step(side: Side, event: Event, measure: Callable[[Record], float]) -> di
     """A finite measure of the gradients in each step."""
     measured = {r.step: measure(r) for r in side.trace.records if r.event == event}
     return {step: value for step, value in measured.items() if math.isfinite(value)}
+
+
+def _same_way(ours: Side, theirs: Side) -> bool:
+    """Whether both did the same in the same order since the first forward of this step: else rounding hides a cause."""
+    ways = [
+        [r.event for r in side.here[next((i for i, r in enumerate(side.here) if r.event == Event.FORWARD), 0) :]]
+        for side in (ours, theirs)
+    ]
+    return ways[0] == ways[1]
+
+
+def _of_clips(ours: Side, theirs: Side) -> Said | None:
+    """Another number of clips in this step, where both clip."""
+    counts = [sum(r.event == Event.CLIP for r in side.here) for side in (ours, theirs)]
+    if counts[0] == counts[1] or 0 in counts:
+        return None
+    return Said(
+        Meaning.CLIPS, f"In this step the reference clips {times(counts[0], 'time')}, the candidate {counts[1]}."
+    )
 
 
 def _of_clipping(said: Said, ours: Side, theirs: Side) -> Said:
