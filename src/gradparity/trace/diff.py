@@ -8,10 +8,10 @@ from torch import Tensor
 
 from gradparity.parity.compare import ABSENT, ZEROS, Kind, Mismatch, figures_of, walk
 from gradparity.parity.lockstep import ALL, END, STOPS, Comparison, side_by_side
-from gradparity.parity.state import OWN, Part
+from gradparity.parity.state import OWN, Part, Unseen
 from gradparity.trace.evidence import meaning_of
 from gradparity.trace.file import tensor_of
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import UNREAD, Fingerprint, Printed
 from gradparity.trace.names import named_alike
 from gradparity.trace.record import PHASE, Event, Record, Trace
 from gradparity.trace.side import Look, is_zero
@@ -127,14 +127,17 @@ def _compared(
 
 
 def _filled(found: Comparison, reference: tuple[Trace, Record], candidate: tuple[Trace, Record]) -> Comparison:
-    numbers = 0
+    numbers, unseen = 0, dict[Part, list[str]]()
     for part in Part:
         a, b = (whole(part, record) for _, record in (reference, candidate))
         if part == UNJUDGED or (part not in reference[1].parts and part not in candidate[1].parts):
             continue
-        found.checked[part] = len(a.keys() | b.keys())
-        numbers += sum(math.prod(v.shape) if isinstance(v, Fingerprint) else 1 for v in a.values())
+        unread = [name for name in a.keys() & b.keys() if is_unread(a[name]) and is_unread(b[name])]
+        found.checked[part] = len(a.keys() | b.keys()) - len(unread)
+        numbers += sum(math.prod(v.shape) if isinstance(v, Fingerprint) else 1 for v in a.values() if not is_unread(v))
         pairs: list[tuple[Tensor, Tensor]] = []
+        if unread:
+            unseen[part] = unread
         for name in dict.fromkeys([*a, *b]):
             ours, theirs = a.get(name, ABSENT), b.get(name, ABSENT)
             for kind in kinds(ours, theirs):
@@ -148,7 +151,12 @@ def _filled(found: Comparison, reference: tuple[Trace, Record], candidate: tuple
                 found.mismatches.append(Mismatch(part, name, kind, *words, size, ratio))
         if pairs:
             found.figures[part] = figures_of(pairs)
-    return replace(found, numbers=numbers)
+    return replace(found, numbers=numbers, unseen=unseen)
+
+
+def is_unread(value: Printed) -> bool:
+    """Return whether a trace says of ``value`` no more than its type and shape, so that it can be the same or not."""
+    return isinstance(value, Unseen) or (isinstance(value, Fingerprint) and value.digest == UNREAD)
 
 
 def kinds(a: Printed, b: Printed) -> Iterator[Kind]:
