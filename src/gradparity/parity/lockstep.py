@@ -1,6 +1,6 @@
 """Two runs advanced side by side, and compared wherever both have stopped.
 
-No tensor of a run is copied, only the data of a window: while both generators wait at the same phase, their live tensors are compared.
+While both generators wait at the same phase, their live tensors are compared. Only the data of a window is copied.
 """
 
 import math
