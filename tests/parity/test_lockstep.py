@@ -326,3 +326,14 @@ def test_a_trained_tensor_outside_the_model_is_compared():
         lanes[1].run.optimizer.param_groups[-1]["params"][0].add_(1)
     found = next(iter(comparisons(FP16, lanes)))
     assert "outside the model" in next(m.name for m in found.mismatches if m.part == Part.PARAMETERS)
+
+
+def test_a_model_that_writes_its_input_does_not_change_the_other_lanes():
+    def in_place(loss):
+        def written(model, batch):
+            batch.inputs.mul_(0.5)
+            return loss(model, batch)
+
+        return written
+
+    assert verdict_of(FP16, [with_loss(lane, in_place) for lane in small_lanes(FP16)]).parity

@@ -1,10 +1,11 @@
 """Two runs advanced side by side, and compared wherever both have stopped.
 
-No tensor of a run is copied: while both generators wait at the same phase, their live tensors are compared.
+While both generators wait at the same phase, their live tensors are compared. Only the data of a window is copied.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -85,8 +86,20 @@ def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]], d
         start = Moment(Phase.STEPPED)
         yield _compare(START, start, start, reference, candidate, constants)
     for step, window in enumerate(windows, start=done):
-        for ours, theirs in side_by_side(_moments(reference, window), _moments(candidate, window)):
+        own = copied(window)
+        for ours, theirs in side_by_side(_moments(reference, window), _moments(candidate, own)):
             yield _compare(step, ours, theirs, reference, candidate, constants)
+
+
+def copied(window: Window[Any]) -> Window[Any]:
+    """The candidate's own copy of a window: a model that writes its input in place would change the other's data.
+
+    What cannot be copied, such as a tensor with a graph, is shared.
+    """
+    try:
+        return deepcopy(window)
+    except Exception:  # of whatever a user's batches are made of
+        return window
 
 
 def side_by_side(
