@@ -227,7 +227,7 @@ def test_whatever_stops_the_reference_nobody_watches_afterwards(monkeypatch):
         assert of_a_recorder(run.model, run.optimizer)
         raise KeyError("broken")
 
-    monkeypatch.setattr("gradparity.adapters.callback.train_step", broken)
+    monkeypatch.setattr("gradparity.adapters.callback.take_step", broken)
     callback = ParityCallback()
     with pytest.raises(KeyError, match="broken"):
         fit(Digits, callback)

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import pdb
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -524,7 +525,7 @@ def compiles(model, optimizer, batches, loss, scaler, scheduler, plan):
 
 def draws_elsewhere(model, optimizer, batches, loss, scaler, scheduler, plan):
     """Another loop each time."""
-    right(model, optimizer, batches, lambda *given: loss(*given) * random.random(), scaler, scheduler, plan)
+    right(model, optimizer, batches, lambda *given: loss(*given) * secrets.randbelow(2**40), scaler, scheduler, plan)
 
 
 # Things that are no loops.

@@ -202,6 +202,8 @@ RANK_FAULTS: dict[str, Fault] = {
             first="step 4, microbatch 0, forward: loss",
             changes={
                 train: """
+-    run.model.train()
+@@
          validation_losses.append(validate(run, held_out, count))
 +        run.model.train(dist.get_rank() != 0)
 """,

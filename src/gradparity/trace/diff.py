@@ -7,6 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from gradparity.parity.compare import ABSENT, ZEROS, Kind, Mismatch, figures_of, walk
+from gradparity.parity.inside import usual
 from gradparity.parity.lockstep import ALL, END, STOPS, Comparison, side_by_side
 from gradparity.parity.state import OWN, Part, Unseen
 from gradparity.trace.evidence import meaning_of
@@ -19,6 +20,9 @@ from gradparity.training import Moment, Phase
 
 UNJUDGED = Part.RNG
 """A data loader draws a seed from the global stream, which changes nothing; a draw that matters shows in a loss."""
+
+TRAINING = ".training"
+"""How the flags end that say whether a module trains."""
 
 
 def compare_traces(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
@@ -140,6 +144,10 @@ def _filled(found: Comparison, reference: tuple[Trace, Record], candidate: tuple
             unseen[part] = unread
         for name in dict.fromkeys([*a, *b]):
             ours, theirs = a.get(name, ABSENT), b.get(name, ABSENT)
+            if part == Part.MODES:  # which names only flags that are not as usual
+                if name.endswith(TRAINING) and reference[0].rename is not candidate[0].rename:
+                    continue  # the names of modules, unlike those of parameters, are not matched
+                ours, theirs = (usual(name) if flag is ABSENT else flag for flag in (ours, theirs))
             for kind in kinds(ours, theirs):
                 both = None
                 if kind == Kind.BITS:

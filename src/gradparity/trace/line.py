@@ -95,6 +95,7 @@ def _value(value: object) -> Printed:
     if isinstance(value, list):
         return tuple(map(_text, value))
     if isinstance(value, dict):
+        _require(list(value) == ["unseen"])
         return Unseen(_text(value["unseen"]))
     if value is None or isinstance(value, int | float):
         return value

@@ -98,6 +98,7 @@ def doubts(reference: Trace, candidate: Trace) -> list[str]:
         for name, trace in both
         if (count := lost(trace))
     ]
+    told += [f"the {name}'s recording lacks something: {note}" for name, trace in both for note in trace.notes]
     told += [
         f"{key} is {reference.about.get(key)} in the reference and {candidate.about.get(key)} in the candidate, "
         "which may round differently"
