@@ -38,7 +38,7 @@ DECAYING = (
         name="parameter-replaced-after-the-optimizer-was-built",
         symptom="The optimizer updates a tensor that the model no longer has.",
         needs="a parameter that is replaced",
-        first="step 0, unscaled: gradients",
+        first="step 0, microbatch 0, forward: parameters",
         changes={
             build: """
 +    model.up.weight = nn.Parameter(model.up.weight.detach().clone())

@@ -165,7 +165,7 @@ GRAPHS = (
         name="layer-frozen",
         symptom="A layer is not trained.",
         needs="nothing",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first="step 0, microbatch 0, forward: modes",
         changes={
             train: """
 +    run.model.up.requires_grad_(False)

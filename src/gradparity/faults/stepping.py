@@ -51,7 +51,7 @@ STEPPING = (
         name="scaler-stepped-twice",
         symptom="GradScaler refuses a second step before its update.",
         needs="a loss scale",
-        first="step 0, RuntimeError",
+        first="step 1, RuntimeError",
         changes={
             train_step: """
      run.scaler.step(run.optimizer)
