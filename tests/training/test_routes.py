@@ -296,9 +296,12 @@ def test_without_the_copies_such_a_hook_would_change_both():
 @pytest.mark.parametrize("accumulated", [torch.float32, None])
 @pytest.mark.parametrize("way", [lambda p: (p.float() * 1.001).sum(), lambda p: p.float().t().pow(2).sum()])
 def test_a_gradient_may_have_another_dtype_than_its_parameter(accumulated, way):
+    kept = []
+
     def make():
         p = parameter(3, 4, dtype=torch.bfloat16)
         p.grad_dtype = accumulated
+        p.register_hook(kept.append)  # so it is copied
         return [p]
 
     (g,) = assert_same(make, way)
