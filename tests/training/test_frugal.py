@@ -70,7 +70,7 @@ def test_a_sparse_gradient_that_comes_late_has_the_mark_that_autograd_leaves():
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_hook_in_place_on_a_shared_gradient_spares_a_parameter_that_comes_late(before):
+def test_a_hook_in_place_on_a_shared_gradient_on_a_later_microbatch_spares_the_other(before):
     left = []
     for way in (backward, frugal):
         p, a, b = (nn.Parameter(torch.ones(2)) for _ in range(3))

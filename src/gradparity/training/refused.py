@@ -1,7 +1,9 @@
 """Losses and parameters that ``autograd.grad`` cannot serve, refused before anything is written to ``p.grad``."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from types import CodeType
 from typing import Any
 
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 
-def refuse(loss: Tensor, leaves: Iterable[nn.Parameter]) -> None:
+def refuse(loss: Tensor, leaves: Sequence[nn.Parameter]) -> None:
     """Raise where ``autograd.grad`` would leave out, without a word, a part of what ``.backward()`` adds to ``leaves``.
 
     The part may be a share of one gradient, as where a weight is used inside and outside a checkpoint. So a gradient
@@ -36,6 +38,37 @@ def refuse(loss: Tensor, leaves: Iterable[nn.Parameter]) -> None:
             raise RuntimeError(
                 f"{node.name()} runs a backward inside its own, which autograd.grad leaves out; "
                 "use .backward(), or if it is a checkpoint, use_reentrant=False"
+            )
+
+
+@contextmanager
+def versions_of(leaves: Sequence[nn.Parameter]) -> Iterator[dict[int, int]]:
+    """Note the version of each leaf's gradient once the leaf's own hooks have run, if any leaf has a hook."""
+    versions: dict[int, int] = {}
+
+    def note(index: int, g: Tensor | None) -> None:
+        if g is not None:
+            versions[index] = g._version
+
+    hooked = range(len(leaves)) if any(p._backward_hooks for p in leaves) else ()
+    notes = [leaves[index].register_hook(partial(note, index)) for index in hooked]
+    try:
+        yield versions
+    finally:
+        for hook in notes:
+            hook.remove()
+
+
+def refuse_changed(gradients: Sequence[Tensor | None], versions: dict[int, int]) -> None:
+    """Raise if a gradient is no longer what its leaf's own hooks left.
+
+    Raises:
+        RuntimeError: with one sentence that says why.
+    """
+    for index, version in versions.items():
+        if (g := gradients[index]) is not None and g._version != version:
+            raise RuntimeError(
+                "a hook changed in place a gradient that two parameters share; let it return a new tensor"
             )
 
 

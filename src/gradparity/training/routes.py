@@ -22,20 +22,21 @@ The second promise autograd itself breaks where two parameters enter a sum throu
   differentiable input is a leaf, or the ``.grad`` of that leaf;
 * a reentrant checkpoint, and any custom Function whose backward runs a backward: refused, as :mod:`refused` says.
 
-Refused too are parameters that are not plain and dense: DTensor (FSDP2, tensor parallelism), nested, CSR, MKLDNN. And
-one difference is left, which PyTorch's documentation forbids: a hook on a tensor *inside* the graph that changes
-its gradient in place may change that of a parameter, if the two enter as a sum. Hooks on parameters may do it.
+Refused too are parameters that are not plain and dense: DTensor (FSDP2, tensor parallelism), nested, CSR, MKLDNN.
+
+Hooks must not change a gradient in place, PyTorch's documentation says, but return a new one. Two parameters that enter
+as a sum share one gradient. If a hook on one of them changes it, ``manual`` raises; a hook on a tensor inside the graph
+that does the same is not seen.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from gradparity.training.refused import refuse
+from gradparity.training.refused import refuse, refuse_changed, versions_of
 
 Route: TypeAlias = Callable[[Tensor, Sequence[nn.Parameter]], None]
 
@@ -66,8 +67,9 @@ def manual(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
     refuse(loss, leaves)
     if not leaves:
         return
-    with unshared_by_hooks(leaves):
+    with versions_of(leaves) as versions:
         gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
+    refuse_changed(gradients, versions)
     taken: set[int] = set()
     with torch.no_grad():
         for index, p in enumerate(leaves):
@@ -82,21 +84,6 @@ def manual(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
                 p.grad = g + p.grad  # the sum is dense, which the sparse tensor cannot become in place
             else:
                 p.grad.add_(g)
-
-
-@contextmanager
-def unshared_by_hooks(leaves: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Let no hook of a leaf change the gradient of another leaf, where ``autograd.grad`` returns one tensor for both.
-
-    If any leaf has a hook, each gets a copy once its own hooks have run; for a sparse one they change nothing in place.
-    """
-    hooked = leaves if any(p._backward_hooks for p in leaves) else ()
-    copies = [p.register_hook(lambda g: g if g is None or g.is_sparse else g.clone()) for p in hooked]
-    try:
-        yield
-    finally:
-        for copy in copies:
-            copy.remove()
 
 
 def is_sole_owner(gradients: Sequence[Tensor | None], index: int) -> bool:
