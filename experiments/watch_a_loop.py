@@ -94,7 +94,7 @@ def watch(loop: Callable[[Run, Sequence[Batch]], None], folder: Path) -> None:
     task = tasks.TASKS["transformer"]()
     run = build.lane(CONFIG, task, "backward").run
     batches = list(islice(tasks.shuffled(task.train, 8, torch.Generator().manual_seed(0)), 11))
-    with RandomStream(0).active(), gradparity.record(run.model, run.optimizer, folder, full=True):
+    with RandomStream(0).active(), gradparity.record(run.model, run.optimizer, folder, full=True, strict=True):
         loop(run, batches)
 
 

@@ -135,4 +135,4 @@ def test_the_card_of_parity_says_so():
     verdict = Verdict()
     verdict.add(comparison(0, Phase.STEPPED))
     assert "There is none" in card.card(verdict, "manual")
-    assert card.sentence(verdict).startswith("identical, bit for bit: 1 steps")
+    assert card.sentence(verdict).startswith("identical, bit for bit: 1 step,")

@@ -64,7 +64,7 @@ def test_by_hand_it_is_the_step_with_ddp_if_all_start_from_the_weights_of_rank_0
     right, wrong = (of_all_ranks(list(each)) for each in zip(*(found["by hand"] for found in ranks), strict=True))
     assert right.identical
     assert (wrong.ranks, wrong.apart) == ((1,), 0)
-    assert cell(wrong).startswith("rank 1\nstep 0 forward\nloss ")
+    assert cell(wrong).startswith("rank 1\nstep 0 forward\nparameters ")
 
 
 def test_where_one_rank_refuses_there_is_no_verdict():

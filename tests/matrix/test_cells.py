@@ -88,7 +88,9 @@ def test_one_changed_bit_of_what_a_lane_has_beside_its_run_is_caught(task, thing
     tensor = state if isinstance(state, torch.Tensor) else state[0]["exp_avg"]
     tensor.view(torch.int32).view(-1)[0] ^= 1
     (found, *_) = lockstep(reference, candidate, [])
-    assert [(m.part, m.name.startswith(thing)) for m in found.mismatches] == [(Part.ALSO, True)]
+    also = [m.name.startswith(thing) for m in found.mismatches if m.part == Part.ALSO]
+    assert also == [True]
+    assert {m.part for m in found.mismatches} <= {Part.ALSO, Part.BUFFERS}, "it may be an attribute of the model too"
 
 
 @pytest.mark.parametrize("k", ACCUMULATION_STEPS)

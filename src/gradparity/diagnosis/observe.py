@@ -15,6 +15,7 @@ from gradparity.parity.compare import walk
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.state import Part
 from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.graph import Reach
 from gradparity.trace.record import PHASE, Record, Trace
 from gradparity.trace.recorder import Recorder
 from gradparity.trace.seen import Seen, Watched
@@ -52,6 +53,8 @@ class Observed:
     """The exception that ended it, on one line; ``None`` if it returned."""
     where: str = ""
     """The line of the loop that raised it."""
+    elsewhere: bool = False
+    """Whether it differentiated, and never what it was given to train."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Observed) and (self.looks, self.error) == (other.looks, other.error)
@@ -125,7 +128,10 @@ def observe(
                 raise
         except BaseException as raised:
             error, where = error or in_a_line(raised), whereabouts.of_exception(raised)
-    return Observed(Trace({}, records, complete=error is None), looks, error, where)
+    if recorder.fault is not None:  # of ours, or of the disk: the loop has nothing to do with it
+        raise recorder.fault
+    elsewhere = recorder.lacks.backwards.keys() == {Reach.NO}
+    return Observed(Trace({}, records, complete=error is None), looks, error, where, elsewhere)
 
 
 def observe_with(faults: Sequence[Fault], precision: str, expected: Sequence[Look] | None = None) -> Observed:

@@ -40,7 +40,7 @@ def stepped(seen: Observed) -> bool:
 def no_gradients(seen: Observed) -> str:
     """Of a loop whose optimizer finds none."""
     looked = [r for r in seen.trace.records if r.event in (Event.ACCUMULATED, Event.READY)]
-    if not looked or any(_prints(r, Part.GRADIENTS) for r in looked):
+    if any(_prints(r, Part.GRADIENTS) for r in looked) or not (looked or seen.elsewhere):
         return ""
     return "computes gradients, but none for the parameters of the model that it was given: those of a copy, maybe"
 

@@ -60,9 +60,10 @@ def add_func_grad(run: Run, microbatch: Any, normalizer: float) -> Tensor:
         loss = run.loss(cast("nn.Module", model), microbatch) / normalizer
         return run.scaler.scale(loss), loss
 
-    parameters: dict[str, Tensor] = dict(run.model.named_parameters())
+    # Detached: else what is returned is part of a graph, and p.grad with it.
+    parameters = {name: p.detach() for name, p in run.model.named_parameters()}
     gradients, loss = torch.func.grad(loss_of, has_aux=True)(parameters)
-    for name, p in parameters.items():
+    for name, p in run.model.named_parameters():
         if p.grad is None:
             p.grad = copy_for(gradients[name], p)
         else:
