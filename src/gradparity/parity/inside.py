@@ -49,8 +49,8 @@ def extras(model: nn.Module, *, extra_state: bool = True) -> dict[str, Value]:
 
     Both belong to ``Part.BUFFERS``. Lists, tuples, deques and dicts of tensors are looked into, up to a thousand
     elements; a longer one that may hold tensors is :class:`Unseen`. What is a parameter or buffer, or has a name
-    already, is left out. Only ``__dict__`` is read: no property runs. Numbers and objects of other classes are not
-    looked at.
+    already, is left out, and so are metrics of torchmetrics. Only ``__dict__`` is read: no property runs. Numbers and
+    objects of other classes are not looked at.
 
     Args:
         model: the model, of which nothing is copied.
@@ -60,6 +60,8 @@ def extras(model: nn.Module, *, extra_state: bool = True) -> dict[str, Value]:
     known = {id(t) for m in modules.values() for t in (*m._parameters.values(), *m._buffers.values())}
     found: dict[str, Value] = {}
     for name, module in modules.items():
+        if _measures(module):
+            continue
         prefix = f"{name}." if name else ""
         attributes = vars(module)
         for key in [key for key in attributes if key not in _OWN]:
@@ -71,6 +73,11 @@ def extras(model: nn.Module, *, extra_state: bool = True) -> dict[str, Value]:
         if extra_state and type(module).get_extra_state is not nn.Module.get_extra_state:
             found |= _extra_state(f"{prefix}_extra_state", module)
     return found
+
+
+def _measures(module: nn.Module) -> bool:
+    """Return whether ``module`` is a metric of torchmetrics, whose state says how training goes, and not where."""
+    return any(base.__module__.startswith("torchmetrics.") for base in type(module).__mro__)
 
 
 def _extra_state(name: str, module: nn.Module) -> dict[str, Value]:

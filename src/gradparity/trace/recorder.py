@@ -41,13 +41,17 @@ class Recorder:
         watched: what the loop trains with.
         write: takes each record with what was seen. If it raises, that is the end of the recording.
         keeps: whether ``write`` keeps the values, so that those which it gets late have to be copied.
+        warns: whether an error that ends the recording is a warning at once; it is in ``lacks`` in any case.
     """
 
-    def __init__(self, watched: Watched, write: Callable[[Record, Seen], None], keeps: bool = False) -> None:
+    def __init__(
+        self, watched: Watched, write: Callable[[Record, Seen], None], keeps: bool = False, warns: bool = True
+    ) -> None:
         self.watched = watched
         self.timeline = Timeline(watched, write, keeps)
         self.lacks = Lacks()
         """What this recording has not seen."""
+        self.warns = warns
         self._guard = Guard(self._failed)
         self._deaf = False
         """While :meth:`paused`."""
@@ -110,7 +114,8 @@ class Recorder:
 
     def _failed(self, error: Exception) -> None:
         self.lacks.fault = error
-        warn(f"the recording ends here, the training goes on: {self.lacks.of_fault()}")
+        if self.warns:
+            warn(f"the recording ends here, the training goes on: {self.lacks.of_fault()}")
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -58,7 +58,7 @@ def record(
     require_sight()
     folder = folder_of_rank(Path(folder))
     writer = Writer(folder, about(), full)
-    recorder = Recorder(watched, writer.write, keeps=full)
+    recorder = Recorder(watched, writer.write, keeps=full, warns=not strict)
     try:
         with recorder.watching():
             yield folder
@@ -68,7 +68,7 @@ def record(
                 writer.note(sentence)
         writer.close()
     if strict and recorder.lacks.all():
-        raise UserError("; ".join(recorder.lacks.all()))
+        raise recorder.fault if isinstance(recorder.fault, UserError) else UserError("; ".join(recorder.lacks.all()))
     for sentence in recorder.lacks.sentences:
         warn(f"{folder}: {sentence}")
 
