@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 import gradparity
@@ -30,6 +31,11 @@ from gradparity.training import Run
 CONFIG = Config(task="transformer", precision="fp32", accumulation_steps=3, clip=ClipConfig(by="norm", threshold=0.5))
 
 
+def trained(run: Run) -> list[nn.Parameter]:
+    """In the optimizer's order, as in the reference: a norm of the same gradients in another may round differently."""
+    return [p for group in run.optimizer.param_groups for p in group["params"]]
+
+
 def reference(run: Run, batches: Sequence[Batch]) -> None:
     for window in training.windows(batches, 3, count):
         for _ in training.train_step(run, window):
@@ -42,7 +48,7 @@ def right(run: Run, batches: Sequence[Batch]) -> None:
         tokens = sum(count(b) for b in batches[i // 3 * 3 : i // 3 * 3 + 3])
         (run.loss(run.model, batch) / tokens).backward()
         if i % 3 == 2 or i == len(batches) - 1:
-            clip_grad_norm_(run.parameters, 0.5)
+            clip_grad_norm_(trained(run), 0.5)
             run.optimizer.step()
             run.optimizer.zero_grad()
             run.scheduler.step()
@@ -53,7 +59,7 @@ def wrong(run: Run, batches: Sequence[Batch]) -> None:
     for i, batch in enumerate(batches):
         (run.loss(run.model, batch) / count(batch) / 3).backward()
         if i % 3 == 2 or i == len(batches) - 1:
-            clip_grad_norm_(run.parameters, 0.5)
+            clip_grad_norm_(trained(run), 0.5)
             run.optimizer.step()
             run.optimizer.zero_grad()
             run.scheduler.step()
