@@ -184,7 +184,7 @@ def test_every_loop_of_the_zoo_has_a_sentence():
 def test_each_has_its_own_verdict(name, capsys):
     code = main(["check", f"bad_loops:{name}"])
     out, err = capsys.readouterr()
-    assert (code, bool(err)) == (CODES[name], not out)
+    assert (code, bool(err)) == (CODES[name], not out), out or err
     told = out or err
     assert re.search(SENTENCES[name], told)
     assert "Traceback" not in told

@@ -1,5 +1,6 @@
 """What is set for a whole process: told, where a loop has changed it, and put back."""
 
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -129,12 +130,16 @@ class Settings:
             for key in hooks.keys() - self.hooks[name].keys():
                 del hooks[key]
         for owner, name in self._replaced():
-            setattr(_found(owner), name, self.functions[owner, name])
+            if (owner, name) in self.functions:
+                setattr(_found(owner), name, self.functions[owner, name])
+            else:
+                delattr(_found(owner), name)
 
     def _replaced(self) -> list[Place]:
         now, before = functions(), self.functions
         changed = [at for at, thing in now.items() if thing is not before.get(at, thing)]
-        return sorted(at for at in changed if not _is_torchs_own(now[at], before[at]))
+        replaced = [at for at in changed if not _is_torchs_own(now[at], before[at])]
+        return sorted(replaced + [at for at in now.keys() - before.keys() if _is_put_over(now[at])])
 
 
 def _is_torchs_own(function: Any, was: object) -> bool:
@@ -144,6 +149,13 @@ def _is_torchs_own(function: Any, was: object) -> bool:
         return isinstance(function, type) and function.__module__.startswith("torch")
     wraps_it = getattr(function, "__wrapped__", None) is was
     return wraps_it and str(getattr(code, "co_filename", "")).startswith(os.path.dirname(torch.__file__))
+
+
+def _is_put_over(function: Any) -> bool:
+    """Return whether a function that a class had not itself is somebody's, as AdamW.step is where Adam's was hooked."""
+    code = getattr(inspect.unwrap(function), "__code__", None)  # torch puts its hooks around it when it is first used
+    file = getattr(code, "co_filename", None)
+    return isinstance(file, str) and not file.startswith((os.path.dirname(torch.__file__), "<"))
 
 
 def _told(value: object) -> str:
