@@ -26,5 +26,5 @@ def require(device: str | Device) -> None:
     # Without warn_only: with it, attention only warns, and its gradients differ from one run to the next.
     torch.use_deterministic_algorithms(True)
     # Else each new tensor is filled first, which costs time, and hides what reads memory that nobody wrote.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # untyped in torch
     torch.backends.cudnn.benchmark = False  # which algorithm is fastest is not always the same one

@@ -54,7 +54,7 @@ class Observed:
     where: str = ""
     """The line of the loop that raised it."""
     elsewhere: bool = False
-    """Whether it differentiated, and never what it was given to train."""
+    """True where it differentiated, and never what it was given to train."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Observed) and (self.looks, self.error) == (other.looks, other.error)

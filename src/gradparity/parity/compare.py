@@ -60,7 +60,7 @@ ZEROS: Final = "zeros"
 
 
 class Compared(NamedTuple):
-    """What came of comparing the values of one part."""
+    """The result of comparing the values of one part."""
 
     mismatches: list[Mismatch]
     figures: Figures | None
@@ -119,7 +119,7 @@ def compare(
 
 
 def _is_constant(name: str, shared: Tensor, constants: dict[str, dict[str, Tensor]] | None) -> bool:
-    """Whether a tensor that both runs hold has not changed since it was first seen."""
+    """Return whether a tensor that both runs hold is unchanged since it was first seen."""
     content = pieces(shared)
     if constants is None or content is None:
         return False
