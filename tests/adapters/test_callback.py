@@ -96,6 +96,7 @@ def fit(module=None, callback=None, microbatches=9, sizes=None, **arguments):
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:The number of training batches"),
+    pytest.mark.filterwarnings("ignore:GPU available but not used"),
     pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step"),  # a difference that is to be found
     pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec"),
 ]

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from gradparity.diagnosis import apart as module
 from gradparity.diagnosis.apart import apart
@@ -53,6 +55,38 @@ def test_what_it_returns_comes_back_and_what_it_changes_does_not():
     assert pid != os.getpid()
     assert (there, state) == ([1], [])
     assert gone(pid)
+
+
+def test_a_gpu_that_was_used_here_is_not_found_there(monkeypatch):
+    """CUDA raises an initialization error in a fork, and an optimizer's ``step`` asks it something."""
+    here = os.getpid()
+
+    def asked(*_):
+        assert os.getpid() == here, "CUDA error: initialization error"
+        return False
+
+    gpus = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1, is_current_stream_capturing=asked)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", current_accelerator := one_that_has(gpus))
+    monkeypatch.setattr(torch.accelerator, "current_stream", lambda *_: SimpleNamespace(is_capturing=asked))
+    monkeypatch.setattr(torch, "get_device_module", lambda *_: gpus)
+
+    def step(*_):
+        torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1).step()
+        return current_accelerator(check_available=True), gpus.device_count(), os.environ["CUDA_VISIBLE_DEVICES"]
+
+    step_here = monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0") or step()
+    assert step_here[0].type == "cuda"
+    assert apart(step, 60) == (None, 0, "")
+    assert step() == step_here
+
+
+def one_that_has(gpus):
+    """What torch finds where there is one of CUDA."""
+
+    def current_accelerator(check_available=False):
+        return torch.device("cuda") if gpus.is_available() or not check_available else None
+
+    return current_accelerator
 
 
 def test_what_it_raises_is_raised_here_with_the_place_there():

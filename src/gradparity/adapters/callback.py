@@ -109,7 +109,7 @@ class ParityCallback(lightning.Callback):
         window = Window(tuple(self._window), normalizer=len(self._window))
         self._weights = [microbatch.weight for microbatch in self._window]
         self._window = []
-        with self._ours.paused(), torch.random.fork_rng(), quietly(), self._theirs.watching():
+        with self._ours.paused(), torch.random.fork_rng(gpus()), quietly(), self._theirs.watching():
             take_step(self._run, window)
         ours, theirs = ([r for r in records if r.event != Event.END] for records in self._records.values())
         for found in compare_traces(Trace({}, theirs, complete=False), Trace({}, ours, complete=False)):
@@ -170,13 +170,18 @@ def quietly() -> Iterator[None]:
         yield
 
 
+def gpus() -> list[int]:
+    """Those that may be in use: none as long as nobody has used CUDA, which asking them for their state would begin."""
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+
+
 def random_states() -> list[Tensor]:
     """The states of torch's global random streams, the CPU's first."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus())]
 
 
 def restore(states: list[Tensor]) -> None:
     """Undo the draws since :func:`random_states`."""
     torch.set_rng_state(states[0])
-    if len(states) > 1:
-        torch.cuda.set_rng_state_all(states[1:])
+    for gpu, state in enumerate(states[1:]):
+        torch.cuda.set_rng_state(state, gpu)

@@ -1,6 +1,7 @@
 """Somebody's code, run in a process of its own, which it may hang, crash, exit, or leave in any state.
 
-The process is a fork of this one: nothing is imported twice, and what runs there need not be importable.
+The process is a fork of this one: nothing is imported twice, and what runs there need not be importable. It sees no
+GPU: a fork of a process that has used CUDA cannot (https://docs.pytorch.org/docs/stable/notes/multiprocessing.html).
 """
 
 import faulthandler
@@ -20,6 +21,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, TypeVar
+
+import torch
 
 from gradparity.diagnosis import whereabouts
 from gradparity.errors import UserError
@@ -157,6 +160,7 @@ def _work(work: Callable[[Watch], object], patience: float, connection: Connecti
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)  # standard output is for the answer
     sys.stdin, sys.stdout = open(os.devnull), sys.stderr  # noqa: SIM115  # open as long as the process lives
+    _without_gpus()
     gc.freeze()  # what is here already is nothing that the code has made, and need not be looked through again
     with stack.open("w") as file:
         faulthandler.disable()  # enabled already, it would leave signals alone that a library has reset meanwhile
@@ -175,3 +179,16 @@ def _work(work: Callable[[Watch], object], patience: float, connection: Connecti
             answer = error
         connection.send(answer)
         signal.pause()  # until it is ended from outside: threads that the code has left would not let it go
+
+
+def _without_gpus() -> None:
+    """Let torch find none, nor any process that is started from here.
+
+    An optimizer's ``step`` asks the GPU that torch finds whether it captures a graph. The reference has done so in the
+    process that this one was forked from, and here the question would raise an initialization error.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is not None:
+        gpus: Any = torch.get_device_module(accelerator)
+        gpus.is_available, gpus.device_count = lambda: False, lambda: 0
