@@ -1,8 +1,15 @@
 """Fixtures of all tests. What takes long to import is imported in them: the process that hands out tests needs none of it."""
 
 import gc
+import os
 
 import pytest
+
+
+def pytest_configure(config):
+    """GPUs are there for ``-m cuda`` alone: once gradients were computed where there is one, no fork computes any."""
+    if config.option.markexpr != "cuda":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="module", autouse=True)

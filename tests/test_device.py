@@ -2,14 +2,15 @@
 
 import inspect
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from gradparity.arguments import exits
-from gradparity.device import require
+from gradparity.device import require, without_gpus
 from gradparity.distributed.blame import ended_by
-from gradparity.distributed.launch import _rank
+from gradparity.distributed.launch import _rank, launch
 from gradparity.errors import UserError, without_deterministic_form
 from gradparity.matrix import run as matrix_run
 from gradparity.matrix.cell import Cell
@@ -110,6 +111,28 @@ def test_a_cell_of_the_matrix_that_has_no_deterministic_form_is_refused_in_a_sen
 def test_a_rank_makes_its_device_ready():
     """The flags of the process that starts it are not those of a rank."""
     assert "require(device)" in inspect.getsource(_rank)
+
+
+def gpus():
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.is_available(), torch.accelerator.device_count()
+
+
+def test_a_rank_on_the_cpu_finds_no_gpu():
+    assert launch(gpus, 1) == [("", False, 0)]
+
+
+def test_without_gpus_an_optimizer_asks_none(monkeypatch):
+    """As if there was one, and each question put to it went wrong, as in a fork."""
+    there = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1)
+    monkeypatch.setattr(torch._C, "_accelerator_getAccelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch, "get_device_module", lambda *_: there)
+    monkeypatch.setattr(torch.accelerator, "current_stream", lambda *_: 1 / 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    optimizer = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1)
+    assert torch.accelerator.is_available()
+    without_gpus()
+    optimizer.step()
+    assert (torch.accelerator.is_available(), gpus()[0]) == (False, "")
 
 
 def test_a_rank_tells_an_operation_without_deterministic_form_in_one_sentence():

@@ -1,6 +1,7 @@
 """Where a training runs: whether that is possible here, and what makes it the same a second time."""
 
 import os
+from typing import Any
 
 import torch
 
@@ -28,3 +29,17 @@ def require(device: str | Device) -> None:
     # Else each new tensor is filled first, which costs time, and hides what reads memory that nobody wrote.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # untyped in torch
     torch.backends.cudnn.benchmark = False  # which algorithm is fastest is not always the same one
+
+
+def without_gpus() -> None:
+    """Let torch find no GPU in this process, nor in those that it starts; call it before torch has looked for one.
+
+    For processes that train on the CPU, and for good: what torch does on a CPU depends on the GPUs that it finds. Every
+    ``step`` of an optimizer asks them whether they capture a graph, FSDP takes them for its own, and a fork of a
+    process that has used them can do neither.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is not None:  # torch may know of it already
+        gpus: Any = torch.get_device_module(accelerator)
+        gpus.is_available, gpus.device_count = lambda: False, lambda: 0

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,36 +56,24 @@ def test_what_it_returns_comes_back_and_what_it_changes_does_not():
     assert gone(pid)
 
 
-def test_a_gpu_that_was_used_here_is_not_found_there(monkeypatch):
-    """CUDA raises an initialization error in a fork, and an optimizer's ``step`` asks it something."""
-    here = os.getpid()
-
-    def asked(*_):
-        assert os.getpid() == here, "CUDA error: initialization error"
-        return False
-
-    gpus = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1, is_current_stream_capturing=asked)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", current_accelerator := one_that_has(gpus))
-    monkeypatch.setattr(torch.accelerator, "current_stream", lambda *_: SimpleNamespace(is_capturing=asked))
-    monkeypatch.setattr(torch, "get_device_module", lambda *_: gpus)
-
-    def step(*_):
-        torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1).step()
-        return current_accelerator(check_available=True), gpus.device_count(), os.environ["CUDA_VISIBLE_DEVICES"]
-
-    step_here = monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0") or step()
-    assert step_here[0].type == "cuda"
-    assert apart(step, 60) == (None, 0, "")
-    assert step() == step_here
+def test_no_gpu_is_found_there():
+    here = os.environ.get("CUDA_VISIBLE_DEVICES")
+    assert apart(lambda _: (os.environ["CUDA_VISIBLE_DEVICES"], torch.cuda.is_available()), 60) == ("", False)
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == here
 
 
-def one_that_has(gpus):
-    """What torch finds where there is one of CUDA."""
+def test_where_a_fork_cannot_compute_gradients_there_is_one_sentence(monkeypatch):
+    """So it is where there is a GPU and gradients were computed here."""
+    here, backward = os.getpid(), torch.Tensor.backward
 
-    def current_accelerator(check_available=False):
-        return torch.device("cuda") if gpus.is_available() or not check_available else None
+    def as_torch_does(tensor):
+        if os.getpid() != here:
+            raise RuntimeError("Unable to handle autograd's threading in combination with fork-based multiprocessing.")
+        backward(tensor)
 
-    return current_accelerator
+    monkeypatch.setattr(torch.Tensor, "backward", as_torch_does)
+    with pytest.raises(UserError, match=r"^this process has computed gradients where torch finds a GPU, .+=$"):
+        apart(lambda _: None, 60)
 
 
 def test_what_it_raises_is_raised_here_with_the_place_there():

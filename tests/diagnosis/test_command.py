@@ -59,6 +59,16 @@ def test_a_right_loop_is_identical(capsys):
     assert "\n".join(rest) == BLIND
 
 
+def test_no_gradients_are_computed_before_the_loop_has_a_process_of_its_own(monkeypatch):
+    """Where there is a GPU, none could be computed there afterwards."""
+    order = []
+    for name in ("apart", "observe_with"):
+        called_ = getattr(command, name)
+        monkeypatch.setattr(command, name, lambda *given, n=name, call=called_: order.append(n) or call(*given))
+    check(partial(called, loops.example, "example"), "example", "fp32")
+    assert order == ["apart", "observe_with", "observe_with"]
+
+
 def test_what_a_loop_prints_does_not_mix_with_the_answer(capsys):
     assert main(["check", "loops:validated_saved_and_resumed", "--format", "json"]) == 0
     answer = json.loads(capsys.readouterr().out)

@@ -1,7 +1,8 @@
 """Somebody's code, run in a process of its own, which it may hang, crash, exit, or leave in any state.
 
 The process is a fork of this one: nothing is imported twice, and what runs there need not be importable. It sees no
-GPU: a fork of a process that has used CUDA cannot (https://docs.pytorch.org/docs/stable/notes/multiprocessing.html).
+GPU, and gradients must not have been computed here before where there is one
+(https://github.com/pytorch/pytorch/wiki/Autograd-and-Fork).
 """
 
 import faulthandler
@@ -24,6 +25,7 @@ from typing import IO, Any, TypeVar
 
 import torch
 
+from gradparity.device import without_gpus
 from gradparity.diagnosis import whereabouts
 from gradparity.errors import UserError
 
@@ -84,7 +86,8 @@ def apart(work: Callable[[Watch], T], patience: float) -> T:
         patience: seconds that each such run may take.
 
     Raises:
-        UserError: if there is no result, because the process crashed, exited, or had to be ended; or as ``work`` did.
+        UserError: if there is no result, because the process crashed, exited, or had to be ended; if no gradients can
+            be computed in it; or as ``work`` did.
     """
     if "fork" not in multiprocessing.get_all_start_methods():
         return work(Watch(patience))  # as on Windows: no better protected than any function call
@@ -160,13 +163,14 @@ def _work(work: Callable[[Watch], object], patience: float, connection: Connecti
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)  # standard output is for the answer
     sys.stdin, sys.stdout = open(os.devnull), sys.stderr  # noqa: SIM115  # open as long as the process lives
-    _without_gpus()
+    without_gpus()
     gc.freeze()  # what is here already is nothing that the code has made, and need not be looked through again
     with stack.open("w") as file:
         faulthandler.disable()  # enabled already, it would leave signals alone that a library has reset meanwhile
         faulthandler.enable(file, all_threads=False)
         answer: object
         try:
+            _computes_gradients()
             answer = _Result(work(Watch(patience, connection, file)))
         except KeyboardInterrupt as error:  # one from a terminal would have come to the other process
             place = whereabouts.of_exception(error)
@@ -181,14 +185,12 @@ def _work(work: Callable[[Watch], object], patience: float, connection: Connecti
         signal.pause()  # until it is ended from outside: threads that the code has left would not let it go
 
 
-def _without_gpus() -> None:
-    """Let torch find none, nor any process that is started from here.
-
-    An optimizer's ``step`` asks the GPU that torch finds whether it captures a graph. The reference has done so in the
-    process that this one was forked from, and here the question would raise an initialization error.
-    """
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    accelerator = torch.accelerator.current_accelerator()
-    if accelerator is not None:
-        gpus: Any = torch.get_device_module(accelerator)
-        gpus.is_available, gpus.device_count = lambda: False, lambda: 0
+def _computes_gradients() -> None:
+    """Raise unless autograd works in this fork: it does not where its threads, one for each GPU, were left behind."""
+    try:
+        torch.ones(1, requires_grad=True).sum().backward()
+    except RuntimeError:
+        raise UserError(
+            "this process has computed gradients where torch finds a GPU, and a fork of it cannot; "
+            "check loops before that, or hide the GPU with CUDA_VISIBLE_DEVICES="
+        ) from None

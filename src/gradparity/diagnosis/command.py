@@ -128,12 +128,13 @@ def check(load: Callable[[], Loop], name: str, precision: str, patience: float =
     Raises:
         UserError: if no verdict can be given.
     """
-    reference = observe_with([], precision)
-    if observe_with([], precision) != reference:
-        raise UserError("the reference does not repeat itself on this machine, so nothing can be said of a loop")
     with TemporaryDirectory() as folder:
         ours, theirs = Path(folder, "reference"), Path(folder, "loop")
+        # First, as no gradients may have been computed here before; the reference computes some.
         sighting = apart(partial(sight, load, name, precision, theirs), patience)
+        reference = observe_with([], precision)
+        if observe_with([], precision) != reference:
+            raise UserError("the reference does not repeat itself on this machine, so nothing can be said of a loop")
         finding = _found(sighting, reference, precision)
         idle = finding.answer == Answer.IDENTICAL or not stepped(sighting.seen)
         explanation = "" if idle else _explained(ours, theirs, precision)

@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore  # torch.distributed has it too, where type checkers miss it
 
-from gradparity.device import require
+from gradparity.device import require, without_gpus
 from gradparity.distributed.blame import End, blamed, ended_by, innermost
 from gradparity.errors import UserError
 from gradparity.forks import forks
@@ -133,9 +133,11 @@ def _rank(
             members.set(f"rank{number}", "here")
             # On a busy machine ranks start at different times; their patience begins when all are here.
             members.wait([f"rank{other}" for other in range(ranks)], timedelta(seconds=START))
-            require(device)  # in each process: the flags of the one that started this are not here
             if device == "cuda":
+                require(device)  # in each process: the flags of the one that started this are not here
                 torch.cuda.set_device(number)
+            else:
+                without_gpus()
             backend = {"cpu": "gloo", "cuda": "nccl"}[device]
             dist.init_process_group(
                 backend, timeout=timedelta(seconds=patience), store=members, rank=number, world_size=ranks

@@ -12,7 +12,7 @@ from functools import cache, partial
 import torch
 
 from gradparity.config import Device
-from gradparity.device import require
+from gradparity.device import require, without_gpus
 from gradparity.errors import UserError, without_deterministic_form
 from gradparity.forks import forks
 from gradparity.matrix import lanes as make
@@ -152,5 +152,5 @@ def run_cells(
 def alone(device: Device) -> None:
     """Make a process compute in one thread, and leave Ctrl-C to the process that started it."""
     torch.set_num_threads(1)
-    require(device)
+    require(device) if device == "cuda" else without_gpus()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
