@@ -29,7 +29,7 @@ def plight(seen: Observed, instead: str) -> str:
         events = {record.event for record in seen.trace.records}
         did = "computed gradients, but" if Event.ACCUMULATED in events else "computed no gradients, and"
         return instead or f"{did} never made a step with the optimizer that it was given, so there is nothing to judge"
-    return instead or (no_numbers(seen) if lost(seen)[:1] == [0] else "")
+    return instead or no_gradients(seen) or (no_numbers(seen) if lost(seen)[:1] == [0] else "")
 
 
 def stepped(seen: Observed) -> bool:
@@ -42,7 +42,9 @@ def no_gradients(seen: Observed) -> str:
     looked = [r for r in seen.trace.records if r.event in (Event.ACCUMULATED, Event.READY)]
     if any(_prints(r, Part.GRADIENTS) for r in looked) or not (looked or seen.elsewhere):
         return ""
-    return "computes gradients, but none for the parameters of the model that it was given: those of a copy, maybe"
+    if seen.elsewhere:
+        return "computes gradients, but none for the parameters of the model that it was given: those of a copy, maybe"
+    return "computes no gradient for any parameter of the model that it was given"
 
 
 def no_numbers(seen: Observed) -> str:
