@@ -173,6 +173,7 @@ def test_the_page_that_opens_first_tells_of_parity_and_of_a_difference(page, add
     assert page.locator("card-view", has_text="3 schedule").count() == 0, "details are folded away"
 
 
+@pytest.mark.long
 def test_scalars_of_both_ways_lie_on_one_line_and_of_a_fault_on_two(page, address, screenshots):
     opened(page, address, "scalars")
     for title, one in (("agree", True), ("differ", False)):
@@ -181,6 +182,7 @@ def test_scalars_of_both_ways_lie_on_one_line_and_of_a_fault_on_two(page, addres
     page.screenshot(path=screenshots / "scalars.png")
 
 
+@pytest.mark.long
 def test_custom_scalars_overlay_both_ways(page, address, screenshots):
     opened(page, address, "custom_scalars")
     expect(page.get_by_text("agree: both ways on top of each other")).to_be_visible()
@@ -192,7 +194,7 @@ def test_custom_scalars_overlay_both_ways(page, address, screenshots):
     page.screenshot(path=screenshots / "custom_scalars.png")
 
 
-@pytest.mark.parametrize("ground", ["light", "dark"])
+@pytest.mark.parametrize("ground", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_images_show_the_map_of_each_phase(page, address, screenshots, ground):
     opened(page, address, "images", ground)
     expect(page.locator("body.dark-mode")).to_have_count(int(ground == "dark"))
@@ -204,6 +206,7 @@ def test_images_show_the_map_of_each_phase(page, address, screenshots, ground):
     page.screenshot(path=screenshots / f"images-{ground}.png")
 
 
+@pytest.mark.long
 def test_text_pages_name_the_first_difference_and_what_mends_it(page, address, screenshots):
     opened(page, address, "text")
     for words in (
@@ -217,6 +220,7 @@ def test_text_pages_name_the_first_difference_and_what_mends_it(page, address, s
     page.screenshot(path=screenshots / "text.png")
 
 
+@pytest.mark.long
 def test_hparams_can_be_filtered_by_verdict(page, address, screenshots):
     opened(page, address, "hparams")
     cells = page.locator("vaadin-grid-cell-content:visible")

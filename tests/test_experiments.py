@@ -63,6 +63,8 @@ SLICES = {"lightning_two_ways.py": one_scenario, "distributed.py": one_training,
 SAME_EVERYWHERE = ["claims.py"]
 """Whose default run is that of these tests, and whose answer does not hang on the machine."""
 
+SLOW = {"distributed.py", "faults.py", "watch_a_loop.py"}
+
 OF_THEIR_OWN = {"benchmark.py"}
 """Whose answer is a time."""
 
@@ -114,7 +116,9 @@ def test_help_tells_the_story_and_the_options_that_all_have(script, capsys):
 
 
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize("script", LESSONS)
+@pytest.mark.parametrize(
+    "script", [pytest.param(script, marks=pytest.mark.long if script in SLOW else ()) for script in LESSONS]
+)
 def test_quiet_and_piped_it_prints_its_answer_alone_which_is_the_one_in_readme(script, tmp_path, capsys):
     assert loaded(script)["main"]([*LESSONS[script], "--quiet", "--output", str(tmp_path)]) == 0
     out, err = capsys.readouterr()

@@ -39,6 +39,7 @@ def test_the_experiment_shows_how_many_faults_are_detected_and_named(tmp_path, c
     assert list((tmp_path / "faults" / "1" / "the_answer").glob("events.out.tfevents.*"))
 
 
+@pytest.mark.long
 def test_faults_of_several_ranks_are_among_them(tmp_path, capsys):
     assert run("--only", "mean-of", "--output", tmp_path) == 0
     told = " ".join(capsys.readouterr().out.split())

@@ -128,7 +128,7 @@ FEW = {next(name for name in FAULTS if name in names) for names in TRUE_OF.value
 
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("names", ["few", "all"])
+@pytest.mark.parametrize("names", ["few", pytest.param("all", marks=pytest.mark.long)])
 def test_no_meaning_is_wrong_over_the_faults(names, precision, full, monkeypatch):
     meanings = {name: said(name, precision, monkeypatch, full) for name in (FEW if names == "few" else FAULTS)}
     wrong = {n: s for n, s in meanings.items() if s and s.words and n not in TRUE_OF.get(s.meaning, ())}
