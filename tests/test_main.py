@@ -1,6 +1,8 @@
 """What somebody sees who asks the package, or the command, what it is."""
 
 import pydoc
+import runpy
+import sys
 
 import pytest
 
@@ -28,3 +30,11 @@ def test_the_help_of_the_command_fits_a_screen_and_names_every_subcommand(capsys
     assert len(shown) <= 24
     assert max(map(len, shown)) <= 120
     assert all(any(line.split()[:1] == [name] for line in shown) for name in COMMANDS)
+
+
+def test_it_runs_as_a_module_too(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gradparity"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("gradparity", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: gradparity COMMAND")

@@ -1,7 +1,4 @@
-"""The routes on a GPU: optimizers, kernels, precisions, random streams, and what a comparison waits for.
-
-Written where there was no GPU, so never run until now: what fails here first may be the test.
-"""
+"""The routes on a GPU: optimizers, kernels, precisions, random streams, and what a comparison waits for."""
 
 from dataclasses import replace
 from io import BytesIO

@@ -1,7 +1,4 @@
-"""DDP and the manual route over NCCL, a GPU for each rank.
-
-Written where there was no GPU, so never run until now: what fails here first may be the test.
-"""
+"""DDP and the manual route over NCCL, a GPU for each rank."""
 
 from dataclasses import replace
 

@@ -1,7 +1,4 @@
-"""A loop on a GPU, recorded: the same bits in its trace as on the host, and one wait for the GPU per event.
-
-Written where there was no GPU, so never run until now: what fails here first may be the test.
-"""
+"""A loop on a GPU, recorded: the same bits in its trace as on the host, and one wait for the GPU per event."""
 
 import pytest
 import torch

@@ -1,0 +1,8 @@
+"""``python -m gradparity`` is the command ``gradparity``."""
+
+import sys
+
+from gradparity.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
