@@ -67,7 +67,9 @@ WRONG = {
 
 @pytest.mark.usefixtures("like_which")
 @pytest.mark.parametrize(
-    "loop", [*list(WRONG)[:1], *(pytest.param(loop, marks=pytest.mark.long) for loop in list(WRONG)[1:])]
+    ("like_which", "loop"),
+    [("few", "alone"), *(pytest.param("all", loop, marks=pytest.mark.long) for loop in WRONG)],
+    indirect=["like_which"],
 )
 def test_wrong_loops_are_named_with_the_ranks_that_diverge_first(loop, capsys):
     faults, diverging, apart = WRONG[loop]
