@@ -5,7 +5,6 @@ from functools import partial
 from itertools import chain, count, islice
 
 import torch
-from torch.optim import Optimizer
 
 from gradparity import tasks, training
 from gradparity.config import ClipConfig, Config
@@ -47,15 +46,10 @@ def lane(config: Config, task: Task, loop: str) -> Lane:
             backoff_factor=config.scaler.backoff_factor,
         ),
         autocast=partial(precision.autocast, device),
-        clip=in_order_of(optimizer, clip_of(config.clip)),
+        clip=training.in_order_of(optimizer, clip_of(config.clip)),
         route=route,
     )
     return Lane(run, step, RandomStream(seed_of(config.seed, "dropout"), device))
-
-
-def in_order_of(optimizer: Optimizer, clip: Clip) -> Clip:
-    """Return ``clip`` on the optimizer's parameters in its order, as frameworks have it: the order rounds the norm."""
-    return lambda _: clip([p for group in optimizer.param_groups for p in group["params"]])
 
 
 def loop_named(name: str) -> tuple[Step, Route]:

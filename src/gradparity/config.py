@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from gradparity.device import Device
+
 TaskName = Literal[
     "digits_mlp",
     "digits_cnn",
@@ -21,8 +23,6 @@ TaskName = Literal[
 ]
 PrecisionName = Literal["fp64", "fp32", "bf16", "fp16"]
 CandidateName = Literal["manual", "frugal", "backward", "naive", "summed-loss", "clip-before-unscale"]
-
-Device = Literal["cpu", "cuda"]
 
 MOST = 1_000_000
 """The largest count of anything."""

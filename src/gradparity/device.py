@@ -1,12 +1,13 @@
 """Where a training runs: whether that is possible here, and what makes it the same a second time."""
 
 import os
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 
-from gradparity.config import Device
 from gradparity.errors import UserError
+
+Device: TypeAlias = Literal["cpu", "cuda"]
 
 
 def require(device: str | Device) -> None:

@@ -6,8 +6,8 @@ import torch
 
 from gradparity import build
 from gradparity.config import OptimizerConfig
+from gradparity.parity.batch import PADDING
 from gradparity.tasks import TASKS, Examples, count, evaluate, shuffled, summed_loss, to
-from gradparity.tasks.task import PADDING
 from gradparity.tasks.text import ALPHABET, CONTEXT, CharTransformer
 from gradparity.training import train_step
 from small import small_config, small_task

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from gradparity import report, training
-from gradparity.build import in_order_of
 from gradparity.parity.verdict import Verdict
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.record import Event, Record, Trace
@@ -157,7 +156,7 @@ class ParityCallback(lightning.Callback):
             scheduler=stands_still if self._by_epoch or twin.scheduler is None else twin.scheduler,
             scaler=twin.scaler or GradScaler("cpu", enabled=False),
             autocast=trainer.precision_plugin.train_step_context,
-            clip=in_order_of(twin.optimizer, clip(threshold)) if threshold else training.no_clip,
+            clip=training.in_order_of(twin.optimizer, clip(threshold)) if threshold else training.no_clip,
             route=training.backward,
         )
 

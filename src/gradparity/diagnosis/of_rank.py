@@ -19,8 +19,8 @@ from gradparity.distributed.patched import on_ranks_with
 from gradparity.distributed.step import tensors_of
 from gradparity.distributed.stress import build_on_ranks, microbatches_of
 from gradparity.faults.stress import Cast
+from gradparity.parity.batch import Batch
 from gradparity.parity.state import Part
-from gradparity.tasks import Batch
 from gradparity.trace.file import Writer
 from gradparity.trace.record import Event, Record
 from gradparity.trace.recording import about, folder_of_rank

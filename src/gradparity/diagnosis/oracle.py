@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from gradparity.diagnosis.observe import Loop, observe
 from gradparity.faults import stress
 from gradparity.faults.stress import Cast
+from gradparity.parity.batch import PADDING, Batch
 from gradparity.parity.state import Part
-from gradparity.tasks import Batch
-from gradparity.tasks.task import PADDING
 from gradparity.trace.record import Event, Record
 from gradparity.trace.seen import Seen
 

@@ -15,7 +15,7 @@ from torch import nn
 from gradparity.distributed.exchange import share
 from gradparity.distributed.step import tensors_of
 from gradparity.faults.stress import MICROBATCHES, RARE, Cast, build, microbatches, reference
-from gradparity.tasks import Batch
+from gradparity.parity.batch import Batch
 
 
 def build_on_ranks(precision: str) -> Cast:

@@ -2,7 +2,7 @@
 
 from gradparity.faults.fault import Fault
 from gradparity.faults.stress import run_of
-from gradparity.tasks import summed_loss
+from gradparity.parity.batch import summed_loss
 from gradparity.training import train, train_step
 
 HALVES = (

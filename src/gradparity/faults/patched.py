@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeAlias
 from gradparity import training
 from gradparity.faults.fault import Fault
 from gradparity.faults.stress import StressModel, build, reference, run_of
+from gradparity.parity.batch import summed_loss
 from gradparity.parity.lockstep import Step
-from gradparity.tasks import summed_loss
 from gradparity.training import Route, manual
 from gradparity.training.loop import unnoticed
 from gradparity.training.optimizers import decay_groups

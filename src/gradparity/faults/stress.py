@@ -21,8 +21,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from gradparity.tasks import Batch, count, summed_loss
-from gradparity.tasks.task import PADDING
+from gradparity.parity.batch import PADDING, Batch, count, summed_loss
 from gradparity.training import PRECISIONS, Run, backward, clip_by_norm, resume, train, warmup_cosine
 from gradparity.training.checkpoint import resume as load_all
 from gradparity.training.checkpoint import save as save_all

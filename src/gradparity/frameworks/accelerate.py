@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import GradScalerKwargs, set_seed
 
 from gradparity.frameworks.scenario import Job, mean_loss, summed_loss
-from gradparity.tasks.task import PADDING
+from gradparity.parity.batch import PADDING
 
 
 def train(job: Job) -> None:

@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from gradparity import training
+from gradparity.parity.batch import PADDING, Examples
 from gradparity.parity.random_stream import RandomStream
-from gradparity.tasks.task import PADDING, Examples
 from gradparity.tasks.text import CharTransformer, text_transformer
 from gradparity.trace.group import rank, ranks
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain, combinations, product
 from typing import Any, cast
 
-from gradparity.config import Device
+from gradparity.device import Device
 from gradparity.matrix import asked
 
 TASKS = (

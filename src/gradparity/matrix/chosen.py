@@ -5,8 +5,8 @@ from argparse import ArgumentParser, Namespace
 from typing import get_args
 
 from gradparity.arguments import check_range
-from gradparity.config import CandidateName, Device
-from gradparity.device import require
+from gradparity.config import CandidateName
+from gradparity.device import Device, require
 from gradparity.errors import UserError
 from gradparity.matrix.cell import AXES, Cell, full, pairwise, product_of
 

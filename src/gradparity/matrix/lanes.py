@@ -16,7 +16,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gradparity import build, tasks, training
 from gradparity.adapters.inverted import moments_of
-from gradparity.config import Config, Device
+from gradparity.config import Config
+from gradparity.device import Device
 from gradparity.matrix import asked
 from gradparity.matrix.cell import Cell
 from gradparity.parity.lockstep import Lane, Step

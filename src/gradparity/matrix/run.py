@@ -11,8 +11,7 @@ from functools import cache, partial
 
 import torch
 
-from gradparity.config import Device
-from gradparity.device import require, without_gpus
+from gradparity.device import Device, require, without_gpus
 from gradparity.errors import UserError, without_deterministic_form
 from gradparity.forks import forks
 from gradparity.matrix import lanes as make

@@ -16,6 +16,7 @@ from pytest_torch.training_loop import TrainingSetup
 from torch.optim.lr_scheduler import LambdaLR
 
 from gradparity.faults import Fault, stress
+from gradparity.parity.batch import PADDING
 from gradparity.peers.answers import CANNOT, Answers, asked
 from gradparity.peers.pieces import (
     FULL_BATCHES,
@@ -29,7 +30,6 @@ from gradparity.peers.pieces import (
     steady_cast_of,
 )
 from gradparity.tasks import Batch
-from gradparity.tasks.task import PADDING
 from gradparity.training import Moment, Phase
 
 STEPS = stress.EPOCHS * -(-stress.MICROBATCHES // stress.ACCUMULATION_STEPS)

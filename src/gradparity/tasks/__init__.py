@@ -5,10 +5,11 @@ from functools import partial
 
 from torch import nn
 
+from gradparity.parity.batch import Batch, Examples, count, summed_loss
 from gradparity.tasks import peculiar, streams
 from gradparity.tasks.digits import digits_cnn, digits_mlp, digits_task, mlp
 from gradparity.tasks.gan import gan_task
-from gradparity.tasks.task import Batch, Examples, Task, count, evaluate, shuffled, summed_loss, to
+from gradparity.tasks.task import Task, evaluate, shuffled, to
 from gradparity.tasks.text import text_transformer
 
 TASKS: dict[str, Callable[[], Task]] = {

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from gradparity.tasks.task import Batch, Examples, Task, summed_loss
+from gradparity.parity.batch import Batch, Examples, summed_loss
+from gradparity.tasks.task import Task
 
 CLASSES = 10
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gradparity.parity.batch import Batch, summed_loss
 from gradparity.tasks.digits import CLASSES, cnn, mlp
-from gradparity.tasks.task import Batch, summed_loss
 
 BRIGHT = 19
 """Sum of the pixels of an image; a little more than half of the digits are brighter."""

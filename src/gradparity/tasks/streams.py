@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.text import Perplexity
 
-from gradparity.tasks.task import PADDING, Batch, Examples, Task
+from gradparity.parity.batch import PADDING, Batch, Examples
+from gradparity.tasks.task import Task
 from gradparity.tasks.text import ALPHABET, paragraphs
 
 CHUNK = 16

@@ -2,41 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-PADDING = -100
-"""The target that enters neither the loss, nor the count, nor the metric."""
-
-
-class Examples(NamedTuple):
-    """Inputs and targets of equal length; a microbatch is some of them."""
-
-    inputs: Tensor
-    targets: Tensor
-
-
-Batch: TypeAlias = Examples
-
-
-def summed_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Cross-entropy summed over the samples or tokens of ``batch`` that are not padding, a scalar.
-
-    Taken in fp32 at least: a sum of thousands of fp16 terms overflows.
-    """
-    logits = model(batch.inputs)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    targets = batch.targets.flatten()
-    return F.cross_entropy(logits.flatten(0, -2), targets, ignore_index=PADDING, reduction="sum")
-
-
-def count(batch: Batch) -> int:
-    """How many samples or tokens enter :func:`summed_loss`."""
-    return int((batch.targets != PADDING).sum())
+from gradparity.parity.batch import Batch, Examples, summed_loss
 
 
 def shuffled(examples: Examples, batch_size: int, order: torch.Generator) -> Iterator[Batch]:

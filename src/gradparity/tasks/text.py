@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.text import Perplexity
 
-from gradparity.tasks.task import PADDING, Examples, Task
+from gradparity.parity.batch import PADDING, Examples
+from gradparity.tasks.task import Task
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 CONTEXT = 64

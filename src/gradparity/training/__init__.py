@@ -7,7 +7,7 @@ manual routes cannot do), ``restored`` and ``random_numbers`` (state that is eas
 """
 
 from gradparity.training.checkpoint import resume, save
-from gradparity.training.clipping import Clip, clip_by_norm, clip_by_value, no_clip
+from gradparity.training.clipping import Clip, clip_by_norm, clip_by_value, in_order_of, no_clip
 from gradparity.training.frugal import frugal
 from gradparity.training.loop import train, validate
 from gradparity.training.optimizers import adamw, sgd_momentum, warmup_cosine
@@ -30,6 +30,7 @@ __all__ = [
     "clip_by_norm",
     "clip_by_value",
     "frugal",
+    "in_order_of",
     "manual",
     "no_clip",
     "resume",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from torch import nn
+from torch.optim import Optimizer
 
 Clip: TypeAlias = Callable[[Sequence[nn.Parameter]], None]
 
@@ -38,3 +39,8 @@ def clip_by_value(max_value: float) -> Clip:
         nn.utils.clip_grad_value_(parameters, max_value)
 
     return clip
+
+
+def in_order_of(optimizer: Optimizer, clip: Clip) -> Clip:
+    """Return ``clip`` on the optimizer's parameters in its order, as frameworks have it: the order rounds the norm."""
+    return lambda _: clip([p for group in optimizer.param_groups for p in group["params"]])
