@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from gradparity import experiment
-from gradparity.arguments import check_range
-from gradparity.benchmark.parts import DEFAULT, PARTS, Found
-from gradparity.board import new_folder
-from gradparity.board.events import Events
-from gradparity.board.letters import bold
+from gradparity.cli.arguments import check_range
 from gradparity.errors import UserError, writing
-from gradparity.experiment import Answer, say
+from gradparity.studies import experiment
+from gradparity.studies.benchmark.parts import DEFAULT, PARTS, Found
+from gradparity.studies.experiment import Answer, say
+from gradparity.tensorboard import new_folder
+from gradparity.tensorboard.events import Events
+from gradparity.tensorboard.mpl_style import bold
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,11 +14,20 @@ from rich.table import Table
 from torch import Tensor
 from torch.autograd import grad
 
-from gradparity import calculus, experiment
-from gradparity.analytic import Waves, apart, scalar, scalar_gradient, scalar_hessian, vector, vector_jacobian
-from gradparity.arguments import check_range
-from gradparity.board import new_folder, page_of, write_pages
-from gradparity.experiment import Answer, say
+from gradparity import calculus
+from gradparity.calculus.known_functions import (
+    Waves,
+    apart,
+    scalar,
+    scalar_gradient,
+    scalar_hessian,
+    vector,
+    vector_jacobian,
+)
+from gradparity.cli.arguments import check_range
+from gradparity.studies import experiment
+from gradparity.studies.experiment import Answer, say
+from gradparity.tensorboard import new_folder, page_of, write_pages
 
 BOUND = 1e-12  # float64 rounds at 1.1e-16; figures here stay below 100 and take some tens of roundings
 

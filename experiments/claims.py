@@ -7,7 +7,7 @@ You will see each claim with a verdict, the figure that it rests on, and what to
 import sys
 from collections.abc import Sequence
 
-from gradparity.main import main as gradparity
+from gradparity.cli.main import main as gradparity
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -12,17 +12,17 @@ from typing import Any
 
 from rich.console import Console
 
-from gradparity import experiment
-from gradparity.arguments import check_range
-from gradparity.board import new_folder, page_of, write_pages
-from gradparity.board.events import Events
-from gradparity.config import ClipConfig, Config, PrecisionName, TaskName
-from gradparity.distributed import tables
-from gradparity.distributed.launch import launch
-from gradparity.distributed.parity import Outcome
-from gradparity.distributed.sharded_trial import measure_sharded
-from gradparity.distributed.trial import Trial, run_trial
-from gradparity.experiment import Answer, say
+from gradparity.cli.arguments import check_range
+from gradparity.processes.launch import launch
+from gradparity.studies import experiment
+from gradparity.studies.distributed import tables
+from gradparity.studies.distributed.parity import Outcome
+from gradparity.studies.distributed.sharded_trial import measure_sharded
+from gradparity.studies.distributed.trial import Trial, run_trial
+from gradparity.studies.experiment import Answer, say
+from gradparity.studies.two_ways.config import ClipConfig, Config, PrecisionName, TaskName
+from gradparity.tensorboard import new_folder, page_of, write_pages
+from gradparity.tensorboard.events import Events
 
 MOST = 8
 """Ranks that one machine may be asked for."""

@@ -13,16 +13,16 @@ from functools import partial
 import torch
 from rich.console import Console
 
-from gradparity import experiment
-from gradparity.board import new_folder, page_of, write_pages
-from gradparity.distributed.faults import RANK_FAULTS
 from gradparity.errors import UserError, writing
-from gradparity.experiment import Answer, say
 from gradparity.faults.dictionary import THEMES
 from gradparity.faults.fault import Fault
-from gradparity.peers.scores import PEERS, Score, installed, score
-from gradparity.peers.scores_on_ranks import scores_on_ranks
-from gradparity.peers.table import as_json, each, indistinguishable, sentence, table
+from gradparity.faults.on_ranks import RANK_FAULTS
+from gradparity.studies import experiment
+from gradparity.studies.experiment import Answer, say
+from gradparity.studies.peers.scores import PEERS, Score, installed, score
+from gradparity.studies.peers.scores_on_ranks import scores_on_ranks
+from gradparity.studies.peers.table import as_json, each, indistinguishable, sentence, table
+from gradparity.tensorboard import new_folder, page_of, write_pages
 
 RANKS = "several ranks"
 """The theme whose faults are seen on two ranks, in processes that are started for it."""

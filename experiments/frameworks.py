@@ -12,13 +12,12 @@ from functools import partial
 import torch
 from rich.console import Console
 
-from gradparity import experiment
-from gradparity.board import new_folder, write_pages
 from gradparity.errors import UserError, writing
-from gradparity.experiment import Answer, say
-from gradparity.frameworks.on_ranks import ON_RANKS, outcomes_on_ranks
-from gradparity.frameworks.scenario import RANK_SCENARIOS, SCENARIOS
-from gradparity.frameworks.table import (
+from gradparity.studies import experiment
+from gradparity.studies.experiment import Answer, say
+from gradparity.studies.frameworks.on_ranks import ON_RANKS, outcomes_on_ranks
+from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, SCENARIOS
+from gradparity.studies.frameworks.table import (
     LEGEND,
     answer,
     as_records,
@@ -30,7 +29,8 @@ from gradparity.frameworks.table import (
     table,
     unexplained,
 )
-from gradparity.frameworks.watch import FRAMEWORKS, Outcome, outcome
+from gradparity.studies.frameworks.watch import FRAMEWORKS, Outcome, outcome
+from gradparity.tensorboard import new_folder, write_pages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,13 +15,15 @@ import torch
 from rich.console import Console
 from rich.table import Column, Table
 
-from gradparity import build, experiment, tasks, training
-from gradparity.adapters.lightning import WAYS, Way, under_lightning
-from gradparity.board import new_folder, page_of, write_pages
-from gradparity.config import ClipConfig, Config, ScalerConfig
-from gradparity.experiment import Answer, say
+from gradparity import training
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.verdict import Verdict
+from gradparity.studies import experiment, tasks
+from gradparity.studies.experiment import Answer, say
+from gradparity.studies.lightning.two_ways import WAYS, Way, under_lightning
+from gradparity.studies.two_ways import build
+from gradparity.studies.two_ways.config import ClipConfig, Config, ScalerConfig
+from gradparity.tensorboard import new_folder, page_of, write_pages
 
 FP32 = Config(task="digits_cnn", microbatch_size=16, steps=8, accumulation_steps=3, clip=ClipConfig(threshold=0.05))
 FP16 = replace(FP32, precision="fp16", scaler=ScalerConfig(init_scale=1024.0))

@@ -12,13 +12,13 @@ from functools import partial
 
 from rich.console import Console
 
-from gradparity import experiment
-from gradparity.board import new_folder
-from gradparity.experiment import Answer, say, see
-from gradparity.growing import Growing
-from gradparity.matrix import board, picture, told
-from gradparity.matrix.chosen import add_options, cells_chosen
-from gradparity.matrix.run import Outcome, Result, run_cells
+from gradparity.files.append_only import Growing
+from gradparity.studies import experiment
+from gradparity.studies.experiment import Answer, say, see
+from gradparity.studies.matrix import board, picture, told
+from gradparity.studies.matrix.chosen import add_options, cells_chosen
+from gradparity.studies.matrix.run import Outcome, Result, run_cells
+from gradparity.tensorboard import new_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,13 +11,13 @@ from functools import partial
 import torch
 from rich.console import Console
 
-from gradparity import experiment
-from gradparity.arguments import check_range
-from gradparity.board import new_folder
-from gradparity.config import MOST
+from gradparity.cli.arguments import check_range
 from gradparity.errors import UserError
-from gradparity.experiment import Answer
-from gradparity.variants import VARIANTS, Outcome, Variant, outcome, record, tables
+from gradparity.studies import experiment
+from gradparity.studies.experiment import Answer
+from gradparity.studies.two_ways.config import MOST
+from gradparity.studies.variants import VARIANTS, Outcome, Variant, outcome, record, tables
+from gradparity.tensorboard import new_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,18 +14,20 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
-from gradparity import build, checkpoint, experiment, report
-from gradparity.board import Board, Found, alone_in, new_folder
-from gradparity.board.card import faults_page
-from gradparity.board.layout import CONFIGURATION_PAGE, FAULTS_PAGE
-from gradparity.cli import SAVED, as_yaml, parse, resumed
-from gradparity.config import Config
 from gradparity.errors import DiskError, writing
-from gradparity.experiment import Answer, say
+from gradparity.parity import report
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.readings import Reader
 from gradparity.parity.verdict import Verdict
-from gradparity.tasks import TASKS, evaluate, to
+from gradparity.studies import experiment
+from gradparity.studies.experiment import Answer, say
+from gradparity.studies.tasks import TASKS, evaluate, to
+from gradparity.studies.two_ways import build, checkpoint
+from gradparity.studies.two_ways.cli import SAVED, as_yaml, parse, resumed
+from gradparity.studies.two_ways.config import Config
+from gradparity.tensorboard import Board, Found, alone_in, new_folder
+from gradparity.tensorboard.first_difference import faults_page
+from gradparity.tensorboard.layout import CONFIGURATION_PAGE, FAULTS_PAGE
 from gradparity.training import PRECISIONS, Phase
 from gradparity.training.checkpoint import written_over
 

@@ -17,15 +17,18 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 import gradparity
-from gradparity import build, experiment, report, tasks, training
-from gradparity.board import new_folder
-from gradparity.config import ClipConfig, Config
-from gradparity.experiment import Answer
+from gradparity import training
+from gradparity.parity import report
 from gradparity.parity.random_stream import RandomStream
-from gradparity.tasks import Batch, count
+from gradparity.studies import experiment, tasks
+from gradparity.studies.experiment import Answer
+from gradparity.studies.tasks import Batch, count
+from gradparity.studies.two_ways import build
+from gradparity.studies.two_ways.config import ClipConfig, Config
+from gradparity.tensorboard import new_folder
 from gradparity.trace.command import to_board
 from gradparity.trace.file import read
-from gradparity.trace.told import show
+from gradparity.trace.report import show
 from gradparity.training import Run
 
 CONFIG = Config(task="transformer", precision="fp32", accumulation_steps=3, clip=ClipConfig(by="norm", threshold=0.5))

@@ -46,7 +46,7 @@ def on_a_gpu():
     """What makes trainings there repeatable, and afterwards as it was."""
     import torch
 
-    from gradparity.device import require
+    from gradparity.processes.device import require
 
     deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     require("cuda")

@@ -21,9 +21,11 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from gradparity import build, checkpoint, report, training
-from gradparity.board import Board, picture
-from gradparity.tasks import TASKS
+from gradparity import training
+from gradparity.parity import report
+from gradparity.studies.tasks import TASKS
+from gradparity.studies.two_ways import build, checkpoint
+from gradparity.tensorboard import Board, picture
 from small import small_task
 
 HERE = Path(__file__).parent
@@ -31,7 +33,7 @@ EXPERIMENTS = HERE.parent / "experiments"
 FORKS = multiprocessing.get_context("forkserver")
 IMPORTED = [
     "killed",
-    "gradparity.distributed.trial",
+    "gradparity.studies.distributed.trial",
     "train_two_ways",
     "watch_a_loop",
     "torch._dynamo",

@@ -6,12 +6,12 @@ from functools import cache, partial
 
 from torch.amp.grad_scaler import GradScaler
 
-from gradparity import build
-from gradparity.config import Config
 from gradparity.parity.lockstep import Comparison, Lane, lockstep
 from gradparity.parity.verdict import Verdict
-from gradparity.tasks import TASKS, Examples, Task
-from gradparity.tasks.text import CharTransformer
+from gradparity.studies.tasks import TASKS, Examples, Task
+from gradparity.studies.tasks.text import CharTransformer
+from gradparity.studies.two_ways import build
+from gradparity.studies.two_ways.config import Config
 
 MICROBATCH = 4
 MICROBATCHES = 11

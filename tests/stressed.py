@@ -1,8 +1,8 @@
 """The reference and all faults as they were seen under the stress scenario, each observed once a process."""
 
-from gradparity.diagnosis.observe import observe_with
+from gradparity.check.observe import observe_with
 from gradparity.faults import FAULTS
-from gradparity.peers.scores import PRECISION, seen
+from gradparity.studies.peers.scores import PRECISION, seen
 
 known = seen  # with which the experiment on faults has the same ones
 

@@ -22,7 +22,7 @@ def imported(code):
     [
         "import gradparity",
         "import gradparity; gradparity.record",
-        "from gradparity.main import main; main(['--help'])",
+        "from gradparity.cli.main import main; main(['--help'])",
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code):
@@ -35,10 +35,11 @@ def test_what_is_imported_is_seen():
 
 @pytest.mark.long
 def test_what_needs_them_does_import_them():
-    assert {"torchmetrics", "tensorboard", "matplotlib"} <= imported("import gradparity.board")
+    assert {"torchmetrics", "tensorboard", "matplotlib"} <= imported("import gradparity.tensorboard")
 
 
 def test_the_package_alone_does_not_even_import_torch():
     subprocess.run(
-        [sys.executable, "-c", "import gradparity, gradparity.main, sys; assert 'torch' not in sys.modules"], check=True
+        [sys.executable, "-c", "import gradparity, gradparity.cli.main, sys; assert 'torch' not in sys.modules"],
+        check=True,
     )

@@ -23,12 +23,12 @@ It needs torch alone, and each of its files can be read on its own.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradparity.testing import assert_parity
+    from gradparity.integrations.testing import assert_parity
     from gradparity.trace.recording import record
 
 __all__ = ["assert_parity", "record"]
 
-_WHERE = {"assert_parity": "gradparity.testing", "record": "gradparity.trace.recording"}
+_WHERE = {"assert_parity": "gradparity.integrations.testing", "record": "gradparity.trace.recording"}
 
 
 def __getattr__(name: str) -> Any:

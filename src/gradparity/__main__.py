@@ -2,7 +2,7 @@
 
 import sys
 
-from gradparity.main import main
+from gradparity.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

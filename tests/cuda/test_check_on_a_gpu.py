@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
-from gradparity.adapters.callback import ParityCallback
-from gradparity.diagnosis.command import EXAMPLE, check
+from gradparity.check.command import EXAMPLE, check
 from gradparity.errors import UserError
+from gradparity.integrations.lightning_callback import ParityCallback
 
 pytestmark = [
     pytest.mark.cuda,

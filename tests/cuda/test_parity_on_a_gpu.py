@@ -10,14 +10,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Adam, AdamW
 
 from gradparity import training
-from gradparity.matrix import lanes
-from gradparity.matrix.cell import TASKS, Cell
-from gradparity.matrix.run import Outcome, compared, run_cell
 from gradparity.parity.compare import Kind, compare
 from gradparity.parity.on_device import compared_there
 from gradparity.parity.random_stream import RandomStream, generator_states
 from gradparity.parity.readings import total_norm
 from gradparity.parity.state import Part, aliases
+from gradparity.studies.matrix import lanes
+from gradparity.studies.matrix.cell import TASKS, Cell
+from gradparity.studies.matrix.run import Outcome, compared, run_cell
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("on_a_gpu")]
 

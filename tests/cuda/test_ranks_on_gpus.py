@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gradparity.config import ClipConfig, Config, OptimizerConfig
-from gradparity.distributed.launch import launch
-from gradparity.distributed.trial import Trial, run_trials
+from gradparity.processes.launch import launch
+from gradparity.studies.distributed.trial import Trial, run_trials
+from gradparity.studies.two_ways.config import ClipConfig, Config, OptimizerConfig
 from gradparity.training import Phase
 
 pytestmark = pytest.mark.cuda

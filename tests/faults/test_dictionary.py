@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from gradparity.diagnosis.lookup import first_shown
-from gradparity.diagnosis.observe import observe_with
+from gradparity.check.lookup import first_shown
+from gradparity.check.observe import observe_with
 from gradparity.faults import FAULTS, Kind
 from gradparity.faults.fault import order
-from gradparity.faults.patched import REFERENCE, ClashError, patched, reference_with
+from gradparity.faults.patching import REFERENCE, ClashError, patched, reference_with
 from gradparity.training import manual, train_step
 from other_processor import OtherProcessor
 from stressed import PRECISION, known

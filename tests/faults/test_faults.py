@@ -4,10 +4,10 @@ from itertools import product
 
 import pytest
 
-from gradparity.config import ClipConfig, OptimizerConfig
 from gradparity.faults import FAULTS, loop_with
 from gradparity.parity.compare import Kind
 from gradparity.parity.state import Part
+from gradparity.studies.two_ways.config import ClipConfig, OptimizerConfig
 from gradparity.training import Phase, manual, train_step
 from small import small_config, verdict_of
 

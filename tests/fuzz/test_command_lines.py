@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradparity.claims import command as claims
-from gradparity.diagnosis import command as check
-from gradparity.main import main
+from gradparity.check import command as check
+from gradparity.cli.main import main
+from gradparity.studies.claims import command as claims
 from hostile import NUMBERS, TEXTS, Started, cases, one_sentence, within
 
 EXPERIMENTS = sorted(Path(__file__).parents[2].joinpath("experiments").glob("*.py"))

@@ -10,9 +10,9 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gradparity.arguments import exits
-from gradparity.cli import as_yaml, parse
-from gradparity.config import LARGEST, Config
+from gradparity.cli.arguments import exits
+from gradparity.studies.two_ways.cli import as_yaml, parse
+from gradparity.studies.two_ways.config import LARGEST, Config
 from hostile import KINDS, TEXTS, VALUES, cases, one_sentence, put_in_place_of, spoiled, spoiled_bytes, within
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "train_two_ways.py"

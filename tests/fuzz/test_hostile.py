@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gradparity.arguments import exits
+from gradparity.cli.arguments import exits
 from gradparity.errors import UserError
 from hostile import one_sentence
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gradparity.board import tensorboard_command
+from gradparity.tensorboard import tensorboard_command
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.joinpath("src").rglob("*.py"), *ROOT.joinpath("experiments").glob("*.py")])

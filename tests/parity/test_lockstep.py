@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from gradparity import build
-from gradparity.faults.patched import source
+from gradparity.faults.patching import source
 from gradparity.parity.compare import Kind, SharedMemoryError
 from gradparity.parity.lockstep import START, lockstep
 from gradparity.parity.random_stream import RandomStream
+from gradparity.parity.report import headline
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
-from gradparity.report import headline
+from gradparity.studies.two_ways import build
 from gradparity.training import Phase, train_step
 from small import STEPS, comparisons, small_config, small_lanes, small_task, verdict_of
 

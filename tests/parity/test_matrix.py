@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from covering import quick_if_new
-from gradparity.config import ClipConfig, OptimizerConfig
 from gradparity.parity.readings import Reader
 from gradparity.parity.state import COMPARED, Part
 from gradparity.parity.verdict import Verdict
+from gradparity.studies.two_ways.config import ClipConfig, OptimizerConfig
 from gradparity.training import Phase
 from small import STEPS, comparisons, small_config, small_lanes
 

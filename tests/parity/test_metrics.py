@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from gradparity.distributed.launch import launch
 from gradparity.parity.metrics import AT_ONCE, Difference
+from gradparity.processes.launch import launch
 
 
 def figures(*pairs):

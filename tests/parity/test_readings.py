@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from gradparity import build
-from gradparity.config import ClipConfig
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.readings import Reader, total_norm
+from gradparity.studies.two_ways import build
+from gradparity.studies.two_ways.config import ClipConfig
 from gradparity.training import Moment, Phase
 from small import small_config, small_task
 

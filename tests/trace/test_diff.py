@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD
 
 import gradparity
-from gradparity.main import main
+from gradparity.cli.main import main
 from gradparity.parity.compare import Kind
 from gradparity.parity.meaning import Meaning
 from gradparity.parity.random_stream import RandomStream
@@ -18,7 +18,7 @@ from gradparity.parity.state import Part
 from gradparity.trace.file import NAME, read
 from gradparity.trace.names import named_alike
 from gradparity.trace.record import Event, Record, Trace
-from gradparity.trace.told import difference, in_a_row, past_the_scaler, sentences
+from gradparity.trace.report import difference, in_a_row, past_the_scaler, sentences
 from gradparity.training import Phase
 from watched import changed, config_of, trace_of
 

@@ -19,7 +19,7 @@ from gradparity.parity.state import Part
 from gradparity.trace.aside import RecordingWarning
 from gradparity.trace.file import NAME, read, tensor_of
 from gradparity.trace.record import Event
-from gradparity.trace.told import difference, sentences
+from gradparity.trace.report import difference, sentences
 from watched import watching
 
 

@@ -22,8 +22,8 @@ from gradparity.trace.file import read, tensor_of
 from gradparity.trace.guard import Guard
 from gradparity.trace.record import Event
 from gradparity.trace.recorder import Recorder
-from gradparity.trace.seen import Watched
-from gradparity.trace.told import difference, sentences
+from gradparity.trace.report import difference, sentences
+from gradparity.trace.snapshot import Watched
 from gradparity.training import backward, manual
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))

@@ -14,10 +14,10 @@ from torch.optim.lr_scheduler import ExponentialLR
 from torch.utils.hooks import RemovableHandle
 
 import gradparity
-from gradparity.diagnosis.settings import functions
+from gradparity.check.global_state import functions
 from gradparity.trace import patch, recorder
 from gradparity.trace.recorder import Recorder
-from gradparity.trace.seen import Watched
+from gradparity.trace.snapshot import Watched
 from left import of_a_recorder
 
 HOOKS = {(f"torch.optim.optimizer._global_optimizer_{when}_hooks", "hook") for when in ("pre", "post")}

@@ -5,11 +5,11 @@ from functools import cache
 
 import pytest
 
-from gradparity.diagnosis.observe import observe
+from gradparity.check.observe import observe
 from gradparity.faults import FAULTS
 from gradparity.faults.dictionary import THEMES
 from gradparity.faults.fault import Kind
-from gradparity.faults.patched import reference_with
+from gradparity.faults.patching import reference_with
 from gradparity.parity.meaning import Meaning
 from gradparity.trace import diff, of_gradients
 from gradparity.trace.diff import compare_traces

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import ranks
-from gradparity.distributed.launch import launch
+from gradparity.cli.main import main
 from gradparity.errors import UserError
-from gradparity.main import main
+from gradparity.processes.launch import launch
 from gradparity.trace.ranks import paired, traces_of
 
 

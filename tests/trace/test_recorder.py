@@ -10,11 +10,11 @@ from torch.autograd import grad
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import LBFGS, SGD
 
-from gradparity import build
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import Part
+from gradparity.studies.two_ways import build
 from gradparity.trace.record import Event
-from gradparity.trace.told import difference
+from gradparity.trace.report import difference
 from small import STEPS, small_task
 from watched import changed, config_of, events_of, lane_of, trace_of, watching
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gradparity.main import main
+from gradparity.cli.main import main
 from scripts import run
 
 

@@ -3,14 +3,14 @@
 from contextlib import contextmanager
 from dataclasses import replace
 
-from gradparity import build
-from gradparity.config import ClipConfig
 from gradparity.faults.rewritten import rewritten
 from gradparity.parity.random_stream import RandomStream
+from gradparity.studies.two_ways import build
+from gradparity.studies.two_ways.config import ClipConfig
 from gradparity.trace.record import Event, Trace
 from gradparity.trace.recorder import Recorder
 from gradparity.trace.recording import about
-from gradparity.trace.seen import Watched
+from gradparity.trace.snapshot import Watched
 from gradparity.training import train_step
 from small import small_config, small_lanes, small_task
 

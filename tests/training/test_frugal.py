@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from gradparity.benchmark.memory import peak_bytes
 from gradparity.parity.compare import differences
+from gradparity.studies.benchmark.memory import peak_bytes
 from gradparity.training import backward, frugal, manual
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import oracle
-from gradparity import build
-from gradparity.config import ClipConfig, OptimizerConfig
-from gradparity.tasks import Examples, summed_loss
-from gradparity.tasks.text import CharTransformer
+from gradparity.studies.tasks import Examples, summed_loss
+from gradparity.studies.tasks.text import CharTransformer
+from gradparity.studies.two_ways import build
+from gradparity.studies.two_ways.config import ClipConfig, OptimizerConfig
 from gradparity.training import (
     PRECISIONS,
     Phase,

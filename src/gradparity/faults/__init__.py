@@ -6,6 +6,6 @@ the other files hold them by theme), ``patched`` (the reference compiled with fa
 
 from gradparity.faults.dictionary import FAULTS
 from gradparity.faults.fault import Fault, Kind
-from gradparity.faults.patched import loop_with
+from gradparity.faults.patching import loop_with
 
 __all__ = ["FAULTS", "Fault", "Kind", "loop_with"]

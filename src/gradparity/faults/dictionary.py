@@ -1,24 +1,24 @@
 """All faults, by name, in the order of a step."""
 
-from gradparity.faults.averages import AVERAGES
-from gradparity.faults.clipping import CLIPPING
-from gradparity.faults.decaying import DECAYING
-from gradparity.faults.differentiating import DIFFERENTIATING
+from gradparity.faults.catalogue.averages import AVERAGES
+from gradparity.faults.catalogue.clipping import CLIPPING
+from gradparity.faults.catalogue.decaying import DECAYING
+from gradparity.faults.catalogue.differentiating import DIFFERENTIATING
+from gradparity.faults.catalogue.graphs import GRAPHS
+from gradparity.faults.catalogue.grouping import GROUPING
+from gradparity.faults.catalogue.halves import HALVES
+from gradparity.faults.catalogue.modes import MODES
+from gradparity.faults.catalogue.normalization import NORMALIZATION
+from gradparity.faults.catalogue.overflow import OVERFLOW
+from gradparity.faults.catalogue.recomputing import RECOMPUTING
+from gradparity.faults.catalogue.resuming import RESUMING
+from gradparity.faults.catalogue.schedules import SCHEDULES
+from gradparity.faults.catalogue.stepping import STEPPING
+from gradparity.faults.catalogue.thresholds import THRESHOLDS
+from gradparity.faults.catalogue.unscaling import UNSCALING
+from gradparity.faults.catalogue.wiring import WIRING
+from gradparity.faults.catalogue.zeroing import ZEROING
 from gradparity.faults.fault import Fault
-from gradparity.faults.graphs import GRAPHS
-from gradparity.faults.grouping import GROUPING
-from gradparity.faults.halves import HALVES
-from gradparity.faults.modes import MODES
-from gradparity.faults.normalization import NORMALIZATION
-from gradparity.faults.overflow import OVERFLOW
-from gradparity.faults.recomputing import RECOMPUTING
-from gradparity.faults.resuming import RESUMING
-from gradparity.faults.schedules import SCHEDULES
-from gradparity.faults.stepping import STEPPING
-from gradparity.faults.thresholds import THRESHOLDS
-from gradparity.faults.unscaling import UNSCALING
-from gradparity.faults.wiring import WIRING
-from gradparity.faults.zeroing import ZEROING
 
 THEMES: dict[str, tuple[Fault, ...]] = {
     "normalization": NORMALIZATION,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gradparity.arguments import Parser
+from gradparity.cli.arguments import Parser
 from gradparity.errors import UserError
 from gradparity.trace.file import read
 from gradparity.trace.names import named_alike, parameters
 from gradparity.trace.ranks import RankDifferences, json_of, paired, ranks_apart, show_ranks
 from gradparity.trace.record import Trace
-from gradparity.trace.told import Difference, as_json, difference, sentences, show
+from gradparity.trace.report import Difference, as_json, difference, sentences, show
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def to_board(folder: Path, reference: Trace, candidate: Trace, title: str = "diff") -> Difference:
     """Hold two traces against each other, and write what was found to TensorBoard, under tags with ``title``."""
-    from gradparity.board import Board
-    from gradparity.board.layout import EVENTS_PAGE
+    from gradparity.tensorboard import Board
+    from gradparity.tensorboard.layout import EVENTS_PAGE
 
     with Board(folder, title, parameters(named_alike(reference, candidate)[0])) as board:
         found = difference(reference, candidate, board.compared)

@@ -17,8 +17,8 @@ from gradparity.parity.explain import (
 )
 from gradparity.parity.lockstep import ALL, END, Comparison
 from gradparity.parity.meaning import NOTHING, Meaning, Said
+from gradparity.parity.report import times
 from gradparity.parity.state import Part
-from gradparity.report import times
 from gradparity.trace.of_gradients import of_backwards, of_gradients
 from gradparity.trace.record import Event, Record, Trace
 from gradparity.trace.side import STEPS, Side, digest, sides

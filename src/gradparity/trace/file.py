@@ -18,15 +18,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gradparity.errors import UserError, writing
-from gradparity.files import opened
-from gradparity.growing import Growing
+from gradparity.files.append_only import Growing
+from gradparity.files.open_regular import opened
 from gradparity.parity.bits import bits
 from gradparity.parity.pieces import pieces
 from gradparity.parity.state import Part, Unseen
 from gradparity.trace.fingerprint import Fingerprint, Printed, fingerprint, shard_of
-from gradparity.trace.line import MOST_VALUES, Form, about_in, form_in, note_in, parsed, record_in
+from gradparity.trace.line_format import MOST_VALUES, Form, about_in, form_in, note_in, parsed, record_in
 from gradparity.trace.record import Event, Record, Trace
-from gradparity.trace.seen import Seen
+from gradparity.trace.snapshot import Seen
 
 NAME = "trace.jsonl"
 FORMAT = 2

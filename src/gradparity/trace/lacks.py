@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from gradparity.errors import UserError
 from gradparity.trace.graph import Reach
-from gradparity.trace.seen import Watched
+from gradparity.trace.snapshot import Watched
 
 
 @dataclass

@@ -9,8 +9,8 @@ from gradparity.parity.compare import Kind, Mismatch
 from gradparity.parity.explain import alone, clipped_scaled, common_ratio, gradients_of, of_presence, of_size
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.meaning import NOTHING, Meaning, Said
+from gradparity.parity.report import times
 from gradparity.parity.state import Part
-from gradparity.report import times
 from gradparity.trace.file import tensor_of
 from gradparity.trace.fingerprint import Fingerprint
 from gradparity.trace.record import Event, Record

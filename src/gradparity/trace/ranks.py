@@ -15,7 +15,7 @@ from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
 from gradparity.trace.file import NAME
 from gradparity.trace.record import Event, Trace
-from gradparity.trace.told import Difference, as_json, show
+from gradparity.trace.report import Difference, as_json, show
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ from gradparity.trace.graph import Reach, reach
 from gradparity.trace.group import ranks
 from gradparity.trace.guard import Call, Guard
 from gradparity.trace.lacks import Lacks
-from gradparity.trace.on_host import fingerprints
 from gradparity.trace.patch import definer, wrapped
 from gradparity.trace.record import Event, Record
-from gradparity.trace.seen import Seen, Watched, at_end, at_forward, at_ready, gradients, unwrapped
+from gradparity.trace.snapshot import Seen, Watched, at_end, at_forward, at_ready, gradients, unwrapped
 from gradparity.trace.stepping import is_nested, stepping, takes_closure
 from gradparity.trace.timeline import Timeline
+from gradparity.trace.to_cpu import fingerprints
 
 Watching: TypeAlias = Generator[None, Any, None]
 

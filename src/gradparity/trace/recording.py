@@ -17,7 +17,7 @@ from gradparity.trace.canary import require_sight
 from gradparity.trace.file import Writer
 from gradparity.trace.group import rank, ranks
 from gradparity.trace.recorder import Recorder
-from gradparity.trace.seen import Watched, unwrapped
+from gradparity.trace.snapshot import Watched, unwrapped
 
 
 @contextmanager

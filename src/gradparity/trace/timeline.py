@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gradparity.parity.state import Part
-from gradparity.trace.on_host import Fingerprints, fingerprints, frozen, on_host
 from gradparity.trace.record import Event, Record
-from gradparity.trace.seen import Seen, Watched, at_accumulated, at_ready, at_stepped, buffers, gradients
+from gradparity.trace.snapshot import Seen, Watched, at_accumulated, at_ready, at_stepped, buffers, gradients
+from gradparity.trace.to_cpu import Fingerprints, fingerprints, frozen, on_host
 
 Look = tuple[Record, Seen]
 """What is written of an event, and the live values behind it."""

@@ -1,0 +1,94 @@
+"""A loop that computes the same as the reference, or as a known fault, in another order or other roundings.
+
+In fp32, roundings stay small over the whole stress scenario, while a fault moves something by more. What fp32 does not
+show, the loss scale and autocast, moves everything by factors where it goes wrong. So a loop is alike if the lengths
+of all that its optimizer steps read and write are close in fp32, and not far in the precision that it is checked in.
+
+A fault that moves less than a rounding does, and nothing in fp32, is taken for one: of the dictionary's, which is asked
+first, only a loss in half precision and a moving average that follows skipped steps.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+from gradparity.check.observe import GoOn, Look, Observed, observe
+from gradparity.faults import FAULTS, Fault, Kind
+from gradparity.faults.patching import reference_with
+from gradparity.parity.state import Part
+from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.record import PHASE, Record
+
+Watch: TypeAlias = Callable[[Sequence[Fault], str, GoOn], Observed]
+"""Runs the reference with faults, in a precision, for as long as it is to go on."""
+
+CLOSE, NOT_FAR = 1e-4, 0.01
+"""Relative to the length of a tensor, in fp32 and in half precisions."""
+
+
+def observed(faults: Sequence[Fault], precision: str, go_on: GoOn) -> Observed:
+    """The reference with ``faults``, for as long as it is to go on."""
+    names = reference_with(faults)
+    return observe(names["reference"], names["build"], precision, go_on)
+
+
+def alike_but_for_rounding(there: Observed, plain: Observed, precision: str) -> tuple[Fault, ...] | None:
+    """The fault like which a loop behaves but for rounding; nothing if like the reference; ``None`` if like none.
+
+    Args:
+        there: the loop as it was seen in ``precision``.
+        plain: the same in fp32.
+        precision: a key of :data:`gradparity.training.PRECISIONS`.
+    """
+    return like_which(plain, there, precision, FAULTS.values(), alike)
+
+
+def like_which(
+    plain: Observed,
+    there: Observed,
+    precision: str,
+    known: Iterable[Fault],
+    alike: Callable[[Observed, Sequence[Fault], str, float], bool],
+) -> tuple[Fault, ...] | None:
+    """The first of the ``known`` faults that a loop is alike to, as it was seen in fp32 and in ``precision``."""
+    for faults in ((), *((fault,) for fault in known if fault.kind == Kind.BUG)):
+        if alike(plain, faults, "fp32", CLOSE) and alike(there, faults, precision, NOT_FAR):
+            return faults
+    return None
+
+
+def alike(loop: Observed, faults: Sequence[Fault], precision: str, tolerance: float, watch: Watch = observed) -> bool:
+    """Whether the reference with ``faults`` reads and writes in its optimizer steps what ``loop`` does, about."""
+    expected = [r for r in loop.trace.records if of_a_step(r)]
+
+    def go_on(records: Sequence[Record], _: Sequence[Look]) -> bool:
+        seen = [r for r in records if of_a_step(r)]
+        return not seen or (len(seen) <= len(expected) and close(seen[-1], expected[len(seen) - 1], tolerance))
+
+    seen = watch(faults, precision, go_on)
+    return seen.error is None is loop.error and sum(map(of_a_step, seen.trace.records)) == len(expected)
+
+
+def of_a_step(record: Record) -> bool:
+    """Whether a record is about a whole optimizer step."""
+    return record.event in PHASE and record.microbatch is None
+
+
+def close(one: Record, other: Record, tolerance: float) -> bool:
+    """Whether two records are of the same place, and their tensors about as long."""
+    if (one.step, one.event, one.parts.keys()) != (other.step, other.event, other.parts.keys()):
+        return False
+    return all(
+        one.parts[part].keys() == other.parts[part].keys()
+        and all(_close(value, other.parts[part][name], tolerance) for name, value in one.parts[part].items())
+        for part in one.parts
+        if part != Part.RNG
+    )
+
+
+def _close(a: Printed, b: Printed, tolerance: float) -> bool:
+    if isinstance(a, Fingerprint) and isinstance(b, Fingerprint):
+        alike = (a.dtype, a.shape) == (b.dtype, b.shape)
+        same = a.norm == b.norm or (math.isnan(a.norm) and math.isnan(b.norm))
+        return alike and (same or math.isclose(a.norm, b.norm, rel_tol=tolerance))
+    return type(a) is type(b) and repr(a) == repr(b)

@@ -1,0 +1,83 @@
+"""What is so wrong with a loop that no fault of a step explains it: it raised, trained nothing, or something else.
+
+All is told as a predicate, whose subject is the loop.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
+
+from gradparity.check.observe import Observed
+from gradparity.parity.state import Part
+from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.record import Event, Record
+
+
+def plight(seen: Observed, instead: str) -> str:
+    """What makes it idle to look for more than one fault; empty if nothing does.
+
+    Args:
+        seen: the loop.
+        instead: what it trains instead of what it was given, as :mod:`gradparity.check.input_guard` says it.
+    """
+    if seen.error is not None:
+        where = f" ({seen.where})" if seen.where else ""
+        did = "calls exit instead of returning" if seen.error.startswith("SystemExit") else "did not come to its end"
+        before = f". Before that, it {instead or no_gradients(seen)}" if instead or no_gradients(seen) else ""
+        return f"{did}: {seen.error.rstrip('.')}{where}{before}"
+    if not stepped(seen):
+        events = {record.event for record in seen.trace.records}
+        did = "computed gradients, but" if Event.ACCUMULATED in events else "computed no gradients, and"
+        return instead or f"{did} never made a step with the optimizer that it was given, so there is nothing to judge"
+    return instead or no_gradients(seen) or (no_numbers(seen) if lost(seen)[:1] == [0] else "")
+
+
+def stepped(seen: Observed) -> bool:
+    """Whether a loop has come to the optimizer."""
+    return any(r.event in (Event.STEP, Event.SKIP) for r in seen.trace.records)
+
+
+def no_gradients(seen: Observed) -> str:
+    """Of a loop whose optimizer finds none."""
+    looked = [r for r in seen.trace.records if r.event in (Event.ACCUMULATED, Event.READY)]
+    if any(_prints(r, Part.GRADIENTS) for r in looked) or not (looked or seen.elsewhere):
+        return ""
+    if seen.elsewhere:
+        return "computes gradients, but none for the parameters of the model that it was given: those of a copy, maybe"
+    return "computes no gradient for any parameter of the model that it was given"
+
+
+def no_numbers(seen: Observed) -> str:
+    """Of a loop in which, from some step on, all gradients are NaN or infinite."""
+    if not (steps := lost(seen)):
+        return ""
+    step = steps[0]
+    first = next(r for r in seen.trace.records if r.step == step and r.event == Event.FORWARD)
+    came_first = "no gradient"
+    if not _none_finite(_prints(first, Part.GRADIENTS)) and _none_finite(_prints(first, Part.LOSS)):
+        came_first = "the loss is"
+    if any(not math.isfinite(p.norm) for p in _prints(first, Part.PARAMETERS)):
+        came_first = "the weights are"
+    skips = sum(r.event == Event.SKIP and r.step >= step for r in seen.trace.records)
+    so = f"{skips} of its last {len(steps)} steps are skipped" if skips else "every weight is lost"
+    began = "from the beginning" if step == 0 else f"from step {step} on"
+    if came_first == "no gradient":
+        return f"computes no finite gradient {began}, of a loss that is finite, and {so}"
+    return f"computes with NaN or infinities {began}: there {came_first} not finite, no gradient is, and {so}"
+
+
+def lost(seen: Observed) -> list[int]:
+    """The last steps, if at least two, in which no gradient is finite."""
+    ready = [r for r in reversed(seen.trace.records) if r.event == Event.READY]
+    last = [r.step for r in takewhile(lambda r: _none_finite(_prints(r, Part.GRADIENTS)), ready)]
+    return last[::-1] if len(last) > 1 else []
+
+
+def _prints(record: Record, part: Part) -> list[Fingerprint]:
+    values: Mapping[str, Printed] = record.parts.get(part, {})
+    return [value for value in values.values() if isinstance(value, Fingerprint)]
+
+
+def _none_finite(prints: Iterable[Fingerprint]) -> bool:
+    norms = [p.norm for p in prints]
+    return bool(norms) and not any(map(math.isfinite, norms))

@@ -1,0 +1,36 @@
+"""The ``gradparity`` command. Each subcommand is imported only when it is called."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from gradparity.cli.arguments import exits
+
+COMMANDS = {
+    "check": ("gradparity.check.command", "which known fault a training loop has"),
+    "claims": (
+        "gradparity.studies.claims.command",
+        "what is said of autograd.grad and .backward(), each with a verdict",
+    ),
+    "diff": ("gradparity.trace.command", "where two recorded training loops first part"),
+}
+"""The module whose ``main`` runs a subcommand, and what it answers."""
+
+HELP = """\
+usage: gradparity COMMAND [ARGUMENTS]
+
+{commands}
+
+`gradparity COMMAND --help` explains one. Exit codes: 0 parity, 1 a difference, 2 input that cannot be used."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the subcommand that ``arguments`` (default: the command line) names, and return its exit code."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(HELP.format(commands="\n".join(f"  {name:8} {what}" for name, (_, what) in COMMANDS.items())))
+        return 0
+    if name not in COMMANDS:
+        print(f"gradparity: {name!r} is no command; choose from {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return exits(f"gradparity {name}")(import_module(COMMANDS[name][0]).main)(rest)

@@ -1,0 +1,187 @@
+"""A Lightning callback that holds a user's own module, while it is trained, against the reference computed beside it.
+
+    trainer = lightning.Trainer(callbacks=[ParityCallback(count=lambda batch: len(batch[0]))], ...)
+
+At the end of each window the microbatches that the Trainer has just used go through the reference step as well, on
+copies of module, optimizer, schedule and loss scale, and with the random numbers that the module had.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+
+from gradparity import training
+from gradparity.parity import report
+from gradparity.parity.verdict import Verdict
+from gradparity.trace.diff import compare_traces
+from gradparity.trace.record import Event, Record, Trace
+from gradparity.trace.recorder import Recorder
+from gradparity.trace.snapshot import Watched
+from gradparity.training import Run, Window, take_step
+
+
+@dataclass(frozen=True)
+class Microbatch:
+    """What a training step was called with, and the state of torch's random streams before it."""
+
+    batch: Any
+    index: int
+    weight: int
+    random: list[Tensor]
+
+
+class ParityCallback(lightning.Callback):
+    """Tells the first place where ``Trainer.fit`` makes other updates than the reference step.
+
+    After ``fit``, ``verdict`` has what was found, and a TensorBoard logger has it as a text page. Watching ends at the
+    first difference: those that follow from it say nothing.
+
+    Args:
+        count: how many samples or tokens enter the mean loss of a batch; the reference weighs the microbatches of a
+            window by it. Without it they weigh the same, whatever they hold.
+        loss: takes the module and a batch, returns that mean; by default the module's ``training_step`` does. Needed
+            with manual optimization, whose ``training_step`` does more.
+        max_norm: what the reference clips the norm to; by default what the Trainer does.
+
+    Raises:
+        MisconfigurationException: from ``fit``, where ``loss`` is needed and missing, or there are several optimizers.
+    """
+
+    def __init__(
+        self,
+        count: Callable[[Any], int] = lambda batch: 1,
+        loss: Callable[[lightning.LightningModule, Any], Tensor] | None = None,
+        max_norm: float | None = None,
+    ) -> None:
+        self.count, self.loss, self.max_norm = count, loss, max_norm
+        self.verdict = Verdict()
+        self._watching = ExitStack()
+        self._window: list[Microbatch] = []
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Copy everything that trains, and begin to watch."""
+        if self.loss is None and not pl_module.automatic_optimization:
+            raise MisconfigurationException("ParityCallback needs loss=... for a module that optimizes by hand")
+        if len(trainer.optimizers) != 1:
+            raise MisconfigurationException(f"ParityCallback watches one optimizer, not {len(trainer.optimizers)}")
+        schedules = trainer.lr_scheduler_configs
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        watched = Watched(pl_module, trainer.optimizers[0], scaler, schedules[0].scheduler if schedules else None)
+        self._by_epoch = bool(schedules) and schedules[0].interval == "epoch"
+        self._records: dict[str, list[Record]] = {"ours": [], "theirs": []}
+        self._ours = Recorder(watched, lambda record, _: self._records["ours"].append(record))
+        twin = copy.deepcopy(watched)
+        self._theirs = Recorder(twin, lambda record, _: self._records["theirs"].append(record))
+        self._run = self._reference(trainer, twin)
+        self._watching.enter_context(self._ours.watching())
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """A schedule by epochs has advanced."""
+        if self._by_epoch and trainer.current_epoch:
+            with quietly():
+                self._theirs.watched.scheduler.step()
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep what the reference will need."""
+        if self.verdict.first is None:
+            self._window.append(Microbatch(batch, batch_idx, self.count(batch), random_states()))
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """At the end of a window, let the reference go through it too, and compare."""
+        if self._ours.step == self._theirs.step or self.verdict.first:
+            return
+        window = Window(tuple(self._window), normalizer=len(self._window))
+        self._weights = [microbatch.weight for microbatch in self._window]
+        self._window = []
+        with self._ours.paused(), torch.random.fork_rng(gpus()), quietly(), self._theirs.watching():
+            take_step(self._run, window)
+        ours, theirs = ([r for r in records if r.event != Event.END] for records in self._records.values())
+        for found in compare_traces(Trace({}, theirs, complete=False), Trace({}, ours, complete=False)):
+            self.verdict.add(found)
+        for records in self._records.values():
+            records.clear()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Say what was found."""
+        self._watching.close()
+        rank_zero_info(f"gradparity: {report.headline(self.verdict)}\n{self.verdict.explanation}".strip())
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("gradparity/verdict", report.markdown(self.verdict))
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Watch no longer."""
+        self._watching.close()
+
+    def _reference(self, trainer: lightning.Trainer, twin: Watched) -> Run:
+        """A run of the reference step on the copies, with the Trainer's autocast and clipping."""
+        module: Any = twin.model
+        module.log = module.log_dict = lambda *_, **__: None  # it has no trainer to log to
+        threshold = trainer.gradient_clip_val if self.max_norm is None else self.max_norm
+        clip = training.clip_by_value if trainer.gradient_clip_algorithm == "value" else training.clip_by_norm
+        stands_still: Any = SimpleNamespace(step=lambda: None)
+
+        def loss(_: nn.Module, microbatch: Microbatch) -> Tensor:
+            restore(microbatch.random)
+            if self.loss is not None:
+                mean: Any = self.loss(module, microbatch.batch)
+            else:
+                mean = module.training_step(microbatch.batch, microbatch.index)
+            mean = mean["loss"] if isinstance(mean, Mapping) else mean
+            # Exactly 1 where all weigh the same: a window's mean is then the mean of its microbatches' means.
+            weighted: Tensor = mean * (microbatch.weight * len(self._weights) / sum(self._weights))
+            return weighted
+
+        return Run(
+            model=module,
+            loss=loss,
+            optimizer=twin.optimizer,
+            scheduler=stands_still if self._by_epoch or twin.scheduler is None else twin.scheduler,
+            scaler=twin.scaler or GradScaler("cpu", enabled=False),
+            autocast=trainer.precision_plugin.train_step_context,
+            clip=training.in_order_of(twin.optimizer, clip(threshold)) if threshold else training.no_clip,
+            route=training.backward,
+        )
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the warnings of a copy: the original has given them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def gpus() -> list[int]:
+    """Those that may be in use: none as long as nobody has used CUDA, which asking them for their state would begin."""
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+
+
+def random_states() -> list[Tensor]:
+    """The states of torch's global random streams, the CPU's first."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus())]
+
+
+def restore(states: list[Tensor]) -> None:
+    """Undo the draws since :func:`random_states`."""
+    torch.set_rng_state(states[0])
+    for gpu, state in enumerate(states[1:]):
+        torch.cuda.set_rng_state(state, gpu)

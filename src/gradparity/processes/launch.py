@@ -1,0 +1,199 @@
+"""Processes on this machine that train together, over gloo and the loopback interface, each rank with one thread.
+
+However a rank ends, or does not, :func:`launch` returns or raises in bounded time, and leaves no process behind.
+For real work there is torchrun; this is for tests, and for experiments that start their ranks themselves.
+"""
+
+import faulthandler
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore  # torch.distributed has it too, where type checkers miss it
+
+from gradparity.errors import UserError
+from gradparity.processes.device import require, without_gpus
+from gradparity.processes.failed_ranks import End, blamed, ended_by, innermost
+from gradparity.processes.fork_server import forks
+
+GRACE = 1.0
+"""Seconds in which a rank may still tell what went wrong in it, after another has noticed that it is gone."""
+
+ANSWER = 10.0
+"""Seconds in which a rank that has not ended says where it is; none needs as long, unless it is stopped."""
+
+START = 120.0
+"""Seconds in which all ranks must have started."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A process, and the connection over which it tells how it ended."""
+
+    number: int
+    process: BaseProcess
+    connection: Connection
+    stack: Path
+    """Where it writes what it is doing, when asked by a signal."""
+
+
+def launch(
+    function: Callable[..., Any],
+    ranks: int,
+    *arguments: object,
+    seconds: float = 120,
+    patience: float = 30,
+    device: str = "cpu",
+) -> list[Any]:
+    """Call ``function(*arguments)`` in ``ranks`` new processes with a process group, and return what each returned.
+
+    Args:
+        function: of a module that can be imported. What it returns, and takes, is pickled.
+        ranks: how many.
+        arguments: the same for all; a rank asks ``torch.distributed`` which it is.
+        seconds: until all must have come to their end, from when all have started.
+        patience: how long a rank waits for another in a collective.
+        device: ``cpu``, over gloo; or ``cuda``, over NCCL and a GPU for each rank.
+
+    Raises:
+        UserError: if there are fewer GPUs than ranks; or, in one sentence, which rank died, raised, hung, or went its
+            own way, and where.
+    """
+    if device == "cuda" and torch.cuda.device_count() < ranks:
+        raise UserError(f"{ranks} ranks need a GPU each, and torch finds {torch.cuda.device_count()} here")
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        started: list[Rank] = []
+        for number in range(ranks):
+            rank = _start(number, ranks, Path(folder), patience, device, function, arguments)
+            started.append(rank)
+            stack.callback(rank.process.join)
+            stack.callback(rank.process.kill)  # of one that has ended: nothing happens
+        ends = _ends(started, seconds)
+        if sentence := blamed(ends, {r.number: _doing(r) for r in started if r.number not in ends}, seconds, patience):
+            raise UserError(sentence)
+        return [ends[rank.number].result for rank in started]
+
+
+def _start(
+    number: int,
+    ranks: int,
+    folder: Path,
+    patience: float,
+    device: str,
+    function: Callable[..., Any],
+    arguments: tuple[object, ...],
+) -> Rank:
+    context = forks()
+    ours, theirs = context.Pipe(duplex=False)
+    stack = folder / f"stack{number}"
+    process = context.Process(
+        target=_rank,
+        args=(number, ranks, folder / "store", stack, patience, device, theirs, function, arguments),
+        daemon=True,
+    )
+    process.start()
+    theirs.close()  # so that the only other end is the rank's, and closes when it dies
+    return Rank(number, process, ours, stack)
+
+
+def _rank(
+    number: int,
+    ranks: int,
+    store: Path,
+    stack: Path,
+    patience: float,
+    device: str,
+    connection: Connection,
+    function: Callable[..., Any],
+    arguments: tuple[object, ...],
+) -> None:
+    """What runs in the new process."""
+    gc.freeze()  # what was there before is no garbage; to look through it would copy the memory that ranks share
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(ranks)}
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"  # nothing leaves this machine
+    torch.set_num_threads(1)
+    with stack.open("w") as file:
+        if hasattr(faulthandler, "register"):
+            faulthandler.register(signal.SIGUSR1, file, all_threads=False)
+        try:
+            members = FileStore(str(store), ranks)
+            members.set(f"rank{number}", "here")
+            # On a busy machine ranks start at different times; their patience begins when all are here.
+            members.wait([f"rank{other}" for other in range(ranks)], timedelta(seconds=START))
+            if device == "cuda":
+                require(device)  # in each process: the flags of the one that started this are not here
+                torch.cuda.set_device(number)
+            else:
+                without_gpus()
+            backend = {"cpu": "gloo", "cuda": "nccl"}[device]
+            dist.init_process_group(
+                backend, timeout=timedelta(seconds=patience), store=members, rank=number, world_size=ranks
+            )
+            connection.send(None)
+            end = End(result=function(*arguments))
+        except (Exception, SystemExit) as error:
+            end = ended_by(error)
+        connection.send(end)  # before others can notice that this rank is gone
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _ends(started: list[Rank], seconds: float) -> dict[int, End]:
+    """How ranks have ended, in that order, until all have or one has gone wrong by itself."""
+    deadline, here = time.monotonic() + 2 * START, 0
+    ends: dict[int, End] = {}
+    open_ones = {rank.connection: rank for rank in started}
+    while open_ones and not any(end.wrong and end.waited is None for end in ends.values()):
+        if any(end.wrong for end in ends.values()):
+            deadline = min(deadline, time.monotonic() + GRACE)
+        ready = wait(list(open_ones), timeout=max(0.0, deadline - time.monotonic()))
+        if not ready:
+            break
+        for connection in ready:
+            assert isinstance(connection, Connection)
+            rank = open_ones[connection]
+            end = _told_by(rank)
+            if end is None:
+                here += 1
+                deadline = time.monotonic() + seconds if here == len(started) else deadline
+            else:
+                ends[rank.number] = end
+                del open_ones[connection]
+    return ends
+
+
+def _told_by(rank: Rank) -> End | None:
+    """How it has ended; ``None`` if it tells that it has begun."""
+    try:
+        told = rank.connection.recv()
+        assert told is None or isinstance(told, End)
+        return told
+    except EOFError:
+        rank.process.join()
+        return End(died=rank.process.exitcode)
+
+
+def _doing(rank: Rank) -> str:
+    """Where a rank is that has not ended, if it says so."""
+    if rank.process.pid is not None and hasattr(signal, "SIGUSR1"):
+        os.kill(rank.process.pid, signal.SIGUSR1)
+        until, stack = time.monotonic() + ANSWER, ""
+        whole = f" in {_rank.__name__}\n"  # from where on it is written
+        while whole not in stack and rank.process.is_alive() and time.monotonic() < until:
+            time.sleep(0.01)
+            stack = rank.stack.read_text() if rank.stack.exists() else ""
+        return innermost(stack)
+    return ""

@@ -1,0 +1,150 @@
+"""How the cost of watching grows: with the parameters, with the tensors that hold them, with the steps."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from itertools import count, repeat
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from gradparity.parity.lockstep import Lane, lockstep
+from gradparity.studies.benchmark.clock import Spread, spread
+from gradparity.studies.benchmark.subjects import config, many, mlp, size, step, subject
+from gradparity.studies.benchmark.watching import (
+    CANDIDATE,
+    LOCKSTEP,
+    RECORD,
+    REFERENCE,
+    one_step,
+    recording,
+    watched_seconds,
+)
+from gradparity.studies.tasks import Batch, Task
+from gradparity.trace.file import NAME
+from gradparity.training import Window
+
+WIDTHS = (40, 190, 685, 2210, 7045)
+"""Of a multilayer perceptron with about 10⁴, 10⁵, ... 10⁸ parameters in eight tensors."""
+TENSORS = (10, 100, 1_000, 10_000)
+"""Of ten elements each."""
+STEPS = (10, 100, 1_000, 10_000)
+
+
+@dataclass(frozen=True)
+class Point:
+    """What watching adds to a step of a model of one size."""
+
+    parameters: int
+    tensors: int
+    bare: float
+    """Milliseconds of a step, unwatched."""
+    adds: dict[str, Spread]
+    """Milliseconds that lockstep adds to a step of both, and recording to one, by way."""
+    trace: int
+    """Bytes that a recorded step adds to a trace."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Steps of one long training, up to a mark."""
+
+    way: str
+    steps: int
+    """Up to which."""
+    milliseconds: float
+    """Of each, since the mark before."""
+    megabytes: float
+    """That the process has held at most so far."""
+
+
+def by_parameters(width: int, rounds: int, tick: Callable[[], object]) -> Point:
+    """A model of few tensors, trained on one image."""
+    return point(mlp(width), rounds, tick)
+
+
+def by_tensors(tensors: int, rounds: int, tick: Callable[[], object]) -> Point:
+    """A model of tensors so small that only their number counts."""
+    return point(many(tensors), rounds, tick)
+
+
+def point(task: Task, rounds: int, tick: Callable[[], object]) -> Point:
+    """What watching adds to a step of ``task``."""
+    (lane, candidate), window = subject(task, ("backward", "manual"), config(microbatch=1))
+    seconds = watched_seconds(lane, candidate, window, rounds, tick, [])
+    both = [sum(pair) for pair in zip(seconds[REFERENCE], seconds[CANDIDATE], strict=True)]
+    adds = {
+        way: spread([1e3 * (watched - alone) for watched, alone in zip(seconds[way], base, strict=True)])
+        for way, base in ((LOCKSTEP, both), (RECORD, seconds[REFERENCE]))
+    }
+    bare = 1e3 * spread(seconds[REFERENCE]).median
+    return Point(size(lane), len(lane.run.parameters), bare, adds, traced_bytes(lane, window))
+
+
+def traced_bytes(lane: Lane, window: Window[Batch]) -> int:
+    """What the second recorded step adds to a trace; the first also writes down names and shapes."""
+    with TemporaryDirectory() as folder:
+        with recording(lane.run, Path(folder) / "trace"):
+            for _ in range(3):
+                step(lane, window)
+        lines = (Path(folder) / "trace" / NAME).read_text().splitlines()
+        return sum(len(line) + 1 for line in lines if json.loads(line).get("step") == 1)
+
+
+def line(sizes: Sequence[int], adds: Sequence[float]) -> tuple[float, float]:
+    """The constant and the slope of the line through ``adds`` over ``sizes``; small figures weigh as much as large.
+
+    >>> [round(float(found), 6) for found in line([1, 10, 100], [5.0, 23.0, 203.0])]
+    [3.0, 2.0]
+    """
+    slope, constant = np.polyfit(sizes, adds, 1, w=1 / np.maximum(adds, 1e-3))
+    return float(constant), float(slope)
+
+
+def by_steps(way: str, marks: Sequence[int]) -> list[Stretch]:
+    """A long training of a tiny model, watched in one ``way``, in a process that does nothing else."""
+    (reference, candidate), window = subject(many(10), ("backward", "manual"), config(microbatch=1))
+    with TemporaryDirectory() as folder:
+        found, before = [], 0
+        steps = (
+            in_lockstep(reference, candidate, window)
+            if way == LOCKSTEP
+            else recorded(reference, window, Path(folder) / "trace")
+        )
+        began = time.perf_counter()
+        for done in count(1):
+            next(steps)
+            if done in marks:
+                now = time.perf_counter()
+                found.append(Stretch(way, done, 1e3 * (now - began) / (done - before), peak_megabytes()))
+                before, began = done, time.perf_counter()
+            if done >= max(marks):
+                steps.close()
+                return found
+    raise AssertionError
+
+
+def in_lockstep(reference: Lane, candidate: Lane, window: Window[Batch]) -> Generator[None]:
+    """Step after step."""
+    compared = lockstep(reference, candidate, repeat(window))
+    next(compared)
+    while True:
+        one_step(compared)
+        yield
+
+
+def recorded(lane: Lane, window: Window[Batch], folder: Path) -> Generator[None]:
+    """Step after step, in one trace."""
+    with recording(lane.run, folder):
+        while True:
+            step(lane, window)
+            yield
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6

@@ -1,0 +1,88 @@
+"""A model of 25 million parameters on several ranks: what watching adds on each, in time and memory."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gradparity.parity.lockstep import lockstep
+from gradparity.processes.launch import launch
+from gradparity.studies.benchmark.clock import Spread, ratio
+from gradparity.studies.benchmark.growth import peak_megabytes
+from gradparity.studies.benchmark.subjects import config, size, transformer
+from gradparity.studies.benchmark.watching import (
+    CANDIDATE,
+    LOCKSTEP,
+    RECORD,
+    REFERENCE,
+    one_step,
+    recording,
+    watched_seconds,
+    watched_step,
+)
+from gradparity.studies.distributed.trial import Trial, rank_lane, windows_of_rank
+
+RANKS = (1, 2, 4)
+WIDTH, LAYERS = 512, 8
+
+
+@dataclass(frozen=True)
+class RankCost:
+    """What the slowest of some ranks has found."""
+
+    ranks: int
+    parameters: int
+    bare: float
+    """Milliseconds of a step by DDP."""
+    times: dict[str, Spread]
+    """Of lockstep over both trainings, of a recording over one."""
+    megabytes: dict[str, float]
+    """That a rank's process holds at most, by way; :data:`REFERENCE` is one training, :data:`CANDIDATE` are both."""
+
+
+def on_ranks(ranks: int, rounds: int, width: int = WIDTH, layers: int = LAYERS) -> RankCost:
+    """Train by DDP and by hand on ``ranks`` processes of this machine.
+
+    Raises:
+        UserError: if a rank fails.
+    """
+    found: list[RankCost] = launch(cost_of_rank, ranks, ranks, rounds, width, layers, seconds=900, patience=300)
+    return max(found, key=lambda one: one.bare)
+
+
+def cost_of_rank(ranks: int, rounds: int, width: int, layers: int) -> RankCost:
+    """What this rank finds. Memory first: each way needs what the one before it needs, so the most grows with each."""
+    task, trial = transformer(width, layers), Trial(config=config())
+    window = next(windows_of_rank(trial, task))
+    megabytes = {}
+    reference = rank_lane(trial, task, "ddp")
+    for _ in range(2):  # the optimizer's state is there from the second on
+        watched_step(reference, window, nullcontext)
+    megabytes[REFERENCE] = peak_megabytes()
+    with TemporaryDirectory() as folder:
+        watched_step(reference, window, lambda: recording(reference.run, Path(folder) / "trace"))
+    megabytes[RECORD] = peak_megabytes()
+    candidate = rank_lane(trial, task, "manual")
+    for _ in range(3):  # as many as the reference has made
+        watched_step(candidate, window, nullcontext)
+    megabytes[CANDIDATE] = peak_megabytes()
+    compared = lockstep(reference, candidate, repeat(window))
+    next(compared)
+    one_step(compared)
+    megabytes[LOCKSTEP] = peak_megabytes()
+    seconds = watched_seconds(reference, candidate, window, rounds, lambda: None, [])
+    both = [sum(pair) for pair in zip(seconds[REFERENCE], seconds[CANDIDATE], strict=True)]
+    times = {LOCKSTEP: ratio(seconds[LOCKSTEP], both), RECORD: ratio(seconds[RECORD], seconds[REFERENCE])}
+    bare = 1e3 * sorted(seconds[REFERENCE])[rounds // 2]
+    return RankCost(ranks, size(reference), bare, times, megabytes)
+
+
+def answer(found: Sequence[RankCost]) -> str:
+    """In a sentence."""
+    told = [f"{way} takes {', '.join(f'{one.times[way].median:.3f}' for one in found)}" for way in (LOCKSTEP, RECORD)]
+    return (
+        f"With {found[0].parameters / 1e6:.0f}M parameters on {', '.join(str(one.ranks) for one in found)} ranks "
+        f"{' and '.join(told)} times as long as the same steps unwatched."
+    )

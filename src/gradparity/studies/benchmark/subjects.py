@@ -1,0 +1,86 @@
+"""What is trained while it is timed: models of a given size, and one window on which every step is made."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from torch import Tensor, nn
+
+from gradparity.parity.lockstep import Lane
+from gradparity.studies.tasks import TASKS, Batch, Task
+from gradparity.studies.tasks.text import CharTransformer
+from gradparity.studies.two_ways import build
+from gradparity.studies.two_ways.config import Config, OptimizerConfig, PrecisionName
+from gradparity.training import Window
+
+SEQUENCES: Final = 16
+"""Of up to 64 characters each, in a microbatch of the transformer: a thousand tokens, which is few."""
+
+
+def config(*, k: int = 1, microbatch: int = SEQUENCES, precision: PrecisionName = "fp32") -> Config:
+    """A training that can go on for long: with its tiny learning rate, steps on one window do not wear gradients out.
+
+    Args:
+        k: accumulation steps.
+        microbatch: sequences or images in each.
+        precision: as in a :class:`Config`.
+    """
+    optimizer = OptimizerConfig(lr=1e-7, warmup_steps=1)
+    return Config(
+        accumulation_steps=k, microbatch_size=microbatch, precision=precision, steps=100_000, optimizer=optimizer
+    )
+
+
+def subject(task: Task, loops: tuple[str, ...], training: Config) -> tuple[list[Lane], Window[Batch]]:
+    """A lane for each of ``loops``, all from the same bits, and the window for all their steps."""
+    return [build.lane(training, task, loop) for loop in loops], next(build.windows(training, task))
+
+
+def step(lane: Lane, window: Window[Batch]) -> None:
+    """One optimizer step that nobody looks at."""
+    for _ in lane.step(lane.run, window):
+        pass
+
+
+def size(lane: Lane) -> int:
+    """How many parameters are trained."""
+    return sum(p.numel() for p in lane.run.parameters)
+
+
+def transformer(width: int = 320, layers: int = 8) -> Task:
+    """The character transformer: by default 9.9 million parameters in 101 tensors."""
+    return replace(TASKS["transformer"](), build=partial(CharTransformer, width, 8, layers))
+
+
+def small_transformer() -> Task:
+    """The same with 0.8 million parameters, whose step on a thousand tokens takes one core about 100 ms."""
+    return transformer(128, 4)
+
+
+def mlp(width: int = 690) -> Task:
+    """Three layers between 64 pixels and 10 logits: by default a million parameters, most of them in two tensors."""
+    return replace(TASKS["digits_mlp"](), build=partial(_mlp, width))
+
+
+def _mlp(width: int) -> nn.Module:
+    hidden = [nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU()]
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.GELU(), *hidden, nn.Linear(width, 10))
+
+
+def many(tensors: int) -> Task:
+    """A model that adds up ``tensors`` parameters of ten elements each."""
+    return replace(TASKS["digits_mlp"](), build=partial(Many, tensors))
+
+
+class Many(nn.Module):
+    """Ten logits for each image, from the mean of its pixels and the sum of all parameters."""
+
+    def __init__(self, tensors: int) -> None:
+        super().__init__()
+        self.parts = nn.ParameterList(nn.init.normal_(nn.Parameter(Tensor(10))) for _ in range(tensors))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[N, 1, 8, 8]`` → ``[N, 10]``."""
+        first, *others = self.parts
+        total: Tensor = sum(others, start=first)
+        return images.flatten(1).mean(1, keepdim=True) * total

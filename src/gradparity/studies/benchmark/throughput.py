@@ -1,0 +1,56 @@
+"""How fast bits are compared and hashed, against how fast this machine can read them at all."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import xxhash
+
+from gradparity.parity.bits import bits, same_bits
+from gradparity.studies.benchmark.clock import Spread, in_turn, ratio, spread, timed
+from gradparity.trace.fingerprint import fingerprint
+
+READ, COMPARED, HASHED = "read (sum)", "same_bits", "fingerprint"
+MEGABYTES = 200
+"""Of each side: more than caches hold, so that main memory is the limit."""
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """One thing done with tensor content."""
+
+    what: str
+    speed: Spread
+    """GB/s; of a comparison both sides count."""
+    of_limit: Spread
+    """Over the speed of reading in the same round."""
+
+
+def throughputs(megabytes: int, rounds: int, tick: Callable[[], object]) -> list[Throughput]:
+    """What is done with two tensors of ``megabytes`` each."""
+    a = torch.randn(megabytes * 1_000_000 // 4)
+    b = a.clone()
+    works: Mapping[str, Callable[[], object]] = {
+        READ: lambda: (a.sum(), b.sum()),
+        COMPARED: lambda: same_bits(a, b),
+        "torch.equal": lambda: torch.equal(a, b),
+        "assert_close": lambda: torch.testing.assert_close(a, b, rtol=0, atol=0),
+        "XXH3, the library alone": lambda: [xxhash.xxh3_128_digest(bits(t).numpy().data) for t in (a, b)],
+        "norm": lambda: [torch.linalg.vector_norm(t) for t in (a, b)],
+        HASHED: lambda: (fingerprint(a), fingerprint(b)),
+    }
+    seconds = in_turn([timed(name, work) for name, work in works.items()], rounds, tick)
+    gigabytes = (a.nbytes + b.nbytes) / 1e9
+    return [
+        Throughput(name, spread([gigabytes / one for one in found]), ratio(seconds[READ], found))
+        for name, found in seconds.items()
+    ]
+
+
+def answer(found: list[Throughput]) -> str:
+    """In a sentence."""
+    of_limit = {one.what: one.of_limit.median for one in found}
+    return (
+        f"Bits are compared at {of_limit[COMPARED]:.0%} of the speed at which memory is read, and hashed, with a norm, "
+        f"at {of_limit[HASHED]:.0%}: hash and norm read it once each."
+    )

@@ -1,0 +1,212 @@
+"""What it costs to watch a training: by gradparity, and by what one would take instead, on the same work.
+
+A step costs in proportion to the tokens that it sees, watching it does not. Per parameter and step lockstep reads 28
+bytes on either side (gradients at four phases, then parameters and both moments), a recording 24 bytes twice, for hash
+and norm; forward and backward compute 6 floating-point operations per parameter *and token*. So the share that watching
+takes depends on the tokens in a step, hardly on the size of the model, and falls as they become more.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from itertools import count, repeat
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils._debug_mode import DebugMode
+
+import gradparity
+from gradparity.parity.lockstep import Comparison, Lane, lockstep
+from gradparity.studies.benchmark.clock import Spread, Way, in_turn, ratio, seconds_of, spread, timed
+from gradparity.studies.benchmark.subjects import size, step
+from gradparity.studies.tasks import Batch
+from gradparity.training import Moment, Phase, Run, Window
+
+Look: TypeAlias = Callable[[Moment], None]
+Watch: TypeAlias = Callable[[], AbstractContextManager[Look | None]]
+
+REFERENCE, CANDIDATE, BESIDE = "reference alone", "candidate alone", "candidate again"
+LOCKSTEP, RECORD = "lockstep", "gradparity.record"
+CLOSE, EQUAL, HASHES = "clone, assert_close", "clone, torch.equal", "DebugMode.log_tensor_hashes"
+TRAINPARITY = "TrainParity check_accumulation"
+
+
+@dataclass(frozen=True)
+class WatchingCost:
+    """One training, watched in one way."""
+
+    model: str
+    parameters: int
+    way: str
+    bare: float
+    """Milliseconds of a step that nobody watches; for lockstep of two, by the reference and by the candidate."""
+    adds: float
+    """Milliseconds that watching it adds."""
+    time: Spread
+    """Over that of the same steps, unwatched, in the same round."""
+
+
+def costs(
+    model: str, lanes: Sequence[Lane], window: Window[Batch], rounds: int, tick: Callable[[], object], *, others: bool
+) -> list[WatchingCost]:
+    """What lockstep of two ``lanes``, and recording the first, cost; and the ``others``, if they are asked for."""
+    reference, candidate = lanes
+    ways = [CLOSE, EQUAL] if others else []
+    seconds = watched_seconds(reference, candidate, window, rounds, tick, ways)
+    both = [sum(pair) for pair in zip(seconds[REFERENCE], seconds[CANDIDATE], strict=True)]
+    found = [(LOCKSTEP, both, seconds[LOCKSTEP])]
+    found += [(way, seconds[REFERENCE], seconds[way]) for way in (RECORD, *ways)]
+    if others:  # these take so long that one of them would outlast all other rounds
+        found.append((HASHES, *hashed_seconds(reference, window, max(2, rounds // 3))))
+    return [
+        WatchingCost(model, size(reference), way, milliseconds(bare), added(bare, watched), ratio(watched, bare))
+        for way, bare, watched in found
+    ]
+
+
+def watched_seconds(
+    reference: Lane,
+    candidate: Lane,
+    window: Window[Batch],
+    rounds: int,
+    tick: Callable[[], object],
+    others: Sequence[str],
+) -> dict[str, list[float]]:
+    """The seconds of a step, alone, in lockstep, recorded, and in ``others``. Each way makes a step of both lanes."""
+    run = reference.run
+    compared = lockstep(reference, candidate, repeat(window))
+    next(compared)  # what they start from
+    with TemporaryDirectory() as folder:
+        traces = map(Path(folder).joinpath, map(str, count()))
+        looks = {CLOSE: partial(cloning, run, close), EQUAL: partial(cloning, run, equal)}
+
+        def of_both(ours: str, theirs: str, way: Watch = nullcontext) -> dict[str, float]:
+            return {
+                ours: watched_step(reference, window, way),
+                theirs: watched_step(candidate, window, nullcontext),
+            }
+
+        ways: list[Way] = [
+            lambda: of_both(REFERENCE, CANDIDATE),
+            timed(LOCKSTEP, lambda: one_step(compared)),
+            lambda: of_both(RECORD, BESIDE, lambda: recording(run, next(traces))),
+            *(partial(of_both, name, BESIDE, looks[name]) for name in others),
+        ]
+        return in_turn(ways, rounds, tick)
+
+
+def hashed_seconds(lane: Lane, window: Window[Batch], rounds: int) -> tuple[list[float], list[float]]:
+    """The seconds of a step, bare and with DebugMode's hashes."""
+    seconds = in_turn(
+        [timed("bare", partial(step, lane, window)), lambda: {HASHES: watched_step(lane, window, hashing)}],
+        rounds,
+        lambda: None,
+    )
+    return seconds["bare"], seconds[HASHES]
+
+
+def one_step(compared: Iterator[Comparison]) -> None:
+    """Advance a lockstep to the end of a step.
+
+    Raises:
+        AssertionError: if the lanes differ: then figures of the difference would be timed as well.
+    """
+    for found in compared:
+        assert not found.mismatches, "the lanes differ"
+        if found.phase == Phase.STEPPED:
+            return
+
+
+def watched_step(lane: Lane, window: Window[Batch], way: Watch) -> float:
+    """Seconds of one step, watched in one way; what comes before and after it is not counted."""
+    with way() as look, lane.random.active():
+
+        def work() -> None:
+            for moment in lane.step(lane.run, window):
+                if look is not None:
+                    look(moment)
+
+        return seconds_of(work)
+
+
+@contextmanager
+def recording(run: Run, folder: Path) -> Iterator[None]:
+    """By a trace in ``folder``."""
+    with gradparity.record(run.model, run.optimizer, folder, scheduler=run.scheduler):
+        yield
+
+
+@contextmanager
+def cloning(run: Run, same: Callable[[Tensor, Tensor], object]) -> Iterator[Look]:
+    """As one would write it by hand: at each phase a copy of what it changes, and the copy compared."""
+
+    def look(moment: Moment) -> None:
+        for tensor in changed(run, moment.phase):
+            same(tensor.clone(), tensor)
+
+    yield look
+
+
+def changed(run: Run, phase: Phase) -> Iterator[Tensor]:
+    """The tensors that a phase has written; unscaling writes none in fp32."""
+    if phase in (Phase.ACCUMULATED, Phase.CLIPPED):
+        yield from (p.grad for p in run.parameters if p.grad is not None)
+    elif phase == Phase.STEPPED:
+        yield from (p.detach() for p in run.parameters)
+        yield from (value for state in run.optimizer.state.values() for value in state.values())
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    """The comparison that PyTorch's own tests use, without tolerance."""
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def equal(a: Tensor, b: Tensor) -> None:
+    """The fastest one-liner; it takes -0 for +0, and a NaN for another number."""
+    assert torch.equal(a, b)
+
+
+@contextmanager
+def hashing() -> Iterator[None]:
+    """By a hash of what goes into and comes out of every operation."""
+    with DebugMode(), DebugMode.log_tensor_hashes():
+        yield
+
+
+def trainparity(model: str, lane: Lane, window: Window[Batch]) -> WatchingCost | None:
+    """Its check of three steps of the small transformer, in three processes; ``None`` where it is not installed."""
+    if find_spec("trainparity") is None:
+        return None
+    from gradparity.studies.peers import cost
+
+    bare = [cost.STEPS * seconds_of(partial(step, lane, window)) for _ in range(3)]
+    checked = [cost.seconds()] * len(bare)
+    return WatchingCost(model, size(lane), TRAINPARITY, milliseconds(bare), added(bare, checked), ratio(checked, bare))
+
+
+def milliseconds(seconds: Sequence[float]) -> float:
+    """Their median."""
+    return 1e3 * spread(seconds).median
+
+
+def added(bare: Sequence[float], watched: Sequence[float]) -> float:
+    """Milliseconds that watching adds, in the median of all rounds."""
+    return milliseconds([more - less for less, more in zip(bare, watched, strict=True)])
+
+
+def answer(found: Sequence[WatchingCost]) -> str:
+    """In a sentence."""
+    told = []
+    for way in (LOCKSTEP, RECORD):
+        figures = ", ".join(
+            f"{one.time.median:.3f} at a step of {one.bare / (2 if way == LOCKSTEP else 1):.0f} ms"
+            for one in found
+            if one.way == way
+        )
+        told.append(f"{way} takes {figures}")
+    return f"Times as long as the same steps unwatched, {' and '.join(told)}."

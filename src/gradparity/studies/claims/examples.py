@@ -1,0 +1,139 @@
+"""Small things that the claims are tried on, and how a refusal or a training is put into words."""
+
+import re
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer, SparseAdam
+
+from gradparity.parity.bits import same_bits
+from gradparity.parity.lockstep import lockstep
+from gradparity.parity.readings import Reader, Readings
+from gradparity.parity.verdict import Verdict as LockstepVerdict
+from gradparity.studies.tasks import TASKS
+from gradparity.studies.two_ways import build
+from gradparity.studies.two_ways.config import ClipConfig, Config, OptimizerConfig, PrecisionName, ScalerConfig
+from gradparity.training import Route
+
+OPTIMIZERS: list[type[Any]] = [
+    kind
+    for kind in vars(torch.optim).values()
+    if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
+]
+"""Every optimizer of ``torch.optim``."""
+
+CLIP = ClipConfig(threshold=0.05)
+"""Less than any norm of a gradient here, so that every step is clipped."""
+
+
+def batch(n: int = 1000) -> Tensor:
+    """``[n, 2]`` float64 samples in [-1, 1), always the same ones; a leaf that requires grad."""
+    generator = torch.Generator().manual_seed(0)
+    return (2 * torch.rand(n, 2, generator=generator, dtype=torch.float64) - 1).requires_grad_()
+
+
+def network(inputs: int = 2, hidden: int = 8, layers: int = 1) -> nn.Sequential:
+    """A float64 perceptron ``[n, inputs]`` -> ``[n, 1]``, always with the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        widths = [inputs] + [hidden] * layers
+        blocks = [module for pair in pairwise(widths) for module in (nn.Linear(*pair), nn.Tanh())]
+        return nn.Sequential(*blocks, nn.Linear(hidden, 1)).double()
+
+
+def refusal(attempt: Callable[[], object]) -> str:
+    """The first clause of the error that ``attempt`` raises, or nothing if it raises none."""
+    try:
+        attempt()
+    except (RuntimeError, TypeError) as error:
+        return re.split(r"\. | \(|\n", str(error))[0].rstrip(".")
+    return ""
+
+
+def outcome(refused: str) -> str:
+    """A refusal in a sentence."""
+    return f'raises "{refused}"' if refused else "runs"
+
+
+def same(ours: Iterable[Tensor | None], theirs: Iterable[Tensor | None]) -> bool:
+    """Whether all tensors of two sequences are there, and have the same bits."""
+    return all(a is not None and b is not None and same_bits(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def filled(tensors: Iterable[Tensor]) -> int:
+    """How many of ``tensors`` have a ``.grad``."""
+    return sum(tensor.grad is not None for tensor in tensors)
+
+
+def times(gradient: Tensor | None, once: Tensor) -> float:
+    """How many times ``once`` is in ``gradient``, to nine decimals; ``None`` is none of it."""
+    return 0.0 if gradient is None else round(float((gradient * once).sum() / once.square().sum()), 9)
+
+
+def error(have: Tensor, want: Tensor) -> float:
+    """The largest absolute difference."""
+    return (have - want).abs().max().item()
+
+
+def trained_by(kind: type[Any], route: Route, microbatches: int = 2, steps: int = 3) -> tuple[Tensor, Tensor]:
+    """The weights, before and after, of an embedding that ``route`` and an optimizer of this ``kind`` have trained.
+
+    An embedding, since Muon takes matrices only and SparseAdam sparse gradients only; a closure, since LBFGS asks
+    for one and the others take one.
+    """
+    weights = torch.linspace(-1, 1, 24).reshape(6, 4)
+    model = nn.Embedding.from_pretrained(weights.clone(), freeze=False, sparse=kind is SparseAdam)
+    optimizer: Any = kind(model.parameters())
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        losses = [model(torch.tensor([i, i + 1, 3])).square().mean() for i in range(microbatches)]
+        for loss in losses:
+            route(loss / microbatches, list(model.parameters()))
+        return torch.stack(losses).mean().detach()
+
+    for _ in range(steps):
+        optimizer.step(closure)
+    return weights, model.weight.detach()
+
+
+def train_both_ways(
+    precision: PrecisionName = "fp32", clip: ClipConfig = CLIP
+) -> tuple[LockstepVerdict, list[Readings]]:
+    """Train a perceptron on digits by both routes in lockstep: six windows of three microbatches.
+
+    In fp16 the scale starts so high that the first step overflows and is skipped. Returns what was compared, and
+    the readings of each step.
+    """
+    config = Config(
+        candidate="manual",
+        precision=precision,
+        clip=clip,
+        accumulation_steps=3,
+        microbatch_size=8,
+        steps=6,
+        optimizer=OptimizerConfig(warmup_steps=2),
+        scaler=ScalerConfig(init_scale=2.0**30, backoff_factor=2.0**-20),
+    )
+    task = TASKS["digits_mlp"]()
+    lanes = build.lanes(config, task)
+    reader, verdict, steps = Reader(lanes[0].run), LockstepVerdict(), list[Readings]()
+    for found in lockstep(*lanes, build.windows(config, task)):
+        verdict.add(found)
+        readings = reader.take(found.reference)
+        if readings:
+            steps.append(readings)
+    return verdict, steps
+
+
+def in_words(verdict: LockstepVerdict) -> str:
+    """How much a lockstep compared, and how much of it differs."""
+    differing = sum(cell.differing for cell in verdict.cells.values())
+    compared = sum(cell.compared for cell in verdict.cells.values())
+    return (
+        f"{differing} of {compared:,} values ({verdict.numbers:,} numbers) differ in {verdict.steps} steps of "
+        "3 microbatches"
+    )

@@ -1,0 +1,116 @@
+"""Two routes held against each other on every rank, and the ranks against rank 0."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gradparity.parity.lockstep import Lane, lockstep
+from gradparity.parity.metrics import Difference, Figures
+from gradparity.parity.state import Part
+from gradparity.parity.verdict import Verdict
+from gradparity.training import Moment, Phase, Window
+from gradparity.training.distributed import RankRun
+
+T = TypeVar("T")
+RankStep: TypeAlias = Callable[[RankRun, Window[Any]], Iterator[Moment]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where two routes first part on a rank."""
+
+    step: int
+    microbatch: int | None
+    phase: Phase
+    part: Part
+    name: str
+
+
+@dataclass(frozen=True)
+class Across:
+    """A step of the candidate after which its ranks were held against each other. The same on every rank."""
+
+    gradients: Figures
+    """Of the other ranks against rank 0, as the optimizer read them."""
+    parameters: Figures
+    differing: tuple[int, ...]
+    """The ranks whose parameters are not those of rank 0."""
+    scales: tuple[float, ...]
+    """The loss scale of each rank."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rank has found."""
+
+    rank: int
+    steps: int
+    numbers: int
+    """How many numbers were compared, one counted each time."""
+    first: Place | None
+    """Where the routes first part on this rank."""
+    explanation: str
+    routes: Figures
+    """The parameters after the last step, candidate against reference, of all ranks together."""
+    across: list[Across]
+
+    @property
+    def parity(self) -> bool:
+        """Whether the routes are one training on this rank, and all ranks of the candidate have one model."""
+        return self.steps > 0 and self.first is None and not any(step.differing for step in self.across)
+
+
+def compare_on_every_rank(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]]) -> Outcome:
+    """Train both lanes in lockstep on this rank's windows, of which every rank has as many. Collective."""
+    verdict, across = Verdict(), list[Across]()
+    for found in lockstep(reference, candidate, windows):
+        verdict.add(found)
+        if found.step >= 0 and found.phase == Phase.STEPPED:
+            across.append(_across(candidate))
+    first = None
+    if verdict.first:
+        at, what = verdict.first
+        first = Place(at.step, at.microbatch, at.phase, what.part, what.name)
+    routes = Difference().to(next(reference.run.model.parameters()).device)
+    for ours, theirs in zip(reference.run.model.parameters(), candidate.run.model.parameters(), strict=True):
+        routes.update(ours, theirs)
+    return Outcome(
+        rank=dist.get_rank(),
+        steps=verdict.steps,
+        numbers=verdict.numbers,
+        first=first,
+        explanation=verdict.explanation,
+        routes=routes.compute(),  # of all ranks: torchmetrics adds up what they have seen
+        across=across,
+    )
+
+
+def _across(lane: Lane) -> Across:
+    parameters = list(lane.run.model.parameters())
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    of_gradients, _ = against_rank_0(gradients)
+    of_parameters, differing = against_rank_0(parameters)
+    return Across(of_gradients, of_parameters, differing, gathered(lane.run.scaler.get_scale()))
+
+
+def against_rank_0(tensors: Sequence[Tensor]) -> tuple[Figures, tuple[int, ...]]:
+    """How far the other ranks' tensors are from those of rank 0, and which ranks have others. Collective."""
+    metric = Difference().to(tensors[0].device)
+    for tensor in tensors:
+        theirs = tensor.detach().clone(memory_format=torch.contiguous_format)
+        dist.broadcast(theirs, src=0)
+        held = slice(None) if dist.get_rank() else slice(0)  # rank 0 is the measure, and has nothing to add
+        metric.update(theirs.flatten()[held], tensor.detach().flatten()[held])
+    differing = gathered(int(metric.differing))  # before the ranks' figures are added up, as compute() does
+    return metric.compute(), tuple(rank for rank, count in enumerate(differing) if count)
+
+
+def gathered(value: T) -> tuple[T, ...]:
+    """The ``value`` of every rank. Collective."""
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return tuple(values)

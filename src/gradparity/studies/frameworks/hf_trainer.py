@@ -1,0 +1,82 @@
+"""The Trainer of Hugging Face transformers, for a model of one's own that returns its loss.
+
+https://huggingface.co/docs/transformers/main/en/main_classes/trainer
+"""
+
+from typing import Any
+
+from accelerate.state import AcceleratorState, GradientState
+from torch import Tensor, nn, stack
+from torch.utils.data import DataLoader
+from transformers import PreTrainedConfig, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
+
+from gradparity.studies.frameworks.scenario import MICROBATCH, Job, mean_loss, summed_loss
+
+
+class WithLoss(PreTrainedModel):
+    """A model as the Trainer wants it; ``**kwargs`` tell it that the loss can be given the count of the window."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(PreTrainedConfig())
+        self.model = model
+        # A checkpoint must know it: the Trainer refuses to save a plain nn.Module with tied weights.
+        self._tied_weights_keys = {"model.head.weight": "model.token.weight"}
+
+    def forward(self, input_ids: Tensor, labels: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+        """The mean over the window, if its number of tokens is known, else over the microbatch."""
+        logits = self.model(input_ids)
+        count = kwargs.get("num_items_in_batch")
+        loss = mean_loss(logits, labels) if count is None else summed_loss(logits, labels) / count
+        return {"loss": loss, "logits": logits}
+
+
+class InOrder(Trainer):
+    """Trains on the job's own loader, as the documentation of ``get_train_dataloader`` proposes."""
+
+    job: Job
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The microbatches by the names of ``forward``."""
+        loader = self.job.loader()
+        loader.collate_fn = by_name
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+
+def by_name(examples: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """One microbatch."""
+    inputs, targets = zip(*examples, strict=True)
+    return {"input_ids": stack(inputs), "labels": stack(targets)}
+
+
+def train(job: Job) -> None:
+    """All by ``TrainingArguments``."""
+    # They are one for each process, which usually trains once.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    disable_progress_bar()
+    scenario = job.scenario
+    arguments = TrainingArguments(
+        output_dir=str(job.checkpoint),
+        use_cpu=True,
+        seed=job.seed,
+        num_train_epochs=1,
+        max_steps=job.stop_after or -1,
+        per_device_train_batch_size=MICROBATCH,
+        gradient_accumulation_steps=scenario.k,
+        max_grad_norm=scenario.max_norm or 0.0,  # 1.0 if nobody says anything
+        bf16=scenario.precision == "bf16",
+        fp16=scenario.precision == "fp16",
+        save_strategy="steps" if job.stop_after else "no",
+        save_steps=job.stop_after or 500,
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,  # there are none, and looking for them is told of in a warning
+        disable_tqdm=True,
+        logging_strategy="no",
+        report_to="none",
+    )
+    trainer = InOrder(model=WithLoss(job.model), args=arguments, optimizers=(job.optimizer, job.scheduler))
+    trainer.job = job
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=True if job.resume else None)

@@ -1,0 +1,95 @@
+"""Lightning's Trainer: automatic optimization, and manual optimization as the page of that name teaches it.
+
+https://lightning.ai/docs/pytorch/stable/model/manual_optimization.html
+"""
+
+from typing import Any, cast
+
+import lightning
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor
+
+from gradparity.studies.frameworks.scenario import Job, mean_loss
+from gradparity.trace.group import ranks
+
+
+class Automatic(lightning.LightningModule):
+    """The Trainer accumulates, scales, clips, steps."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.model = job.model
+        self.job = job
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """The loss of one microbatch."""
+        return self.loss(batch)
+
+    def loss(self, batch: list[Tensor]) -> Tensor:
+        """The mean over its tokens."""
+        inputs, targets = batch
+        return mean_loss(self.model(inputs), targets)
+
+    def configure_optimizers(self) -> Any:
+        """A schedule that goes by steps."""
+        return {"optimizer": self.job.optimizer, "lr_scheduler": {"scheduler": self.job.scheduler, "interval": "step"}}
+
+
+class Manual(Automatic):
+    """We accumulate, clip and step, by the sections "Gradient Accumulation", "Gradient Clipping" and "Scheduling"."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.automatic_optimization = False
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """One microbatch, and a step after each window."""
+        n, max_norm = self.job.scenario.k, self.job.scenario.max_norm
+        optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
+        # scale losses by 1/N (for N batches of gradient accumulation)
+        loss = self.loss(batch) / n
+        self.manual_backward(loss)
+        # accumulate gradients of N batches
+        if (batch_idx + 1) % n == 0:
+            if max_norm is not None:
+                self.clip_gradients(optimizer, gradient_clip_val=max_norm, gradient_clip_algorithm="norm")
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+        return loss
+
+
+def automatic(job: Job) -> None:
+    """All by the Trainer's arguments."""
+    fit(job, Automatic(job), accumulate_grad_batches=job.scenario.k, gradient_clip_val=job.scenario.max_norm)
+
+
+def manual(job: Job) -> None:
+    """The Trainer has no say in accumulation and clipping."""
+    fit(job, Manual(job))
+
+
+def fit(job: Job, module: Automatic, **arguments: Any) -> None:
+    """One epoch, or a half of it."""
+    lightning.seed_everything(job.seed, verbose=False)
+    if job.stop_after:
+        saving = ModelCheckpoint(dirpath=job.checkpoint, filename="half", every_n_train_steps=job.stop_after)
+        arguments |= {"max_steps": job.stop_after, "callbacks": [saving]}
+    if job.scenario.precision == "fp16":
+        # Trainer(accelerator="cpu", precision="16-mixed") computes in bf16; the plugin does as it is told.
+        arguments["plugins"] = [MixedPrecision("16-mixed", "cpu", job.scaler)]
+    else:
+        arguments["precision"] = {"fp32": "32-true", "bf16": "bf16-mixed"}[job.scenario.precision]
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=ranks(),
+        strategy="ddp" if ranks() > 1 else "auto",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=job.stop_after is not None,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **arguments,
+    )
+    trainer.fit(module, job.loader(), ckpt_path=job.checkpoint / "half.ckpt" if job.resume else None)

@@ -1,0 +1,96 @@
+"""The loops that can train on several ranks, on two of them; every rank is held against the step with DDP.
+
+The ranks are started by :func:`gradparity.processes.launch.launch` in place of torchrun, whose variables they are
+given: each framework finds them by itself, and takes over the process group that is there.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gradparity.processes.launch import launch
+from gradparity.studies.frameworks.reference import by_examples, by_microbatches, by_shuffled_examples
+from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, UNSHUFFLED
+from gradparity.studies.frameworks.watch import FRAMEWORKS, Framework, Loop, Outcome, outcome
+from gradparity.trace.group import rank, ranks
+from gradparity.trace.ranks import first_apart, place
+
+RANKS = 2
+"""The sum of two gradients is the same in either order: whoever averages rightly has the bits of the reference."""
+
+
+@dataclass(frozen=True)
+class OnRanks:
+    """A loop, and the reference that deals the data to ranks as it does."""
+
+    framework: Framework
+    reference: Loop
+    in_order: Loop | None = None
+    """The reference without shuffling, for a framework that shuffles of its own accord."""
+
+    def against(self, scenario: str) -> Loop:
+        """What the loop is held against."""
+        return self.in_order if self.in_order and scenario == UNSHUFFLED else self.reference
+
+
+def _lightning(loop: Framework) -> OnRanks:
+    return OnRanks(loop, by_shuffled_examples, by_examples)
+
+
+ON_RANKS = {
+    "Lightning, automatic": _lightning(FRAMEWORKS["Lightning, automatic"]),
+    "Lightning, manual": _lightning(FRAMEWORKS["Lightning, manual"]),
+    "Lightning, toggle_model": _lightning(Framework("lightning", "lightning_on_ranks", "toggled")),
+    "Lightning, autograd": _lightning(Framework("lightning", "lightning_on_ranks", "by_autograd_grad")),
+    "Lightning, averaged": _lightning(Framework("lightning", "lightning_on_ranks", "averaged")),
+    "Fabric": OnRanks(FRAMEWORKS["Fabric"], by_examples),
+    "Accelerate": OnRanks(FRAMEWORKS["Accelerate"], by_microbatches),
+    "Accelerate, token count": OnRanks(FRAMEWORKS["Accelerate, token count"], by_microbatches),
+    "transformers": OnRanks(FRAMEWORKS["transformers"], by_microbatches),
+}
+
+
+def outcomes_on_ranks(frameworks: Sequence[str], scenarios: Sequence[str]) -> dict[str, dict[str, Outcome]]:
+    """What came of each, by scenario and by framework.
+
+    Raises:
+        UserError: if a rank dies, hangs, or does not do what the others do.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        found = launch(of_this_rank, RANKS, frameworks, scenarios, folder, seconds=600, patience=60)
+    return {
+        scenario: {name: of_all_ranks([cells[scenario, name] for cells in found]) for name in frameworks}
+        for scenario in scenarios
+    }
+
+
+def of_this_rank(frameworks: Sequence[str], scenarios: Sequence[str], folder: str) -> Mapping[tuple[str, str], Outcome]:
+    """What came of each on this rank, by scenario and framework. Files go to ``folder``."""
+    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank()))
+    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(ranks()))
+    # Nobody connects to port 0: the process group is there already.
+    os.environ |= {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1"}
+    tempfile.tempdir = folder  # a rank ends without removing what it has left
+    return {
+        (scenario, name): outcome(ON_RANKS[name].framework, RANK_SCENARIOS[scenario], ON_RANKS[name].against(scenario))
+        for name in frameworks
+        for scenario in scenarios
+    }
+
+
+def of_all_ranks(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome of the rank that differs first, with what is to be said of all."""
+    traces = [each.trace for each in outcomes if each.trace]
+    verdicts = [each.verdict for each in outcomes if each.verdict]
+    if len(verdicts) < len(outcomes):
+        return next(each for each in outcomes if each.verdict is None)
+    apart = first_apart(traces)
+    first = min(map(place, verdicts))
+    differing = tuple(n for n, verdict in enumerate(verdicts) if place(verdict) == first)
+    return replace(
+        outcomes[differing[0]],
+        trace=None,
+        ranks=differing if len(differing) < len(outcomes) else (),
+        apart=apart[0] if apart else None,
+    )

@@ -1,0 +1,73 @@
+"""What the frameworks are held against: the reference step on one rank, and the step with DDP on several."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DistributedSampler, TensorDataset
+
+from gradparity import training
+from gradparity.studies import tasks
+from gradparity.studies.frameworks.scenario import MICROBATCH, Job
+from gradparity.studies.tasks import Examples
+from gradparity.trace.group import rank, ranks
+from gradparity.training import PRECISIONS, Run, Window
+from gradparity.training.distributed import RankRun, ddp_step
+
+
+def reference_loop(job: Job) -> None:
+    """The reference step, window after window."""
+    run = reference_run(job)
+    for window in windows_of(job, microbatches_of(job.examples)):
+        training.take_step(run, window)
+
+
+def by_examples(job: Job) -> None:
+    """The step with DDP, where ranks take one example each in turn, as PyTorch's ``DistributedSampler`` deals them."""
+    _with_ddp(job, microbatches_of(Examples(*(part[rank() :: ranks()] for part in job.examples))))
+
+
+def by_shuffled_examples(job: Job) -> None:
+    """The same, in the order that ``DistributedSampler(shuffle=True)`` draws, which Lightning's Trainer puts in."""
+    order: list[int] = list(DistributedSampler(TensorDataset(*job.examples), shuffle=True, seed=job.seed))
+    _with_ddp(job, microbatches_of(Examples(*(part[order] for part in job.examples))))
+
+
+def by_microbatches(job: Job) -> None:
+    """The step with DDP, where ranks take one microbatch each in turn, as Accelerate deals them."""
+    _with_ddp(job, microbatches_of(job.examples)[rank() :: ranks()])
+
+
+def _with_ddp(job: Job, microbatches: Sequence[Examples]) -> None:
+    run = reference_run(job)
+    run = RankRun(**vars(run), wrapped=DistributedDataParallel(run.model))
+    for window in windows_of(job, microbatches):
+        for _ in ddp_step(run, window):
+            pass
+
+
+def reference_run(job: Job) -> Run:
+    """What the reference trains with; its random numbers begin at their seed."""
+    torch.manual_seed(job.seed)
+    return Run(
+        model=job.model,
+        loss=tasks.summed_loss,
+        optimizer=job.optimizer,
+        scheduler=job.scheduler,
+        scaler=job.scaler,
+        autocast=partial(PRECISIONS[job.scenario.precision].autocast, "cpu"),
+        clip=training.no_clip if job.scenario.max_norm is None else training.clip_by_norm(job.scenario.max_norm),
+        route=training.backward,
+    )
+
+
+def microbatches_of(examples: Examples) -> list[Examples]:
+    """As ``job.loader()`` has them."""
+    pieces = zip(*(torch.split(part, MICROBATCH) for part in examples), strict=True)
+    return [Examples(*piece) for piece in pieces]
+
+
+def windows_of(job: Job, microbatches: Iterable[Examples]) -> Iterator[Window[Examples]]:
+    """What is trained on, step by step."""
+    return training.windows(microbatches, job.scenario.k, tasks.count)

@@ -1,0 +1,148 @@
+"""What every framework is asked to do: one task, one order of data, the same initial weights, in some scenarios."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, TensorDataset
+
+from gradparity import training
+from gradparity.parity.batch import PADDING, Examples
+from gradparity.parity.random_stream import RandomStream
+from gradparity.studies.tasks.text import CharTransformer, text_transformer
+from gradparity.trace.group import rank, ranks
+
+SEED = 20
+MICROBATCH = 4
+"""Pieces of text in a microbatch. Without padding they have 4 · 64 tokens: dividing by a power of two is exact."""
+
+TITLE = 4
+"""Pieces of text that are left out of uneven data. From there on, the counts of the windows of one rank and of two are
+numbers by which K / n * (1 / K) and 1 / n differ, in fp32, so no processor can round them to the same bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One epoch, with at most one thing that could make a framework differ from the reference."""
+
+    k: int = 3
+    """Microbatches in a window. Three, since powers of two hide a division in the wrong place."""
+    microbatches: int = 12
+    """Of each rank."""
+    uneven: bool = False
+    """Whether microbatches have padding, each another number of tokens."""
+    max_norm: float | None = None
+    """What the gradients are clipped to."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    overflow: bool = False
+    """Whether the loss scale is made to overflow, in the fourth step alone."""
+    schedule: bool = False
+    """Whether the learning rate changes with every step."""
+    save_after: int | None = None
+    """After how many steps a checkpoint is saved and loaded into new objects, which go on."""
+    dropout: float = 0.1
+
+
+SCENARIOS = {
+    "K = 1": Scenario(k=1, microbatches=4),
+    "K = 3": Scenario(),
+    "uneven token counts": Scenario(uneven=True),
+    "partial last window": Scenario(microbatches=11),
+    "clipping": Scenario(max_norm=0.05),
+    "bf16": Scenario(precision="bf16"),
+    "fp16 and clipping": Scenario(precision="fp16", max_norm=0.05),
+    "fp16 and an overflow": Scenario(precision="fp16", overflow=True, schedule=True, microbatches=21),
+    "schedule per step": Scenario(schedule=True),
+    "resume mid-epoch": Scenario(save_after=2),
+    "resume with dropout off": Scenario(save_after=2, dropout=0.0),
+}
+
+TWO_RANKS = "2 ranks: "
+UNSHUFFLED = f"{TWO_RANKS}data in order"
+RANK_SCENARIOS = {
+    UNSHUFFLED: Scenario(k=1, microbatches=2),
+    f"{TWO_RANKS}K = 1": Scenario(k=1, microbatches=2),
+    f"{TWO_RANKS}K = 3": Scenario(microbatches=6),
+    f"{TWO_RANKS}uneven token counts": Scenario(microbatches=6, uneven=True),
+    f"{TWO_RANKS}partial last window": Scenario(microbatches=5),
+    f"{TWO_RANKS}clipping": Scenario(microbatches=6, max_norm=0.05),
+    f"{TWO_RANKS}bf16": Scenario(microbatches=6, precision="bf16"),
+    f"{TWO_RANKS}fp16 and clipping": Scenario(microbatches=6, precision="fp16", max_norm=0.05),
+}
+"""For loops that train on several ranks: without those that have nothing to do with how many there are."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a loop is given: fresh objects, and whether this is the first or the second half of a resumed training."""
+
+    scenario: Scenario
+    model: nn.Module
+    optimizer: Optimizer
+    scheduler: LambdaLR
+    scaler: GradScaler
+    """To be used in fp16; disabled in any other precision."""
+    examples: Examples
+    """Of all ranks together; who trains on which is the loop's affair."""
+    checkpoint: Path
+    """An empty folder, or with ``resume`` the one that the first half has saved to."""
+    stop_after: int | None = None
+    """After how many steps to save and stop."""
+    resume: bool = False
+    seed: int = SEED
+
+    def loader(self) -> DataLoader[Any]:
+        """The microbatches as ``[inputs, targets]``, in order."""
+        # A generator of its own: a DataLoader draws a seed for its workers, of which it has none, from the global one.
+        return DataLoader(TensorDataset(*self.examples), batch_size=MICROBATCH, generator=torch.Generator())
+
+
+def new_job(scenario: Scenario, checkpoint: Path, *, stop_after: int | None = None, resume: bool = False) -> Job:
+    """A job from its seeds: always the same weights and data.
+
+    On several ranks the data is that many times as much, and each rank has weights of its own, which those of rank 0
+    are to replace.
+    """
+    with RandomStream(SEED + rank()).active():
+        model = CharTransformer(width=16, heads=2, layers=1, dropout=scenario.dropout)
+    # One group: a norm is rounded by the order of its terms, which should not depend on who makes the list.
+    optimizer = AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+    steps = -(-scenario.microbatches // scenario.k)
+    scheduler = training.warmup_cosine(optimizer, warmup_steps=2, total_steps=steps)
+    if not scenario.schedule:
+        scheduler = LambdaLR(optimizer, lambda _: 1.0)
+    examples = _examples(scenario.uneven, MICROBATCH * scenario.microbatches * ranks())
+    return Job(scenario, model, optimizer, scheduler, _scaler(scenario), examples, checkpoint, stop_after, resume)
+
+
+def mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean over the tokens of a microbatch, which is how frameworks teach it."""
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=PADDING)
+
+
+def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """The sum over the tokens of a microbatch, for those who know the count of the whole window."""
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=PADDING, reduction="sum")
+
+
+def _scaler(scenario: Scenario) -> GradScaler:
+    """Starts at 16; with absurd factors, so that it overflows in the fourth step and is back at 16 in the fifth."""
+    if not scenario.overflow:
+        return GradScaler("cpu", init_scale=2.0**10, enabled=scenario.precision == "fp16")
+    return GradScaler("cpu", init_scale=16.0, growth_factor=2.0**30, backoff_factor=2.0**-30, growth_interval=3)
+
+
+@cache
+def _examples(uneven: bool, count: int) -> Examples:
+    """Pieces of prose that fill the context; for ``uneven`` as they come after the title, some of them shorter."""
+    inputs, targets = text_transformer().train
+    full = (targets != PADDING).all(dim=1)
+    chosen = torch.arange(TITLE, len(inputs)) if uneven else full.nonzero().flatten()
+    return Examples(inputs[chosen[:count]], targets[chosen[:count]])

@@ -1,0 +1,153 @@
+"""The outcomes as a table for the terminal and for TensorBoard, as sentences, and for JSON."""
+
+import textwrap
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from rich import box
+from rich.table import Table
+
+from gradparity.parity.compare import Mismatch
+from gradparity.parity.explain import where
+from gradparity.parity.lockstep import END
+from gradparity.studies.frameworks.known import cause
+from gradparity.studies.frameworks.watch import NOT_INSTALLED, Outcome
+from gradparity.tensorboard.pages import in_markdown
+
+Outcomes: TypeAlias = Mapping[str, Mapping[str, Outcome]]
+"""By scenario, then by framework."""
+
+
+LEGEND = "[green]✓[/] identical, bit for bit; [red]✗[/] differs, for the reason of that number"
+
+
+def table(outcomes: Outcomes, told: Mapping[str, Mapping[str, Sequence[str]]], title: str = "") -> Table:
+    """Scenario × framework: identical, or the number of the reason in ``told``, which are :func:`differences`."""
+    grid = Table("", *map(_narrow, next(iter(outcomes.values()))), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    grid.title, grid.title_justify = title, "left"
+    for scenario, row in outcomes.items():
+        reasons = {
+            framework: number
+            for number, places in enumerate(told.values(), start=1)
+            for framework, scenarios in places.items()
+            if scenario in scenarios
+        }
+        cells = (f"[red]✗ {reasons[name]}[/]" if name in reasons else "[green]✓[/]" for name in row)
+        grid.add_row(scenario, *cells)
+    return grid
+
+
+def page(outcomes: Outcomes) -> str:
+    """The first difference of each, for a TensorBoard text page: in short lines, so that no word is broken there."""
+    names = ["", *next(iter(outcomes.values()))]
+    rows = [[scenario, *map(cell, row.values())] for scenario, row in outcomes.items()]
+    return in_markdown(*((textwrap.fill(text, 11) for text in row) for row in (names, *rows)))
+
+
+def causes(outcomes: Outcomes) -> str:
+    """Each cause and where it shows, for a TensorBoard text page."""
+    return "\n".join(f"* **{in_places(places)}.** {text}" for text, places in differences(outcomes).items())
+
+
+def answer(outcomes: Outcomes) -> str:
+    """How many cells came out how, in one sentence."""
+    cells = [one for row in outcomes.values() for one in row.values()]
+    identical = sum(one.identical for one in cells)
+    none = sum(one.verdict is None for one in cells)
+    return (
+        f"{identical} of {len(cells)} cells are identical to the reference, bit for bit; "
+        f"{len(cells) - identical - none} have a first difference, {none} no verdict."
+    )
+
+
+def unexplained(outcomes: Outcomes) -> list[tuple[str, str]]:
+    """Framework and scenario of each difference that has no known cause."""
+    return [
+        (framework, scenario)
+        for scenario, row in outcomes.items()
+        for framework, one in row.items()
+        if one.verdict is not None and not one.identical and not cause(framework, scenario)
+    ]
+
+
+def cell(outcome: Outcome) -> str:
+    """``identical``, or where the first difference is and its size, in a few short lines."""
+    if outcome.verdict is None:
+        return "not installed" if outcome == NOT_INSTALLED else "refuses"
+    if outcome.verdict.first is None:
+        return "identical"
+    found, mismatch = outcome.verdict.first
+    place = "after the end" if found.step == END else f"step {found.step} {found.phase.name.lower()}"
+    where_else = f"rank {', '.join(map(str, outcome.ranks))}\n" if outcome.ranks else ""
+    return f"{where_else}{place}\n{short(mismatch)}" + ("" if outcome.apart is None else "\nranks part")
+
+
+def short(mismatch: Mismatch) -> str:
+    """What differs, and by which factor."""
+    name = "lr" if mismatch.name.endswith(".lr") else str(mismatch.part)
+    if mismatch.figures is None:
+        try:
+            return f"{name} ×{float(mismatch.candidate) / float(mismatch.reference):.3g}"
+        except (ValueError, ZeroDivisionError):
+            return f"{name}: {mismatch.kind}"
+    ratio = mismatch.figures.norm_ratio
+    if abs(ratio - 1) < 1e-4:
+        return f"{name}, {mismatch.figures.max_ulp:,} ULP"
+    return f"{name} ×{ratio:.4f}" if abs(ratio - 1) < 0.005 else f"{name} ×{ratio:.3g}"
+
+
+def differences(outcomes: Outcomes) -> dict[str, dict[str, list[str]]]:
+    """Each distinct cause, or what was measured where no cause is known, with its scenarios by framework."""
+    told: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for scenario, row in outcomes.items():
+        for framework, outcome in row.items():
+            if not outcome.identical:
+                told[cause(framework, scenario) or measured(outcome)][framework].append(scenario)
+    return told
+
+
+def in_places(places: Mapping[str, Sequence[str]]) -> str:
+    """Frameworks and their scenarios, in a line."""
+    return "; ".join(f"{framework}: {', '.join(scenarios)}" for framework, scenarios in places.items())
+
+
+def measured(outcome: Outcome) -> str:
+    """What the first difference of an outcome looks like."""
+    if outcome.verdict is None:
+        return outcome.refusal
+    told = [outcome.verdict.explanation]
+    if outcome.ranks:
+        told[0] = f"On rank {', '.join(map(str, outcome.ranks))}: {told[0]}"
+    if len(set(outcome.steps)) > 1:
+        told.append("The reference makes {} steps, the framework {}.".format(*outcome.steps))
+    if outcome.apart is not None:
+        told.append(f"After step {outcome.apart} the ranks are no longer one model.")
+    return "\n".join(told)
+
+
+def as_records(outcomes: Outcomes) -> list[dict[str, Any]]:
+    """For JSON: a record for each cell, with exact figures."""
+    return [
+        {"framework": framework, "scenario": scenario, "identical": outcome.identical, **_record(outcome)}
+        for scenario, row in outcomes.items()
+        for framework, outcome in row.items()
+    ]
+
+
+def _record(outcome: Outcome) -> dict[str, Any]:
+    if outcome.verdict is None:
+        return {"refusal": outcome.refusal}
+    record: dict[str, Any] = {"steps": outcome.steps, "numbers": outcome.verdict.numbers}
+    record |= {"ranks": outcome.ranks, "apart": outcome.apart}
+    if outcome.verdict.first is not None:
+        found, mismatch = outcome.verdict.first
+        figures = mismatch.figures._asdict() if mismatch.figures else None
+        record |= {"where": where(found), "part": mismatch.part, "name": mismatch.name, "kind": mismatch.kind}
+        record |= {"reference": mismatch.reference, "candidate": mismatch.candidate, "figures": figures}
+    return record
+
+
+def _narrow(name: str) -> str:
+    """A heading of a column, so that all fit beside each other into 80."""
+    return name.replace(", ", "\n").replace("Accelerate", "Accel-\nerate").replace("transformers", "trans-\nformers")

@@ -1,0 +1,170 @@
+"""A framework's loop recorded, and held against the reference step, which is recorded in the same way."""
+
+import atexit
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from gradparity.parity.random_stream import RandomStream
+from gradparity.parity.verdict import Verdict
+from gradparity.studies.frameworks.reference import reference_loop
+from gradparity.studies.frameworks.scenario import SEED, Job, Scenario, new_job
+from gradparity.trace.diff import compare_traces
+from gradparity.trace.file import read
+from gradparity.trace.record import Event, Record, Trace
+from gradparity.trace.recording import record
+
+Loop = Callable[[Job], None]
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A loop to be imported only when it runs, as some of these packages take seconds and may be missing."""
+
+    package: str
+    module: str
+    loop: str
+
+    def load(self) -> Loop | None:
+        """The loop, or ``None`` if its package is not installed."""
+        if find_spec(self.package) is None:
+            return None
+        with quiet():
+            loop: Loop = getattr(import_module(f"gradparity.studies.frameworks.{self.module}"), self.loop)
+        return loop
+
+
+FRAMEWORKS = {
+    "Lightning, automatic": Framework("lightning", "lightning", "automatic"),
+    "Lightning, manual": Framework("lightning", "lightning", "manual"),
+    "Fabric": Framework("lightning", "fabric", "train"),
+    "Fabric, word for word": Framework("lightning", "fabric", "as_on_its_page"),
+    "Accelerate": Framework("accelerate", "accelerate", "train"),
+    "Accelerate, token count": Framework("accelerate", "accelerate", "by_token_count"),
+    "transformers": Framework("transformers", "hf_trainer", "train"),
+    "Ignite": Framework("ignite", "ignite", "train"),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one framework in one scenario."""
+
+    verdict: Verdict | None
+    """``None`` if nothing was compared, for the reason that ``refusal`` gives."""
+    refusal: str = ""
+    steps: tuple[int, int] = (0, 0)
+    """How many steps the reference has made, and the framework."""
+    trace: Trace | None = field(default=None, repr=False)
+    """What the framework did."""
+    ranks: tuple[int, ...] = ()
+    """The ranks that differ first, where there are several and not all do."""
+    apart: int | None = None
+    """The first step after which the ranks have other parameters than rank 0, where there is one."""
+
+    @property
+    def identical(self) -> bool:
+        """Whether every phase of every step has the same bits."""
+        return self.verdict is not None and self.verdict.parity
+
+
+NOT_INSTALLED = Outcome(None, "not installed: pip install 'gradparity[frameworks]'")
+
+
+class NullTestError(RuntimeError):
+    """The reference differs from itself on this machine, so no difference would mean anything."""
+
+
+def outcome(framework: Framework, scenario: Scenario, reference: Loop = reference_loop) -> Outcome:
+    """Run ``framework``, and compare what it did with the reference.
+
+    Raises:
+        NullTestError: if two recordings of the reference differ.
+    """
+    loop = framework.load()
+    return NOT_INSTALLED if loop is None else outcome_of(loop, scenario, reference)
+
+
+def outcome_of(loop: Loop, scenario: Scenario, reference: Loop = reference_loop) -> Outcome:
+    """As :func:`outcome`, of a loop."""
+    expected = checked_reference(scenario, reference)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            candidate = recorded(loop, scenario, Path(folder))
+        except (ValueError, RuntimeError, NotImplementedError) as error:
+            return Outcome(None, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return Outcome(verdict_of(expected, candidate), "", (steps_of(expected), steps_of(candidate)), candidate)
+
+
+def verdict_of(reference: Trace, candidate: Trace) -> Verdict:
+    """The comparisons of two traces up to the first that finds a difference, which explains the ones after it."""
+    verdict = Verdict()
+    for found in compare_traces(reference, candidate):
+        verdict.add(found)
+        if verdict.first:
+            break
+    return verdict
+
+
+def steps_of(trace: Trace) -> int:
+    """The optimizer steps made in a trace; skipped ones do not count."""
+    return sum(r.event == Event.STEP for r in trace.records)
+
+
+@cache
+def checked_reference(scenario: Scenario, reference: Loop = reference_loop) -> Trace:
+    """The reference's trace, after a null test."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    uninterrupted = replace(scenario, save_after=None)
+    once, again = (recorded(reference, uninterrupted, folder / name) for name in ("reference", "again"))
+    if not (null := verdict_of(once, again)).parity:
+        raise NullTestError(f"The reference differs from itself: {null.explanation}")
+    return once
+
+
+def recorded(loop: Loop, scenario: Scenario, folder: Path) -> Trace:
+    """The trace of ``loop``; of a resumed training, both halves joined, as if nothing had happened between them."""
+    half = scenario.save_after
+    (folder / "checkpoint").mkdir(parents=True)
+    first = _recorded(loop, new_job(scenario, folder / "checkpoint", stop_after=half), folder / "trace")
+    if half is None:
+        return first
+    assert steps_of(first) == half, f"asked to stop after {half} steps, the loop made {steps_of(first)}"
+    second = _recorded(loop, new_job(scenario, folder / "checkpoint", resume=True), folder / "trace" / "resumed")
+    resumed = [_moved(r, half) for r in second.records]
+    return replace(first, records=[r for r in first.records if r.event != Event.END] + resumed)
+
+
+def _moved(r: Record, steps: int) -> Record:
+    return replace(r, step=r.step + steps, tensors=r.tensors and f"resumed/{r.tensors}")
+
+
+def _recorded(loop: Loop, job: Job, folder: Path) -> Trace:
+    with RandomStream(SEED).active(), quiet(), record(job.model, job.optimizer, folder, full=True) as of_this_rank:
+        loop(job)
+    return read(of_this_rank)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing but the loop: frameworks advise on workers and announce devices, and tell of faults that we look for."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning", "accelerate", "transformers", "ignite")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -1,0 +1,157 @@
+"""The axes of the matrix, and the combinations that cannot be run, each with its reason."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, combinations, product
+from typing import Any, cast
+
+from gradparity.processes.device import Device
+from gradparity.studies.matrix import refused_by_torch
+
+TASKS = (
+    "digits_mlp", "digits_cnn", "transformer", "gru", "lstm", "sparse", "branches", "additive", "matrices", "gan",
+    "penalty", "checkpointed", "reentrant", "channels_last", "compiled",
+)  # fmt: skip
+PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
+ACCUMULATION_STEPS = (1, 2, 3, 4, 8)
+CLIPS = ("none", "norm", "value", "error_if_nonfinite")
+SCHEDULES = ("cosine", "one_cycle", "plateau")
+AVERAGES = ("no average", "EMA")
+
+FOREACH = (
+    "ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD",
+)  # fmt: skip
+FUSED = ("Adagrad", "Adam", "AdamW", "SGD")
+OPTIMIZERS = (
+    *FOREACH,
+    *(f"{name} foreach" for name in FOREACH),
+    *(f"{name} fused" for name in FUSED),
+    "LBFGS",
+    "Muon",
+    "SparseAdam",
+)
+"""Of torch.optim, by name and implementation; without one, PyTorch's default, a for-loop on CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One combination."""
+
+    task: str = "digits_mlp"
+    precision: str = "fp32"
+    optimizer: str = "AdamW"
+    schedule: str = "cosine"
+    average: str = "no average"
+    clip: str = "norm"
+    k: int = 3
+
+    def __str__(self) -> str:
+        axes = (self.task, self.precision, self.optimizer, self.schedule, self.average, self.clip, f"K={self.k}")
+        return " · ".join(axes)
+
+
+AXES: dict[str, tuple[Any, ...]] = {
+    "task": TASKS,
+    "precision": PRECISIONS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "average": AVERAGES,
+    "clip": CLIPS,
+    "k": ACCUMULATION_STEPS,
+}
+
+UNDECIDED: Any = None
+"""In a cell that is not complete yet: whatever it will be, it is no reason for a refusal."""
+
+
+def refusal(cell: Cell, device: Device = "cpu") -> str | None:
+    """Why ``cell`` cannot be run on ``device``, in PyTorch's words where it is PyTorch that refuses, or ``None``.
+
+    But for reentrant checkpointing, it cannot whichever way ``p.grad`` is filled. ``tests/matrix/test_refusals.py``
+    shows of every cell that it is refused if and only if a training of it raises.
+    """
+    if cell.optimizer == "LBFGS" and cell.task == "gan":
+        return "LBFGS searches along one loss, and a GAN has two"
+    if cell.optimizer == "LBFGS" and cell.precision == "fp16" and (why := refused_by_torch.a_closure(device)):
+        return why
+    if UNDECIDED not in (cell.task, cell.optimizer) and (
+        why := refused_by_torch.a_step(cell.optimizer, gradients(cell), device)
+    ):
+        return why
+    if cell.task == "reentrant":
+        return refused_by_torch.reentrant_grad()
+    if cell.task == "sparse" and cell.clip not in ("none", UNDECIDED):
+        return refused_by_torch.a_clip(cell.clip, device)
+    return None
+
+
+def gradients(cell: Cell) -> refused_by_torch.Gradients:
+    """The kind of gradients that the optimizer of ``cell`` is given."""
+    match cell.task:
+        case "sparse" | "matrices" | "channels_last":
+            return cast("refused_by_torch.Gradients", cell.task)
+        case _:
+            return "dense"
+
+
+def product_of(**wanted: tuple[Any, ...]) -> Iterator[Cell]:
+    """Every combination of the values that ``wanted`` names, with the defaults for axes that it does not.
+
+    Where the default would be refused for sparse gradients, it is SparseAdam without clipping.
+    """
+    for values in product(*wanted.values()):
+        chosen = dict(zip(wanted, values, strict=True))
+        if chosen.get("task") == "sparse":
+            chosen = {"optimizer": "SparseAdam", "clip": "none"} | chosen
+        yield Cell(**chosen)
+
+
+def full() -> list[Cell]:
+    """Thousands of cells: each axis against those that it could interact with. What is refused is among them.
+
+    The product of all axes has 223,200; at 0.1 s each that is three hours on two cores.
+    """
+    everywhere = {"precision": PRECISIONS, "k": ACCUMULATION_STEPS}
+    some = ("none", "norm")
+    return list(
+        dict.fromkeys(
+            chain(
+                product_of(task=TASKS, clip=CLIPS, **everywhere),
+                product_of(task=TASKS, schedule=SCHEDULES, average=AVERAGES, clip=some, **everywhere),
+                product_of(optimizer=OPTIMIZERS, clip=CLIPS, **everywhere),
+                product_of(task=TASKS, optimizer=OPTIMIZERS, precision=PRECISIONS, clip=some),
+                product_of(optimizer=OPTIMIZERS, schedule=SCHEDULES, average=AVERAGES, precision=PRECISIONS),
+            )
+        )
+    )
+
+
+def pairwise() -> list[Cell]:
+    """A few hundred cells in which any two values of two axes meet, if there is a cell in which they can.
+
+    Greedy: each cell starts from a pair that is still missing and takes, axis by axis, the value that brings most of
+    the others along.
+    """
+    nothing = dict.fromkeys(AXES, UNDECIDED)
+    values = [(axis, value) for axis in AXES for value in AXES[axis]]
+    wanted = [frozenset(pair) for pair in combinations(values, 2) if len(dict(pair)) == 2]
+    missing, cells = set(wanted), list[Cell]()
+    for pair in wanted:
+        if pair not in missing:
+            continue
+        chosen = nothing | dict(pair)
+        for axis in (axis for axis in AXES if chosen[axis] is UNDECIDED):
+            allowed = [v for v in AXES[axis] if refusal(Cell(**chosen | {axis: v})) is None]
+            if not allowed:
+                break
+            chosen[axis] = max(allowed, key=lambda v: len(missing & pairs_of(chosen | {axis: v})))
+        if refusal(cell := Cell(**chosen)) is None and UNDECIDED not in chosen.values():
+            cells.append(cell)
+            missing -= pairs_of(chosen)
+    return cells
+
+
+def pairs_of(chosen: dict[str, Any]) -> set[frozenset[tuple[str, Any]]]:
+    """Every pair of an axis and its value that ``chosen`` brings together."""
+    decided = [(axis, value) for axis, value in chosen.items() if value is not UNDECIDED]
+    return {frozenset(pair) for pair in combinations(decided, 2)}

@@ -1,0 +1,59 @@
+"""Which cells one asks for on a command line."""
+
+import os
+from argparse import ArgumentParser, Namespace
+from typing import get_args
+
+from gradparity.cli.arguments import check_range
+from gradparity.errors import UserError
+from gradparity.processes.device import Device, require
+from gradparity.studies.matrix.cell import AXES, Cell, full, pairwise, product_of
+from gradparity.studies.two_ways.config import CandidateName
+
+MOST = 256
+"""Processes that one machine may be asked for."""
+
+EXPLAINED = """\
+Without an axis: a few hundred cells in which any two values of two axes meet. With some: every combination of what they
+name, and a default for the others. Several values are parted by commas."""
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """An option for each axis, and how many cells, of what, and on how many processes."""
+    parser.epilog = EXPLAINED
+    for axis in AXES:
+        parser.add_argument(f"--{axis}", help=f"all, {', '.join(map(str, AXES[axis]))}")
+    parser.add_argument(
+        "--full", action="store_true", help="thousands of cells, or those of them with the named values"
+    )
+    parser.add_argument("--candidate", choices=get_args(CandidateName), default="manual", help="what .backward() meets")
+    parser.add_argument("--device", choices=get_args(Device), default="cpu", help="where both ways are trained")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one for each core")
+
+
+def cells_chosen(given: Namespace) -> list[Cell]:
+    """The cells that the options name.
+
+    Raises:
+        UserError: if they name none, or a value that there is not.
+    """
+    wanted = {axis: _values(axis, getattr(given, axis)) for axis in AXES if getattr(given, axis) is not None}
+    require(given.device)
+    check_range("--processes", given.processes, 1, MOST)
+    if not wanted:
+        return full() if given.full else pairwise()
+    if not given.full:
+        return list(product_of(**wanted))
+    cells = [cell for cell in full() if all(getattr(cell, axis) in some for axis, some in wanted.items())]
+    if not cells:
+        raise UserError("--full holds no such cell; leave --full out to get every combination of what you name")
+    return cells
+
+
+def _values(axis: str, text: str) -> tuple[object, ...]:
+    by_name = {str(value): value for value in AXES[axis]}
+    names = list(by_name) if text == "all" else [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in by_name:
+            raise UserError(f"--{axis} is {name!r}; allowed is all, {', '.join(by_name)}")
+    return tuple(by_name[name] for name in names)

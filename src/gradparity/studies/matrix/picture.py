@@ -1,0 +1,147 @@
+"""The matrix as a heatmap, tasks across and the values of all other axes down, for the terminal and TensorBoard.
+
+Each square gathers many cells and shows the most telling outcome among them.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from rich.table import Table
+
+from gradparity.studies.matrix.cell import AXES
+from gradparity.studies.matrix.run import Outcome, Result
+from gradparity.tensorboard.mpl_style import CARD, DPI, bold
+
+Row: TypeAlias = tuple[str, Any]
+"""An axis and one of its values."""
+Squares: TypeAlias = dict[tuple[Row, str], Counter[Outcome]]
+"""The outcomes by row and task."""
+
+SYMBOLS = {Outcome.DIFFERENT: "✗", Outcome.RAISED: "!", Outcome.IDENTICAL: "✓", Outcome.REFUSED: "–"}
+STYLES = {
+    Outcome.DIFFERENT: "bold white on red",
+    Outcome.RAISED: "bold black on yellow",
+    Outcome.IDENTICAL: "green",
+    Outcome.REFUSED: "dim",
+}
+COLORS = {
+    # Of Okabe and Ito's palette, which is told apart without red-green vision; black letters can be read on each.
+    Outcome.DIFFERENT: "#D55E00",
+    Outcome.RAISED: "#F0E442",
+    Outcome.IDENTICAL: "#56B4E9",
+    Outcome.REFUSED: "#DDDDDD",
+}
+LEGEND = "Each square shows the most telling of its cells: " + ", ".join(
+    f"[{STYLES[outcome]}]{symbol}[/] {outcome}" for outcome, symbol in SYMBOLS.items()
+)
+SIDE_BY_SIDE = 5
+"""The most tasks whose names fit beside each other into 80 columns; of more, the letters go down."""
+
+
+def squares(results: Iterable[Result]) -> Squares:
+    """How many cells of each outcome there are for every task and every value of another axis."""
+    found: Squares = defaultdict(Counter)
+    for result in results:
+        for axis in AXES:
+            if axis != "task":
+                found[(axis, getattr(result.cell, axis)), result.cell.task][result.outcome] += 1
+    return found
+
+
+def rows_and_tasks(found: Squares) -> tuple[list[Row], list[str]]:
+    """The rows, of axes with at least two values in sight (or else of precision), and the tasks, in their order."""
+    seen, tasks = {row for row, _ in found}, {task for _, task in found}
+    rows = [(axis, value) for axis, values in AXES.items() for value in values if (axis, value) in seen]
+    often = Counter(axis for axis, _ in rows)
+    shown = {axis for axis in often if often[axis] > 1} or {"precision"}
+    return [row for row in rows if row[0] in shown], [task for task in AXES["task"] if task in tasks]
+
+
+def most_telling(outcomes: Counter[Outcome]) -> Outcome | None:
+    """The outcome that a square shows; ``None`` if it holds no cell."""
+    return next((outcome for outcome in Outcome if outcomes[outcome]), None)
+
+
+def table(results: Sequence[Result]) -> Table:
+    """The heatmap for a terminal, with a symbol in each square."""
+    found = squares(results)
+    rows, tasks = rows_and_tasks(found)
+    wide = len(tasks) <= SIDE_BY_SIDE
+    grid = Table(padding=(0, 1) if wide else 0)
+    grid.add_column("", vertical="bottom", no_wrap=True)
+    for task in tasks:
+        grid.add_column(task if wide else "\n".join(task), justify="center", vertical="bottom")
+    for row, after in zip(rows, [*rows[1:], None], strict=True):
+        marks = (most_telling(found.get((row, task), Counter())) for task in tasks)
+        colored = (f"[{STYLES[mark]}]{SYMBOLS[mark]}[/]" if mark else "" for mark in marks)
+        grid.add_row(in_words(row), *colored, end_section=after is not None and after[0] != row[0])
+    return grid
+
+
+def glance(results: Sequence[Result]) -> Figure:
+    """How many cells of each task came out how, for a card of TensorBoard's first page."""
+    counts = Counter((result.cell.task, result.outcome) for result in results)
+    tasks = [task for task in AXES["task"] if any((task, outcome) in counts for outcome in Outcome)]
+    made = Figure(figsize=CARD, dpi=DPI, facecolor="white", layout="constrained")
+    axes = made.subplots()
+    before = [0] * len(tasks)
+    for outcome in Outcome:
+        numbers = [counts[task, outcome] for task in tasks]
+        axes.barh(range(len(tasks)), numbers, left=before, color=COLORS[outcome], height=0.85)
+        before = [done + more for done, more in zip(before, numbers, strict=True)]
+    axes.set_yticks(range(len(tasks)), tasks)
+    axes.invert_yaxis()
+    axes.tick_params(length=2, labelsize=7.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    return _finished(made, results)
+
+
+def figure(results: Sequence[Result]) -> Figure:
+    """The heatmap for TensorBoard; a symbol stands where not all is identical.
+
+    It brings its own white ground, so it reads the same in light and in dark surroundings.
+    """
+    found = squares(results)
+    rows, tasks = rows_and_tasks(found)
+    outcomes = list(Outcome)
+    made = Figure(figsize=(4.8, 2 + 0.125 * len(rows)), dpi=DPI, facecolor="white", layout="constrained")
+    axes = made.subplots()
+    codes = [[float("nan")] * len(tasks) for _ in rows]
+    for y, row in enumerate(rows):
+        for x, task in enumerate(tasks):
+            if mark := most_telling(found.get((row, task), Counter())):
+                codes[y][x] = outcomes.index(mark)
+                shown = "" if mark == Outcome.IDENTICAL else SYMBOLS[mark]
+                axes.text(x, y, shown, ha="center", va="center", fontsize=7.5, color="black")
+    axes.imshow(codes, ListedColormap([COLORS[o] for o in outcomes]), vmin=0, vmax=len(outcomes) - 1, aspect="auto")
+    axes.set_xticks(range(len(tasks)), tasks, rotation=90)
+    axes.set_yticks(range(len(rows)), [in_words(row) for row in rows])
+    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0, labelsize=7.5)
+    for y, (row, after) in enumerate(pairwise(rows)):
+        axes.axhline(y + 0.5, color="black" if row[0] != after[0] else "white", linewidth=1)
+    for x, _ in enumerate(tasks[1:]):
+        axes.axvline(x + 0.5, color="white", linewidth=1)
+    return _finished(made, results)
+
+
+def _finished(made: Figure, results: Sequence[Result]) -> Figure:
+    counts = Counter(result.outcome for result in results)
+    ran = len(results) - counts[Outcome.REFUSED]
+    head = f"{counts[Outcome.IDENTICAL]:,} of {ran:,} cells are identical both ways"
+    made.suptitle(head, fontsize=10.5, x=0.01, ha="left")
+    patches = [Patch(color=COLORS[outcome], label=f"{SYMBOLS[outcome]} {outcome}") for outcome in Outcome]
+    made.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=7.5)
+    return bold(made)
+
+
+def in_words(row: Row) -> str:
+    """A row's name: a number of microbatches, or of a clipping, says little without its axis."""
+    axis, value = row
+    return {"k": f"K = {value}", "clip": f"clip: {value}"}.get(axis, str(value))

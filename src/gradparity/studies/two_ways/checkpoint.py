@@ -1,0 +1,135 @@
+"""One file from which both lanes go on in the same bits, and with them what was found and the files beside it.
+
+A checkpoint is taken between two optimizer steps, where no window is open: who is killed within a window takes it again
+from its first microbatch. The order of the data is no state, it follows from the seed and the number of steps.
+
+The file is an archive with a checksum of each member, so what is torn is noticed; and it is loaded with
+``weights_only``, which makes tensors, plain values and the classes named here, and runs no code.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_STORED, ZipFile
+
+import torch
+
+from gradparity import training
+from gradparity.errors import UserError, writing
+from gradparity.files.open_regular import opened
+from gradparity.parity.compare import Kind, Mismatch
+from gradparity.parity.lockstep import Comparison, Lane
+from gradparity.parity.meaning import Meaning, Said
+from gradparity.parity.metrics import Figures
+from gradparity.parity.report import Evidence, machine
+from gradparity.parity.state import Part
+from gradparity.parity.verdict import Cell, Verdict
+from gradparity.studies.two_ways.config import Config
+from gradparity.tensorboard import Found
+from gradparity.tensorboard.board import cut, last_step, lengths
+from gradparity.tensorboard.divergence_map import Spread
+from gradparity.training import Moment, Phase
+from gradparity.training.checkpoint import written_over
+
+NAME = "checkpoint.zip"
+LANES = ("reference.pt", "candidate.pt")
+PROGRESS = "progress.pt"
+
+ANEW = "move it away to train from the first step"
+
+WITHOUT_MARK = ("output", "quiet", "evaluate_every", "checkpoint_every")
+"""Fields of a configuration that no bit of a training depends on."""
+
+
+@dataclass
+class Progress:
+    """How far a training has come, and what was found until there."""
+
+    done: int = 0
+    """Optimizer steps."""
+    found: Found | None = None
+    evidence: Evidence = field(default_factory=Evidence)
+    metrics: list[list[float]] = field(default_factory=list)
+    """The held-out metric of both lanes at each evaluation."""
+    machine: str = field(default_factory=machine)
+    """On which these steps were made; another one may round differently."""
+
+
+HELD = (
+    Progress, Found, Verdict, Cell, Comparison, Moment, Mismatch, Figures, Phase, Part, Kind, Spread, Evidence, Counter,
+    Said, Meaning,
+)  # fmt: skip
+"""All that a checkpoint holds beside tensors and plain values."""
+
+
+def save(folder: Path, config: Config, lanes: Sequence[Lane], progress: Progress) -> None:
+    """Write the checkpoint in ``folder`` anew: until it is whole, the one before stays.
+
+    Raises:
+        DiskError: if the disk is full, or may not be written.
+    """
+    state = {"form": form(), "bits": bits_of(config), "lengths": lengths(folder), "progress": progress}
+    with writing(folder / NAME), written_over(folder / NAME) as file, ZipFile(file, "w") as archive:
+        for name, lane in zip(LANES, lanes, strict=True):
+            of_lane = BytesIO()
+            with lane.random.active():  # so that the random numbers that are saved are its own
+                training.save(lane.run, of_lane)
+            archive.writestr(name, of_lane.getbuffer())
+        of_both = BytesIO()
+        torch.save(state, of_both)
+        archive.writestr(PROGRESS, of_both.getbuffer())
+
+
+def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
+    """Bring ``lanes``, and the files of the board in ``folder``, back to the checkpoint there; without one, to nothing.
+
+    Raises:
+        UserError: if the checkpoint is not whole, or not of this training. No file has been touched then.
+    """
+    path = folder / NAME
+    if not path.exists():
+        if last_step(folder) >= config.checkpoint_every:
+            raise UserError(f"{path} is missing; bring it back, or train anew in another folder")
+        cut(folder, {})
+        return Progress()
+    try:
+        with opened(path, sys.maxsize) as file, ZipFile(file) as archive:
+            if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed, which ours is not")  # a few bytes may then be gigabytes
+            *of_lanes, of_both = (BytesIO(archive.read(name)) for name in (*LANES, PROGRESS))
+        with torch.serialization.safe_globals(list(HELD)):
+            state = torch.load(of_both, weights_only=True)
+        if state.get("form") != form():
+            raise ValueError("it was written by another version of gradparity")
+        theirs = state["bits"]
+        others = [name for name, value in bits_of(config).items() if theirs.get(name) != value]
+        if not others:
+            for lane, of_lane in zip(lanes, of_lanes, strict=True):
+                with lane.random.active():
+                    training.resume(lane.run, of_lane)
+        progress: Progress = state["progress"]
+        kept = dict[str, int](state["lengths"])
+        if not (isinstance(progress.found, Found) and 0 < progress.done <= config.steps):
+            raise ValueError("it does not say how far it came")
+    except Exception as error:  # a spoiled file can be anything, and make anything raise
+        told = error.strerror if isinstance(error, OSError) else str(error).rpartition("WeightsUnpickler error: ")[2]
+        reason = " ".join((told or type(error).__name__).split())[:120]
+        raise UserError(f"{path} is not a whole checkpoint of this training ({reason}); {ANEW}") from error
+    if others:
+        raise UserError(f"{path} is of a training with another {', '.join(others)}; {ANEW}")
+    cut(folder, kept)
+    return progress
+
+
+def bits_of(config: Config) -> dict[str, Any]:
+    """The fields of ``config`` that the bits of a training depend on."""
+    return {name: value for name, value in asdict(config).items() if name not in WITHOUT_MARK}
+
+
+def form() -> dict[str, list[str]]:
+    """The fields of the classes that a checkpoint holds: what was saved by others is not what would be loaded."""
+    return {kind.__name__: [field.name for field in fields(kind)] for kind in HELD if is_dataclass(kind)}

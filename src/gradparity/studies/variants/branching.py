@@ -1,0 +1,34 @@
+"""Digits for a model that sends only dark microbatches through one of its layers."""
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from gradparity.studies.tasks import Task
+from gradparity.studies.tasks.digits import CLASSES, digits_mlp
+
+DARK = 0.3
+"""Mean brightness, about that of all digits: every second microbatch is darker."""
+
+
+class Branching(nn.Module):
+    """``[N, 1, 8, 8]`` → 10 logits; a dark microbatch takes one more hidden layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode = nn.Linear(64, 32)
+        self.dark = nn.Linear(32, 32)
+        self.decode = nn.Linear(32, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images → logits. The parameters of ``dark`` are reached from dark microbatches only."""
+        x = self.encode(images.flatten(1)).tanh()
+        if images.mean() < DARK:
+            x = x + self.dark(x).tanh()
+        logits: Tensor = self.decode(x)
+        return logits
+
+
+def digits_branching() -> Task:
+    """The digits, for the model with the branch."""
+    return replace(digits_mlp(), build=Branching)

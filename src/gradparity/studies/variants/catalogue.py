@@ -1,0 +1,188 @@
+"""The variants: which loop, on which model, what it is predicted to be like and until where, and why."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from gradparity.parity.state import Part
+from gradparity.studies.tasks import Task
+from gradparity.studies.tasks.digits import digits_mlp
+from gradparity.studies.tasks.text import CharTransformer, text_transformer
+from gradparity.studies.two_ways.config import Config, ScalerConfig
+from gradparity.studies.variants.branching import digits_branching
+from gradparity.studies.variants.loops import (
+    DIVIDED_AFTER,
+    FULL_BATCH,
+    FUNC_GRAD,
+    FUSED,
+    REFERENCE,
+    REVERSED,
+    SUMMED,
+    ZEROS,
+    Loop,
+)
+from gradparity.studies.variants.places import (
+    Place,
+    fused_rounding,
+    inexact_roots,
+    no_power_of_two,
+    nowhere,
+    stepped,
+    three_microbatches,
+    two_microbatches,
+    unused,
+    unused_at_first,
+    used_twice,
+)
+from gradparity.studies.variants.roots import EXACT_ROOTS
+from gradparity.studies.variants.uses import USE_BY_USE
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The same bits as another loop at every phase, until a place."""
+
+    like: Loop
+    until: Callable[[Config, Task], Place | None] = nowhere
+    """The place of the first difference, found without training; ``None`` for none."""
+    part: Part | None = None
+    """What this is about; ``None``: everything."""
+    config: Config | None = None
+    """Of the loop it is like, where that has another one."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to the update on one model."""
+
+    name: str
+    loop: Loop
+    task: Callable[[], Task]
+    config: Config
+    predictions: tuple[Prediction, ...]
+    why: str
+    """What a reader can check, in a few sentences."""
+
+
+def small_transformer() -> Task:
+    """The character transformer, one layer of width 16; each parameter is a multiple of 16 numbers."""
+    return replace(text_transformer(), build=partial(CharTransformer, width=16, heads=2, layers=1))
+
+
+THREE = Config(accumulation_steps=3, steps=200)
+TWO = replace(THREE, accumulation_steps=2)
+FOUR = replace(THREE, accumulation_steps=4)
+TEXT = replace(TWO, microbatch_size=4)
+UNSCALED = replace(FOUR, precision="fp16", scaler=ScalerConfig(init_scale=1.0))
+SCALED = replace(UNSCALED, scaler=ScalerConfig(init_scale=4.0 * UNSCALED.microbatch_size))
+
+VARIANTS = (
+    Variant(
+        "summed loss",
+        SUMMED,
+        digits_mlp,
+        THREE,
+        (Prediction(REVERSED, used_twice),),
+        "Autograd walks the graph from its newest node to its oldest, so the last microbatch's gradient arrives first. "
+        "The terms are those of accumulation, added in the opposite order; of two terms the order does not matter.",
+    ),
+    Variant(
+        "summed loss, tied",
+        SUMMED,
+        small_transformer,
+        TEXT,
+        (Prediction(REVERSED, used_twice), Prediction(USE_BY_USE)),
+        "A weight used twice gets two terms from each microbatch. Accumulation adds those two first and then the "
+        "microbatches, (h0 + e0) + (h1 + e1); one graph adds them as they arrive, ((h1 + e1) + h0) + e0.",
+    ),
+    Variant(
+        "divided after, K = 4",
+        DIVIDED_AFTER,
+        digits_mlp,
+        FOUR,
+        (Prediction(REFERENCE, no_power_of_two),),
+        "Dividing by a power of two changes the exponent and rounds nothing, so it may as well be done after the "
+        "additions. What is divided by is the window's count of samples: 4 x 32, until an epoch ends with 29.",
+    ),
+    Variant(
+        "divided after, K = 3",
+        DIVIDED_AFTER,
+        digits_mlp,
+        THREE,
+        (Prediction(REFERENCE, no_power_of_two),),
+        "Dividing by 3 x 32 rounds: three rounded quotients add up to another number than the rounded quotient of "
+        "their sum. With mean losses and a division by K, the same holds of K.",
+    ),
+    Variant(
+        "divided after, fp16",
+        DIVIDED_AFTER,
+        digits_mlp,
+        UNSCALED,
+        (Prediction(replace(REFERENCE, name="loss scale 128"), stepped(no_power_of_two), Part.PARAMETERS, SCALED),),
+        "Dividing by a power of two does round where the quotient underflows, as gradients in fp16 do without a loss "
+        "scale. Divided last, they travel 128 times as large: it is a loss scale of 128, bit for bit.",
+    ),
+    Variant(
+        "reversed order, K = 2",
+        REVERSED,
+        digits_mlp,
+        TWO,
+        (Prediction(REFERENCE, three_microbatches),),
+        "a + b is b + a, in floating point too.",
+    ),
+    Variant(
+        "reversed order, K = 3",
+        REVERSED,
+        digits_mlp,
+        THREE,
+        (Prediction(REFERENCE, three_microbatches),),
+        "(a + b) + c rounds a + b; (c + b) + a rounds c + b. By the first row, these are the bits of the summed loss.",
+    ),
+    Variant(
+        "zeros for None",
+        ZEROS,
+        digits_branching,
+        THREE,
+        (
+            Prediction(REFERENCE, unused_at_first),
+            Prediction(REFERENCE, stepped(unused), Part.PARAMETERS),
+        ),
+        "A parameter without gradient is left alone; one with a zero gradient decays, is moved by its momentum, and "
+        "its step is counted. Where a later microbatch of the window reaches it, 0 + g is g, and nothing has happened.",
+    ),
+    Variant(
+        "torch.func.grad",
+        FUNC_GRAD,
+        small_transformer,
+        TEXT,
+        (Prediction(REFERENCE),),
+        "It runs the same derivative formulas in the same engine, on the same values.",
+    ),
+    Variant(
+        "torch.func.grad, branch",
+        FUNC_GRAD,
+        digits_branching,
+        THREE,
+        (Prediction(REFERENCE, unused_at_first), Prediction(ZEROS)),
+        "It returns a zero, not None, for a parameter that the loss does not depend on: it is zeros for None, "
+        "bit for bit.",
+    ),
+    Variant(
+        "fused AdamW",
+        FUSED,
+        small_transformer,
+        TEXT,
+        (Prediction(REFERENCE, inexact_roots), Prediction(EXACT_ROOTS, fused_rounding)),
+        "The for-loop takes its square root by torch.sqrt, which may be one ULP off; the fused kernel rounds its own "
+        "correctly. Nothing else differs, where sizes are multiples of the 16 numbers that the kernel takes at once.",
+    ),
+    Variant(
+        "full batch",
+        FULL_BATCH,
+        digits_mlp,
+        THREE,
+        (Prediction(REFERENCE, two_microbatches),),
+        "The sum over samples is taken inside one matrix product instead of by additions between three. Rounding "
+        "only, for in fp64 it is 2^29 times as small; with BatchNorm or dropout it is another training.",
+    ),
+)

@@ -1,0 +1,111 @@
+"""Where a prediction ends, worked out from the windows and the model before anything is trained."""
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from gradparity.studies import tasks
+from gradparity.studies.tasks import Batch, Task
+from gradparity.studies.two_ways import build
+from gradparity.studies.two_ways.config import Config
+from gradparity.studies.variants.roots import kernel_rounds_otherwise, roots_are_exact
+from gradparity.studies.variants.uses import uses
+from gradparity.training import PRECISIONS, Phase, Window
+
+
+class Place(NamedTuple):
+    """A place in a training at which two runs are compared."""
+
+    step: int
+    microbatch: int | None
+    phase: Phase
+
+    def __str__(self) -> str:
+        microbatch = "–" if self.microbatch is None else self.microbatch
+        return f"{self.step}/{microbatch}/{self.phase.name.lower()}"
+
+
+def nowhere(config: Config, task: Task) -> None:
+    """The prediction holds to the end."""
+
+
+def no_power_of_two(config: Config, task: Task) -> Place | None:
+    """The first window whose count is no power of two: dividing by it rounds."""
+    return accumulated(config, task, lambda window: int(window.normalizer).bit_count() > 1)
+
+
+def two_microbatches(config: Config, task: Task) -> Place | None:
+    """The first window with anything to add."""
+    return accumulated(config, task, lambda window: len(window.microbatches) > 1)
+
+
+def three_microbatches(config: Config, task: Task) -> Place | None:
+    """The first window with three terms to add: of two, the order does not matter."""
+    return accumulated(config, task, lambda window: len(window.microbatches) > 2)
+
+
+def used_twice(config: Config, task: Task) -> Place | None:
+    """The first window with anything to add, if one forward uses some parameter more than once."""
+    _, loss = next(chain.from_iterable(losses(config, task)))
+    return two_microbatches(config, task) if max(uses(loss).values()) > 1 else None
+
+
+def unused_at_first(config: Config, task: Task) -> Place | None:
+    """The first window that begins with a microbatch from which some parameter is not reached."""
+    for step, window in enumerate(losses(config, task)):
+        model, loss = next(window)
+        if missing(model, loss):
+            return Place(step, 0, Phase.ACCUMULATED)
+    return None
+
+
+def unused(config: Config, task: Task) -> Place | None:
+    """The end of the first step in which no microbatch at all reaches some parameter."""
+    for step, window in enumerate(losses(config, task)):
+        if set.intersection(*(missing(model, loss) for model, loss in window)):
+            return Place(step, None, Phase.STEPPED)
+    return None
+
+
+def inexact_roots(config: Config, task: Task) -> Place | None:
+    """The end of the first step, if ``torch.sqrt`` is not rounded correctly on this machine, or the kernel differs."""
+    exact = roots_are_exact(PRECISIONS[config.precision].parameters)
+    return fused_rounding(config, task) if exact else Place(0, None, Phase.STEPPED)
+
+
+def fused_rounding(config: Config, task: Task) -> Place | None:
+    """The end of the first step, if the fused kernel rounds more than roots otherwise on this machine."""
+    otherwise = kernel_rounds_otherwise(PRECISIONS[config.precision].parameters)
+    return Place(0, None, Phase.STEPPED) if otherwise else None
+
+
+def stepped(place: Callable[[Config, Task], Place | None]) -> Callable[[Config, Task], Place | None]:
+    """The end of the step of ``place``, where its parameters are compared."""
+
+    def end(config: Config, task: Task) -> Place | None:
+        found = place(config, task)
+        return found and Place(found.step, None, Phase.STEPPED)
+
+    return end
+
+
+def accumulated(config: Config, task: Task, which: Callable[[Window[Batch]], bool]) -> Place | None:
+    """Where the gradients of the first window that is as asked for have been added up."""
+    for step, window in enumerate(build.windows(config, task)):
+        if which(window):
+            return Place(step, len(window.microbatches) - 1, Phase.ACCUMULATED)
+    return None
+
+
+def losses(config: Config, task: Task) -> Iterator[Iterator[tuple[nn.Module, Tensor]]]:
+    """For each window its microbatches' losses, with their graphs, of a model that is not trained."""
+    model = task.build().to(PRECISIONS[config.precision].parameters)
+    for window in build.windows(config, task):
+        yield ((model, tasks.summed_loss(model, microbatch)) for microbatch in window.microbatches)
+
+
+def missing(model: nn.Module, loss: Tensor) -> set[nn.Parameter]:
+    """The parameters that ``loss`` does not depend on."""
+    return {p for p in model.parameters() if p.requires_grad} - set(uses(loss))

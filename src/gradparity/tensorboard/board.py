@@ -1,0 +1,229 @@
+"""What is written of a lockstep: TensorBoard files for eyes, and a JSONL file for exact figures."""
+
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gradparity.errors import DiskError, UserError, writing
+from gradparity.files.append_only import Growing
+from gradparity.parity import report
+from gradparity.parity.lockstep import START, Comparison
+from gradparity.parity.metrics import finite
+from gradparity.parity.readings import Readings
+from gradparity.parity.verdict import Verdict
+from gradparity.tensorboard import first_difference, layout, picture
+from gradparity.tensorboard.divergence_map import Spread
+from gradparity.tensorboard.events import EVENTS, Events
+from gradparity.tensorboard.layout import phase_name
+from gradparity.training import Phase
+
+FIGURES = "differences.jsonl"
+
+
+@dataclass
+class Sizes:
+    """What was found at one phase of one step, over all of its microbatches."""
+
+    max_ulp: int = 0
+    relative_norm: float = 0.0
+    histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(65, np.int64))
+    """Elements by the number of bits of their distance in ULP; identical ones have none."""
+
+    def add(self, found: Comparison) -> None:
+        """Take in one comparison."""
+        self.histogram[0] += found.numbers
+        for figures in found.figures.values():
+            self.max_ulp = max(self.max_ulp, figures.max_ulp)
+            self.relative_norm = max(self.relative_norm, figures.relative_norm)
+            self.histogram[0] -= figures.differing
+            self.histogram[1 : 1 + len(figures.histogram)] += figures.histogram
+
+
+class Found(NamedTuple):
+    """What has been gathered of a lockstep until now."""
+
+    verdict: Verdict
+    spread: Spread
+
+
+class Board:
+    """Three TensorBoard runs in one folder: the reference and the candidate overlaid, their difference beside them.
+
+    Tags hold ``title``, so that trainings of several models do not end up in one chart; :mod:`.layout` has
+    them all. What takes the whole run to tell, the divergence map and the verdict, is written at the end.
+
+    TensorBoard keeps float32, in which a difference of one ULP of a large number is lost. So ULP go there as a
+    logarithm, and every figure goes in full to ``differences.jsonl``, a line for each comparison, as it is made.
+
+    Args:
+        folder: where to; a folder that holds no such file yet.
+        title: of the training, such as the name of its task.
+        parameters: their names in the order of the network, for the divergence map.
+        candidate: which loop is held against ``.backward()``; empty where neither is known.
+        found: of the part of the training that is in ``folder`` already, for a board that goes on.
+
+    Raises:
+        OSError: if the folder cannot be written.
+        DiskError: from any method, with the name of the file.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        title: str,
+        parameters: Sequence[str] = (),
+        candidate: str = "",
+        found: Found | None = None,
+    ) -> None:
+        self.title, self.name = title, candidate
+        self.verdict, self.spread = found or Found(Verdict(), Spread(parameters))
+        folder.mkdir(parents=True, exist_ok=True)
+        self._figures = Growing(folder / FIGURES, goes_on=found is not None)
+        self.reference, self.candidate = (Events(folder / run) for run in layout.run_names(candidate))
+        self.difference = Events(folder / layout.APART)
+        self._sizes: dict[Phase, Sizes] = defaultdict(Sizes)
+        if found is None:
+            self.difference.add_custom_scalars(layout.charts(title))
+
+    def __enter__(self) -> "Board":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self.spread.columns and not isinstance(error, DiskError):
+                self._conclude()
+        finally:
+            for file in self._files:
+                file.close()
+
+    def sync(self) -> None:
+        """Return when all that was written would survive a power cut."""
+        for file in self._files:
+            file.sync()
+
+    @property
+    def _files(self) -> tuple[Events | Growing, ...]:
+        return self.reference, self.candidate, self.difference, self._figures
+
+    def compared(self, found: Comparison) -> None:
+        """Take in one comparison and write its figures, and at the end of a step the largest ones of each phase."""
+        self.verdict.add(found)
+        self.spread.add(found)
+        self._figures.write(f"{json.dumps(as_record(found))}\n".encode())
+        self._sizes[found.phase].add(found)
+        if found.phase == Phase.STEPPED:
+            if found.step >= 0:  # before the first step and after the last there is nothing to be drawn against
+                self._write_sizes(found.step)
+            self._sizes.clear()
+
+    def read(self, step: int, reference: Readings, candidate: Readings) -> None:
+        """Overlay what both runs show of one step."""
+        for writer, readings in ((self.reference, reference), (self.candidate, candidate)):
+            writer.add_scalar(layout.LOSS.format(self.title), readings.loss, step)
+            writer.add_scalar(layout.NORM.format(self.title), readings.norm, step)
+            writer.add_scalar(layout.CLIPPED_NORM.format(self.title), readings.clipped_norm, step)
+            writer.add_scalar(layout.SCALE.format(self.title), readings.scale, step)
+            writer.add_scalar(layout.RATE.format(self.title), readings.lr, step)
+
+    def evaluated(self, step: int, metric: str, reference: float, candidate: float) -> None:
+        """Overlay a held-out metric of both runs."""
+        for writer, value in ((self.reference, reference), (self.candidate, candidate)):
+            writer.add_scalar(f"{layout.METRIC.format(self.title)} {metric}", value, step)
+
+    def told(self, page: str, markdown: str) -> None:
+        """Write a text page."""
+        self.difference.add_text(f"{page}/{self.title}", markdown)
+
+    def _write_sizes(self, step: int) -> None:
+        largest = max(sizes.max_ulp for sizes in self._sizes.values())
+        self.difference.add_scalar(layout.LARGEST.format(self.title), math.log10(1 + largest), step)
+        for phase, sizes in self._sizes.items():
+            of_phase = self.title, phase_name(phase)
+            self.difference.add_scalar(layout.ULP.format(*of_phase), math.log10(1 + sizes.max_ulp), step)
+            self.difference.add_scalar(layout.RELATIVE.format(*of_phase), sizes.relative_norm, step)
+            if is_thinned(step) and sizes.histogram.any():
+                self._write_histogram(layout.HISTOGRAM.format(*of_phase), sizes.histogram, step)
+
+    def _write_histogram(self, tag: str, counts: npt.NDArray[np.int64], step: int) -> None:
+        used = np.flatnonzero(counts)
+        bits = np.arange(used[0], used[-1] + 1)
+        counts = counts[bits]
+        self.difference.add_histogram_raw(
+            tag,
+            min=bits[0] - 0.5,  # TensorBoard stretches the outermost buckets to here
+            max=bits[-1] + 0.5,
+            num=int(counts.sum()),
+            sum=float(counts @ bits),
+            sum_squares=float(counts @ bits**2),
+            bucket_limits=list(bits + 0.5),
+            bucket_counts=list(counts),
+            global_step=step,
+        )
+
+    def _conclude(self) -> None:
+        head = f"{self.title}: {first_difference.sentence(self.verdict)}"
+        self.difference.add_figure(layout.MAP.format(self.title), picture.glance(self.spread, head), close=False)
+        for phase in Phase:
+            drawn = picture.of_one_phase(self.spread, phase, f"{self.title}, {phase.name.lower()}")
+            self.difference.add_figure(layout.PHASE_MAP.format(self.title, phase_name(phase)), drawn, close=False)
+        self.told(layout.FIRST_PAGE, first_difference.card(self.verdict, self.name))
+        self.told(layout.VERDICT_PAGE, report.markdown(self.verdict))
+
+
+def lengths(folder: Path) -> dict[str, int]:
+    """How long each file of a board in ``folder`` is."""
+    files = [*folder.glob(FIGURES), *folder.glob(f"*/{EVENTS}.*")]
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def last_step(folder: Path) -> int:
+    """The latest step that was compared, or the one before the first."""
+    path = folder / FIGURES
+    *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    return int(json.loads(lines[-1])["step"]) if lines else START
+
+
+def cut(folder: Path, kept: Mapping[str, int]) -> None:
+    """Bring a board in ``folder`` back to where its files had the lengths ``kept``; those made later go.
+
+    Raises:
+        UserError: if something that was there is missing.
+    """
+    found = lengths(folder)
+    for name, length in kept.items():
+        if found.get(name, 0) < length:
+            raise UserError(f"{folder / name} is shorter than it was at the checkpoint; bring it back, or train anew")
+    for name in found:
+        with writing(folder / name):
+            os.truncate(folder / name, kept[name]) if name in kept else (folder / name).unlink()
+
+
+def is_thinned(step: int) -> bool:
+    """Whether ``step`` is among those that get a histogram: the first 64, then 32 of each doubling."""
+    return step % (1 << max(0, step.bit_length() - 6)) == 0
+
+
+def as_record(found: Comparison) -> dict[str, object]:
+    """``found`` for JSON: exact figures, ``null`` where a figure is not a number."""
+    differing: dict[str, int] = defaultdict(int)
+    for mismatch in found.mismatches:
+        differing[mismatch.part] += 1
+    return {
+        "step": found.step,
+        "phase": found.phase.name.lower(),
+        "microbatch": found.microbatch,
+        "compared": found.checked,
+        "differing": differing,
+        "figures": {part: finite(figures) for part, figures in found.figures.items()},
+    }

@@ -1,0 +1,51 @@
+"""The first difference on one page: where, in what, how large, what it means, and the lines that mend it."""
+
+from gradparity.faults import FAULTS, Fault
+from gradparity.faults.mending import link, mend
+from gradparity.parity.explain import size, what, where
+from gradparity.parity.report import headline
+from gradparity.parity.verdict import Verdict
+
+
+def sentence(verdict: Verdict) -> str:
+    """The verdict for the head of a picture: that all is the same, or where it is not."""
+    if verdict.first is None:
+        text = headline(verdict)
+        return text[0].lower() + text[1:]
+    found, mismatch = verdict.first
+    return f"not identical. {where(found)}, {what(mismatch)}."
+
+
+def card(verdict: Verdict, candidate: str) -> str:
+    """Markdown for the page.
+
+    Args:
+        verdict: of the whole run.
+        candidate: which loop it was; of a fault, the lines that mend it are known.
+    """
+    if verdict.first is None:
+        return f"## There is none\n\n**{headline(verdict)}**\n\nThe two loops are one training."
+    found, mismatch = verdict.first
+    rows = {
+        "tensor": f"`{mismatch.name}` ({mismatch.part}, {mismatch.kind})",
+        "how large": size(mismatch, found),
+        "what it means": verdict.said.words,
+    }
+    table = "\n".join(f"| **{name}** | {text} |" for name, text in rows.items() if text)
+    page = f"| {where(found)} | {what(mismatch)} |\n|---|---|\n{table}\n"
+    return page + mending(FAULTS[candidate]) if candidate in FAULTS else page
+
+
+def mending(fault: Fault) -> str:
+    """What a fault is, and its lines with those that mend it."""
+    change = "\n".join(line for patch in fault.changes.values() for line in mend(patch))
+    return (
+        f"\n**What mends it** (`-` is what `{fault.name}` does)\n\n```diff\n{change}\n```\n\n"
+        f"What one would notice: {fault.symptom}\n"
+    )
+
+
+def faults_page() -> str:
+    """All known faults, for comparison."""
+    rows = (f"| `{fault.name}` | {fault.symptom} | {' '.join(map(link, fault.sources))} |" for fault in FAULTS.values())
+    return "\n".join(["| fault | what one would notice | where it happened |", "|---|---|---|", *rows])

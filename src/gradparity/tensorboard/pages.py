@@ -1,0 +1,50 @@
+"""Text pages: what a terminal shows as a table, and the answer to an experiment's question.
+
+TensorBoard breaks words where a table would be wider than its page. So cells are short, or few beside each other.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gradparity.tensorboard.events import Events
+
+ANSWER = "the_answer"
+"""The run that has the pages."""
+
+
+def write_pages(folder: Path, pages: Mapping[str, str]) -> None:
+    """Write ``pages``, Markdown by title, in a run of their own below ``folder``."""
+    with Events(folder / ANSWER) as writer:
+        for title, text in pages.items():
+            writer.add_text(title, text)
+
+
+def page_of(table: Table) -> str:
+    r"""A table for the terminal as Markdown.
+
+    >>> table = Table("way", "error")
+    >>> table.add_row("a | b", "[green]0\nULP[/]")
+    >>> print(page_of(table))
+    | way | error |
+    |---|---|
+    | a \| b | 0<br>ULP |
+    """
+    head, *rows = zip(*([column.header, *column.cells] for column in table.columns), strict=True)
+    title = f"**{_plain(table.title)}**\n\n" if table.title else ""
+    return title + in_markdown(*(map(_plain, row) for row in (head, *rows)))
+
+
+def in_markdown(head: Iterable[str], *rows: Iterable[str]) -> str:
+    """A Markdown table of plain text."""
+    cells = [[cell.replace("|", r"\|").replace("\n", "<br>") for cell in row] for row in (head, *rows)]
+    first, *others = (f"| {' | '.join(row)} |" for row in cells)
+    return "\n".join([first, "|---" * len(cells[0]) + "|", *others])
+
+
+def _plain(cell: RenderableType) -> str:
+    """What a cell says, without its style."""
+    return cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell)).plain

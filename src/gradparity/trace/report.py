@@ -1,0 +1,219 @@
+"""What came of two traces, for people and for programs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from itertools import groupby
+
+from rich.console import Console
+
+from gradparity.parity import report
+from gradparity.parity.lockstep import Comparison
+from gradparity.parity.meaning import Meaning
+from gradparity.parity.metrics import finite
+from gradparity.parity.verdict import Verdict
+from gradparity.trace.diff import compare_traces, first_other_draw, first_other_events
+from gradparity.trace.file import lost
+from gradparity.trace.names import named_alike, unmatched
+from gradparity.trace.record import Trace
+from gradparity.trace.side import steps_of
+from gradparity.trace.updates import Updates, updates
+
+
+class Outcome(StrEnum):
+    """The verdict on two traces."""
+
+    IDENTICAL = "identical"
+    OTHER_CALLS = "identical updates, other calls"
+    """All values are the same bits, and the loops did not do the same in the same order."""
+    SAME_UPDATES = "same updates"
+    """After every step the parameters are the same bits, and something else is not."""
+    DIFFERENT = "different"
+    NOTHING = "nothing compared"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two traces, compared."""
+
+    verdict: Verdict
+    events: tuple[int, list[str], list[str]] | None
+    """The first step in which the loops did not do the same in the same order, and what each did."""
+    draws: int | None
+    """The first step in which torch's random stream was in another state."""
+    doubts: list[str]
+    """What makes the verdict say less than it seems to."""
+    updates: Updates
+    """What is the same bits after every step."""
+    steps: tuple[int, int] = (0, 0)
+    """How many steps both loops make."""
+    unmatched: str = ""
+    """A sentence on parameters whose names only one of the traces has."""
+
+    @property
+    def parity(self) -> bool:
+        """Whether all that was compared is the same."""
+        return self.verdict.parity
+
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict in a word."""
+        if self.parity:
+            return Outcome.OTHER_CALLS if self.events else Outcome.IDENTICAL
+        if not self.verdict.steps and not self.verdict.first:
+            return Outcome.NOTHING
+        return Outcome.SAME_UPDATES if self.updates.same else Outcome.DIFFERENT
+
+
+def difference(
+    reference: Trace, candidate: Trace, watching: Callable[[Comparison], None] = lambda _: None
+) -> Difference:
+    """Compare two traces; ``watching`` is called with each comparison as it is made."""
+    verdict = Verdict()
+    reference, candidate = named_alike(reference, candidate)
+    for found in compare_traces(reference, candidate):
+        verdict.add(found)
+        watching(found)
+    return Difference(
+        verdict,
+        first_other_events(reference, candidate),
+        first_other_draw(reference, candidate),
+        doubts(reference, candidate),
+        updates(reference, candidate),
+        (steps_of(reference), steps_of(candidate)),
+        unmatched(reference, candidate),
+    )
+
+
+def doubts(reference: Trace, candidate: Trace) -> list[str]:
+    """What makes a verdict on two traces say less than it seems to."""
+    both = (("reference", reference), ("candidate", candidate))
+    told = [
+        f"the {name}'s recording was cut off; it is compared as far as it goes"
+        for name, trace in both
+        if not trace.complete
+    ]
+    told += [
+        f"of the {name}'s files of kept tensors {count} cannot be read; what they held is compared by hash and norm"
+        for name, trace in both
+        if (count := lost(trace))
+    ]
+    told += [f"the {name}'s recording lacks something: {note}" for name, trace in both for note in trace.notes]
+    told += [
+        f"{key} is {reference.about.get(key)} in the reference and {candidate.about.get(key)} in the candidate, "
+        "which may round differently"
+        for key in sorted(reference.about.keys() | candidate.about.keys())
+        if reference.about.get(key) != candidate.about.get(key)
+    ]
+    return told
+
+
+def headline(found: Difference) -> str:
+    """The verdict in one sentence."""
+    match found.outcome:
+        case Outcome.OTHER_CALLS:
+            verdict = found.verdict
+            compared = f"{report.times(verdict.steps, 'step')}, {verdict.numbers:,} numbers compared"
+            return f"Identical updates, bit for bit: {compared}. The loops make different calls on the way."
+        case Outcome.SAME_UPDATES:
+            return str(found.updates)
+        case _:
+            return report.headline(found.verdict)
+
+
+def sentences(found: Difference) -> list[str]:
+    """The verdict, the first difference, and what else is worth knowing."""
+    lines = [headline(found)]
+    if found.unmatched:
+        lines.insert(0, found.unmatched)
+    if found.verdict.explanation:
+        prefix = "The way differs first here: " if found.outcome == Outcome.SAME_UPDATES else ""
+        lines += f"{prefix}{found.verdict.explanation}".splitlines()
+    if found.steps[0] != found.steps[1] and found.verdict.said.meaning != Meaning.STEPS:
+        lines.append(f"The reference makes {report.times(found.steps[0], 'step')}, the candidate {found.steps[1]}.")
+    if found.events:
+        step, ours, theirs = found.events
+        lines.append(f"In step {step} the loops make different calls, or in a different order:")
+        lines.append(f"  reference  {in_a_row(ours)}")
+        lines.append(f"  candidate  {in_a_row(theirs)}")
+        lines += past_the_scaler(ours, theirs)
+    if found.draws is not None:
+        effect = "" if found.outcome == Outcome.DIFFERENT else ", without any effect on the updates here"
+        lines.append(f"From step {found.draws} on torch's random stream is in a different state{effect}.")
+    return lines + [f"Note: {doubt}." for doubt in found.doubts]
+
+
+def past_the_scaler(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
+    """A sentence where only one of two loops, which both scale the loss, makes a step through the scaler."""
+    through = ["scaler_step" in events for events in (ours, theirs)]
+    scaled = all({"unscaled", "update"} & {*events} and "step" in events for events in (ours, theirs))
+    if through[0] == through[1] or not scaled:
+        return []
+    who = "candidate" if through[0] else "reference"
+    return [f"The {who} calls optimizer.step itself, not scaler.step: a step whose gradients overflow is not skipped."]
+
+
+def in_a_row(events: Sequence[str]) -> str:
+    """Events in their order, repetitions counted.
+
+    >>> in_a_row(["forward", "accumulated", "forward", "accumulated", "ready", "step"])
+    '2 × (forward → accumulated) → ready → step'
+    """
+    pairs = [" → ".join(pair) if len(pair) > 1 else pair[0] for pair in _paired(events)]
+    runs = ((thing, len(list(again))) for thing, again in groupby(pairs))
+    return " → ".join(thing if n == 1 else f"{n} × ({thing})" for thing, n in runs) or "nothing"
+
+
+def _paired(events: Sequence[str]) -> list[list[str]]:
+    pairs: list[list[str]] = []
+    for event in events:
+        if event == "accumulated" and pairs and pairs[-1] == ["forward"]:
+            pairs[-1].append(event)
+        else:
+            pairs.append([event])
+    return pairs
+
+
+def as_json(found: Difference) -> dict[str, object]:
+    """Everything, for programs."""
+    first = None
+    if found.verdict.first:
+        comparison, mismatch = found.verdict.first
+        first = {
+            "step": comparison.step,
+            "phase": comparison.phase.name.lower(),
+            "microbatch": comparison.microbatch,
+            **asdict(mismatch),
+            "figures": finite(mismatch.figures) if mismatch.figures else None,
+        }
+    step, ours, theirs = found.events or (None, [], [])
+    return {
+        "parity": found.parity,
+        "outcome": found.outcome,
+        "same_updates": found.updates.same,
+        "headline": headline(found),
+        "steps": found.verdict.steps,
+        "numbers": found.verdict.numbers,
+        "first": first,
+        "meaning": found.verdict.said.meaning,
+        "explanation": found.verdict.explanation,
+        "unmatched": found.unmatched or None,
+        "events": {"step": step, "reference": ours, "candidate": theirs} if found.events else None,
+        "random_numbers_differ_from_step": found.draws,
+        "doubts": found.doubts,
+        "cells": [
+            {"phase": phase.name.lower(), "part": part, **asdict(cell)}
+            for (phase, part), cell in found.verdict.cells.items()
+            if cell.compared
+        ],
+    }
+
+
+def show(found: Difference, console: Console) -> None:
+    """Print it: the verdict, then the table, then the first difference."""
+    before = len(sentences(found)) if found.outcome == Outcome.NOTHING else 1 + bool(found.unmatched)
+    for line in sentences(found)[:before]:
+        console.print(line, style="bold green" if found.parity else "bold red", soft_wrap=True, markup=False)
+    console.print(report.table(found.verdict))
+    for line in sentences(found)[before:]:
+        console.print(line, soft_wrap=True, markup=False)

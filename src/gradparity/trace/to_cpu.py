@@ -1,0 +1,61 @@
+"""What is to be written down of tensors on a GPU has to come to the host: all of it at once, and then one wait."""
+
+from typing import TypeAlias, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from gradparity.parity.state import Part, Value
+from gradparity.trace.fingerprint import Printed, printed, shard_of
+from gradparity.trace.snapshot import Seen
+
+Fingerprints: TypeAlias = dict[Part, dict[str, Printed]]
+
+
+def fingerprints(seen: Seen) -> Fingerprints:
+    """Return what a trace keeps of ``seen``."""
+    return {part: {name: printed(v) for name, v in values.items()} for part, values in on_host(seen).items()}
+
+
+def frozen(seen: Seen) -> Seen:
+    """Return ``seen`` with copies of its tensors, which the loop does not write."""
+    return {
+        part: {name: v.detach().clone() if isinstance(v, Tensor) else v for name, v in values.items()}
+        for part, values in seen.items()
+    }
+
+
+def on_host(seen: Seen) -> Seen:
+    """``seen`` with its tensors on the CPU; as it is, if they are there already."""
+    elsewhere = {t.device for values in seen.values() for t in values.values() if on_accelerator(t)}
+    if not elsewhere:
+        return seen
+    copies: Seen = {
+        part: {name: copied(v) if on_accelerator(v) else v for name, v in values.items()}
+        for part, values in seen.items()
+    }
+    for device in elsewhere:
+        torch.accelerator.current_stream(device).synchronize()
+    return copies
+
+
+def on_accelerator(value: Value) -> TypeGuard[Tensor]:
+    """Return whether ``value`` is a tensor on a GPU or its like: not on the CPU, and not nowhere, as on meta."""
+    if not isinstance(value, Tensor):
+        return False
+    tensor = shard_of(value)
+    return type(tensor) in (Tensor, nn.Parameter) and not tensor.is_cpu and not tensor.is_meta
+
+
+def copied(value: Value) -> Value:
+    """A tensor on the CPU, of the same strides; a copy of one on a GPU is on its way, and not to be read yet."""
+    if not isinstance(value, Tensor):
+        return value
+    tensor = shard_of(value.detach())
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
+        return tensor.to("cpu")
+    # A copy of an expanded or a sliced tensor would be contiguous; so what lies between its first and last element is.
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    stretch = tensor.as_strided((last + 1 if tensor.numel() else 0,), (1,))
+    there = stretch.to("cpu", non_blocking=True)  # which makes it go into pinned memory
+    return there.as_strided(tensor.shape, tensor.stride())

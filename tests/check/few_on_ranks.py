@@ -1,0 +1,29 @@
+"""A lookup among few faults, as each rank makes it: what the dictionary holds has a test of its own, in tests/distributed."""
+
+from gradparity.check import rank_lookup
+from gradparity.faults import FAULTS
+from gradparity.faults.on_ranks import RANK_FAULTS
+
+NAMES = (
+    "clip-before-unscale",
+    "exchanges-every-microbatch",
+    "mean-of-rank-means",
+    "naive",
+    "ranks-start-apart",
+    "unsynchronised",
+    "unsynchronised-gradients",
+)
+
+
+def few():
+    return {name: (RANK_FAULTS | FAULTS)[name] for name in NAMES}
+
+
+def look_up(*given):
+    rank_lookup.known_on_ranks = few
+    return rank_lookup.look_up_on_ranks(*given)
+
+
+def like_which(*given):
+    rank_lookup.known_on_ranks = few
+    return rank_lookup.like_which_on_ranks(*given)

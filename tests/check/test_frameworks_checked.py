@@ -1,0 +1,94 @@
+"""Frameworks through the same command: right where they are used rightly, and named where they divide as they do."""
+
+import logging
+from functools import partial
+
+import pytest
+import torch
+
+from gradparity.check.command import check
+from gradparity.check.lookup import Answer
+from gradparity.check.user_loop import called
+from gradparity.cli.main import main
+
+
+def by_accelerate(model, optimizer, batches, loss, scheduler, plan):
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
+    for _ in range(plan.epochs):
+        for start in range(0, len(batches), plan.accumulation_steps):
+            window = batches[start : start + plan.accumulation_steps]
+            tokens = sum(plan.count(batch) for batch in window)
+            optimizer.zero_grad()
+            for batch in window:
+                accelerator.backward(loss(model, batch) / tokens)
+            accelerator.clip_grad_norm_(model.parameters(), plan.max_norm)
+            optimizer.step()
+            scheduler.step()
+
+
+def by_fabric(model, optimizer, batches, loss, scheduler, plan):
+    from lightning.fabric import Fabric
+
+    fabric = Fabric(accelerator="cpu", devices=1)
+    model, optimizer = fabric.setup(model, optimizer)
+    for _ in range(plan.epochs):
+        for start in range(0, len(batches), plan.accumulation_steps):
+            window = batches[start : start + plan.accumulation_steps]
+            tokens = sum(plan.count(batch) for batch in window)
+            optimizer.zero_grad()
+            for batch in window:
+                fabric.backward(loss(model, batch) / tokens)
+            fabric.clip_gradients(model, optimizer, max_norm=plan.max_norm)
+            optimizer.step()
+            scheduler.step()
+
+
+def by_lightning(model, optimizer, batches, loss, scheduler, plan):
+    import lightning
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def training_step(self, batch, batch_idx):
+            return loss(self.model, batch) / plan.count(batch)
+
+        def configure_optimizers(self):
+            return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    trainer = lightning.Trainer(
+        accelerator="cpu", devices=1, max_epochs=plan.epochs, accumulate_grad_batches=plan.accumulation_steps,
+        gradient_clip_val=plan.max_norm, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    # A generator of its own: a loader draws a seed from the stream that the dropout masks come from.
+    trainer.fit(Module(), torch.utils.data.DataLoader(batches, batch_size=None, generator=torch.Generator()))
+
+
+@pytest.mark.parametrize("loop", [by_accelerate, by_fabric])
+def test_a_framework_that_is_told_the_tokens_of_the_window_makes_the_reference_updates(loop):
+    assert check(partial(called, loop, "loop"), "loop", "fp32").finding.answer == Answer.IDENTICAL
+
+
+def test_lightning_is_named_by_how_it_divides():
+    """Its mean of means is one fault, its division by the full K in the last window another, and both are one entry."""
+    finding = check(partial(called, by_lightning, "loop"), "loop", "fp32").finding
+    assert finding.answer == Answer.FAULT
+    assert [fault.name for fault in finding.faults] == ["mean-of-microbatch-means-by-full-k"]
+
+
+def other_names(net, opt, data, criterion, amp, sched, settings):
+    by_fabric(net, opt, data, criterion, sched, settings)
+
+
+def test_seven_things_under_other_names_are_taken_in_their_order(capsys):
+    assert main(["check", f"{__name__}:other_names", "--precision", "fp32"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("Identical:")
+    assert captured.err == ""

@@ -1,0 +1,44 @@
+"""Loops that keep graphs alive are told so, though they make the same updates; right loops are not accused."""
+
+from functools import partial
+
+import pytest
+
+import loops
+from gradparity.check.command import check
+from gradparity.check.graph_leaks import Graphs
+from gradparity.check.observe import observe, observe_with
+from gradparity.check.report import headline, remarks
+from gradparity.check.user_loop import called
+from gradparity.faults import stress
+
+
+def graphs_of(loop, precision="fp16"):
+    graphs = Graphs()
+    seen = observe(called(loop, "loop"), graphs.build, precision, graphs.after)
+    return graphs, seen
+
+
+@pytest.mark.parametrize(
+    "loop", [*loops.IDENTICAL, loops.adds_up_numbers, loops.gradients_kept_aside, stress.reference]
+)
+def test_a_right_loop_keeps_no_graph_longer_than_a_step(loop):
+    graphs, _ = graphs_of(loop)
+    assert len(graphs.alive) == 8
+    assert graphs.kept == 0
+
+
+@pytest.mark.parametrize(("loop", "kept"), [(loops.adds_up_losses, 4), (loops.keeps_outputs, 8)])
+def test_a_loop_that_keeps_graphs_is_seen_to_though_it_makes_the_same_updates(loop, kept):
+    graphs, seen = graphs_of(loop)
+    assert seen == observe_with([], "fp16"), "to count graphs changes no bit"
+    assert graphs.kept == kept
+    assert graphs.growth > 3, "each microbatch has a graph of more than a node"
+    assert [steps for steps, _ in graphs.alive[:4]] == [1, 2, 3, 4]
+
+
+def test_it_fails_the_check_and_is_told_how_to_mend_it():
+    checked = check(partial(called, loops.keeps_outputs, "loop"), "loops:keeps_outputs", "fp16")
+    assert not checked.passed
+    assert headline(checked).startswith("The same updates, but loops:keeps_outputs keeps the graphs of 8 steps alive: ")
+    assert any("keep .item() or .detach() of it instead" in line for line in remarks(checked))

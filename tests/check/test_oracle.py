@@ -1,0 +1,113 @@
+"""The reference, under the stress scenario, against what shares nothing with it: one window in float64, differentiated.
+
+The oracle writes the loss of a window down once more: the negative log-likelihood of all its tokens that are not padding,
+over their number, in float64 and in one graph; and asks finite differences too.
+"""
+
+import pytest
+import torch
+
+import loops
+from gradparity.check import oracle
+from gradparity.check.oracle import ROUNDING, error_of_first_step
+from gradparity.check.user_loop import called
+from gradparity.faults import FAULTS, Fault, stress
+from gradparity.faults.patching import reference_with
+from gradparity.studies.tasks import summed_loss
+from gradparity.training import Phase
+
+FIRST = slice(0, stress.ACCUMULATION_STEPS)
+STEP = 1e-6
+"""Of finite differences; ReLU has its kinks elsewhere."""
+
+
+def built(names=None):
+    torch.manual_seed(0)
+    cast = (names or reference_with([]))["build"]("fp32")
+    cast.model.dropout.p = 0.0  # the masks of a float64 model would be others
+    return cast
+
+
+def first_gradients(faults):
+    """Of the first step, before they are clipped."""
+    names = reference_with(faults)
+    cast = built(names)
+    run = names["run_of"](
+        cast.model, cast.optimizer, cast.loss, cast.scaler, cast.scheduler, cast.plan.autocast, cast.plan.max_norm
+    )
+    window = next(iter(names["windows"](cast.batches, cast.plan.accumulation_steps, cast.plan.count)))
+    for moment in names["train_step"](run, window):
+        if moment.phase == Phase.UNSCALED:
+            of = cast.model.named_parameters()
+            return {name: torch.zeros_like(p) if p.grad is None else p.grad.double() for name, p in of}
+    raise AssertionError("it never unscaled")
+
+
+def error_of(faults):
+    """The largest relative error of a gradient, by the oracle."""
+    gradients = first_gradients(faults)
+    cast = built()
+    expected = oracle.gradients(cast.model, cast.batches[FIRST])
+    assert gradients.keys() == expected.keys()
+    return max(float((gradients[n] - e).norm() / e.norm()) for n, e in expected.items())
+
+
+def test_the_first_gradient_of_the_reference_is_that_of_the_whole_window_in_float64():
+    assert error_of([]) < ROUNDING
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mean-of-microbatch-means", "padding-counted", "sequences-counted-instead-of-tokens", "not-divided-at-all",
+     "divided-twice", "one-use-of-a-tied-weight-dropped", "only-the-last-microbatch-differentiated"],
+)  # fmt: skip
+def test_the_oracle_sees_a_wrong_normalization_and_a_wrong_graph(name):
+    assert error_of([FAULTS[name]]) > 100 * ROUNDING
+
+
+def test_the_oracle_sees_a_loss_that_takes_padding_for_tokens():
+    padding_trained_on = Fault(
+        name="padding-trained-on",
+        symptom="Padding is taken for the first token.",
+        needs="padding",
+        first="step 0, microbatch 0, forward: loss",
+        changes={
+            summed_loss: """
+-    return F.cross_entropy(logits.flatten(0, -2), targets, ignore_index=PADDING, reduction="sum")
++    return F.cross_entropy(logits.flatten(0, -2), targets.clamp(min=0), reduction="sum")
+"""
+        },
+    )
+    assert error_of([padding_trained_on]) > 100 * ROUNDING
+
+
+def test_finite_differences_find_the_gradient_of_the_oracle():
+    """Along one direction for each parameter, central differences in float64."""
+    cast = built()
+    gradients = oracle.gradients(cast.model, cast.batches[FIRST])
+    generator = torch.Generator().manual_seed(1)
+    for name, gradient in gradients.items():
+        direction = torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
+        direction /= direction.norm()
+        values = []
+        for sign in (1, -1):
+            model = oracle.in_float64(cast.model)
+            with torch.no_grad():
+                model.get_parameter(name).add_(sign * STEP * direction)
+                values.append(float(oracle.window_mean(model, cast.batches[FIRST])))
+        measured, expected = (values[0] - values[1]) / (2 * STEP), float((gradient * direction).sum())
+        assert abs(measured - expected) < 1e-6 * max(1.0, float(gradient.norm())), name
+
+
+@pytest.mark.parametrize("name", ["example", "autograd_grad_and_a_clip_by_hand", "clip_and_schedule_wrong"])
+def test_a_loop_is_asked_for_its_first_gradient_before_it_is_clipped(name):
+    assert error_of_first_step(called(getattr(loops, name), name)) < ROUNDING
+
+
+@pytest.mark.parametrize("name", ["mean-of-microbatch-means", "padding-counted", "divided-twice"])
+def test_a_loop_with_a_wrong_first_gradient_is_seen_by_the_oracle_alone(name):
+    assert error_of_first_step(reference_with([FAULTS[name]])["reference"]) > 100 * ROUNDING
+
+
+def test_a_loop_without_a_step_has_no_first_gradient():
+    assert error_of_first_step(lambda **_: None) is None

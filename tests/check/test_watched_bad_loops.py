@@ -1,0 +1,96 @@
+"""`gradparity.record` and `assert_parity` around the bad loops: however they end, nothing of a recorder is left.
+
+All run in one process, a fork of this one, since what they leave themselves is much.
+"""
+
+from functools import partial
+
+from test_bad_loops import FAULTY, RAISING, RIGHT, TRAINING_NOTHING
+
+import bad_loops
+import gradparity
+from gradparity.check.global_state import Settings
+from gradparity.check.user_loop import GIVEN, called
+from gradparity.faults import stress
+from gradparity.processes.sandbox import apart
+from gradparity.trace.file import read
+from left import of_a_recorder
+
+NAMES = sorted(
+    {*RAISING, *TRAINING_NOTHING, *FAULTY, *RIGHT, "leaves_a_thread_that_waits", "leaves_a_timer"}
+    - {"compiles", "swallows_everything_once", "talks_a_lot"}  # of which nothing new is learnt, in much time
+)
+
+
+def by_record(loop, folder):
+    cast = stress.build("fp16")
+    with gradparity.record(cast.model, cast.optimizer, folder, scaler=cast.scaler, scheduler=cast.scheduler):
+        assert of_a_recorder(cast.model, cast.optimizer, cast.scaler, cast.scheduler)
+        loop(**vars(cast))
+
+
+def by_assert_parity(loop, folder):
+    def make():
+        return tuple(vars(stress.build("fp16")).values())
+
+    def candidate(*given):
+        loop(**dict(zip(GIVEN, given, strict=True)))
+
+    gradparity.assert_parity(bad_loops.right, candidate, make, folder=folder, full=False)
+
+
+def after_each(watch_it, folder, watch):
+    """By loop: how it ended, and what is left of a recorder."""
+    before, found = Settings.now(), {}
+    for name in NAMES:
+        cast = stress.build("fp16")
+        end = "returned"
+        with watch.over(name):
+            try:
+                watch_it(called(getattr(bad_loops, name), name), folder / name)
+            except BaseException as error:
+                end = type(error).__name__
+        found[name] = end, of_a_recorder(cast.model, cast.optimizer, cast.scaler, cast.scheduler)
+        before.put_back()  # afterwards, since it would put back what a recorder had forgotten
+    return found
+
+
+def test_whatever_a_recorded_loop_does_nothing_of_the_recorder_is_left(tmp_path):
+    found = apart(partial(after_each, by_record, tmp_path), 60)
+    assert len(found) > 50
+    assert {name: left for name, (_, left) in found.items() if left} == {}
+    ends = {end for end, _ in found.values()}
+    assert {"returned", "Rude", "KeyboardInterrupt", "SystemExit", "RecursionError", "MemoryError"} <= ends
+    assert not read(tmp_path / "raises_at_once").complete
+    assert read(tmp_path / "keeps_an_average").complete
+
+
+def test_whatever_a_loop_does_under_assert_parity_nothing_of_the_recorder_is_left(tmp_path, monkeypatch):
+    some = ["keeps_an_average", "leaves_hooks", "does_nothing", "builds_its_own_optimizer", "loses_its_numbers"]
+    some += [
+        "raises_a_base_exception",
+        "leaves_float64",
+        "trains_a_copy",
+        "interrupts_itself",
+        "leaves_a_patched_method",
+    ]
+    monkeypatch.setitem(globals(), "NAMES", some)
+    found = apart(partial(after_each, by_assert_parity, tmp_path), 60)
+    assert {name: left for name, (_, left) in found.items() if left} == {}
+    ends = {name: end for name, (end, _) in found.items()}
+    assert ends["keeps_an_average"] == ends["leaves_hooks"] == "returned"
+    assert ends["does_nothing"] == ends["builds_its_own_optimizer"] == ends["loses_its_numbers"] == "AssertionError"
+    assert ends["raises_a_base_exception"] == "Rude"
+
+
+def test_a_recorder_that_never_ends_is_found(tmp_path, monkeypatch):
+    recordings = []
+
+    def begin(loop, folder):
+        cast = stress.build("fp16")
+        recordings.append(gradparity.record(cast.model, cast.optimizer, folder))
+        recordings[-1].__enter__()
+
+    monkeypatch.setitem(globals(), "NAMES", ["does_nothing"])
+    found = apart(partial(after_each, begin, tmp_path), 60)
+    assert ("torch.amp.grad_scaler.GradScaler", "step") in found["does_nothing"][1]

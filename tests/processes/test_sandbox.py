@@ -1,0 +1,241 @@
+"""A function in a process of its own: its result comes back, and nothing else of it does, whatever it does there."""
+
+import faulthandler
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from gradparity.errors import UserError
+from gradparity.processes import sandbox as module
+from gradparity.processes.sandbox import apart
+from patience import with_some_patience
+
+state = []
+
+
+def gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] == "Z"  # dead, and nobody has asked yet how it died
+
+
+def wait_until(holds):
+    """For longer than any machine needs."""
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def told_in(file):
+    """The process that has written its number there, once it has."""
+    wait_until(lambda: file.exists() and file.read_text())
+    return int(file.read_text())
+
+
+def test_what_it_returns_comes_back_and_what_it_changes_does_not():
+    def work(watch):
+        with watch.over("it"):
+            state.append(1)
+        return os.getpid(), list(state)
+
+    pid, there = apart(work, 60)
+    assert pid != os.getpid()
+    assert (there, state) == ([1], [])
+    assert gone(pid)
+
+
+def test_no_gpu_is_found_there():
+    here = os.environ.get("CUDA_VISIBLE_DEVICES")
+    assert apart(lambda _: (os.environ["CUDA_VISIBLE_DEVICES"], torch.cuda.is_available()), 60) == ("", False)
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == here
+
+
+def test_where_a_fork_cannot_compute_gradients_there_is_one_sentence(monkeypatch):
+    """So it is where there is a GPU and gradients were computed here."""
+    here, backward = os.getpid(), torch.Tensor.backward
+
+    def as_torch_does(tensor):
+        if os.getpid() != here:
+            raise RuntimeError("Unable to handle autograd's threading in combination with fork-based multiprocessing.")
+        backward(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "backward", as_torch_does)
+    with pytest.raises(UserError, match=r"^this process has computed gradients where torch finds a GPU, .+=$"):
+        apart(lambda _: None, 60)
+
+
+def test_what_it_raises_is_raised_here_with_the_place_there():
+    def work(watch):
+        raise LookupError("nowhere")
+
+    with pytest.raises(LookupError, match="nowhere") as raised:
+        apart(work, 60)
+    assert "in work\n    raise LookupError" in raised.value.__notes__[0]
+
+    def wrong(watch):
+        raise UserError("your fault")
+
+    with pytest.raises(UserError, match="your fault") as raised:
+        apart(wrong, 60)
+    assert not hasattr(raised.value, "__notes__")
+
+
+@pytest.mark.parametrize(
+    ("end", "sentence"),
+    [
+        (lambda: os._exit(0), "it ended its process with exit code 0, as os._exit does; let it return instead"),
+        (lambda: os._exit(3), "it ended its process with exit code 3, as os._exit does; let it return instead"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), "it was killed by SIGTERM, which it, somebody else, or a lack of"),
+        (os.abort, r"it crashed its process by SIGABRT \(test_apart.py, line \d+ in work\); mend that first"),
+    ],
+)  # fmt: skip
+def test_how_it_ended_without_a_result_is_told(end, sentence):
+    def work(watch):
+        with watch.over("it"):
+            end()
+
+    with pytest.raises(UserError, match=sentence):
+        apart(work, 60)
+
+
+def test_where_it_crashed_is_told_though_a_library_has_reset_the_signal():
+    """As a Trainer of Lightning does when it ends; what ``faulthandler`` has put there is not Python's to see."""
+
+    def work(watch):
+        with watch.over("it"):
+            os.abort()
+
+    signal.signal(signal.SIGABRT, signal.SIG_DFL)
+    with pytest.raises(UserError, match=r"it crashed its process by SIGABRT \(test_apart.py, line \d+ in work\)"):
+        apart(work, 60)
+
+
+def test_one_that_does_not_end_is_told_with_where_it_is():
+    def work(watch):
+        with watch.over("it"):
+            time.sleep(1000)
+
+    def attempt(seconds):
+        with pytest.raises(UserError) as told:
+            apart(work, seconds)
+        said = rf"it is not over after {seconds:g} s \(test_apart.py, line \d+ in work\); let it come to"
+        assert re.match(said, str(told.value))
+
+    with_some_patience(attempt)
+
+
+def test_only_what_is_watched_must_be_over_in_time():
+    def attempt(seconds):
+        def work(watch):
+            for _ in range(4):
+                time.sleep(seconds / 3)
+                with watch.over("it"):
+                    time.sleep(0.01)
+            return "done"
+
+        try:
+            assert apart(work, seconds) == "done"
+        except UserError as late:
+            raise AssertionError from late
+
+    with_some_patience(attempt)
+
+
+def test_its_alarm_may_be_undone_and_it_ends_all_the_same(monkeypatch):
+    monkeypatch.setattr(module, "GRACE", 0.2)
+
+    def work(watch):
+        with watch.over("it"):
+            faulthandler.cancel_dump_traceback_later()
+            time.sleep(60)
+
+    with pytest.raises(UserError, match=r"it is not over after 0.2 s; let it"):
+        apart(work, 0.2)
+
+
+def test_an_orphan_ends_by_itself(tmp_path):
+    """As when the process that waits for it is killed."""
+
+    def work(watch):
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        with watch.over("it"):
+            time.sleep(60)
+
+    waiting = multiprocessing.get_context("fork").Process(target=apart, args=(work, 0.5))
+    waiting.start()
+    pid = told_in(tmp_path / "pid")
+    waiting.kill()
+    waiting.join()
+    wait_until(lambda: gone(pid))
+
+
+def test_all_that_it_has_started_is_ended_with_it():
+    def work(watch):
+        with watch.over("it"):
+            threading.Thread(target=time.sleep, args=(60,)).start()
+            inner = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            inner.start()
+            return os.getpid(), inner.pid, subprocess.Popen(["sleep", "60"]).pid
+
+    for pid in apart(work, 60):
+        wait_until(lambda pid=pid: gone(pid))
+
+
+def test_an_interrupt_from_a_terminal_ends_both(tmp_path):
+    def work(watch):
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        with watch.over("it"):
+            time.sleep(600)
+
+    def interrupt():
+        told_in(tmp_path / "pid")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    # A shell has a process that it starts in the background ignore interrupts, and so the tests, where one starts them so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            apart(work, 600)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert gone(told_in(tmp_path / "pid"))
+
+
+def test_it_reads_nothing_and_its_output_is_no_answer(capfd):
+    def work(watch):
+        print("by Python", flush=True)
+        os.write(1, b"by the system\n")
+        return sys.stdin.read(), os.read(0, 10)
+
+    assert apart(work, 60) == ("", b"")
+    out, err = capfd.readouterr()
+    assert not out
+    assert "by Python" in err
+    assert "by the system" in err
+
+
+def test_a_large_result_comes_back_whole():
+    assert len(apart(lambda watch: b"x" * 10_000_000, 60)) == 10_000_000
+
+
+def test_without_forks_it_runs_here(monkeypatch):
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+
+    def work(watch):
+        with watch.over("it"):
+            return os.getpid()
+
+    assert apart(work, 60) == os.getpid()

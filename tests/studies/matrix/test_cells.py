@@ -1,0 +1,133 @@
+"""A null test for every task, and what must be caught is caught, at the step and phase where it happens."""
+
+import os
+import shutil
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from gradparity.parity.lockstep import lockstep
+from gradparity.parity.state import Part
+from gradparity.studies.matrix import lanes
+from gradparity.studies.matrix.cell import ACCUMULATION_STEPS, TASKS, Cell
+from gradparity.studies.matrix.run import Outcome, compared, run_cell, run_cells, unavailable
+from gradparity.training import Phase, manual
+
+
+def cell_of(task, **fields):
+    sparse = {"optimizer": "SparseAdam", "clip": "none"} if task == "sparse" else {}
+    return Cell(task=task, **sparse, **fields)
+
+
+@pytest.mark.parametrize(
+    "task", [pytest.param(task, marks=pytest.mark.long if task == "compiled" else ()) for task in TASKS]
+)
+def test_the_reference_is_one_training_with_itself(task):
+    precision = "fp32" if unavailable(task, "fp16") else "fp16"
+    cell = cell_of(task, precision=precision, average="EMA")
+    result = compared(cell, lanes.lane(cell, "backward"), lanes.lane(cell, "backward"))
+    assert (result.outcome, result.max_ulp) == (Outcome.IDENTICAL, 0)
+    assert result.numbers > 10_000
+    assert result.skipped == ((3,) if precision == "fp16" else ())
+
+
+def zeros_for_none(loss, parameters):
+    manual(loss, parameters)
+    for p in parameters:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+
+
+def test_zeros_in_the_place_of_none_are_caught_where_a_branch_is_not_taken():
+    cell = Cell(task="branches", k=1)
+    candidate = lanes.lane(cell, "manual")
+    candidate = replace(candidate, run=replace(candidate.run, route=zeros_for_none))
+    result = compared(cell, lanes.lane(cell, "backward"), candidate)
+    assert (result.outcome, result.step, result.phase, result.part) == ("different", 0, "accumulated", "gradients")
+    assert "unused" in result.why or "bright" in result.why
+
+
+@pytest.mark.parametrize(
+    ("cell", "candidate", "step", "phase", "part"),
+    [
+        (Cell(task="additive"), "naive", 0, "accumulated", "aliasing"),
+        (Cell(task="digits_mlp"), "summed-loss", 0, "accumulated", "gradients"),
+        (Cell(task="lstm"), "summed-loss", 0, "accumulated", "gradients"),
+        (Cell(task="digits_cnn", precision="fp16"), "clip-before-unscale", 0, "unscaled", "gradients"),
+    ],
+)
+def test_a_wrong_loop_is_caught_where_it_goes_wrong(cell, candidate, step, phase, part):
+    result = run_cell(cell, candidate)
+    assert (result.outcome, result.step, result.phase, result.part) == ("different", step, phase, part)
+
+
+@pytest.mark.parametrize("task", ["transformer", "gan"])
+def test_another_decay_of_the_average_is_caught_when_the_first_step_is_made(task, monkeypatch):
+    cell = Cell(task=task, average="EMA")
+    reference = lanes.lane(cell, "backward")
+    monkeypatch.setattr(lanes, "get_ema_multi_avg_fn", lambda decay: get_ema_multi_avg_fn(0.91))
+    result = compared(cell, reference, lanes.lane(cell, "manual"))
+    # The first update copies the weights; the decay enters with the second.
+    assert (result.outcome, result.step, result.phase, result.part) == ("different", 1, "stepped", "also")
+
+
+@pytest.mark.parametrize(
+    ("task", "thing"), [("gan", "discriminator's optimizer"), ("gru", "recurrent state"), ("lstm", "recurrent state")]
+)
+def test_one_changed_bit_of_what_a_lane_has_beside_its_run_is_caught(task, thing):
+    cell = Cell(task=task)
+    reference, candidate = lanes.lane(cell, "backward"), lanes.lane(cell, "manual")
+    for found in lockstep(reference, candidate, lanes.windows(cell)):
+        assert not found.mismatches
+        if found.step == 1:
+            break
+    state = candidate.also[thing].state_dict()["state"]
+    tensor = state if isinstance(state, torch.Tensor) else state[0]["exp_avg"]
+    tensor.view(torch.int32).view(-1)[0] ^= 1
+    (found, *_) = lockstep(reference, candidate, [])
+    also = [m.name.startswith(thing) for m in found.mismatches if m.part == Part.ALSO]
+    assert also == [True]
+    assert {m.part for m in found.mismatches} <= {Part.ALSO, Part.BUFFERS}, "it may be an attribute of the model too"
+
+
+@pytest.mark.parametrize("k", ACCUMULATION_STEPS)
+def test_some_windows_leave_a_branch_out_and_some_do_not(k):
+    cell = Cell(task="branches", k=k)
+    lane = lanes.lane(cell, "backward")
+    taken = Counter()
+    for window in lanes.windows(cell):
+        for moment in lane.step(lane.run, window):
+            if moment.phase == Phase.CLIPPED:
+                taken["bright"] += lane.run.model.bright.weight.grad is not None
+                taken["dark"] += lane.run.model.dark.weight.grad is not None
+        assert lane.run.model.unused.grad is None
+        assert all(p.grad is None for p in lane.run.model.frozen.parameters())
+    assert 0 < min(taken.values()) < lanes.STEPS
+
+
+@pytest.mark.parametrize("k", ACCUMULATION_STEPS)
+def test_windows_are_partial_where_five_steps_reach_so_far(k):
+    sizes = [len(window.microbatches) for window in lanes.windows(Cell(k=k))]
+    assert len(sizes) == lanes.STEPS
+    assert (min(sizes) < k) == (k in (3, 4, 8))
+
+
+def test_torch_compile_does_compile():
+    from torch._dynamo.utils import counters
+
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("there is no C++ compiler")
+    assert unavailable("compiled", "fp32") is None
+    torch._dynamo.reset()
+    counters.clear()
+    assert run_cell(Cell(task="compiled", k=1)).outcome == Outcome.IDENTICAL
+    assert counters["stats"]["unique_graphs"] > 0
+
+
+def test_two_processes_find_what_one_finds():
+    cells = [Cell(task="additive"), Cell(task="reentrant"), Cell(task="branches", k=2)]
+    results = {result.cell: result for result in run_cells(cells, processes=2)}
+    assert results == {cell: run_cell(cell) for cell in cells}

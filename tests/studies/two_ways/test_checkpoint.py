@@ -1,0 +1,318 @@
+"""A checkpoint: whole or refused, and whoever goes on from it makes the same bits; what it does not hold makes others."""
+
+import json
+import os
+import random
+import shutil
+from dataclasses import asdict, make_dataclass, replace
+from io import BytesIO
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import numpy as np
+import pytest
+import torch
+
+from gradparity.errors import UserError
+from gradparity.parity import report
+from gradparity.parity.bits import same_bits
+from gradparity.parity.lockstep import START, lockstep
+from gradparity.parity.verdict import Verdict
+from gradparity.studies.tasks import TASKS
+from gradparity.studies.two_ways import build, checkpoint
+from gradparity.studies.two_ways.checkpoint import LANES, NAME, PROGRESS, Progress, resume, save
+from gradparity.tensorboard import FIGURES, Board, Found
+from gradparity.tensorboard.board import lengths
+from gradparity.tensorboard.divergence_map import Spread
+from gradparity.training import Phase
+from small import small_config, small_task
+
+HALF, STEPS = 5, 9
+"""The checkpoint is taken in the second epoch, after its first window; the third epoch is begun."""
+
+
+def trained(config, lanes, found=None, done=0, steps=STEPS):
+    """What is found of the steps after ``done``, and what was gathered."""
+    verdict, spread = found or Found(Verdict(), Spread([name for name, _ in lanes[0].run.model.named_parameters()]))
+    comparisons = []
+    for comparison in lockstep(
+        *lanes, build.windows(replace(config, steps=steps), small_task(config.task), done), done
+    ):
+        verdict.add(comparison)
+        spread.add(comparison)
+        comparisons.append((comparison.step, comparison.phase, comparison.microbatch, comparison.numbers))
+    return Found(verdict, spread), comparisons
+
+
+def states(lanes):
+    """The bits of both, by name."""
+    for index, lane in enumerate(lanes):
+        run = lane.run
+        yield from ((f"{index} {name}", value) for name, value in run.model.state_dict().items())
+        for number, state in run.optimizer.state_dict()["state"].items():
+            yield from ((f"{index} {number} {name}", value) for name, value in state.items())
+        yield f"{index} rng", lane.random.state["cpu"]
+        yield f"{index} scaler", torch.tensor(run.scaler.get_scale())
+        yield f"{index} rate", torch.tensor(run.optimizer.param_groups[0]["lr"], dtype=torch.float64)
+
+
+def others(ours, theirs):
+    """The names of what differs."""
+    ours, theirs = dict(states(ours)), dict(states(theirs))
+    assert ours.keys() == theirs.keys()
+    return [
+        name for name, value in ours.items() if value.shape != theirs[name].shape or not same_bits(value, theirs[name])
+    ]
+
+
+def gone_on(config, folder):
+    """Both lanes at the end of a training that was stopped halfway, and what was gathered and found of each half."""
+    lanes = build.lanes(config, small_task(config.task))
+    found, first = trained(config, lanes, steps=HALF)
+    Board(folder, config.task).__exit__(None, None, None)
+    save(folder, config, lanes, Progress(HALF, found))
+    again = build.lanes(config, small_task(config.task))
+    until = resume(folder, config, again)
+    assert until.done == HALF
+    found, second = trained(config, again, until.found, HALF)
+    return again, found, first + second
+
+
+FP16 = small_config(task="digits_cnn", precision="fp16", steps=STEPS)
+QUICK = [name for name in TASKS if name != "compiled"]
+
+
+@pytest.mark.parametrize("task", QUICK)
+def test_every_task_goes_on_in_the_same_bits(task, tmp_path):
+    config = replace(FP16, task=task, precision="bf16" if task in ("digits_cnn", "transformer") else "fp32")
+    whole = build.lanes(config, small_task(task))
+    found, comparisons = trained(config, whole)
+    again, found_again, comparisons_again = gone_on(config, tmp_path)
+    assert others(whole, again) == []
+    assert comparisons_again == comparisons
+    assert comparisons[0][0] == START
+    assert found_again.verdict == found.verdict
+    assert found.verdict.parity
+
+
+def test_a_state_outside_of_the_buffers_makes_a_difference(tmp_path, monkeypatch):
+    config = replace(FP16, task="gru", precision="fp32")
+    whole = build.lanes(config, small_task("gru"))
+    trained(config, whole)
+    monkeypatch.setattr("gradparity.studies.tasks.streams.Recurrent.set_extra_state", lambda module, state: None)
+    again, *_ = gone_on(config, tmp_path)
+    assert others(whole, again)
+
+
+def test_a_difference_that_was_found_is_still_explained_after_a_resume(tmp_path):
+    config = replace(FP16, candidate="clip-before-unscale")
+    whole = build.lanes(config, small_task(config.task))
+    found, _ = trained(config, whole)
+    again, found_again, _ = gone_on(config, tmp_path)
+    assert others(whole, again) == []
+    assert found.verdict.first is not None
+    assert report.markdown(found_again.verdict) == report.markdown(found.verdict)
+    (ours, mismatch), (theirs, mismatch_again) = found.verdict.first, found_again.verdict.first
+    assert (ours.mismatches, ours.figures, ours.scale, mismatch) == (
+        theirs.mismatches, theirs.figures, theirs.scale, mismatch_again,
+    )  # fmt: skip
+    assert (found.spread.rows, found.spread.first) == (found_again.spread.rows, found_again.spread.first)
+    for phase in Phase:
+        assert np.array_equal(found.spread.map(phase), found_again.spread.map(phase), equal_nan=True)
+
+
+def test_the_evidence_counts_as_it_goes():
+    evidence = report.Evidence()
+    for norm, clipped, lr, skipped in ((2, 1, 0.1, False), (1, 1, 0.2, False), (9, 1, 0.2, True), (3, 1, 0.1, False)):
+        evidence.add(report.Readings(0.0, norm, clipped, 1.0, lr, skipped))
+    assert str(evidence) == (
+        "The gradient was clipped in 2 of 4 steps, and overflowed in 1, which were skipped; 3 different learning rates."
+    )
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A folder with a checkpoint, and its configuration."""
+    folder = tmp_path_factory.mktemp("kept")
+    config = replace(FP16, task="digits_mlp")
+    lanes = build.lanes(config, small_task(config.task))
+    Board(folder, "mlp").__exit__(None, None, None)
+    found, _ = trained(config, lanes, steps=HALF)
+    save(folder, config, lanes, Progress(HALF, found))
+    return folder, config
+
+
+def refused(folder, config):
+    """What is said, and that the board's files have been left alone."""
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    with pytest.raises(UserError) as error:
+        resume(folder, config, build.lanes(config, small_task(config.task)))
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+    assert "\n" not in str(error.value)
+    assert str(error.value).endswith("; move it away to train from the first step")
+    return str(error.value)
+
+
+def spoiled(kept, folder, change):
+    shutil.copytree(kept[0], folder, dirs_exist_ok=True)
+    (folder / NAME).write_bytes(change((folder / NAME).read_bytes()))
+    return folder, kept[1]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9, 0.999])
+def test_a_torn_checkpoint_is_refused(kept, share, tmp_path):
+    assert "is not a whole checkpoint of this training (" in refused(
+        *spoiled(kept, tmp_path, lambda data: data[: int(share * len(data))])
+    )
+
+
+def compressed(data):
+    """The same members, of which a few bytes might be gigabytes."""
+    file = BytesIO()
+    with ZipFile(BytesIO(data)) as stored, ZipFile(file, "w", ZIP_DEFLATED) as archive:
+        for name in stored.namelist():
+            archive.writestr(name, stored.read(name))
+    return file.getvalue()
+
+
+def test_a_compressed_checkpoint_is_refused(kept, tmp_path):
+    assert "it is compressed, which ours is not" in refused(*spoiled(kept, tmp_path, compressed))
+
+
+def test_for_a_pipe_in_its_place_nobody_waits(kept, tmp_path):
+    shutil.copytree(kept[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / NAME).unlink()
+    os.mkfifo(tmp_path / NAME)
+    with pytest.raises(UserError, match="it is no regular file"):
+        resume(tmp_path, kept[1], build.lanes(kept[1], small_task(kept[1].task)))
+
+
+def test_every_byte_counts_or_says_nothing(kept, tmp_path):
+    """Of a flipped byte the checksums know, unless nobody reads it, as the date of an archive's member."""
+    whole = (kept[0] / NAME).read_bytes()
+    with ZipFile(kept[0] / NAME) as archive:
+        members = {name: archive.read(name) for name in (*LANES, PROGRESS)}
+    chance, noticed = random.Random(0), 0
+    for place in [*chance.sample(range(len(whole)), 300), *range(len(whole) - 250, len(whole))]:
+        flipped = whole[:place] + bytes([whole[place] ^ 0x40]) + whole[place + 1 :]
+        try:
+            with ZipFile(BytesIO(flipped)) as archive:
+                assert {name: archive.read(name) for name in (*LANES, PROGRESS)} == members
+        except Exception:
+            noticed += 1
+            if noticed % 60 == 0:
+                refused(*spoiled(kept, tmp_path, lambda _, flipped=flipped: flipped))
+    assert noticed > 300
+
+
+def test_a_checkpoint_of_another_training_is_refused(kept, tmp_path):
+    folder, config = kept
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    assert "is of a training with another optimizer, seed; move it away" in refused(
+        tmp_path, replace(config, seed=1, optimizer=replace(config.optimizer, lr=0.5))
+    )
+    assert resume(
+        tmp_path, replace(config, checkpoint_every=3, evaluate_every=1), build.lanes(config, small_task("digits_mlp"))
+    )
+
+
+def test_a_run_that_has_lost_its_checkpoint_is_not_begun_anew(kept, tmp_path):
+    folder, config = kept
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / NAME).unlink()
+    (tmp_path / FIGURES).write_text(f'{{"step": {HALF - 1}}}\n')
+    files = lengths(tmp_path)
+    with pytest.raises(UserError, match=r"checkpoint.zip is missing; bring it back, or train anew in another folder"):
+        resume(tmp_path, replace(config, checkpoint_every=HALF - 1), [])
+    assert lengths(tmp_path) == files
+    assert resume(tmp_path, replace(config, checkpoint_every=HALF), []).done == 0, "it was killed before the first"
+    assert lengths(tmp_path) == {}
+
+
+def test_a_checkpoint_of_another_version_is_refused(kept, tmp_path, monkeypatch):
+    shutil.copytree(kept[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(checkpoint, "HELD", (*checkpoint.HELD, make_dataclass("Verdict", ["steps", "one_more"])))
+    assert "(it was written by another version of gradparity)" in refused(tmp_path, kept[1])
+
+
+def packed(folder, change):
+    """The checkpoint in ``folder`` with members that were changed and their checksums as they should be."""
+    with ZipFile(folder / NAME) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with ZipFile(folder / NAME, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def saved(thing):
+    file = BytesIO()
+    torch.save(thing, file)
+    return file.getvalue()
+
+
+class Code:
+    """Runs when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda members: members.pop(LANES[1]),
+        lambda members: members.update({LANES[0]: saved({})}),
+        lambda members: members.update({LANES[0]: saved([1, 2])}),
+        lambda members: members.update({LANES[0]: saved(Code())}),
+        lambda members: members.update({PROGRESS: saved(Code())}),
+        lambda members: members.update({PROGRESS: b"text"}),
+        lambda members: members.update({PROGRESS: saved({"bits": {}, "progress": None, "lengths": {}})}),
+        lambda members: members.update({PROGRESS: progress(-1)}),
+        lambda members: members.update({PROGRESS: progress(STEPS + 1)}),
+        lambda members: members.update({PROGRESS: progress("x")}),
+        lambda members: members.update({PROGRESS: progress(HALF)}),
+        lambda members: members.update({PROGRESS: progress(HALF, lengths=3)}),
+        lambda members: members.update({LANES[0]: other_model(members[LANES[0]])}),
+    ],
+)
+def test_what_somebody_has_put_in_is_refused_and_does_not_run(kept, change, tmp_path, monkeypatch):
+    shutil.copytree(kept[0], tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    packed(tmp_path / "run", change)
+    refused(tmp_path / "run", kept[1])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_it_would_run_if_it_were_unpickled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.load(BytesIO(saved(Code())), weights_only=False)
+    assert (tmp_path / "ran").exists()
+
+
+def progress(done, lengths=()):
+    found = Found(Verdict(), Spread([])) if lengths else None
+    bits = checkpoint.bits_of(replace(FP16, task="digits_mlp"))
+    return saved({"form": checkpoint.form(), "bits": bits, "progress": Progress(done, found), "lengths": lengths or {}})
+
+
+def other_model(data):
+    state = torch.load(BytesIO(data), weights_only=True)
+    state["model"]["1.weight"] = torch.zeros(3, 3)
+    return saved(state)
+
+
+def test_the_bits_of_a_training_are_all_of_its_configuration_but_where_and_how_often_it_is_looked_at(kept):
+    bits = checkpoint.bits_of(kept[1])
+    assert asdict(kept[1]).keys() - bits.keys() == {"output", "quiet", "evaluate_every", "checkpoint_every"}
+    assert json.loads(json.dumps(bits)) == bits, "plain values, and so equal when they come back"
+
+
+def test_windows_are_passed_over():
+    config = replace(FP16, steps=STEPS)
+    whole = list(build.windows(config, small_task("digits_cnn")))
+    rest = list(build.windows(config, small_task("digits_cnn"), HALF))
+    assert len(whole) == STEPS
+    assert len(rest) == STEPS - HALF
+    for ours, theirs in zip(whole[HALF:], rest, strict=True):
+        assert ours.normalizer == theirs.normalizer
+        assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(ours.microbatches, theirs.microbatches, strict=True))
