@@ -98,7 +98,7 @@ def test_what_it_raises_is_raised_here_with_the_place_there():
         (lambda: os._exit(0), "it ended its process with exit code 0, as os._exit does; let it return instead"),
         (lambda: os._exit(3), "it ended its process with exit code 3, as os._exit does; let it return instead"),
         (lambda: os.kill(os.getpid(), signal.SIGTERM), "it was killed by SIGTERM, which it, somebody else, or a lack of"),
-        (os.abort, r"it crashed its process by SIGABRT \(test_apart.py, line \d+ in work\); mend that first"),
+        (os.abort, r"it crashed its process by SIGABRT \(test_sandbox.py, line \d+ in work\); mend that first"),
     ],
 )  # fmt: skip
 def test_how_it_ended_without_a_result_is_told(end, sentence):
@@ -118,7 +118,7 @@ def test_where_it_crashed_is_told_though_a_library_has_reset_the_signal():
             os.abort()
 
     signal.signal(signal.SIGABRT, signal.SIG_DFL)
-    with pytest.raises(UserError, match=r"it crashed its process by SIGABRT \(test_apart.py, line \d+ in work\)"):
+    with pytest.raises(UserError, match=r"it crashed its process by SIGABRT \(test_sandbox.py, line \d+ in work\)"):
         apart(work, 60)
 
 
@@ -130,7 +130,7 @@ def test_one_that_does_not_end_is_told_with_where_it_is():
     def attempt(seconds):
         with pytest.raises(UserError) as told:
             apart(work, seconds)
-        said = rf"it is not over after {seconds:g} s \(test_apart.py, line \d+ in work\); let it come to"
+        said = rf"it is not over after {seconds:g} s \(test_sandbox.py, line \d+ in work\); let it come to"
         assert re.match(said, str(told.value))
 
     with_some_patience(attempt)
