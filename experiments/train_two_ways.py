@@ -17,7 +17,7 @@ from rich.console import Console
 from gradparity.errors import DiskError, writing
 from gradparity.parity import report
 from gradparity.parity.lockstep import lockstep
-from gradparity.parity.readings import Reader
+from gradparity.parity.step_metrics import Reader
 from gradparity.parity.verdict import Verdict
 from gradparity.studies import experiment
 from gradparity.studies.experiment import Answer, say

@@ -1,7 +1,7 @@
 """What of a recorder is in the process: looked for wherever torch lets one put a hook or a patch, not in a list of its own."""
 
 from gradparity.check.global_state import functions, global_hooks
-from gradparity.check.input_guard import dictionaries
+from gradparity.check.swapped_inputs import dictionaries
 from gradparity.trace import patch
 from gradparity.trace.recorder import Recorder
 

@@ -11,10 +11,10 @@ from torch.optim import Adam, AdamW
 
 from gradparity import training
 from gradparity.parity.compare import Kind, compare
-from gradparity.parity.on_device import compared_there
+from gradparity.parity.compare_on_gpu import compared_there
 from gradparity.parity.random_stream import RandomStream, generator_states
-from gradparity.parity.readings import total_norm
 from gradparity.parity.state import Part, aliases
+from gradparity.parity.step_metrics import total_norm
 from gradparity.studies.matrix import lanes
 from gradparity.studies.matrix.cell import TASKS, Cell
 from gradparity.studies.matrix.run import Outcome, compared, run_cell

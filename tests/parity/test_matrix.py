@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from covering import quick_if_new
-from gradparity.parity.readings import Reader
 from gradparity.parity.state import COMPARED, Part
+from gradparity.parity.step_metrics import Reader
 from gradparity.parity.verdict import Verdict
 from gradparity.studies.two_ways.config import ClipConfig, OptimizerConfig
 from gradparity.training import Phase

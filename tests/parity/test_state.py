@@ -191,10 +191,10 @@ def test_memory_that_overlaps_is_shared_and_empty_or_neighbouring_memory_is_not(
 
 def test_interleaved_pairs_are_found_by_sorting_once(monkeypatch):
     """Each tensor is asked for its address a fixed number of times, however many pairs there are."""
-    from gradparity.parity import memory
+    from gradparity.parity import aliasing
 
     asked = []
-    monkeypatch.setattr(memory, "stretches", lambda t, ask=memory.stretches: asked.append(t) or ask(t))
+    monkeypatch.setattr(aliasing, "stretches", lambda t, ask=aliasing.stretches: asked.append(t) or ask(t))
     pairs = {f"{i}{half}": w[:, k] for i in range(500) for w in [torch.zeros(3, 2)] for k, half in enumerate("ab")}
     found = aliases(pairs, {})
     assert len(asked) == len(pairs)

@@ -18,7 +18,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from disk import no_file_longer_than
 from gradparity.errors import DiskError, UserError
 from gradparity.parity.lockstep import lockstep
-from gradparity.parity.readings import Reader
+from gradparity.parity.step_metrics import Reader
 from gradparity.studies.two_ways import build
 from gradparity.tensorboard import FIGURES, Board, as_record, new_folder, tensorboard_command
 from gradparity.tensorboard.board import cut, is_thinned, lengths

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from gradparity.parity.lockstep import lockstep
-from gradparity.parity.readings import Reader
+from gradparity.parity.step_metrics import Reader
 from gradparity.studies.matrix import board as matrix_board
 from gradparity.studies.matrix.cell import Cell
 from gradparity.studies.matrix.run import Outcome, Result

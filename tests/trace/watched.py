@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 from dataclasses import replace
 
-from gradparity.faults.rewritten import rewritten
+from gradparity.faults.custom_fault import rewritten
 from gradparity.parity.random_stream import RandomStream
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import ClipConfig

@@ -14,7 +14,7 @@ from gradparity.check.oracle import ROUNDING
 from gradparity.check.uncheckable import no_gradients, no_numbers, stepped
 from gradparity.check.user_loop import listed
 from gradparity.faults import Fault, Kind
-from gradparity.faults.mending import link, mend
+from gradparity.faults.how_to_fix import link, mend
 from gradparity.trace.ranks import RankDifferences
 from gradparity.trace.record import Event
 

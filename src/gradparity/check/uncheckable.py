@@ -18,7 +18,7 @@ def plight(seen: Observed, instead: str) -> str:
 
     Args:
         seen: the loop.
-        instead: what it trains instead of what it was given, as :mod:`gradparity.check.input_guard` says it.
+        instead: what it trains instead of what it was given, as :mod:`gradparity.check.swapped_inputs` says it.
     """
     if seen.error is not None:
         where = f" ({seen.where})" if seen.where else ""

@@ -7,14 +7,14 @@ from typing import Final, NamedTuple
 
 from torch import Tensor
 
+from gradparity.parity.aliasing import share_memory
 from gradparity.parity.bits import same_bits
-from gradparity.parity.inside import usual
-from gradparity.parity.memory import share_memory
+from gradparity.parity.compare_on_gpu import Same
+from gradparity.parity.dense_parts import is_readable, is_simple, layout_of, pieces, shape_of
+from gradparity.parity.leaves import Unseen, Value
 from gradparity.parity.metrics import Difference, Figures
-from gradparity.parity.on_device import Same
-from gradparity.parity.pieces import is_readable, is_simple, layout_of, pieces, shape_of
+from gradparity.parity.modes_and_extras import usual
 from gradparity.parity.state import Part
-from gradparity.parity.values import Unseen, Value
 
 
 class Kind(StrEnum):

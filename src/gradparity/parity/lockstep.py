@@ -12,13 +12,13 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from gradparity.parity.compare import Kind, Mismatch, compare
+from gradparity.parity.compare_on_gpu import compared_there
+from gradparity.parity.dense_parts import is_simple, pieces
+from gradparity.parity.leaves import Value
 from gradparity.parity.meaning import Said
 from gradparity.parity.metrics import Figures
-from gradparity.parity.on_device import compared_there
-from gradparity.parity.pieces import is_simple, pieces
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import COMPARED, HasState, Part, state_of
-from gradparity.parity.values import Value
 from gradparity.training import Moment, Phase, Run, Window
 
 Step: TypeAlias = Callable[[Run, Window[Any]], Iterator[Moment]]

@@ -8,8 +8,8 @@ import torch
 from rich.table import Table
 
 from gradparity.parity.explain import what, where
-from gradparity.parity.readings import Readings
 from gradparity.parity.state import Part
+from gradparity.parity.step_metrics import Readings
 from gradparity.parity.verdict import Cell, Verdict
 from gradparity.training import Phase
 

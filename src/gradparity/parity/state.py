@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gradparity.parity.inside import extras, modes
-from gradparity.parity.memory import clusters
-from gradparity.parity.values import Unseen, Value, flat
+from gradparity.parity.aliasing import clusters
+from gradparity.parity.leaves import Unseen, Value, flat
+from gradparity.parity.modes_and_extras import extras, modes
 from gradparity.training import Moment, Phase, Run
 
 __all__ = [

@@ -18,7 +18,7 @@ from gradparity.files.append_only import Growing
 from gradparity.parity import report
 from gradparity.parity.lockstep import START, Comparison
 from gradparity.parity.metrics import finite
-from gradparity.parity.readings import Readings
+from gradparity.parity.step_metrics import Readings
 from gradparity.parity.verdict import Verdict
 from gradparity.tensorboard import first_difference, layout, picture
 from gradparity.tensorboard.divergence_map import Spread

@@ -1,7 +1,7 @@
 """The first difference on one page: where, in what, how large, what it means, and the lines that mend it."""
 
 from gradparity.faults import FAULTS, Fault
-from gradparity.faults.mending import link, mend
+from gradparity.faults.how_to_fix import link, mend
 from gradparity.parity.explain import size, what, where
 from gradparity.parity.report import headline
 from gradparity.parity.verdict import Verdict

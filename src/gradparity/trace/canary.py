@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from gradparity.errors import UserError
-from gradparity.trace.aside import aside
+from gradparity.trace.isolation import aside
 from gradparity.trace.patch import wrapped
 
 ENGINE = "_engine_run_backward"

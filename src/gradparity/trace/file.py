@@ -21,7 +21,7 @@ from gradparity.errors import UserError, writing
 from gradparity.files.append_only import Growing
 from gradparity.files.open_regular import opened
 from gradparity.parity.bits import bits
-from gradparity.parity.pieces import pieces
+from gradparity.parity.dense_parts import pieces
 from gradparity.parity.state import Part, Unseen
 from gradparity.trace.fingerprint import Fingerprint, Printed, fingerprint, shard_of
 from gradparity.trace.line_format import MOST_VALUES, Form, about_in, form_in, note_in, parsed, record_in

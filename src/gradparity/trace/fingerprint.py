@@ -10,8 +10,8 @@ import xxhash
 from torch import Tensor
 
 from gradparity.parity.bits import bits
-from gradparity.parity.pieces import layout_of, pieces, shape_of
-from gradparity.parity.values import Unseen, Value
+from gradparity.parity.dense_parts import layout_of, pieces, shape_of
+from gradparity.parity.leaves import Unseen, Value
 
 UNREAD: Final = "-" * 32
 """The digest of a tensor whose content cannot be read, such as one on meta. It says nothing of the content."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import Any, TypeAlias
 
-from gradparity.trace.aside import aside, capturing
+from gradparity.trace.isolation import aside, capturing
 from gradparity.trace.patch import Wrapper
 
 

@@ -12,10 +12,10 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from gradparity.errors import UserError
-from gradparity.trace.aside import warn
 from gradparity.trace.canary import require_sight
 from gradparity.trace.file import Writer
-from gradparity.trace.group import rank, ranks
+from gradparity.trace.isolation import warn
+from gradparity.trace.process_rank import rank, ranks
 from gradparity.trace.recorder import Recorder
 from gradparity.trace.snapshot import Watched, unwrapped
 

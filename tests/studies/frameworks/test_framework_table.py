@@ -11,7 +11,7 @@ from gradparity.parity.compare import Kind, Mismatch
 from gradparity.parity.metrics import Figures
 from gradparity.parity.state import Part
 from gradparity.studies.frameworks import watch
-from gradparity.studies.frameworks.known import KNOWN, cause
+from gradparity.studies.frameworks.known_issues import KNOWN, cause
 from gradparity.studies.frameworks.on_ranks import ON_RANKS
 from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, SCENARIOS, TWO_RANKS
 from gradparity.studies.frameworks.table import cell, differences, page, short, unexplained

@@ -11,7 +11,7 @@ from torch.optim import Optimizer, SparseAdam
 
 from gradparity.parity.bits import same_bits
 from gradparity.parity.lockstep import lockstep
-from gradparity.parity.readings import Reader, Readings
+from gradparity.parity.step_metrics import Reader, Readings
 from gradparity.parity.verdict import Verdict as LockstepVerdict
 from gradparity.studies.tasks import TASKS
 from gradparity.studies.two_ways import build

@@ -9,7 +9,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 
 from gradparity.studies.frameworks.scenario import Job, mean_loss
-from gradparity.trace.group import ranks
+from gradparity.trace.process_rank import ranks
 
 
 def train(job: Job) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from gradparity.studies.frameworks.scenario import Job, mean_loss
-from gradparity.trace.group import ranks
+from gradparity.trace.process_rank import ranks
 
 
 class Automatic(lightning.LightningModule):

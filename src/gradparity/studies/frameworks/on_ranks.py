@@ -13,7 +13,7 @@ from gradparity.processes.launch import launch
 from gradparity.studies.frameworks.reference import by_examples, by_microbatches, by_shuffled_examples
 from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, UNSHUFFLED
 from gradparity.studies.frameworks.watch import FRAMEWORKS, Framework, Loop, Outcome, outcome
-from gradparity.trace.group import rank, ranks
+from gradparity.trace.process_rank import rank, ranks
 from gradparity.trace.ranks import first_apart, place
 
 RANKS = 2

@@ -11,7 +11,7 @@ from gradparity import training
 from gradparity.studies import tasks
 from gradparity.studies.frameworks.scenario import MICROBATCH, Job
 from gradparity.studies.tasks import Examples
-from gradparity.trace.group import rank, ranks
+from gradparity.trace.process_rank import rank, ranks
 from gradparity.training import PRECISIONS, Run, Window
 from gradparity.training.distributed import RankRun, ddp_step
 

@@ -17,7 +17,7 @@ from gradparity import training
 from gradparity.parity.batch import PADDING, Examples
 from gradparity.parity.random_stream import RandomStream
 from gradparity.studies.tasks.text import CharTransformer, text_transformer
-from gradparity.trace.group import rank, ranks
+from gradparity.trace.process_rank import rank, ranks
 
 SEED = 20
 MICROBATCH = 4

@@ -11,7 +11,7 @@ from rich.table import Table
 from gradparity.parity.compare import Mismatch
 from gradparity.parity.explain import where
 from gradparity.parity.lockstep import END
-from gradparity.studies.frameworks.known import cause
+from gradparity.studies.frameworks.known_issues import cause
 from gradparity.studies.frameworks.watch import NOT_INSTALLED, Outcome
 from gradparity.tensorboard.pages import in_markdown
 

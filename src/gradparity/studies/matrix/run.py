@@ -14,7 +14,7 @@ import torch
 from gradparity.errors import UserError, without_deterministic_form
 from gradparity.parity.bits import same_bits
 from gradparity.parity.lockstep import Lane, lockstep
-from gradparity.parity.readings import Reader, Readings
+from gradparity.parity.step_metrics import Reader, Readings
 from gradparity.parity.verdict import Verdict
 from gradparity.processes.device import Device, require, without_gpus
 from gradparity.processes.fork_server import forks

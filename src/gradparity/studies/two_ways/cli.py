@@ -15,7 +15,7 @@ from gradparity.cli.arguments import Parser
 from gradparity.errors import UserError
 from gradparity.processes.device import require
 from gradparity.studies.two_ways.config import Config
-from gradparity.studies.two_ways.fields import fields_in
+from gradparity.studies.two_ways.yaml_fields import fields_in
 
 SAVED = "config.yaml"
 """Where a run's folder has its configuration."""

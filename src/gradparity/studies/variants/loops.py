@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradparity.faults import FAULTS, loop_with
-from gradparity.faults.rewritten import rewritten
+from gradparity.faults.custom_fault import rewritten
 from gradparity.parity.lockstep import Step
 from gradparity.training import Moment, Phase, Route, Run, Window, backward, manual, train_step
 from gradparity.training.routes import copy_for

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gradparity.parity.on_device import read_at_once
+from gradparity.parity.compare_on_gpu import read_at_once
 from gradparity.training import Moment, Phase, Run
 
 

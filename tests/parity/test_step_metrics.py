@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gradparity.parity.random_stream import RandomStream, seed_of
-from gradparity.parity.readings import Reader, total_norm
+from gradparity.parity.step_metrics import Reader, total_norm
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import ClipConfig
 from gradparity.training import Moment, Phase

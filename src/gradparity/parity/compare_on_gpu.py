@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from gradparity.parity.bits import bits, same_bits
-from gradparity.parity.pieces import is_simple
-from gradparity.parity.values import Value
+from gradparity.parity.dense_parts import is_simple
+from gradparity.parity.leaves import Value
 
 Same: TypeAlias = Callable[[Tensor, Tensor], bool]
 """As :func:`gradparity.parity.bits.same_bits`."""

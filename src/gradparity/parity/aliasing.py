@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from gradparity.parity.pieces import COMPRESSED, is_simple, is_wrapper, wrapped_by
+from gradparity.parity.dense_parts import COMPRESSED, is_simple, is_wrapper, wrapped_by
 
 Stretch: TypeAlias = tuple[int, int, int]
 """A device, -1 for the CPU, and the addresses of the first byte and of the first one that follows."""
@@ -71,7 +71,7 @@ def share_memory(a: Tensor, b: Tensor, *, simple: bool = False) -> bool:
     Args:
         a: a tensor of any kind.
         b: another.
-        simple: whether both are known to be :func:`gradparity.parity.pieces.is_simple`.
+        simple: whether both are known to be :func:`gradparity.parity.dense_parts.is_simple`.
     """
     if simple and a.is_contiguous() and b.is_contiguous():  # most are, so this is to be fast
         start, begin = a.data_ptr(), b.data_ptr()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch.optim import Optimizer
 
 from gradparity.errors import UserError
-from gradparity.trace.graph import Reach
+from gradparity.trace.autograd_graph import Reach
 from gradparity.trace.snapshot import Watched
 
 

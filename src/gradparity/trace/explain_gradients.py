@@ -13,8 +13,8 @@ from gradparity.parity.report import times
 from gradparity.parity.state import Part
 from gradparity.trace.file import tensor_of
 from gradparity.trace.fingerprint import Fingerprint
+from gradparity.trace.prefix import STEPS, Side, digest, gradients, scale_of, total
 from gradparity.trace.record import Event, Record
-from gradparity.trace.side import STEPS, Side, digest, gradients, scale_of, total
 from gradparity.training import Phase
 
 NAMES = ("reference", "candidate")

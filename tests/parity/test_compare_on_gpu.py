@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gradparity.parity import on_device
+from gradparity.parity import compare_on_gpu
 from gradparity.parity.bits import same_bits
-from gradparity.parity.on_device import compared_there, differs, read_at_once
+from gradparity.parity.compare_on_gpu import compared_there, differs, read_at_once
 from small import comparisons, small_config
 
 NAN, OTHER_NAN = torch.tensor([0x7FC00000, 0x7FC00001], dtype=torch.int32).view(torch.float32)
@@ -63,8 +63,8 @@ def elsewhere(monkeypatch):
         reads.append(len(scalars))
         return read_at_once(scalars)
 
-    monkeypatch.setattr(on_device, "on_one_device", lambda a, b: True)
-    monkeypatch.setattr(on_device, "read_at_once", counted)
+    monkeypatch.setattr(compare_on_gpu, "on_one_device", lambda a, b: True)
+    monkeypatch.setattr(compare_on_gpu, "read_at_once", counted)
     return reads
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from torch import Tensor, nn
 
-from gradparity.parity.values import Unseen, Value, flat
+from gradparity.parity.leaves import Unseen, Value, flat
 
 _OWN: Final = frozenset(vars(nn.Module()))
 """Attributes that every module has: parameters, buffers and modules, which have names elsewhere, and hooks."""

@@ -8,7 +8,7 @@ from torch.testing._internal.logging_tensor import LoggingTensor
 from torch.testing._internal.two_tensor import TwoTensor
 
 from gradparity.parity.compare import compare
-from gradparity.parity.pieces import pieces
+from gradparity.parity.dense_parts import pieces
 from gradparity.parity.state import Part, aliases
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's, of what is deprecated or in beta
