@@ -1,8 +1,7 @@
-"""What is wrong with a training loop, looked up: the loop is watched under the stress scenario, and so is each fault.
+"""A user's loop looked up among the known faults: ``gradparity check``.
 
-In reading order: ``observe`` (a loop as it was seen), ``lookup`` (which fault behaves just so), ``guess`` (faults with
-a number in them), ``rounding`` (the same but for rounding), ``user_loop`` (a function that somebody has named),
-``sighting`` (all that is seen of it) and ``apart`` (in a process of its own), ``settings`` and ``given`` (what it has
-changed), ``plight`` (what is so wrong that no fault explains it), ``told`` (the answer, for people and programs),
-``command``. On several ranks: ``on_ranks`` (the check), ``of_rank`` (what a rank sees), ``lookup_on_ranks``.
+Read in this order: ``observe`` (the loop under the stress scenario), ``probe`` (all that is seen of it), ``lookup``
+(which fault behaves the same), ``parametric_faults`` (faults with a number in them), ``rounding``, ``report`` (the
+answer), ``command``. What else can be wrong: ``uncheckable``, ``swapped_inputs``, ``global_state``, ``graph_leaks``;
+``oracle`` checks the first gradient in float64. ``rank_*`` is the same on several ranks.
 """

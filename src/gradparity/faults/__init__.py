@@ -1,7 +1,8 @@
-"""Wrong loops, each a small change to the reference, that a check must be able to tell from it.
+"""Known bugs of training loops, each a patch to the reference step.
 
-In reading order: ``fault`` (what one is), ``stress`` (the training under which they show), ``dictionary`` (all of them;
-the other files hold them by theme), ``patched`` (the reference compiled with faults in it).
+Read in this order: ``fault`` (what one is), ``catalogue/`` (all of them, a theme a file), ``dictionary`` (by name),
+``patching`` (the reference with a fault in it), ``stress`` (the training in which they show). ``*_on_ranks`` is the
+same for several ranks, ``how_to_fix`` the patch read backwards.
 """
 
 from gradparity.faults.dictionary import FAULTS

@@ -1,1 +1,1 @@
-"""Training loops of others, made to stop at the phases of an optimizer step so that lockstep can compare them."""
+"""Where other tools meet gradparity: a Lightning callback, a pytest plugin, and ``assert_parity`` for any test."""

@@ -1,5 +1,7 @@
-"""What is compared, how, and what came of it.
+"""Two runs compared bit for bit while they train side by side.
 
-In reading order: ``bits`` (ULP), ``metrics`` (how far apart), ``state`` (what of a run, at which phase), ``compare``
-(two values), ``random_stream``, ``lockstep`` (two runs), ``verdict`` and ``explain`` (what is told of it).
+Read in this order: ``bits`` (distance in ULP), ``state`` (what is compared at which phase), ``leaves`` and
+``dense_parts`` (values and tensors of any kind, taken apart), ``compare`` (two values), ``lockstep`` (two runs),
+``verdict``, ``explain`` and ``report`` (what is said of it). Beside these: ``aliasing``, ``modes_and_extras``,
+``random_stream``, ``metrics``, ``step_metrics``, ``compare_on_gpu``, ``batch``.
 """

@@ -1,8 +1,8 @@
-"""What people look at: TensorBoard files of a lockstep, and a JSONL file beside them for exact figures.
+"""Everything that is written for TensorBoard, and the JSONL file beside it that has the exact figures.
 
-In reading order: ``board`` (what is written when), ``layout`` (where TensorBoard shows it), ``spread`` and ``picture``
-(the divergence map), ``card`` (the first difference on a page), ``pages`` (tables), ``events`` (files that outlive
-their process), ``folders``.
+Read in this order: ``board`` (what is written when), ``layout`` (where TensorBoard shows it), ``divergence_map`` and
+``picture`` (the map), ``first_difference`` (the page that opens first), ``pages`` (tables), ``events`` (files that
+outlive their process), ``folders``.
 """
 
 from gradparity.tensorboard.board import FIGURES, Board, Found, as_record

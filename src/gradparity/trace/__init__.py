@@ -1,5 +1,7 @@
-"""A training loop that nobody here controls, watched from outside and written down as fingerprints.
+"""Any training loop, recorded while it runs, and two recordings compared.
 
-In reading order: ``fingerprint`` (a tensor in a few bytes), ``record`` (what one line of a trace says), ``patch`` and
-``recorder`` (how a loop is watched), ``file`` (a trace on disk), ``diff`` (two traces held against each other).
+Read in this order: ``fingerprint`` (a tensor in a few bytes), ``record`` (one line of a trace), ``recording`` (the
+public ``record``), ``recorder`` with ``patch`` and ``guard`` (how a loop is watched without changing it), ``unseen``
+(what was not seen), ``file`` (a trace on disk), ``diff`` (two traces compared), ``explain`` and ``explain_gradients``
+(the likely meaning). ``command`` is ``gradparity diff``.
 """

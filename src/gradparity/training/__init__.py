@@ -1,9 +1,10 @@
-"""The reference training code: short, plain PyTorch, to be read and copied. It needs torch alone.
+"""The training step to copy: short, plain PyTorch, which needs torch alone.
 
-In reading order: ``windows`` (what one optimizer step is made of), ``routes`` (how a gradient reaches ``p.grad``),
-``precision``, ``clipping``, ``optimizers``, ``step``, where they meet, and around it ``loop`` and ``checkpoint``.
-``frugal`` is the manual route in less memory. What is rarely needed stands apart: ``refused`` (what the
-manual routes cannot do), ``restored`` and ``random_numbers`` (state that is easily lost).
+Read in this order: ``windows`` (the microbatches of one optimizer step), ``routes`` (how a gradient reaches
+``p.grad``), ``precision``, ``clipping``, ``optimizers``, ``step`` (where they meet), then ``loop`` and ``checkpoint``
+around it. ``frugal`` is the manual route in less memory. ``distributed`` is the step on several ranks, with DDP and
+by hand; ``sharded`` is what FSDP2 leaves of it. Seldom needed: ``refused`` (what the manual routes cannot do),
+``restored`` and ``random_numbers`` (state that is easily lost), ``exchange`` (collectives).
 """
 
 from gradparity.training.checkpoint import resume, save
