@@ -165,7 +165,7 @@ def imported():
 
 def test_every_requirement_is_imported_and_every_import_required():
     extras = PROJECT["optional-dependencies"]
-    wanted = required([PROJECT["dependencies"], extras["frameworks"], extras["peers"]])
+    wanted = required([PROJECT["dependencies"], extras["experiments"], extras["frameworks"], extras["peers"]])
     wanted = {IMPORTED_AS.get(name, name) for name in wanted}
     found = set(imported()) - set(sys.stdlib_module_names) - {"gradparity"}
     assert len(found) > 10

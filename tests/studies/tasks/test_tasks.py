@@ -1,11 +1,13 @@
 import math
+import sys
 from copy import deepcopy
 
 import pytest
 import torch
 
+from gradparity.errors import UserError
 from gradparity.parity.batch import PADDING
-from gradparity.studies.tasks import TASKS, Examples, count, evaluate, shuffled, summed_loss, to
+from gradparity.studies.tasks import TASKS, Examples, count, digits, evaluate, shuffled, summed_loss, to
 from gradparity.studies.tasks.text import ALPHABET, CONTEXT, CharTransformer
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import OptimizerConfig
@@ -147,3 +149,11 @@ def test_the_transformer_does_not_look_ahead():
     before, after = model(tokens)[0], model(changed)[0]
     assert torch.equal(before[:40], after[:40])
     assert not torch.equal(before[40], after[40])
+
+
+def test_without_scikit_learn_there_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(
+        UserError, match=r"^the images come with scikit-learn: pip install 'gradparity\[experiments\]'$"
+    ):
+        digits._load()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from gradparity.errors import UserError
 from gradparity.parity.batch import Batch, Examples, summed_loss
 from gradparity.studies.tasks.task import Task
 
@@ -62,8 +63,10 @@ def digits_task(build: Callable[[], nn.Module], loss: Callable[[nn.Module, Batch
 
 
 def _load() -> tuple[Tensor, Tensor]:
-    from sklearn.datasets import load_digits
-
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError:
+        raise UserError("the images come with scikit-learn: pip install 'gradparity[experiments]'") from None
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
     return images, torch.tensor(digits.target)
