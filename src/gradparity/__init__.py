@@ -11,12 +11,12 @@ In a test, run two loops from the same start, and fail where they first make dif
 
     gradparity.assert_parity(reference_loop, our_loop, make)
 
-Ask which known bug a loop has, and what is true of what is said of the two ways::
+Ask which known bug a loop has, and which common claims about the two ways are true::
 
     $ gradparity check my_module:train
     $ gradparity claims
 
-``gradparity.training`` is a training step to copy: windows, routes, precision, clipping, and the step where they meet.
+``gradparity.training`` is a training step to copy: windows, routes, precision, clipping, and the step that uses them.
 It needs torch alone, and each of its files can be read on its own.
 """
 
@@ -32,7 +32,7 @@ _WHERE = {"assert_parity": "gradparity.integrations.testing", "record": "gradpar
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: ``gradparity --help`` should not wait for all of it."""
+    """Import ``name`` on first use, so that ``gradparity --help`` does not wait for all imports."""
     if name in _WHERE:
         from importlib import import_module
 
@@ -41,5 +41,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What there is to ask for, too, so that ``help(gradparity)`` and completion show it."""
+    """Return the names of this module and the lazy imports, so that ``help(gradparity)`` and completion show them."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""What the user can mend."""
+"""Errors that the user can fix, each as one sentence."""
 
 import errno
 import re
@@ -13,20 +13,20 @@ _NO_WORKSPACE = "CuBLAS and you have CUDA >= 10.2"
 
 
 class UserError(Exception):
-    """Something the user gave cannot be used; the message says what, and how to mend it, in one sentence."""
+    """An input cannot be used; the message says in one sentence what is wrong and how to fix it."""
 
     def __str__(self) -> str:
-        """The message on one line, which a terminal shows as it is: it may quote what a stranger has written."""
+        """Return the message on one line, with control characters escaped: it may quote text from an untrusted file."""
         return printable(" ".join(super().__str__().split()))
 
 
 class DiskError(UserError):
-    """A file cannot be written: there is no room, or it may not be."""
+    """A file cannot be written: the disk is full, or permission is missing."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell in a sentence what the disk refuses in the block; of a write, the system's own error does not say where.
+    """Turn an ``OSError`` in the block into one sentence with the path; for a write, the system's error has no path.
 
     Raises:
         DiskError: for ``path``, or the file that the system names.
@@ -39,7 +39,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    r"""``text`` with an escape for each character that is none to be read.
+    r"""Return ``text`` with an escape in place of each character that is not printable.
 
     >>> print(printable("größe\x1b[31m"))
     größe\x1b[31m
@@ -50,7 +50,7 @@ def printable(text: str) -> str:
 def without_deterministic_form(error: BaseException) -> str | None:
     """Return one sentence for the error of an operation that has no deterministic form; ``None`` for any other error.
 
-    It names the operation, and says how to go on.
+    The sentence names the operation and says how to fix it.
     """
     said = str(error)
     if not isinstance(error, RuntimeError):

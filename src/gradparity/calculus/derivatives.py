@@ -2,13 +2,13 @@
 
 A batched function takes tensors with leading dimension N, one sample per row, and returns ``[N]`` (scalar
 function) or ``[N, out]`` (vector function). Samples do not interact: row i of the output depends on row i of
-the inputs alone. Nothing here checks that; where it is not so the results are wrong, and mostly disagree.
+the inputs alone. Nothing here checks that; where samples interact, results are wrong, and mostly disagree.
 
 Autograd has one operation, the vector-Jacobian product (VJP): it multiplies a *seed*, shaped like the output,
-into the Jacobian from the left. The two APIs for it are the two functions that come first; the rest is a
-choice of seeds, written once for both. ``torch.func`` differentiates one sample and maps that over the batch.
+into the Jacobian from the left. The first two functions wrap the two APIs for it; the rest is a choice of
+seeds, written once for both. ``torch.func`` differentiates one sample and maps that over the batch.
 
-A derivative is returned as a figure: it carries no graph, shares no memory, and is zero where autograd finds
+A derivative is returned as plain numbers: it has no graph, shares no memory, and is zero where autograd finds
 no path from the input to the output. The caller's tensors need not require grad, and keep the ``.grad`` they
 had. An output computed under ``no_grad`` or from ``.detach()`` has no path, so its derivative is zero too.
 """
@@ -30,7 +30,7 @@ class VJP(Protocol):
     def __call__(
         self, output: Tensor, inputs: tuple[Tensor, ...], seed: Tensor, create_graph: bool = False
     ) -> tuple[Tensor, ...]:
-        """See ``vjp_by_grad``."""
+        """Multiply ``seed`` into the Jacobian; see ``vjp_by_grad``."""
 
 
 def vjp_by_grad(
@@ -59,7 +59,7 @@ def vjp_by_backward(
 ) -> tuple[Tensor, ...]:
     """Multiply ``seed`` into the Jacobian by ``torch.Tensor.backward``, which adds the product to ``.grad``.
 
-    Takes and returns what ``vjp_by_grad`` does. Finds the ``.grad`` of ``inputs`` None, and leaves it None.
+    Takes and returns the same as ``vjp_by_grad``. Expects ``.grad`` of ``inputs`` to be None, and leaves it None.
     """
     if not output.requires_grad:  # a constant
         return tuple(torch.zeros_like(x) for x in inputs)
@@ -75,7 +75,7 @@ def vjp_by_backward(
 
 
 def gradients(f: BatchedFunction, *inputs: Tensor, vjp: VJP = vjp_by_grad) -> tuple[Tensor, ...]:
-    """Per-sample gradient of a scalar function, by one VJP for the whole batch.
+    """Return the per-sample gradient of a scalar function, by one VJP for the whole batch.
 
     The Jacobian of the N outputs with respect to N samples is block diagonal, so the seed (1, ..., 1) reads
     off every sample's gradient at once. Where samples interact it gives the column sums of the full Jacobian.
@@ -101,7 +101,7 @@ def gradients(f: BatchedFunction, *inputs: Tensor, vjp: VJP = vjp_by_grad) -> tu
 
 
 def jacobians(f: BatchedFunction, *inputs: Tensor, vjp: VJP = vjp_by_grad) -> tuple[Tensor, ...]:
-    """Per-sample Jacobian of a vector function, by one VJP for each of its outputs.
+    """Return the per-sample Jacobian of a vector function, by one VJP for each of its outputs.
 
     Args:
         f: takes ``inputs``, returns ``[N, out]``.
@@ -109,7 +109,7 @@ def jacobians(f: BatchedFunction, *inputs: Tensor, vjp: VJP = vjp_by_grad) -> tu
         vjp: ``vjp_by_grad`` or ``vjp_by_backward``.
 
     Returns:
-        For each input, ``[N, out]`` or ``[N, out, D]``. Those of inputs ``[N]`` stack along ``dim=2``.
+        For each input, ``[N, out]`` or ``[N, out, D]``. Results for inputs ``[N]`` stack along ``dim=2``.
 
     Raises:
         ValueError: if the inputs, or the output of ``f``, are not of the shape and dtype above.
@@ -120,9 +120,9 @@ def jacobians(f: BatchedFunction, *inputs: Tensor, vjp: VJP = vjp_by_grad) -> tu
 
 @torch.enable_grad()
 def hessians(f: BatchedFunction, *inputs: Tensor, vjp: VJP = vjp_by_grad) -> tuple[Tensor, ...]:
-    """Per-sample second derivative of a scalar function by each input: the Jacobian of the gradient.
+    """Return the per-sample second derivative of a scalar function by each input: the Jacobian of the gradient.
 
-    Derivatives by two different inputs are left out; stack the inputs into one to have them.
+    Derivatives by two different inputs are left out; to get them, stack the inputs into one.
 
     Args:
         f: takes ``inputs``, returns ``[N]``.
@@ -146,7 +146,7 @@ def hessians(f: BatchedFunction, *inputs: Tensor, vjp: VJP = vjp_by_grad) -> tup
 
 
 def jacobian_rows(output: Tensor, inputs: tuple[Tensor, ...], vjp: VJP) -> tuple[Tensor, ...]:
-    """Fill ``[N, out, ...]`` for each input, row k of every sample from the seed that is one in column k."""
+    """Return ``[N, out, ...]`` for each input; row k of every sample comes from the seed that is one in column k."""
     jacobians = tuple(x.new_empty(*output.shape, *x.shape[1:]) for x in inputs)
     for k in range(output.shape[1]):
         seed = torch.zeros_like(output)
@@ -157,28 +157,28 @@ def jacobian_rows(output: Tensor, inputs: tuple[Tensor, ...], vjp: VJP) -> tuple
 
 
 def gradients_by_func(f: BatchedFunction, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Per-sample gradient of a scalar function, by ``torch.func.vmap`` of ``torch.func.grad``.
+    """Return the per-sample gradient of a scalar function, by ``torch.func.vmap`` of ``torch.func.grad``.
 
-    Takes, returns and raises what ``gradients`` does, but calls ``f`` on batches of one sample.
+    Takes, returns and raises the same as ``gradients``, but calls ``f`` on batches of one sample.
     """
     evaluate(f, as_leaves(inputs), rank=1)  # for its checks alone
     return as_figures(vmap(grad(on_one_sample(f, rank=1), argnums=tuple(range(len(inputs)))))(*inputs))
 
 
 def jacobians_by_func(f: BatchedFunction, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Per-sample Jacobian of a vector function, by ``torch.func.vmap`` of ``torch.func.jacrev``.
+    """Return the per-sample Jacobian of a vector function, by ``torch.func.vmap`` of ``torch.func.jacrev``.
 
-    Takes, returns and raises what ``jacobians`` does, but calls ``f`` on batches of one sample.
+    Takes, returns and raises the same as ``jacobians``, but calls ``f`` on batches of one sample.
     """
     evaluate(f, as_leaves(inputs), rank=2)
     return as_figures(vmap(jacrev(on_one_sample(f, rank=2), argnums=tuple(range(len(inputs)))))(*inputs))
 
 
 def hessians_by_func(f: BatchedFunction, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Per-sample second derivative by each input, by ``torch.func.vmap`` of ``jacrev`` of ``grad``.
+    """Return the per-sample second derivative by each input, by ``torch.func.vmap`` of ``jacrev`` of ``grad``.
 
-    Takes, returns and raises what ``hessians`` does, but calls ``f`` on batches of one sample.
-    ``torch.func.hessian`` would take the outer derivative forward, and there PyTorch 2.13 gives a warning.
+    Takes, returns and raises the same as ``hessians``, but calls ``f`` on batches of one sample.
+    ``torch.func.hessian`` takes the outer derivative in forward mode, for which PyTorch 2.13 gives a warning.
     """
     evaluate(f, as_leaves(inputs), rank=1)
     one = on_one_sample(f, rank=1)
@@ -186,15 +186,16 @@ def hessians_by_func(f: BatchedFunction, *inputs: Tensor) -> tuple[Tensor, ...]:
 
 
 def on_one_sample(f: BatchedFunction, rank: int) -> BatchedFunction:
-    """``f`` of a single sample, without the leading dimension: what ``torch.func.vmap`` maps over a batch."""
+    """Return ``f`` for a single sample, without the leading dimension, for ``torch.func.vmap`` to map over a batch."""
     return lambda *sample: evaluate(f, tuple(x.unsqueeze(0) for x in sample), rank).squeeze(0)
 
 
 def as_leaves(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Detached views of ``inputs`` that require grad; what is done to their ``.grad`` the caller never sees.
+    """Return detached views of ``inputs`` that require grad; the ``.grad`` of the caller's tensors stays as it is.
 
     Raises:
-        ValueError: if there are none, one is not floating point or has no samples, or they differ in N.
+        ValueError: if there are no inputs, one is not floating point or has no samples, they differ in N, or inference
+            mode is on or made one of them.
     """
     if not inputs:
         raise ValueError("there are no inputs to differentiate by; pass at least one tensor [N] or [N, D]")
@@ -212,10 +213,10 @@ def as_leaves(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 @torch.enable_grad()
 def evaluate(f: BatchedFunction, inputs: tuple[Tensor, ...], rank: int) -> Tensor:
-    """The output of ``f``: one floating point tensor, ``[N]`` for ``rank`` 1, ``[N, out]`` for ``rank`` 2.
+    """Return the output of ``f``: one floating point tensor, ``[N]`` for ``rank`` 1, ``[N, out]`` for ``rank`` 2.
 
     Raises:
-        ValueError: if it is anything else.
+        ValueError: if the output is anything else.
     """
     output, n = f(*inputs), len(inputs[0])
     if not isinstance(output, Tensor) or not output.is_floating_point():
@@ -230,5 +231,5 @@ def evaluate(f: BatchedFunction, inputs: tuple[Tensor, ...], rank: int) -> Tenso
 
 
 def as_figures(derivatives: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    """Copies without a graph: for x + y, ``autograd.grad`` and ``vmap`` return one memory twice."""
+    """Return copies without a graph: for x + y, ``autograd.grad`` and ``vmap`` return the same memory twice."""
     return tuple(d.detach().clone() for d in derivatives)

@@ -12,25 +12,25 @@ from torch import Tensor
 
 
 def apart(f: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """``f`` of D separate inputs ``[N]`` instead of one stacked ``[N, D]``."""
+    """Return ``f`` as a function of D separate inputs ``[N]`` instead of one stacked ``[N, D]``."""
     return lambda *columns: f(torch.stack(columns, dim=1))
 
 
 def scalar(x: Tensor) -> Tensor:
-    """The scalar function x1 x2 + sin(x1 x2²), ``[N, 2]`` -> ``[N]``."""
+    """Return the scalar function x1 x2 + sin(x1 x2²), ``[N, 2]`` -> ``[N]``."""
     x1, x2 = x.unbind(dim=1)
     return x1 * x2 + torch.sin(x1 * x2**2)
 
 
 def scalar_gradient(x: Tensor) -> Tensor:
-    """The gradient of ``scalar``, ``[N, 2]`` -> ``[N, 2]``."""
+    """Return the gradient of ``scalar``, ``[N, 2]`` -> ``[N, 2]``."""
     x1, x2 = x.unbind(dim=1)
     cos = torch.cos(x1 * x2**2)
     return torch.stack((x2 + x2**2 * cos, x1 + 2 * x1 * x2 * cos), dim=1)
 
 
 def scalar_hessian(x: Tensor) -> Tensor:
-    """The Hessian of ``scalar``, ``[N, 2]`` -> ``[N, 2, 2]``."""
+    """Return the Hessian of ``scalar``, ``[N, 2]`` -> ``[N, 2, 2]``."""
     x1, x2 = x.unbind(dim=1)
     sin, cos = torch.sin(x1 * x2**2), torch.cos(x1 * x2**2)
     h11 = -(x2**4) * sin
@@ -40,13 +40,13 @@ def scalar_hessian(x: Tensor) -> Tensor:
 
 
 def vector(x: Tensor) -> Tensor:
-    """The vector function (x1 x2, sin(x1 + x2²), x1² - 3 x2), ``[N, 2]`` -> ``[N, 3]``."""
+    """Return the vector function (x1 x2, sin(x1 + x2²), x1² - 3 x2), ``[N, 2]`` -> ``[N, 3]``."""
     x1, x2 = x.unbind(dim=1)
     return torch.stack((x1 * x2, torch.sin(x1 + x2**2), x1**2 - 3 * x2), dim=1)
 
 
 def vector_jacobian(x: Tensor) -> Tensor:
-    """The Jacobian of ``vector``, ``[N, 2]`` -> ``[N, 3, 2]``."""
+    """Return the Jacobian of ``vector``, ``[N, 2]`` -> ``[N, 3, 2]``."""
     x1, x2 = x.unbind(dim=1)
     cos = torch.cos(x1 + x2**2)
     by_x1 = torch.stack((x2, cos, 2 * x1), dim=1)
@@ -58,7 +58,7 @@ def vector_jacobian(x: Tensor) -> Tensor:
 class Waves:
     """The family f_k(x) = Σ_t a_kt sin(b_t·x + c_t) + x·Q_k x + m_k·x, of D variables.
 
-    Its derivatives are known in closed form, whatever the coefficients, and none up to the second is constant.
+    Its derivatives are known in closed form for any coefficients. The first and second derivatives are not constant.
     """
 
     a: Tensor
@@ -68,7 +68,7 @@ class Waves:
     c: Tensor
     """Phases, ``[T]``."""
     q: Tensor
-    """Quadratic forms, ``[out, D, D]``; not symmetric, so that the transpose in Q + Qᵀ counts."""
+    """Quadratic forms, ``[out, D, D]``; not symmetric, so that the transpose in Q + Qᵀ matters."""
     m: Tensor
     """Linear forms, ``[out, D]``."""
 
@@ -88,16 +88,16 @@ class Waves:
         )
 
     def value(self, x: Tensor) -> Tensor:
-        """The functions, ``[N, D]`` -> ``[N, out]``."""
+        """Return the values of the functions, ``[N, D]`` -> ``[N, out]``."""
         waves = torch.sin(x @ self.b.T + self.c) @ self.a.T
         return waves + torch.einsum("ni,kij,nj->nk", x, self.q, x) + x @ self.m.T
 
     def jacobian(self, x: Tensor) -> Tensor:
-        """Their Jacobian, ``[N, D]`` -> ``[N, out, D]``."""
+        """Return the Jacobian of the functions, ``[N, D]`` -> ``[N, out, D]``."""
         waves = torch.einsum("kt,nt,ti->nki", self.a, torch.cos(x @ self.b.T + self.c), self.b)
         return waves + torch.einsum("kij,nj->nki", self.q + self.q.mT, x) + self.m
 
     def hessian(self, x: Tensor) -> Tensor:
-        """Their Hessians, ``[N, D]`` -> ``[N, out, D, D]``."""
+        """Return the Hessians of the functions, ``[N, D]`` -> ``[N, out, D, D]``."""
         sin = torch.sin(x @ self.b.T + self.c)
         return self.q + self.q.mT - torch.einsum("kt,nt,ti,tj->nkij", self.a, sin, self.b, self.b)

@@ -1,4 +1,4 @@
-"""``gradparity check``: which known fault a training loop has, if any."""
+"""The ``gradparity check`` command, which finds the known fault that a training loop has, if any."""
 
 import json
 from argparse import RawDescriptionHelpFormatter
@@ -29,7 +29,7 @@ from gradparity.trace.file import Writer, read
 from gradparity.trace.recording import about
 
 OF_TORCH = ("RuntimeError", "AssertionError", "CheckpointError")
-"""With these, torch stops a loop that has a fault."""
+"""Types of the exceptions with which torch stops a loop that has a fault."""
 
 A_DAY = 86400
 HELP_OF_PATIENCE = "how long the loop may take each time it is run, and a rank wait for others (default: %(default)g)"
@@ -88,7 +88,7 @@ the reference differs; 2 a loop that cannot be checked."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Look a loop up; 0 if it makes the updates of the reference, 1 if not."""
+    """Look up a loop and return the exit code: 0 if it passes, 1 if not, 2 if it cannot be checked."""
     parser = Parser(
         "gradparity check",
         description="Which known fault does a training loop have?",
@@ -117,20 +117,20 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def check(load: Callable[[], Loop], name: str, precision: str, patience: float = PATIENCE) -> Checked:
-    """Watch a loop under the stress scenario, in a process of its own, and look it up.
+    """Run a loop under the stress scenario, in a separate process, and look it up among the known faults.
 
     Args:
         load: returns the loop; called in that process.
-        name: what the loop is called.
+        name: the name of the loop in the report.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
-        patience: seconds that the loop may take, each time it is run.
+        patience: seconds that each run of the loop may take.
 
     Raises:
         UserError: if no verdict can be given.
     """
     with TemporaryDirectory() as folder:
         ours, theirs = Path(folder, "reference"), Path(folder, "loop")
-        # First, as no gradients may have been computed here before; the reference computes some.
+        # The loop runs first, in a fork. This process must not have computed gradients yet; the reference does.
         sighting = apart(partial(sight, load, name, precision, theirs), patience)
         reference = observe_with([], precision)
         if observe_with([], precision) != reference:
@@ -160,7 +160,7 @@ def check(load: Callable[[], Loop], name: str, precision: str, patience: float =
 
 
 def _found(sighting: Sighting, reference: Observed, precision: str) -> Finding:
-    """What behaves as the loop does."""
+    """Return the faults with which the reference behaves as the loop does."""
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("looking it up")
@@ -179,7 +179,10 @@ def _found(sighting: Sighting, reference: Observed, precision: str) -> Finding:
 
 
 def _explained(ours: Path, theirs: Path, precision: str) -> str:
-    """The first divergence from the reference, whose trace goes to ``ours``, told from the tensors themselves."""
+    """Explain the first divergence from the reference, with the tensors of both traces.
+
+    The trace of the loop is in ``theirs``. The reference is run here, and its trace goes to ``ours``.
+    """
     writer = Writer(ours, about(), full=True)
     try:
         observe(stress.reference, stress.build, precision, writer=writer)

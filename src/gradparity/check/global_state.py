@@ -1,4 +1,4 @@
-"""What is set for a whole process: told, where a loop has changed it, and put back."""
+"""Process-wide settings: report those that a loop has changed, and restore them."""
 
 import inspect
 import os
@@ -12,14 +12,14 @@ from torch.overrides import _get_current_function_mode_stack, _pop_mode
 from torch.utils._device import DeviceContext
 
 Place: TypeAlias = tuple[str, str]
-"""The module, or a class in one, and the name of a function in it."""
+"""A module, or a class in a module, and the name of a function in it."""
 
 OF_TRAINING = ("torch.amp", "torch.autograd", "torch.nn", "torch.optim", "torch.utils.checkpoint", "torch.utils.data")
-"""Packages whose functions a training calls, beside those of torch itself."""
+"""Packages whose functions a training loop calls, besides those of torch itself."""
 
 
 class Setting(NamedTuple):
-    """How to read it, and how to write it."""
+    """A process-wide setting: a function that reads it, and one that writes it."""
 
     get: Callable[[], Any]
     put: Callable[[Any], object]
@@ -55,7 +55,7 @@ def _put_inference_mode(on: bool) -> None:
 
 
 GUARDS: list[Any] = []
-"""Of modes that are in force as long as there is a guard."""
+"""Guards that are kept alive, because a mode lasts only as long as its guard."""
 
 SETTINGS: Mapping[str, Setting] = {
     "function modes": Setting(_modes, _put_modes),
@@ -77,11 +77,11 @@ SETTINGS: Mapping[str, Setting] = {
     "the number of threads": Setting(torch.get_num_threads, torch.set_num_threads),
     "the working directory": Setting(os.getcwd, os.chdir),
 }
-"""In the order in which they are put back."""
+"""All settings, in the order in which they are restored."""
 
 
 def functions() -> dict[Place, object]:
-    """The functions, classes and methods of torch that a training calls."""
+    """Return the functions, classes and methods of torch that a training loop calls."""
     found: dict[Place, object] = {}
     for name, module in list(sys.modules.items()):
         if name in ("torch", "torch._tensor", "torch.functional") or name.startswith(OF_TRAINING):
@@ -93,7 +93,7 @@ def functions() -> dict[Place, object]:
 
 
 def global_hooks() -> Iterator[tuple[str, dict[int, object]]]:
-    """The dictionaries in which torch keeps the hooks of all modules and all optimizers, by name."""
+    """Yield, with their names, the dictionaries in which torch keeps hooks on all modules and all optimizers."""
     for module in ("torch.nn.modules.module", "torch.optim.optimizer"):
         for name, hooks in vars(sys.modules[module]).items():
             if name.startswith("_global_") and isinstance(hooks, dict):
@@ -102,7 +102,7 @@ def global_hooks() -> Iterator[tuple[str, dict[int, object]]]:
 
 @dataclass(frozen=True)
 class Settings:
-    """All of them, as they were when this was made by :meth:`now`."""
+    """A snapshot of all settings, global hooks and functions, made by :meth:`now`."""
 
     values: Mapping[str, Any]
     hooks: Mapping[str, Mapping[int, object]]
@@ -110,19 +110,19 @@ class Settings:
 
     @classmethod
     def now(cls) -> "Settings":
-        """As they are."""
+        """Take a snapshot of the current state."""
         values = {name: setting.get() for name, setting in SETTINGS.items()}
         return cls(values, {name: dict(hooks) for name, hooks in global_hooks()}, functions())
 
     def changed(self) -> list[str]:
-        """What is another now, in words."""
+        """Return a phrase for everything that has changed since the snapshot."""
         values = ((name, setting.get()) for name, setting in SETTINGS.items())
         told = [f"{name} {_told(value)}" for name, value in values if value != self.values[name]]
         told += [f"a hook in {name}" for name, hooks in global_hooks() if hooks.keys() - self.hooks[name].keys()]
         return told + [f"a replaced {owner}.{name}" for owner, name in self._replaced()]
 
     def put_back(self) -> None:
-        """Make all as it was."""
+        """Restore everything to the snapshot."""
         for name, setting in SETTINGS.items():
             if setting.get() != self.values[name]:
                 setting.put(self.values[name])
@@ -143,7 +143,10 @@ class Settings:
 
 
 def _is_torchs_own(function: Any, was: object) -> bool:
-    """Torch wraps functions of its own when they are first needed, and has a class that follows the default dtype."""
+    """Return whether torch itself has replaced a function.
+
+    It wraps some of its functions when they are first needed, and has a class that follows the default dtype.
+    """
     code = getattr(function, "__code__", None)
     if code is None:
         return isinstance(function, type) and function.__module__.startswith("torch")
@@ -152,8 +155,11 @@ def _is_torchs_own(function: Any, was: object) -> bool:
 
 
 def _is_put_over(function: Any) -> bool:
-    """Return whether a function that a class had not itself is somebody's, as AdamW.step is where Adam's was hooked."""
-    code = getattr(inspect.unwrap(function), "__code__", None)  # torch puts its hooks around it when it is first used
+    """Return whether a function that its class or module did not define before is user code.
+
+    For example, after a user has replaced ``Adam.step``, torch gives AdamW a ``step`` that wraps the replacement.
+    """
+    code = getattr(inspect.unwrap(function), "__code__", None)  # torch wraps it in its hooks on first use
     file = getattr(code, "co_filename", None)
     return isinstance(file, str) and not file.startswith((os.path.dirname(torch.__file__), "<"))
 

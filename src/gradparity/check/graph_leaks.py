@@ -1,8 +1,9 @@
-"""Graphs that a loop keeps alive from step to step, which no comparison of values can see.
+"""Autograd graphs that a loop keeps alive from step to step. Comparing values cannot reveal them.
 
-``total += loss`` makes the same updates as ``total += loss.item()``, and holds the graph of every microbatch until the
-epoch ends: memory grows with each step. So graphs are counted. Each forward signs its own in a node's metadata, where
-autograd keeps what is said of a node and never reads it, and after each step we look whose can still be reached.
+``total += loss`` makes the same updates as ``total += loss.item()``. But it keeps the graph of every microbatch until
+the epoch ends, so memory grows with each step. Therefore graphs are counted. Each forward writes the number of its step
+into the metadata of a node of its graph, which autograd keeps and never reads. After each step, the numbers that can
+still be reached are counted.
 """
 
 import gc
@@ -19,33 +20,36 @@ from gradparity.faults import stress
 from gradparity.trace.record import Event, Record
 
 MOST_STEPS = 2
-"""Whose graphs may be alive together: this step's, and that of the last one, in a variable not yet overwritten."""
+"""Steps whose graphs may be alive together: this one, and the last one in a variable not yet overwritten."""
 
 SIGNED = "step of gradparity check"
 
 
 @dataclass
 class Graphs:
-    """Counts, at the end of each step, the graphs that are alive."""
+    """A count of the graphs that are alive at the end of each step."""
 
     steps: int = 0
-    """How many steps have been made."""
+    """Number of steps made so far."""
     alive: list[tuple[int, int]] = field(default_factory=list)
-    """After each: of how many steps there are graphs, and how many nodes these have."""
+    """For each step: the number of steps whose graphs are alive, and the number of nodes of all live graphs."""
 
     def build(self, precision: str) -> stress.Cast:
-        """The stress scenario, with a model that signs its graphs."""
+        """Build the stress scenario, with a model that marks its graphs."""
         cast = stress.build(precision)
         cast.model.register_forward_hook(self.sign)
         return cast
 
     def sign(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        """To be called after each forward of the model."""
+        """Mark the graph of ``output`` with the number of the step; call this after each forward of the model."""
         if output.grad_fn is not None:
             said_of(output.grad_fn)[SIGNED] = self.steps
 
     def after(self, records: Sequence[Record], looks: Sequence[Look]) -> bool:
-        """To be called after each look; always true, so that the loop goes on."""
+        """Count the live graphs if a step has just ended; call this after each look.
+
+        The result is always true, so that the loop goes on.
+        """
         if records[-1].event in (Event.STEP, Event.SKIP):
             self.steps += 1
             gc.collect()
@@ -56,26 +60,26 @@ class Graphs:
 
     @property
     def kept(self) -> int:
-        """The largest number of steps whose graphs were alive together, if that is more than a loop needs; else 0."""
+        """Return the largest number of steps whose graphs were alive together; 0 if a loop may need that many."""
         most = max((steps for steps, _ in self.alive), default=0)
         return most if most > MOST_STEPS else 0
 
     @property
     def growth(self) -> int:
-        """How many nodes more were alive with each step, up to where most were."""
+        """Return the number of nodes that each step added, up to the step with the most live nodes."""
         steps, nodes = max(self.alive, key=lambda alive: alive[1])
         return nodes // steps
 
 
 def said_of(node: torch.autograd.graph.Node) -> dict[str, int]:
-    """The node's metadata, which torch's own types take for a method."""
+    """Return the node's metadata, which torch's own type annotations declare as a method."""
     said: Any = node.metadata
     assert isinstance(said, dict)
     return said
 
 
 def tensors_with_a_graph() -> list[Tensor]:
-    """All that are alive in this process."""
+    """Return all tensors in this process that have a graph."""
     found = []
     for thing in gc.get_objects():
         if issubclass(type(thing), Tensor):
@@ -86,7 +90,7 @@ def tensors_with_a_graph() -> list[Tensor]:
 
 
 def reachable(tensors: Iterable[Tensor]) -> set[torch.autograd.graph.Node]:
-    """The nodes of their graphs."""
+    """Return the nodes of the graphs of ``tensors``."""
     found = set[torch.autograd.graph.Node]()
     waiting = [t.grad_fn for t in tensors if t.grad_fn is not None]
     while waiting:

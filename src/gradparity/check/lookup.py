@@ -1,6 +1,6 @@
-"""The fault dictionary, looked up: which known fault, or which two of them, behave just as a loop was seen to.
+"""Lookup in the fault dictionary: find the known fault, or the known faults, that behave exactly as a loop did.
 
-A fault is run only until it parts from the loop, which most do at once, so nothing needs to be kept between lookups.
+A fault is run only until it diverges from the loop. Most do so at once, so nothing is stored between lookups.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,51 +21,51 @@ from gradparity.training import Phase
 See: TypeAlias = Callable[[Sequence[Fault], Sequence[Look]], Observed]
 
 MOST_FAULTS = 4
-"""Faults that one loop is believed to have."""
+"""Most faults that a lookup assumes in one loop."""
 
 MOST_TIES = 4
-"""Sets of faults that are followed on, where several behave like a loop equally far."""
+"""Most sets of faults that are extended, if several behave like the loop for equally long."""
 
 MOST_PAIRS = 1200
-"""Pairs that are tried, the likely ones first, before two faults are given up on."""
+"""Most pairs of faults that are tried, the likely ones first."""
 
 
 class Answer(StrEnum):
-    """What can come of a lookup."""
+    """The possible results of a lookup."""
 
     IDENTICAL = "identical"
     SAME_UPDATES = "same updates"
-    """Something on the way was seen to differ, but nothing that an optimizer step reads or writes."""
+    """Something in between differs, but nothing that an optimizer step reads or writes."""
     ROUNDING = "rounding"
-    """Like the reference, or like a fault, but for roundings that nobody has written down."""
+    """Like the reference, or like a fault, except for rounding that is not in the dictionary."""
     FAULT = "fault"
     PAIR = "pair"
-    """Two faults together, or more."""
+    """Two or more faults together."""
     CLOSEST = "closest"
-    """No fault behaves just so; one does for a while."""
+    """No fault behaves exactly like the loop; one does for a while."""
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a lookup has found."""
+    """The result of a lookup."""
 
     answer: Answer
     faults: tuple[Fault, ...] = ()
-    """Of a fault: all that behave just so, and cannot be told apart. Of a pair: both. Else the closest, if any."""
+    """For a fault: all that behave exactly so and cannot be distinguished. For a pair: all of it. Else the closest."""
     first: Comparison | None = None
     """The first divergence from the reference."""
     parted: Look | None = None
-    """Where the loop parts from the closest fault."""
+    """The look at which the loop diverges from the closest fault."""
     also_here: tuple[Fault, ...] = ()
-    """Where nothing is close: faults that first show at the same place, in another way."""
+    """If nothing is close: faults that first show at the same place, in a different way."""
     tried: int = 0
-    """How many loops it was held against."""
+    """Number of loops that it was compared with."""
 
 
 @dataclass(frozen=True)
 class _Likeness:
-    """A fault, and how far the loop behaves like it."""
+    """A fault, and the number of looks that it shares with the loop."""
 
     fault: Fault
     seen: Observed
@@ -81,17 +81,17 @@ def look_up(
     most_pairs: int | None = None,
     alone: bool = False,
 ) -> Finding:
-    """Find what behaves as ``loop`` does.
+    """Find the faults with which the reference behaves as ``loop`` does.
 
     Args:
-        loop: as it was seen.
-        reference: as it was seen.
-        see: observes the reference with some faults, no further than it behaves as it is expected to; most often
-            :func:`gradparity.check.observe.observe_with`, under the precision of both.
-        tell: called with how many loops have been tried, and of how many.
-        known: the faults that are looked for, by name.
-        most_pairs: of them that are tried; :data:`MOST_PAIRS` if it is not said.
-        alone: look for one fault only, as nothing else could explain it.
+        loop: the loop as it was observed.
+        reference: the reference as it was observed.
+        see: observes the reference with some faults until it differs from the looks that are expected; most often
+            :func:`gradparity.check.observe.observe_with`, with the precision of ``loop`` and ``reference``.
+        tell: called with the number of loops tried so far, and the number to try.
+        known: the faults to look for, by name.
+        most_pairs: number of pairs to try; by default :data:`MOST_PAIRS`.
+        alone: look for one fault only, because nothing else could explain the loop.
     """
     if loop == reference:
         return Finding(Answer.IDENTICAL)
@@ -134,12 +134,12 @@ def look_up(
 def _one_after_another(
     loop: Observed, see: See, likenesses: Sequence[_Likeness]
 ) -> tuple[tuple[Fault, ...], int, bool]:
-    """More faults than two: each with which the loop is followed furthest is given another one, and so on.
+    """Search for more than two faults: add one more, again and again, to those that match the loop for longest.
 
-    Several are followed as long as they are equally far: two faults may be alike until a partial window comes.
+    Several sets are extended if they match for equally long: two faults may be alike until a partial window comes.
 
     Returns:
-        The faults, how far the loop behaves like the reference with them, and whether to its end.
+        The faults, the number of looks that the loop shares with them, and whether they match it to its end.
     """
     shared = max(x.shared for x in likenesses)
     furthest: list[tuple[Fault, ...]] = [(x.fault,) for x in likenesses if x.shared == shared]
@@ -170,7 +170,7 @@ def _one_after_another(
 
 
 def same_updates(loop: Observed, reference: Observed) -> bool:
-    """Whether all that optimizer steps read and write is the same, whatever was seen of single microbatches."""
+    """Return whether all that optimizer steps read and write is the same, even if single microbatches differ."""
     ours, theirs = ([look for look in seen.looks if look.microbatch is None] for seen in (loop, reference))
     return ours == theirs and loop.error == reference.error
 
@@ -178,10 +178,11 @@ def same_updates(loop: Observed, reference: Observed) -> bool:
 def _pairs(
     loop: Observed, reference: Observed, base: int, likenesses: Sequence[_Likeness]
 ) -> Iterator[tuple[Fault, Fault]]:
-    """Pairs that may behave as the loop does, the likely ones first.
+    """Yield pairs that may behave as the loop does, the likely ones first.
 
-    One of the two must show where the loop parts from the reference. If it behaves like the loop there, the other one
-    shows where the loop parts from it. If not, both show there at once. Who was stopped has a fault that raises.
+    One of the two must show where the loop diverges from the reference. If it behaves like the loop there, the other
+    one shows where the loop diverges from the first. If not, both show there at once. A loop that was stopped by an
+    exception has a fault that raises.
     """
     if loop.error == ENDLESS:
         return
@@ -210,13 +211,13 @@ def _by_likelihood(
 
 
 def _visible(likenesses: Sequence[_Likeness], reference: Observed, base: int) -> list[_Likeness]:
-    """The faults that part from the reference where the loop does, in whatever way."""
+    """Return the faults that diverge from the reference where the loop does, in whatever way."""
     there = slice(base, base + 1)
     return [x for x in likenesses if x.shared == base and x.seen.looks[there] != reference.looks[there]]
 
 
 def place(at: Look | Comparison) -> str:
-    """Step, microbatch and phase, in a few words."""
+    """Return step, microbatch and phase in a few words."""
     if at.step < 0:
         return "the end"
     microbatch = "" if at.microbatch is None else f", microbatch {at.microbatch}"
@@ -224,7 +225,7 @@ def place(at: Look | Comparison) -> str:
 
 
 def first_shown(reference: Observed, seen: Observed) -> str:
-    """Where a loop is first seen to differ from the reference, in which part of its state, or how it was stopped."""
+    """Return where a loop first differs from the reference and in which part of its state, or how it was stopped."""
     found = next((c for c in compare_traces(reference.trace, seen.trace) if c.mismatches), None)
     if seen.error and (found is None or len(seen.looks) == common_prefix(seen.looks, reference.looks)):
         return f"step {seen.trace.records[-1].step if seen.trace.records else 0}, {seen.error.split(':')[0]}"

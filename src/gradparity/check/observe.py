@@ -1,4 +1,4 @@
-"""A loop under the stress scenario, as it was seen: a trace in memory, and what of it is judged."""
+"""Observation of a loop under the stress scenario: a trace in memory, and the part of it that is judged."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,14 +24,14 @@ from gradparity.training import Phase
 Loop: TypeAlias = Callable[..., Any]
 
 MOST_RECORDS = 500
-"""Some five times what the reference makes; a loop that makes more will not stop by itself."""
+"""About five times the records of the reference; a loop that makes more will not stop by itself."""
 
 
 ENDLESS = "it went on and on"
 
 
 class Look(NamedTuple):
-    """What of a record is judged. Two loops are the same training if all their looks are equal, in order."""
+    """The part of a record that is judged. Two loops are the same training if all their looks are equal, in order."""
 
     step: int
     microbatch: int | None
@@ -40,12 +40,12 @@ class Look(NamedTuple):
 
 
 GoOn: TypeAlias = Callable[[Sequence[Record], Sequence[Look]], bool]
-"""Asked after each look whether to see more of a loop."""
+"""Called after each look; returns whether to observe more of the loop."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """A loop as it was seen."""
+    """A loop as it was observed."""
 
     trace: Trace
     looks: list[Look]
@@ -54,23 +54,23 @@ class Observed:
     where: str = ""
     """The line of the loop that raised it."""
     elsewhere: bool = False
-    """True where it differentiated, and never what it was given to train."""
+    """True if it computed gradients, but never of what it was given to train."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Observed) and (self.looks, self.error) == (other.looks, other.error)
 
-    __hash__ = None  # type: ignore[assignment]  # compared, never looked up
+    __hash__ = None  # type: ignore[assignment]  # compared, never a key
 
 
 class Keeper(Protocol):
-    """Something that is shown all records with the live values behind them, such as a writer of traces."""
+    """A receiver of all records with the live values behind them, such as a writer of traces."""
 
     def write(self, record: Record, seen: Seen) -> None:
-        """Take one."""
+        """Take one record."""
 
 
-class _Enough(BaseException):  # nothing went wrong, and no loop's `except Exception` may stop it
-    """Nothing more needs to be seen of this loop, and nothing more is, whatever it does about that."""
+class _Enough(BaseException):  # no error; and no `except Exception` in a loop may catch it
+    """Stops a loop that needs no more observation. If the loop goes on anyway, nothing more is recorded."""
 
 
 def observe(
@@ -82,16 +82,16 @@ def observe(
     seed: int = 0,
     trim: Callable[[Record], Record] = lambda record: record,
 ) -> Observed:
-    """Run ``loop`` on what ``build`` makes, and see what it does.
+    """Run ``loop`` on what ``build`` makes, and return what was observed.
 
     Args:
         loop: called with everything in the cast, by name.
         build: makes the cast for a precision.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
-        go_on: asked after each look whether to see more of the loop; else it is given up.
-        writer: to write down everything that is seen as well.
+        go_on: called after each look; if it returns false, the loop is given up.
+        writer: receives every record as well.
         seed: of the weights and masks.
-        trim: takes away what is of no interest in a record.
+        trim: removes what is of no interest from a record.
     """
     records: list[Record] = []
     looks: list[Look] = []
@@ -128,17 +128,17 @@ def observe(
                 raise
         except BaseException as raised:
             error, where = error or in_a_line(raised), user_frames.of_exception(raised)
-    if recorder.fault is not None:  # of ours, or of the disk: the loop has nothing to do with it
+    if recorder.fault is not None:  # an error of this package or of the disk, not of the loop
         raise recorder.fault
     elsewhere = recorder.lacks.backwards.keys() == {Reach.NO}
     return Observed(Trace({}, records, complete=error is None), looks, error, where, elsewhere)
 
 
 def observe_with(faults: Sequence[Fault], precision: str, expected: Sequence[Look] | None = None) -> Observed:
-    """The reference with ``faults``, or without any, given up as soon as it differs from what is ``expected``.
+    """Run the reference with ``faults``, or without any; give up as soon as it differs from ``expected``.
 
     Raises:
-        ClashError: if two of the faults do not go together.
+        ClashError: if two of the faults cannot be combined.
     """
     names = reference_with(faults)
 
@@ -149,7 +149,7 @@ def observe_with(faults: Sequence[Fault], precision: str, expected: Sequence[Loo
 
 
 def in_a_line(error: BaseException) -> str:
-    """An exception's type, and the first line of what it says."""
+    """Return an exception's type, and the first line of its message."""
     try:
         message = str(error).strip().split("\n")[0]
     except Exception:
@@ -158,7 +158,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 def judged(record: Record) -> Look:
-    """Return what of ``record`` is judged: all but random state and modes, which may change without any effect."""
+    """Return the part of ``record`` that is judged: all but random state and modes, which may change without effect."""
     content = frozenset(
         (part, name, _judged(value))
         for part, values in record.parts.items()
@@ -175,5 +175,5 @@ def _judged(value: Printed) -> object:
 
 
 def common_prefix(one: Sequence[Look], other: Sequence[Look]) -> int:
-    """How many looks two loops share before they part."""
+    """Return the number of looks that two loops share before they diverge."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,7 +1,7 @@
-"""What the reference cannot vouch for itself: the gradient of a whole window, in float64 and in one graph.
+"""An oracle for the reference itself: the gradient of a whole window, in float64 and in one graph.
 
-The loss is written down once more, as the negative log-likelihood of all tokens that are not padding over their number.
-Nothing is called that the reference calls for it, so an error that a loop shares with the reference is seen here.
+The loss is written once more: the negative log-likelihood of all tokens that are not padding, divided by their number.
+It calls nothing that the reference calls for its loss, so an error that a loop shares with the reference shows here.
 """
 
 import copy
@@ -21,11 +21,11 @@ from gradparity.trace.record import Event, Record
 from gradparity.trace.snapshot import Seen
 
 ROUNDING = 1e-5
-"""Relative to the length of a gradient in fp32, whose epsilon is 1.2e-7."""
+"""The largest error that counts as rounding, relative to the norm of a gradient in fp32, whose epsilon is 1.2e-7."""
 
 
 def first_window(cast: Cast) -> Sequence[Batch]:
-    """The microbatches of the first step."""
+    """Return the microbatches of the first step."""
     return cast.batches[: cast.plan.accumulation_steps]
 
 
@@ -35,14 +35,15 @@ def error_of_first_step(
     window: Callable[[Cast], Sequence[Batch]] = first_window,
     seed: int = 0,
 ) -> float | None:
-    """The largest relative error of a gradient in the first step of ``loop``, by the oracle; ``None`` without a step.
+    """Return the largest relative error of a gradient in the first step of ``loop``; ``None`` without a step.
 
-    In fp32, without dropout, whose masks would be others in float64, and with a threshold that is never reached.
+    The loop runs in fp32 and is compared with the oracle. There is no dropout, since its masks would differ in float64,
+    and the clipping threshold is never reached.
 
     Args:
         loop: called with everything in the cast, by name.
         build: makes the cast.
-        window: what the first step is made of, on all ranks together.
+        window: returns the microbatches of the first step, of all ranks together.
         seed: of the weights.
     """
     expected: dict[str, Tensor] = {}
@@ -67,14 +68,14 @@ def error_of_first_step(
 
 
 def gradients(model: nn.Module, window: Sequence[Batch]) -> dict[str, Tensor]:
-    """By parameter, the gradient of the mean over a window's tokens, in float64."""
+    """Return, by parameter, the gradient of the mean loss over a window's tokens, in float64."""
     model = in_float64(model)
     window_mean(model, window).backward()
     return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
 
 
 def in_float64(model: nn.Module) -> nn.Module:
-    """A copy of the stress model that computes in float64."""
+    """Return a copy of the stress model that computes in float64."""
     wide: Any = copy.deepcopy(model).double()
     wide.measurements = lambda tokens: stress.StressModel.measurements(wide, tokens).double()
     module: nn.Module = wide
@@ -82,7 +83,7 @@ def in_float64(model: nn.Module) -> nn.Module:
 
 
 def window_mean(model: nn.Module, window: Sequence[Batch]) -> Tensor:
-    """The mean loss of all tokens of a window, padding aside."""
+    """Return the mean loss over all tokens of a window that are not padding."""
     total, tokens = torch.zeros((), dtype=torch.float64), 0
     for inputs, targets in window:
         told = torch.log_softmax(model(inputs), dim=-1)

@@ -1,6 +1,6 @@
-"""Faults with a number in them, which no dictionary can list: the number is read off what the loop did.
+"""Faults with a number in them, such as a wrong threshold. The number is derived from what the loop did.
 
-Each is only a guess, until the reference with it has behaved as the loop does, bit for bit.
+No dictionary can list them. Each is a guess until the reference with it behaves as the loop does, bit for bit.
 """
 
 import math
@@ -19,7 +19,7 @@ from gradparity.training import Phase, clip_by_norm, train_step, windows
 
 
 def guesses(loop: Observed, first: Comparison) -> Iterator[Fault]:
-    """Faults that could explain the ``first`` divergence of ``loop`` from the reference."""
+    """Yield faults that could explain the ``first`` divergence of ``loop`` from the reference."""
     microbatches = sum(r.event == Event.FORWARD and r.step == 0 for r in loop.trace.records)
     if microbatches not in (0, ACCUMULATION_STEPS):
         yield windows_of(microbatches)
@@ -32,7 +32,7 @@ def guesses(loop: Observed, first: Comparison) -> Iterator[Fault]:
 
 
 def windows_of(microbatches: int) -> Fault:
-    """Another number of accumulation steps."""
+    """Return a fault that uses a different number of accumulation steps."""
     return Fault(
         name=f"accumulates-{microbatches}-instead-of-{ACCUMULATION_STEPS}",
         symptom=f"A step is made of {microbatches} microbatches.",
@@ -48,7 +48,7 @@ def windows_of(microbatches: int) -> Fault:
 
 
 def clipped_to(threshold: float) -> Fault:
-    """Another threshold."""
+    """Return a fault that clips to a different threshold."""
     return Fault(
         name=f"clipped-to-{threshold:g}-instead-of-{MAX_NORM:g}",
         symptom=f"Gradients are clipped to a norm of {threshold:g}, whatever was asked for.",
@@ -64,7 +64,7 @@ def clipped_to(threshold: float) -> Fault:
 
 
 def losses_times(factor: float) -> Iterator[Fault]:
-    """A factor on the loss, before it is normalized or after."""
+    """Yield faults that multiply the loss by ``factor``, before it is normalized or after."""
     for wrong in (
         f"{factor!r} * run.loss(run.model, microbatch) / window.normalizer",
         f"run.loss(run.model, microbatch) / window.normalizer * {factor!r}",
@@ -85,14 +85,14 @@ def losses_times(factor: float) -> Iterator[Fault]:
 
 
 def largest_norm(loop: Observed) -> float:
-    """The largest norm that the optimizer was given: the threshold, if it was ever reached."""
+    """Return the largest gradient norm that the optimizer was given: the threshold, if it was ever reached."""
     ready = (r.parts[Part.GRADIENTS].values() for r in loop.trace.records if r.event == Event.READY)
     norms = [math.hypot(*(g.norm for g in prints if isinstance(g, Fingerprint))) for prints in ready]
     return max((norm for norm in norms if math.isfinite(norm)), default=0.0)
 
 
 def nice(number: float) -> list[float]:
-    """Numbers that somebody might have written, close to a measured one.
+    """Return numbers that a programmer might have written, close to a measured one.
 
     >>> nice(4.9999998), nice(0.33333331)
     ([5.0], [0.3333333333333333])

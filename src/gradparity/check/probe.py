@@ -1,4 +1,4 @@
-"""All that is seen of somebody's loop, in a process that the loop may spoil; the verdict is given elsewhere."""
+"""All observations of a user's loop, made in a process that the loop may spoil; the verdict is given elsewhere."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -22,39 +22,39 @@ from gradparity.trace.recording import about
 
 @dataclass(frozen=True)
 class Sighting:
-    """A loop as it was seen, several times."""
+    """All observations of one loop, from several runs."""
 
     seen: Observed
     plain: Observed | None = None
-    """In fp32, if it comes to its end."""
+    """The loop in fp32; ``None`` if it did not finish."""
     after: Observed | None = None
-    """The reference, where the loop had just been; ``None`` if it could not even begin there."""
+    """The reference, run in the same process right after the loop; ``None`` if it could not even begin."""
     instead: str = ""
-    """What it trains instead of what it was given, as a predicate; empty if it does not."""
+    """A predicate: what the loop trains instead of what it was given; empty if it trains that."""
     plight: str = ""
-    """What makes it idle to look for more than one fault, as a predicate; empty if nothing does."""
+    """A predicate: why the loop cannot be checked for more than one fault; empty if it can."""
     graphs: Graphs = field(default_factory=Graphs)
-    """Those that it was seen to keep."""
+    """The graphs that it was observed to keep."""
     oracle: float | None = None
     """The relative error of its first gradient, by :mod:`gradparity.check.oracle`."""
     left: Sequence[str] = ()
-    """What it has set for the whole process, and left so."""
+    """Process-wide settings that it changed and did not restore."""
     hooks: Sequence[str] = ()
-    """What it has left hooks on."""
+    """Modules, parameters and optimizers on which it left hooks."""
 
 
 def sight(load: Callable[[], Loop], name: str, precision: str, folder: Path, watch: Watch) -> Sighting:
-    """Watch a loop under the stress scenario, as often as needed.
+    """Run a loop under the stress scenario, as often as needed, and return all observations.
 
     Args:
-        load: imports it.
-        name: what it is called.
+        load: imports the loop.
+        name: the name of the loop in messages.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
         folder: for a trace with all tensors.
-        watch: over each run of it.
+        watch: limits the time of each run of the loop.
 
     Raises:
-        UserError: if it cannot be loaded, does not repeat itself, or leaves something running.
+        UserError: if the loop cannot be loaded, does not repeat itself, or leaves something running.
     """
     before = Settings.now()
     threads = set(threading.enumerate())
@@ -77,7 +77,7 @@ def sight(load: Callable[[], Loop], name: str, precision: str, folder: Path, wat
     left = before.changed()
     try:
         after = observe_with([], precision)
-    except Exception:  # a device on which nothing can be made, or a function that is none
+    except Exception:  # such as a default device that holds no tensors, or a function replaced by a non-function
         after = None
     before.put_back()
     graphs = Graphs()

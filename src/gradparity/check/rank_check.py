@@ -1,6 +1,6 @@
 """``gradparity check --nproc``: a training loop on several ranks, looked up among faults of one rank and of several.
 
-One verdict for all of them. A loop that a rank does not bring to its end is told in a sentence, in bounded time.
+There is one verdict for all ranks. If a rank does not finish the loop, one sentence reports it, in bounded time.
 """
 
 from collections.abc import Callable
@@ -27,17 +27,17 @@ from gradparity.trace.record import Event
 from gradparity.trace.report import difference
 
 MOST = 8
-"""Ranks that one machine may be asked for."""
+"""The largest number of ranks on one machine."""
 
 HOUR, MINUTES = 3600.0, 300.0
-"""Seconds for a lookup, and for a rank to wait in it, where no loop of a user is run and nothing hangs."""
+"""Seconds for a lookup, and for a rank to wait in it. No user code runs in a lookup, so nothing hangs."""
 
 
 def check_on_ranks(name: str, precision: str, ranks: int, patience: float = PATIENCE) -> Checked:
-    """Watch the loop ``name``, ``MODULE:FUNCTION``, on ``ranks`` ranks under the stress scenario, and look it up.
+    """Run the loop ``name``, ``MODULE:FUNCTION``, on ``ranks`` ranks under the stress scenario, and look it up.
 
     Raises:
-        UserError: if no verdict can be given, or a rank dies, raises, hangs or goes its own way.
+        UserError: if no verdict can be given, or a rank dies, raises, hangs or makes different collectives.
     """
     load(name)
 
@@ -87,18 +87,18 @@ def check_on_ranks(name: str, precision: str, ranks: int, patience: float = PATI
 
 
 def steps_of(seen: Observed) -> int:
-    """How many steps a rank has made, or skipped."""
+    """Return the number of steps that a rank has made or skipped."""
     return sum(record.event in (Event.STEP, Event.SKIP) for record in seen.trace.records)
 
 
 def compared(reference: Path, loop: Path) -> RankDifferences:
-    """The loop and the reference held against each other, rank by rank, from the tensors themselves."""
+    """Compare the traces of the loop and the reference, rank by rank, with all tensors."""
     traces = [(read(ours), read(theirs)) for ours, theirs in paired(reference, loop)]
     return RankDifferences([difference(*both) for both in traces], ranks_apart(traces))
 
 
 def explained(found: RankDifferences) -> str:
-    """Which ranks diverge first, and how; and what it was looked up among."""
+    """Return sentences on which ranks diverge first, and how, and among how many faults the loop was looked up."""
     lines = [] if found.parity else as_sentences(found)
     if not found.apart:
         lines.append("The ranks stay one model.")

@@ -1,7 +1,7 @@
-"""The fault dictionary looked up on several ranks: the reference is run with each fault on all of them together.
+"""Lookup in the fault dictionary on several ranks: the reference runs with each fault on all ranks together.
 
-What they have seen is put in a row, look by look and rank by rank, and every rank has the same row. So each looks up
-the same and comes to the same decisions, as if there were one rank that sees everything.
+The looks of all ranks are put in one row, look by look and rank by rank, and every rank gets the same row. So each rank
+does the same lookup and makes the same decisions, as if one rank saw everything.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from gradparity.processes.collective_guard import Together
 from gradparity.trace.record import Trace
 
 MOST_PAIRS_ON_RANKS = 300
-"""Fewer than on one rank: a run takes several times as long where ranks wait for each other."""
+"""Most pairs to try: fewer than on one rank, since a run takes several times as long if ranks wait for each other."""
 
 UNSEEN = (
     "zeros-instead-of-none",
@@ -36,18 +36,18 @@ UNSEEN = (
     "branch-always-taken",
     "unused-parameters-touched-by-zero",
 )
-"""Faults of parameters that a step does not use, of which there are none on several ranks."""
+"""Faults of parameters that a step does not use. On several ranks there are no such parameters."""
 
 
 @cache
 def known_on_ranks() -> Mapping[str, Fault]:
-    """The faults of several ranks, and of those of one rank all that show there and do not stop the loop."""
+    """Return the faults of several ranks, and those of one rank that show on several and do not stop the loop."""
     shown = {name: f for name, f in FAULTS.items() if name not in UNSEEN and f.kind != Kind.RAISES and fits(f)}
     return RANK_FAULTS | shown
 
 
 def fits(fault: Fault) -> bool:
-    """Whether the loop on several ranks has the lines that ``fault`` changes."""
+    """Return whether the loop on several ranks has the lines that ``fault`` changes."""
     try:
         on_ranks_with([fault])
     except ValueError:
@@ -56,11 +56,11 @@ def fits(fault: Fault) -> bool:
 
 
 def look_up_on_ranks(loops: Sequence[Observed], references: Sequence[Observed], precision: str, first: int) -> Finding:
-    """Find what behaves on all ranks as a loop does.
+    """Find the faults with which the reference behaves as a loop does, on all ranks.
 
     Args:
-        loops: the loop as each rank has seen it.
-        references: the reference as each rank has seen it.
+        loops: the loop as it was observed on each rank.
+        references: the reference as it was observed on each rank.
         precision: of both.
         first: the rank that diverges first.
     """
@@ -69,7 +69,7 @@ def look_up_on_ranks(loops: Sequence[Observed], references: Sequence[Observed], 
 
     def see(faults: Sequence[Fault], _: Sequence[Look]) -> Observed:
         seen = watch(faults, precision, lambda _, looks: looks[-1:] == mine[len(looks) - 1 : len(looks)])
-        shared = common_prefix(seen.looks, mine)  # most of what was seen, and known to all
+        shared = common_prefix(seen.looks, mine)  # most of the looks; all ranks have these already
         parts = ranks.gathered((shared, seen.looks[shared:], seen.error))
         row = in_a_row([[*loop.looks[:n], *rest] for loop, (n, rest, _) in zip(loops, parts, strict=True)])
         return replace(row, error=next((error for *_, error in parts if error), None))
@@ -90,7 +90,10 @@ def look_up_on_ranks(loops: Sequence[Observed], references: Sequence[Observed], 
 def like_which_on_ranks(
     plain: Sequence[Observed], there: Sequence[Observed], precision: str
 ) -> tuple[Fault, ...] | None:
-    """The fault like which a loop behaves on all ranks but for rounding, see :mod:`gradparity.check.rounding`."""
+    """Return the fault that a loop behaves like on all ranks, except for rounding.
+
+    See :mod:`gradparity.check.rounding`.
+    """
     ranks, rank = Together(), dist.get_rank()
     watch = watched_together(ranks)
 
@@ -101,7 +104,7 @@ def like_which_on_ranks(
 
 
 def watched_together(ranks: Together) -> Watch:
-    """Runs the reference with faults, on all ranks or on none."""
+    """Return a function that runs the reference with faults, on all ranks or on none."""
 
     def watch(faults: Sequence[Fault], precision: str, go_on: GoOn) -> Observed:
         names = on_ranks_with(faults)
@@ -114,7 +117,7 @@ def watched_together(ranks: Together) -> Watch:
 
 
 def in_a_row(of_ranks: Sequence[Sequence[Look]], trace: Trace | None = None) -> Observed:
-    """What ranks have seen, as if one had seen it, with the ``trace`` of one of them."""
+    """Return the looks of all ranks as one observation, with the ``trace`` of one of them."""
     looks = [
         look._replace(content=look.content | {(Part.RNG, "rank", rank)})
         for at_once in zip_longest(*of_ranks)

@@ -1,7 +1,7 @@
-"""What each rank sees of a loop: run by :func:`gradparity.processes.launch.launch` on all of them, in new processes.
+"""Observation of a loop on each rank; :func:`gradparity.processes.launch.launch` calls these in new processes.
 
-The loop always comes last: a rank that has come to its end, while others wait for it, has then nothing more to do, and
-is told so. And whatever a loop leaves behind in a process ends with that.
+The user's loop always runs last. So a rank that finishes while others still wait for it has nothing more to do, and the
+error message says so. Whatever a loop leaves behind in a process ends with that process.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from gradparity.training.exchange import share
 
 
 def see(name: str, precision: str, folder: Path) -> tuple[Observed, Observed]:
-    """The reference and the loop ``name``; both are written down as well, each to a folder in ``folder``."""
+    """Observe the reference and the loop ``name``; write a trace of each to its own folder in ``folder``."""
     return (
         _kept(right(), precision, folder / "reference"),
         _kept(load(name), precision, folder / "loop"),
@@ -35,7 +35,7 @@ def see(name: str, precision: str, folder: Path) -> tuple[Observed, Observed]:
 
 
 def see_again(name: str, precision: str) -> tuple[Observed, Observed, Graphs]:
-    """Both once more, and the graphs that the loop keeps."""
+    """Observe both once more, and the graphs that the loop keeps."""
     graphs = Graphs()
 
     def build(precision: str) -> Cast:
@@ -48,18 +48,21 @@ def see_again(name: str, precision: str) -> tuple[Observed, Observed, Graphs]:
 
 
 def right() -> Loop:
-    """The reference on several ranks."""
+    """Return the reference for several ranks."""
     reference: Loop = on_ranks_with([])["reference_on_ranks"]
     return reference
 
 
 def see_in_fp32(name: str) -> Observed:
-    """The loop without loss scaling and autocast."""
+    """Observe the loop without loss scaling and autocast."""
     return run(load(name), "fp32")
 
 
 def error_by_oracle(name: str) -> float | None:
-    """The relative error of this rank's first gradient; that of all ranks' windows together, if the loop is right."""
+    """Return the relative error of this rank's first gradient.
+
+    In a correct loop, this is the gradient of the windows of all ranks together.
+    """
 
     def window(cast: Cast) -> list[Batch]:
         of_ranks = [microbatches_of(rank) for rank in range(dist.get_world_size())]
@@ -69,7 +72,7 @@ def error_by_oracle(name: str) -> float | None:
 
 
 def build_alike(precision: str) -> Cast:
-    """Everything as it is at the beginning, the model as it will be when rank 0's has been shared."""
+    """Build everything in its initial state, with the model as it is after rank 0 has shared its weights."""
     cast = build_on_ranks(precision)
     share(tensors_of(cast.model))
     return cast
@@ -82,10 +85,10 @@ def run(
     go_on: GoOn = lambda records, looks: True,
     writer: Keeper | None = None,
 ) -> Observed:
-    """``loop`` as this rank has seen it, which came to its end.
+    """Observe ``loop`` on this rank, to its end.
 
     Raises:
-        Exception: what the loop has raised.
+        Exception: the exception that the loop raised.
     """
     raised: list[BaseException] = []
 
@@ -105,12 +108,15 @@ def run(
 def observe_rank(
     loop: Loop, build: Callable[[str], Cast], precision: str, go_on: GoOn, writer: Keeper | None = None
 ) -> Observed:
-    """As :func:`gradparity.check.observe.observe`, with weights and masks of this rank's own."""
+    """Call :func:`gradparity.check.observe.observe` with weights and masks of this rank's own."""
     return observe(loop, build, precision, go_on, writer, seed=dist.get_rank(), trim=with_the_buffers_of_windows)
 
 
 def with_the_buffers_of_windows(record: Record) -> Record:
-    """``record`` without the buffers inside a window: DDP shares them there or not, and the updates are the same."""
+    """Return ``record`` without buffers, unless it is the first forward of a window.
+
+    Inside a window DDP may or may not share buffers, and the updates are the same.
+    """
     if record.event == Event.FORWARD and record.microbatch == 0:
         return record
     return replace(record, parts={part: values for part, values in record.parts.items() if part != Part.BUFFERS})

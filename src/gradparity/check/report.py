@@ -1,4 +1,4 @@
-"""What a lookup has found, for people and for programs."""
+"""Reports of a lookup: text for people, JSON for programs."""
 
 import math
 from collections.abc import Sequence
@@ -44,36 +44,40 @@ class Checked:
     seen: Observed
     finding: Finding
     explanation: str
-    """On the first divergence; empty if there is none."""
+    """Describes the first divergence; empty if there is none."""
     graphs: Graphs = field(default_factory=Graphs)
-    """Those that it was seen to keep."""
+    """The graphs that it was observed to keep."""
     oracle: float | None = None
     """The relative error of its first gradient, by :mod:`gradparity.check.oracle`."""
     plight: str = ""
-    """What makes it idle to look it up, as a predicate; empty if nothing does."""
+    """A predicate: why the loop cannot be checked; empty if it can."""
     left: Sequence[str] = ()
-    """What it has set for the whole process, and left so."""
+    """Process-wide settings that it changed and did not restore."""
     spoilt: bool = False
-    """Whether the reference differs in the process that the loop leaves."""
+    """True if the reference behaves differently in the process that the loop leaves."""
     hooks: Sequence[str] = ()
-    """What it has left hooks on."""
+    """Modules, parameters and optimizers on which it left hooks."""
     ranks: RankDifferences | None = None
-    """Of each rank from the reference, of a loop on several."""
+    """For a loop on several ranks: the difference of each rank from the reference."""
 
     @property
     def passed(self) -> bool:
-        """Whether the loop makes the updates of the reference, rounding aside, and lets go of graphs and settings."""
+        """Return whether the loop passes.
+
+        It passes if it makes the updates of the reference, except for rounding, keeps no graphs, and leaves the process
+        in a state in which the reference behaves the same.
+        """
         return self.same_updates and not self.graphs.kept and not self.spoilt
 
     @property
     def code(self) -> int:
-        """The exit code of the command."""
+        """Return the exit code of the command."""
         unchecked = self.finding.answer == Answer.UNKNOWN and (self.seen.error is not None or not stepped(self.seen))
         return 0 if self.passed else 2 if unchecked else 1
 
     @property
     def same_updates(self) -> bool:
-        """Whether the loop makes the updates of the reference, rounding aside."""
+        """Return whether the loop makes the updates of the reference, except for rounding."""
         finding = self.finding
         if finding.answer in (Answer.FAULT, Answer.PAIR):
             return all(fault.kind == Kind.ROUNDING for fault in finding.faults)
@@ -83,7 +87,7 @@ class Checked:
 
 
 def headline(checked: Checked) -> str:
-    """The verdict in a sentence."""
+    """Return the verdict in a sentence."""
     finding, names = checked.finding, listed([fault.name for fault in checked.finding.faults])
     if checked.same_updates and not checked.passed:
         kept = checked.graphs.kept
@@ -117,25 +121,25 @@ def headline(checked: Checked) -> str:
 
 
 def keeps(graphs: Graphs) -> str:
-    """What it keeps, as a predicate."""
+    """Return a predicate that says which graphs the loop keeps."""
     return f"keeps the graphs of {graphs.kept} steps alive: {graphs.growth:,} nodes more with each step"
 
 
 def spoils(left: Sequence[str]) -> str:
-    """What it leaves for whoever trains next in its process, as a predicate."""
+    """Return a predicate that says what the loop leaves changed for the next training in its process."""
     what = listed(left) if left else "something"
     return f"leaves {what}, and after that the reference itself makes others; put it back at the end"
 
 
 def counted(seen: Observed) -> str:
-    """How much a loop was watched doing."""
+    """Return the number of steps that a loop was observed to make, in words."""
     made, skipped = (sum(r.event == event for r in seen.trace.records) for event in (Event.STEP, Event.SKIP))
     skips = f", {skipped} of them skipped" if skipped else ""
     return f"in {made + skipped} steps{skips}"
 
 
 def remarks(checked: Checked) -> list[str]:
-    """What else there is to say, most important first."""
+    """Return further sentences about the loop, the most important first."""
     seen, finding = checked.seen, checked.finding
     lines = []
     if seen.error is not None and finding.answer != Answer.UNKNOWN:
@@ -169,7 +173,7 @@ def remarks(checked: Checked) -> list[str]:
 
 
 def show(checked: Checked, console: Console) -> None:
-    """Print it."""
+    """Print the report."""
     console.print(headline(checked), style="bold green" if checked.passed else "bold red", soft_wrap=True)
     for line in remarks(checked):
         console.print(line, soft_wrap=True, markup=False)
@@ -191,13 +195,13 @@ def _show(fault: Fault, console: Console) -> None:
 
 
 def of_ranks(found: RankDifferences) -> dict[str, object]:
-    """Which ranks diverge first, and where they are no longer one model."""
+    """Return which ranks diverge first, and at which step ranks are no longer one model."""
     apart = {"step": found.apart[0], "ranks": found.apart[1]} if found.apart else None
     return {"number": len(found.ranks), "diverging": found.diverging, "apart": apart}
 
 
 def as_json(checked: Checked) -> dict[str, object]:
-    """Everything, for programs."""
+    """Return the whole report, for programs."""
     finding = checked.finding
     return {
         "loop": checked.name,

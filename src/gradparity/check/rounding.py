@@ -1,11 +1,12 @@
-"""A loop that computes the same as the reference, or as a known fault, in another order or other roundings.
+"""Loops that compute the same as the reference, or as a known fault, in a different order or rounding.
 
-In fp32, roundings stay small over the whole stress scenario, while a fault moves something by more. What fp32 does not
-show, the loss scale and autocast, moves everything by factors where it goes wrong. So a loop is alike if the lengths
-of all that its optimizer steps read and write are close in fp32, and not far in the precision that it is checked in.
+In fp32, rounding errors stay small over the whole stress scenario, while a fault changes some tensor by more. Errors
+with the loss scale or autocast do not show in fp32, but they change everything by factors. So a loop is alike if the
+norms of all that its optimizer steps read and write pass two tests: they are close in fp32, and not far in the
+precision that is checked.
 
-A fault that moves less than a rounding does, and nothing in fp32, is taken for one: of the dictionary's, which is asked
-first, only a loss in half precision and a moving average that follows skipped steps.
+A fault that changes less than rounding does, and nothing in fp32, is taken for rounding. The dictionary is asked first.
+It has two such faults: a loss in half precision, and a moving average that follows skipped steps.
 """
 
 import math
@@ -20,24 +21,26 @@ from gradparity.trace.fingerprint import Fingerprint, Printed
 from gradparity.trace.record import PHASE, Record
 
 Watch: TypeAlias = Callable[[Sequence[Fault], str, GoOn], Observed]
-"""Runs the reference with faults, in a precision, for as long as it is to go on."""
+"""Runs the reference with faults, in a precision, until its third argument says to stop."""
 
 CLOSE, NOT_FAR = 1e-4, 0.01
-"""Relative to the length of a tensor, in fp32 and in half precisions."""
+"""Tolerances relative to the norm of a tensor, in fp32 and in half precision."""
 
 
 def observed(faults: Sequence[Fault], precision: str, go_on: GoOn) -> Observed:
-    """The reference with ``faults``, for as long as it is to go on."""
+    """Run the reference with ``faults`` until ``go_on`` says to stop."""
     names = reference_with(faults)
     return observe(names["reference"], names["build"], precision, go_on)
 
 
 def alike_but_for_rounding(there: Observed, plain: Observed, precision: str) -> tuple[Fault, ...] | None:
-    """The fault like which a loop behaves but for rounding; nothing if like the reference; ``None`` if like none.
+    """Return the fault that a loop behaves like, except for rounding.
+
+    The result is empty if the loop behaves like the reference, and ``None`` if it behaves like neither.
 
     Args:
-        there: the loop as it was seen in ``precision``.
-        plain: the same in fp32.
+        there: the loop as it was observed in ``precision``.
+        plain: the loop as it was observed in fp32.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
     """
     return like_which(plain, there, precision, FAULTS.values(), alike)
@@ -50,7 +53,7 @@ def like_which(
     known: Iterable[Fault],
     alike: Callable[[Observed, Sequence[Fault], str, float], bool],
 ) -> tuple[Fault, ...] | None:
-    """The first of the ``known`` faults that a loop is alike to, as it was seen in fp32 and in ``precision``."""
+    """Return the first of the ``known`` faults that a loop is alike to, both in fp32 and in ``precision``."""
     for faults in ((), *((fault,) for fault in known if fault.kind == Kind.BUG)):
         if alike(plain, faults, "fp32", CLOSE) and alike(there, faults, precision, NOT_FAR):
             return faults
@@ -58,7 +61,7 @@ def like_which(
 
 
 def alike(loop: Observed, faults: Sequence[Fault], precision: str, tolerance: float, watch: Watch = observed) -> bool:
-    """Whether the reference with ``faults`` reads and writes in its optimizer steps what ``loop`` does, about."""
+    """Return whether optimizer steps of ``loop`` and of the reference with ``faults`` read and write about the same."""
     expected = [r for r in loop.trace.records if of_a_step(r)]
 
     def go_on(records: Sequence[Record], _: Sequence[Look]) -> bool:
@@ -70,12 +73,12 @@ def alike(loop: Observed, faults: Sequence[Fault], precision: str, tolerance: fl
 
 
 def of_a_step(record: Record) -> bool:
-    """Whether a record is about a whole optimizer step."""
+    """Return whether a record is about a whole optimizer step."""
     return record.event in PHASE and record.microbatch is None
 
 
 def close(one: Record, other: Record, tolerance: float) -> bool:
-    """Whether two records are of the same place, and their tensors about as long."""
+    """Return whether two records are of the same place, and their tensors have about the same norms."""
     if (one.step, one.event, one.parts.keys()) != (other.step, other.event, other.parts.keys()):
         return False
     return all(

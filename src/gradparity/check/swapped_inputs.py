@@ -1,4 +1,4 @@
-"""What a loop has made of the things that it was given: whether it trains these, or others in their place."""
+"""Checks of a loop's inputs: it must train the model and the optimizer that it was given, not others."""
 
 import multiprocessing
 import sys
@@ -17,10 +17,10 @@ from gradparity.processes import user_frames
 
 
 class Given:
-    """The stress scenario, remembered as it was before a loop was given it."""
+    """The stress scenario, and a record of it from before the loop was given it."""
 
     def build(self, precision: str) -> Cast:
-        """For :func:`gradparity.check.observe.observe`."""
+        """Build the scenario and record it; for :func:`gradparity.check.observe.observe`."""
         self.cast = stress.build(precision)
         self.parameters = dict(self.cast.model.named_parameters(remove_duplicate=False))
         self.hooks = hooks(self.cast)
@@ -29,7 +29,7 @@ class Given:
 
     @contextmanager
     def watching_others(self) -> Iterator[None]:
-        """Notice all other optimizers that make a step in the block."""
+        """Record all other optimizers that make a step in the block."""
 
         def notice(optimizer: Optimizer, *_: Any) -> None:
             if optimizer is not self.cast.optimizer and not any(optimizer is other for other in self.others):
@@ -42,7 +42,7 @@ class Given:
             handle.remove()
 
     def of_another(self) -> str:
-        """Which other optimizer made steps, and with what; empty if none did."""
+        """Return a predicate that says which other optimizer made steps, and on what; empty if none did."""
         for other in self.others:
             kind = type(other).__name__
             if held(other) & {id(p) for p in self.parameters.values()}:
@@ -51,7 +51,7 @@ class Given:
         return ""
 
     def replaced(self) -> str:
-        """Which of the model's parameters are others now, or new, and unknown to the optimizer; empty if none are."""
+        """Return a predicate on a parameter that is replaced or new, and unknown to the optimizer; empty if none is."""
         ours = held(self.cast.optimizer)
         now = dict(self.cast.model.named_parameters(remove_duplicate=False))
         if not ours & {id(p) for p in now.values()}:
@@ -63,17 +63,17 @@ class Given:
         return ""
 
     def hooks_left(self) -> list[str]:
-        """What has hooks now that it had not: module, parameter or optimizer."""
+        """Return the modules, parameters and optimizers that have more hooks now than before."""
         return [what for what, number in hooks(self.cast).items() if number > self.hooks.get(what, 0)]
 
 
 def held(optimizer: Optimizer) -> set[int]:
-    """The identities of the parameters that an optimizer trains."""
+    """Return the identities of the parameters that an optimizer trains."""
     return {id(p) for group in optimizer.param_groups for p in group["params"]}
 
 
 def hooks(cast: Cast) -> dict[str, int]:
-    """How many hooks there are, by what they are on."""
+    """Return the number of hooks on each module, on each parameter and on the optimizer, by name."""
     things: dict[str, object] = {f"the module {name}": m for name, m in cast.model.named_modules() if name}
     things |= {f"the parameter {name}": p for name, p in cast.model.named_parameters()}
     things |= {"the model": cast.model, "the optimizer": cast.optimizer}
@@ -81,7 +81,7 @@ def hooks(cast: Cast) -> dict[str, int]:
 
 
 def dictionaries(thing: object) -> Iterator[dict[int, object]]:
-    """Those in which torch keeps the hooks of a module, a parameter or an optimizer."""
+    """Yield the dictionaries in which torch keeps the hooks of a module, a parameter or an optimizer."""
     names = [name for name in dir(thing) if name.startswith("_") and name.endswith("_hooks")]
     for found in (getattr(thing, name) for name in names):
         if isinstance(found, dict):
@@ -89,9 +89,9 @@ def dictionaries(thing: object) -> Iterator[dict[int, object]]:
 
 
 def running(before: set[threading.Thread]) -> str:
-    """A thread, not among those of ``before``, or a process that goes on; empty if there is none that matters.
+    """Return a thread that is not in ``before``, or a process, that still runs; empty if none matters.
 
-    A library's threads may go on, if they do not keep the process from ending.
+    A library's threads may still run, if they do not keep the process from ending.
     """
     frames = sys._current_frames()
     for thread in threading.enumerate():

@@ -1,6 +1,6 @@
-"""What is so wrong with a loop that no fault of a step explains it: it raised, trained nothing, or something else.
+"""Reasons why a loop cannot be checked: it raised, trained nothing, or trained something else.
 
-All is told as a predicate, whose subject is the loop.
+No fault of a step explains these. Each reason is a predicate whose subject is the loop.
 """
 
 import math
@@ -14,11 +14,11 @@ from gradparity.trace.record import Event, Record
 
 
 def plight(seen: Observed, instead: str) -> str:
-    """What makes it idle to look for more than one fault; empty if nothing does.
+    """Return why the loop cannot be checked for more than one fault; empty if it can.
 
     Args:
-        seen: the loop.
-        instead: what it trains instead of what it was given, as :mod:`gradparity.check.swapped_inputs` says it.
+        seen: the loop as it was observed.
+        instead: what it trains instead of what it was given, in the words of :mod:`gradparity.check.swapped_inputs`.
     """
     if seen.error is not None:
         where = f" ({seen.where})" if seen.where else ""
@@ -33,12 +33,12 @@ def plight(seen: Observed, instead: str) -> str:
 
 
 def stepped(seen: Observed) -> bool:
-    """Whether a loop has come to the optimizer."""
+    """Return whether a loop has reached the optimizer."""
     return any(r.event in (Event.STEP, Event.SKIP) for r in seen.trace.records)
 
 
 def no_gradients(seen: Observed) -> str:
-    """Of a loop whose optimizer finds none."""
+    """Return a predicate on a loop whose optimizer gets no gradients; empty for any other loop."""
     looked = [r for r in seen.trace.records if r.event in (Event.ACCUMULATED, Event.READY)]
     if any(_prints(r, Part.GRADIENTS) for r in looked) or not (looked or seen.elsewhere):
         return ""
@@ -48,7 +48,7 @@ def no_gradients(seen: Observed) -> str:
 
 
 def no_numbers(seen: Observed) -> str:
-    """Of a loop in which, from some step on, all gradients are NaN or infinite."""
+    """Return a predicate on a loop in which, from some step on, all gradients are NaN or infinite; else empty."""
     if not (steps := lost(seen)):
         return ""
     step = steps[0]
@@ -67,7 +67,7 @@ def no_numbers(seen: Observed) -> str:
 
 
 def lost(seen: Observed) -> list[int]:
-    """The last steps, if at least two, in which no gradient is finite."""
+    """Return the last steps, if at least two, in which no gradient is finite."""
     ready = [r for r in reversed(seen.trace.records) if r.event == Event.READY]
     last = [r.step for r in takewhile(lambda r: _none_finite(_prints(r, Part.GRADIENTS)), ready)]
     return last[::-1] if len(last) > 1 else []

@@ -1,4 +1,4 @@
-"""A training loop that somebody has named on the command line, made ready to be called."""
+"""Import of a training loop that is named on the command line, ready to be called."""
 
 import inspect
 import os
@@ -14,17 +14,17 @@ from gradparity.errors import UserError
 from gradparity.faults.stress import Cast
 
 GIVEN = [field.name for field in fields(Cast)]
-"""By these names a loop asks for what it needs."""
+"""The names by which a loop asks for what it needs."""
 
 
 def load(name: str) -> Loop:
-    """The loop that ``name``, ``MODULE:FUNCTION``, stands for, looked for in the current folder first.
+    """Import the loop that ``name``, ``MODULE:FUNCTION``, stands for; look in the current folder first.
 
     Returns:
         A function that takes all of :data:`GIVEN` by name, and calls the loop with what it asks for.
 
     Raises:
-        UserError: if there is no such module or function, or it cannot be called so.
+        UserError: if there is no such module or function, or it cannot be called that way.
     """
     module_name, colon, function_name = name.partition(":")
     if not (module_name and colon and function_name) or "/" in name:
@@ -46,18 +46,18 @@ def load(name: str) -> Loop:
 
 
 def is_asynchronous(thing: Any) -> bool:
-    """Whether a call of it does nothing but to make something that is to be awaited."""
+    """Return whether a call of ``thing`` only makes something that must be awaited."""
     return inspect.iscoroutinefunction(thing) or inspect.isasyncgenfunction(thing)
 
 
 def called(loop: Loop, name: str) -> Loop:
-    """``loop`` as it can be called with everything; a generator is run to its end.
+    """Return a function that takes all of :data:`GIVEN` and calls ``loop``; a generator is run to its end.
 
-    It is called by name with what it asks for; one that takes seven things under other names, in the order of
-    :data:`GIVEN`.
+    The loop is called by name with what it asks for. One that takes seven arguments under other names gets all of them
+    in the order of :data:`GIVEN`.
 
     Raises:
-        UserError: if it asks for something that is not among :data:`GIVEN`.
+        UserError: if it asks for something that is not in :data:`GIVEN`.
     """
     try:
         parameters = inspect.signature(loop).parameters.values()
@@ -67,7 +67,7 @@ def called(loop: Loop, name: str) -> Loop:
         p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
     ]
     if len(in_order) == len(GIVEN) and any(p.name not in GIVEN for p in in_order):
-        return _run_to_the_end(lambda **given: loop(*(given[key] for key in GIVEN)))  # in other words, in this order
+        return _run_to_the_end(lambda **given: loop(*(given[key] for key in GIVEN)))  # under other names, in this order
     unknown = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     unknown += [p.name for p in named if p.name not in GIVEN and p.default is p.empty]
@@ -95,7 +95,7 @@ def _run_to_the_end(loop: Loop) -> Loop:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names in a sentence.
+    """Join names for a sentence.
 
     >>> listed(["model", "optimizer", "plan"])
     'model, optimizer and plan'

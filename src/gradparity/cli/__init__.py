@@ -1,4 +1,4 @@
-"""The command ``gradparity``: ``main`` finds the subcommand, ``arguments`` makes errors a sentence and an exit code.
+"""The command ``gradparity``: ``main`` runs the subcommand, ``arguments`` turns an error into a sentence and exit code.
 
-Each subcommand is the ``command`` module of the room that it belongs to.
+Each subcommand is the ``command`` module of the package that it belongs to.
 """

@@ -1,4 +1,4 @@
-"""Command lines of subcommands and experiments, which tell what is wrong with them as everything here does."""
+"""Command lines of subcommands and experiments; errors end in one sentence on stderr and an exit code."""
 
 import sys
 from argparse import ArgumentParser
@@ -15,14 +15,15 @@ class Parser(ArgumentParser):
     """An ``ArgumentParser`` that raises :class:`UserError` instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise ``message``."""
+        """Raise :class:`UserError` with ``message``."""
         raise UserError(f"{message}; see {self.prog} --help")
 
 
 def exits(program: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
-    """Make of a ``main`` one with the exit codes of this project.
+    """Wrap a ``main`` so that it returns this project's exit codes.
 
-    They are what it returns; 2, after one sentence, where the user can mend something; 130 where it was stopped.
+    The code is what ``main`` returns; 2, after one sentence on stderr, for an error that the user can fix; 130 after
+    Ctrl-C.
     """
 
     def decorate(main: Callable[P, int]) -> Callable[P, int]:

@@ -14,7 +14,7 @@ COMMANDS = {
     ),
     "diff": ("gradparity.trace.command", "where two recorded training loops first part"),
 }
-"""The module whose ``main`` runs a subcommand, and what it answers."""
+"""For each subcommand, the module whose ``main`` runs it, and one line for the help."""
 
 HELP = """\
 usage: gradparity COMMAND [ARGUMENTS]

@@ -1,4 +1,4 @@
-"""One function of the reference with other lines, for a loop that is not in the dictionary."""
+"""One function of the reference with different lines, for a loop that is not in the dictionary."""
 
 import inspect
 from collections.abc import Callable
@@ -6,13 +6,13 @@ from typing import Any
 
 
 def rewritten(function: Callable[..., Any], right: str, wrong: str, **known: object) -> Callable[..., Any]:
-    """``function`` compiled anew with ``wrong`` in the place of ``right``, comment lines aside.
+    """Recompile ``function`` with ``wrong`` in the place of ``right``, and without its comment lines.
 
     ``known`` are the names that ``wrong`` uses and the module of ``function`` does not have.
 
     Raises:
-        ValueError: if the source of ``function`` does not hold ``right`` exactly once, as when one of them was
-            changed and the other forgotten.
+        ValueError: if the source of ``function`` does not contain ``right`` exactly once, for example because only one
+            of the two was changed.
     """
     lines = inspect.getsource(function).splitlines(keepends=True)
     source = "".join(line for line in lines if not line.lstrip().startswith("#"))

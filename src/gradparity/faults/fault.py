@@ -1,4 +1,4 @@
-"""A fault: a change of a few lines to the reference, which makes a loop that is wrong in one way only."""
+"""The definition of a fault: a change of a few lines to the reference, which makes it wrong in one way only."""
 
 import math
 import re
@@ -11,43 +11,44 @@ from gradparity.training import Phase
 
 
 class Kind(StrEnum):
-    """What a fault does to a training."""
+    """The effect of a fault on a training."""
 
     BUG = "bug"
-    """Other updates than were meant, and nothing raises."""
+    """The updates differ from the intended ones, and nothing raises."""
     RAISES = "raises"
     """PyTorch stops the loop with an exception."""
     ROUNDING = "rounding"
-    """The same updates but for rounding, or for the masks of dropout: no bug, and not the same bits."""
+    """The same updates except for rounding, or for dropout masks: not a bug, but not the same bits."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A wrong loop, told by how it differs from the reference."""
+    """A wrong loop, described by its difference from the reference."""
 
     name: str
     symptom: str
-    """What somebody who trains with it would notice, if anything."""
+    """The effect that a user would notice, if any."""
     needs: str
-    """What must be there for it to show."""
+    """The condition under which it shows."""
     first: str
-    """Where it first shows under the stress scenario; the tests hold it against what is measured.
+    """The place where it first shows under the stress scenario; the tests compare it with measurements.
 
-    For a fault that rounding can hide, the first place at which it can show.
+    For a fault that rounding can hide, this is the first place where it can show.
     """
     changes: Mapping[Callable[..., Any], str]
-    """By function or class of the reference: a patch that makes it wrong.
+    """For each function or class of the reference to change: a patch that makes it wrong.
 
-    Lines marked ``-`` give way to lines marked ``+``; those marked by a space stay, and say where. All of them stand
-    in the source without its comments, in one piece, exactly once. A line ``@@`` stands between two such places.
+    Lines marked ``-`` are replaced by lines marked ``+``. Lines marked by a space stay, and show the place. The lines
+    marked ``-`` or by a space are in the source without its comments, in one piece, exactly once. A line ``@@``
+    separates two such places.
     """
     sources: tuple[str, ...] = ()
-    """Where it happened: ``owner/repository#number`` on GitHub, or the file that explains it."""
+    """Reports of it: ``owner/repository#number`` on GitHub, or the file that explains it."""
     kind: Kind = Kind.BUG
     hidden_by_rounding: bool = False
-    """Whether it shows in last bits alone, one number at a time.
+    """True if it shows in last bits only, one number at a time.
 
-    Then it depends on the processor where it first shows, and in a single precision it may show nowhere.
+    Then the place where it first shows depends on the processor, and in any one precision it may not show at all.
     """
 
     def may_show(self, place: str) -> bool:
@@ -56,7 +57,7 @@ class Fault:
 
 
 def order(place: str) -> tuple[float, float, float]:
-    """Return where ``place``, in words, stands in a training; its end, and nowhere, come last.
+    """Return a sort key for ``place``, its position in a training; the end, and nowhere, come last.
 
     >>> order("step 1, microbatch 2, forward: loss") < order("step 1, microbatch 2, accumulated: gradients")
     True

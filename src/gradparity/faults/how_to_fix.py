@@ -1,17 +1,17 @@
-"""A fault told the other way round: the lines that mend it, and where to read about it."""
+"""The fix of a fault: its patch in reverse, and a link to read about it."""
 
 SWAP = {"+": "-", "-": "+"}
 
 
 def mend(patch: str) -> list[str]:
-    """A fault's patch the other way round: lines to take out, marked ``-``, and to put in, ``+``."""
+    """Reverse a fault's patch: return lines to remove, marked ``-``, and lines to add, marked ``+``."""
     lines = [line for line in patch.strip("\n").split("\n") if "yield Moment(" not in line]
     swapped = [SWAP.get(line[:1], line[:1]) + line[1:] for line in lines]
     return [*sorted_runs(swapped)]
 
 
 def sorted_runs(lines: list[str]) -> list[str]:
-    """In each run of changed lines, first what goes and then what comes."""
+    """Sort each run of changed lines: removed lines first, then added ones."""
     done: list[str] = []
     run: list[str] = []
     for line in [*lines, ""]:
@@ -25,7 +25,7 @@ def sorted_runs(lines: list[str]) -> list[str]:
 
 
 def link(source: str) -> str:
-    """Where to read about it.
+    """Return the address or the file to read about it.
 
     >>> link("pytorch/pytorch#34082")
     'https://github.com/pytorch/pytorch/issues/34082'

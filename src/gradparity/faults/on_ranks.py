@@ -1,6 +1,6 @@
-"""Faults that need more than one rank: loops that are right on one, and most of which look right on several.
+"""Faults that need more than one rank: loops that are correct on one rank, and mostly look correct on several.
 
-Patches as all faults are, of the step by hand and, where it can be said there too, of the step with DDP.
+Like all faults they are patches. They change the manual step and, where possible, also the step with DDP.
 """
 
 from gradparity.faults.fault import Fault, Kind
@@ -225,4 +225,4 @@ RANK_FAULTS: dict[str, Fault] = {
         ),
     )
 }
-"""By name, in the order of a training; ``first`` is where the rank shows it that does so first, of two."""
+"""Faults by name, in the order of a training; ``first`` is from the one of two ranks that shows the fault first."""

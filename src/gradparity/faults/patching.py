@@ -1,4 +1,4 @@
-"""The reference compiled anew from its own source, with faults in it.
+"""The reference, recompiled from its own source with faults in it.
 
 All its functions are compiled into one namespace, so that each calls the changed versions of the others.
 """
@@ -43,15 +43,15 @@ REFERENCE: tuple[Callable[..., Any], ...] = (
     build,
     reference,
 )
-"""All that a fault may change."""
+"""The functions and classes that a fault may change."""
 
 
 class ClashError(ValueError):
-    """Two faults change the same lines, or one takes away what the other hangs on, so no loop has both."""
+    """Two faults change the same lines, or one removes lines that the other needs, so no loop can have both."""
 
 
 class Edit(NamedTuple):
-    """Lines ``start`` to ``end`` of a source give way to others."""
+    """A replacement for the lines ``start`` to ``end``, exclusive, of a source."""
 
     start: int
     end: int
@@ -59,19 +59,20 @@ class Edit(NamedTuple):
 
 
 def loop_with(fault: Fault) -> tuple[Step, Route]:
-    """The reference step and the manual route, with ``fault``, for a lane of lockstep."""
+    """Return the reference step and the manual route, with ``fault``, for a lane of lockstep."""
     names = reference_with([fault])
     return names["train_step"], names["manual"]
 
 
 def reference_with(faults: Sequence[Fault], functions: Sequence[Callable[..., Any]] = REFERENCE) -> Namespace:
-    """The ``functions`` of the reference by name, with ``faults`` in them.
+    """Return the ``functions`` of the reference by name, with ``faults`` in them.
 
-    A fault of the manual route shows only where that is taken, so then it is.
+    A fault of the manual route shows only on that route. So with such a fault the manual route is taken.
 
     Raises:
-        ClashError: if two of the faults do not go together.
-        ValueError: if a fault's right lines are not there exactly once, as when only one of both was changed.
+        ClashError: if two of the faults cannot be combined.
+        ValueError: if the lines that a fault replaces are not in the source exactly once, for example because only one
+            of the two was changed.
     """
     names: Namespace = {}
     for thing in functions:
@@ -95,7 +96,7 @@ def _compiled(thing: Callable[..., Any], patches: tuple[str, ...]) -> Any:
 
 
 def patched(thing: Callable[..., Any], *patches: str) -> str:
-    """The source of ``thing`` without its comments, and with ``patches``."""
+    """Return the source of ``thing`` without its comments, and with ``patches``."""
     lines = source(thing)
     hunks = [hunk for patch in patches for hunk in patch.split("@@\n")]
     in_order = sorted({edit for hunk in hunks for edit in edits_of(thing.__name__, lines, hunk)})
@@ -108,7 +109,7 @@ def patched(thing: Callable[..., Any], *patches: str) -> str:
 
 
 def edits_of(name: str, lines: Sequence[str], hunk: str) -> Iterator[Edit]:
-    """What one place of a patch does to ``lines``."""
+    """Yield the edits that one place of a patch makes to ``lines``."""
     marked = [(line[0].strip(), line[1:] or "\n") for line in hunk.lstrip("\n").splitlines(keepends=True)]
     old = [line for mark, line in marked if mark != "+"]
     found = [start for start in range(len(lines)) if lines[start : start + len(old)] == old]
@@ -124,7 +125,7 @@ def edits_of(name: str, lines: Sequence[str], hunk: str) -> Iterator[Edit]:
 
 
 def source(thing: Callable[..., Any]) -> list[str]:
-    """The lines of ``thing``, a fresh list, without comments."""
+    """Return the lines of ``thing`` without comments, as a fresh list."""
     return list(_source(thing))
 
 

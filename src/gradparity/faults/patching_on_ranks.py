@@ -1,7 +1,7 @@
-"""The reference on several ranks, compiled anew with faults in it: of one rank, of several, or of both.
+"""The reference on several ranks, recompiled with faults in it: faults of one rank, of several, or of both.
 
-Faults are found by the lines around them, and the step on ranks has all the lines of the step on one. Where it has more
-between them, a fault does not fit, and is left out.
+A patch finds its place by the lines around it. The step on several ranks has all the lines of the step on one. If it
+has more lines in the middle of such a place, the fault does not fit, and is left out.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,14 +15,16 @@ from gradparity.training import train_step
 from gradparity.training.distributed import ddp_step, manual_step
 
 ON_RANKS: tuple[Callable[..., Any], ...] = (*REFERENCE, manual_step, ddp_step, build_on_ranks, reference_on_ranks)
-"""All that a fault may change there."""
+"""The functions and classes that a fault may change on several ranks."""
 
 
 def on_ranks_with(faults: Sequence[Fault]) -> Namespace:
-    """The functions of the reference on ranks by name, with ``faults`` in them; its ``train_step`` is ``manual_step``.
+    """Return the functions of the reference on ranks by name, with ``faults`` in them.
+
+    ``train_step`` is ``manual_step`` there.
 
     Raises:
-        ClashError: if two of the faults do not go together.
+        ClashError: if two of the faults cannot be combined.
         ValueError: if the lines of a fault are not there.
     """
     names = reference_with([of_ranks(fault) for fault in faults], ON_RANKS)
@@ -31,5 +33,5 @@ def on_ranks_with(faults: Sequence[Fault]) -> Namespace:
 
 
 def of_ranks(fault: Fault) -> Fault:
-    """``fault``, with what it changes in the step of one rank changed in the step of several."""
+    """Return ``fault`` with its changes to the step on one rank moved to the step on several."""
     return replace(fault, changes={manual_step if f is train_step else f: patch for f, patch in fault.changes.items()})

@@ -1,10 +1,10 @@
-"""The stress scenario: one tiny training, made so that whatever a loop does wrong leaves a mark on it.
+"""The stress scenario: one tiny training, designed so that every mistake of a loop has a visible effect.
 
-A fault shows only where it finds what it needs, so everything is here at once: windows of three microbatches and a
-partial last one, uneven numbers of tokens, a norm that is mostly above the threshold, two parameter groups with other
-weight decays, gradients of one weight that overflow whenever the loss scale has grown, a tied weight, two parameters
-that enter only as a sum, a branch that most windows do not take, dropout, BatchNorm, a moving average that takes part
-in the forward, a learning rate that never stays the same, validation, and a new start from a checkpoint.
+A fault shows only under certain conditions, so all of them are present at once: windows of three microbatches and a
+partial last one, uneven numbers of tokens, a norm that is mostly above the threshold, two parameter groups with
+different weight decays, gradients of one weight that overflow whenever the loss scale has grown, a tied weight, two
+parameters that enter only as a sum, a branch that most windows do not take, dropout, BatchNorm, a moving average that
+takes part in the forward, a learning rate that never stays the same, validation, and a resume from a checkpoint.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ from gradparity.training.optimizers import decay_groups
 
 TOKENS, LENGTH, WIDTH = 11, 6, 8
 RARE = TOKENS - 1
-"""The token that leads into the branch; only two microbatches of an epoch hold it."""
+"""The token that activates the branch; only two microbatches of an epoch contain it."""
 
 MICROBATCHES = 11
 ACCUMULATION_STEPS = 3
@@ -40,7 +40,7 @@ INIT_SCALE, GROWTH_INTERVAL, GROWTH_FACTOR, BACKOFF_FACTOR = 2.0**12, 2, 8.0, 1 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a loop is told beside what it trains with."""
+    """The plan of a training: all that a loop is given besides the objects that it trains with."""
 
     epochs: int
     accumulation_steps: int
@@ -50,32 +50,32 @@ class Plan:
     autocast: Callable[[], AbstractContextManager[Any]]
     """Makes the context for a forward."""
     count: Callable[[Batch], int]
-    """How many tokens of a microbatch enter its summed loss."""
+    """Returns the number of tokens of a microbatch that enter its summed loss."""
     held_out: Sequence[Batch]
-    """For a validation after each epoch, if the loop makes one."""
+    """Microbatches for a validation after each epoch, if the loop makes one."""
     checkpoint: IO[bytes]
-    """For a checkpoint, if the loop makes one: an open file in memory."""
+    """An open file in memory for a checkpoint, if the loop makes one."""
     restart: Callable[[], object]
-    """Everything back to where it began, as in a new process, for a loop that goes on from its checkpoint."""
+    """Restores the initial state, as in a new process, for a loop that resumes from its checkpoint."""
 
 
 @dataclass(frozen=True)
 class Cast:
-    """Everything that a loop is called with."""
+    """All arguments of a loop."""
 
     model: nn.Module
     optimizer: Optimizer
     batches: Sequence[Batch]
     """The microbatches of an epoch."""
     loss: Callable[[nn.Module, Batch], Tensor]
-    """Summed over the tokens of a microbatch, a scalar."""
+    """Returns the loss summed over the tokens of a microbatch, a scalar."""
     scaler: GradScaler
     scheduler: LRScheduler
     plan: Plan
 
 
 class StressModel(nn.Module):
-    """Tokens ``[n, LENGTH]`` to logits ``[n, LENGTH, TOKENS]``.
+    """A model from tokens ``[n, LENGTH]`` to logits ``[n, LENGTH, TOKENS]``.
 
     Its matrices come before its vectors, so a norm over ``model.parameters()`` adds in the order of the optimizer.
     """
@@ -101,7 +101,7 @@ class StressModel(nn.Module):
         self.register_buffer("average", self.embedding.weight.detach().clone())
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """The logits of ``tokens``."""
+        """Return the logits of ``tokens``."""
         hidden = self.embedding(tokens)
         hidden = hidden + (self.position + self.position_correction)
         hidden = hidden + 0.02 * self.measured(self.measurements(tokens)) + 32 * self.shift[0]
@@ -112,23 +112,23 @@ class StressModel(nn.Module):
         return logits + 0.1 * F.linear(hidden, self.average)
 
     def block(self, hidden: Tensor) -> Tensor:
-        """Normalization, a layer and dropout; the same shape."""
+        """Apply normalization, a layer and dropout; keep the shape."""
         normalized = self.norm(hidden.flatten(0, 1)).view_as(hidden)
         active: Tensor = self.dropout(F.relu(self.up(normalized)))
         return active
 
     def measurements(self, tokens: Tensor) -> Tensor:
-        """Large numbers that belong to each token, as someone might feed them without normalization."""
+        """Return large numbers for each token, like inputs that were not normalized."""
         return F.one_hot(tokens % 4, 4) * 1024.0
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Let the moving average take a step towards the embedding."""
+        """Move the moving average a step towards the embedding."""
         self.average.lerp_(self.embedding.weight, 0.1)
 
 
 def build(precision: str) -> Cast:
-    """Everything as it is at the beginning; the weights come from torch's random state, the data from its own."""
+    """Build everything in its initial state; weights come from torch's random state, data from its own generator."""
     model = StressModel()
     optimizer = AdamW(decay_groups(model.parameters(), weight_decay=0.1), lr=0.02, amsgrad=True)
     optimizer.register_step_post_hook(lambda *_: model.follow())
@@ -167,7 +167,7 @@ def run_of(
     autocast: Callable[[], AbstractContextManager[Any]],
     max_norm: float,
 ) -> Run:
-    """What takes part, as the reference wants it."""
+    """Return the :class:`gradparity.training.Run` that the reference needs."""
     return Run(
         model=model,
         loss=loss,
@@ -189,7 +189,7 @@ def reference(
     scheduler: LRScheduler,
     plan: Plan,
 ) -> None:
-    """The reference loop, called as any loop is: an epoch, a new start from its checkpoint, and the other epochs."""
+    """Run the reference loop, called like any loop: an epoch, a resume from its checkpoint, and the other epochs."""
     run = run_of(model, optimizer, loss, scaler, scheduler, plan.autocast, plan.max_norm)
     epochs = partial(
         train,
@@ -207,7 +207,7 @@ def reference(
 
 
 def microbatches(number: int, seed: int) -> list[Batch]:
-    """Three sequences each, padded to one length from other lengths each time."""
+    """Return microbatches of three sequences each, padded to one length; the unpadded lengths vary each time."""
     random = torch.Generator().manual_seed(seed)
     made = []
     for index in range(number):

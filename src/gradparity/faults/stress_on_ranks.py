@@ -1,8 +1,9 @@
-"""The stress scenario on several ranks: each has microbatches and masks, and at the beginning weights, of its own.
+"""The stress scenario on several ranks: each has its own microbatches, dropout masks and initial weights.
 
-Every rank has as many microbatches, in windows of as many, since a rank that makes one step fewer leaves the others
-waiting. They hold other numbers of tokens on each rank, and where the loss scale has grown, only the gradients of rank
-0 overflow. The seldom branch is taken in each of them: what a backward does not reach, plain DDP refuses.
+Every rank has the same number of microbatches, in windows of the same sizes, since a rank that makes one step fewer
+leaves the others waiting. The numbers of tokens differ between ranks. When the loss scale has grown, only the gradients
+of rank 0 overflow. Every microbatch takes the rare branch, since plain DDP refuses parameters that a backward does not
+reach.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from gradparity.training.exchange import share
 
 
 def build_on_ranks(precision: str) -> Cast:
-    """Everything as it is at the beginning of this rank."""
+    """Build everything in its initial state on this rank."""
     cast = build(precision)
     cast.scaler.set_growth_factor(2.0)
     cast.scaler.set_backoff_factor(0.5)
@@ -27,7 +28,7 @@ def build_on_ranks(precision: str) -> Cast:
 
 
 def microbatches_of(rank: int) -> Sequence[Batch]:
-    """Those of an epoch."""
+    """Return the microbatches of an epoch on ``rank``."""
     rows = slice(None) if rank == 0 else slice(1, 2)
     made = [Batch(inputs[rows], targets[rows]) for inputs, targets in microbatches(MICROBATCHES, seed=2 + rank)]
     for inputs, targets in made:
@@ -36,6 +37,6 @@ def microbatches_of(rank: int) -> Sequence[Batch]:
 
 
 def reference_on_ranks(model: nn.Module, **others: Any) -> None:
-    """The reference loop, from the weights and buffers that rank 0 has drawn."""
+    """Run the reference loop, from the weights and buffers that rank 0 has drawn."""
     share(tensors_of(model))
     reference(model, **others)

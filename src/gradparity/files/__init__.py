@@ -1,1 +1,1 @@
-"""Files that survive: ``append_only`` writes what a kill cannot lose, ``open_regular`` nothing without an end."""
+"""Safe file access: ``append_only`` loses nothing if its process is killed, ``open_regular`` reads no pipe."""

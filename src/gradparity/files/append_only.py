@@ -1,4 +1,4 @@
-"""Files that grow: of a run that is killed, all is there that was written, to the last complete record."""
+"""Append-only files: after a kill, everything that was written is there, up to the last complete record."""
 
 import os
 from pathlib import Path
@@ -7,14 +7,15 @@ from gradparity.errors import writing
 
 
 class Growing:
-    """A file that is only appended to. Nothing is held back in a buffer, so nothing is lost with one, or refused late.
+    """A file that is only appended to. It has no buffer, so a kill loses nothing, and a full disk is reported at once.
 
     Args:
-        path: of a file that is not there yet, or, if it ``goes_on``, may be.
+        path: the file, which must not exist unless ``goes_on``.
+        goes_on: append to the file if it exists.
 
     Raises:
-        OSError: if it cannot be opened.
-        DiskError: from ``write`` and ``sync``, with its name.
+        OSError: if the file cannot be opened.
+        DiskError: from ``write`` and ``sync``, with the name of the file.
     """
 
     def __init__(self, path: Path, goes_on: bool = False) -> None:
@@ -24,14 +25,14 @@ class Growing:
     def write(self, data: bytes) -> None:
         """Append all of ``data``."""
         with writing(self.path):
-            while data:  # a disk that is nearly full takes a part of it
+            while data:  # a disk that is nearly full takes only a part
                 data = data[self._file.write(data) :]
 
     def sync(self) -> None:
-        """Return when it would survive a power cut."""
+        """Return once all that was written would survive a power cut."""
         with writing(self.path):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """No more writes."""
+        """Close the file."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""Files from elsewhere: nothing is read that has no end, or more of it than there should be."""
+"""Reading of untrusted files: only regular files, up to a size limit."""
 
 import errno
 import stat
@@ -7,12 +7,12 @@ from typing import IO
 
 
 def opened(path: Path, most: int) -> IO[bytes]:
-    """``path``, opened for reading, if it is a regular file of ``most`` bytes or less.
+    """Open ``path`` for reading if it is a regular file of ``most`` bytes or less.
 
-    One would wait for a pipe forever, and a device may have no end.
+    Reading a pipe may block forever, and a device may have no end.
 
     Raises:
-        OSError: if it is not, or cannot be read; its ``strerror`` says why.
+        OSError: if it is not such a file, or cannot be read; its ``strerror`` says why.
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):

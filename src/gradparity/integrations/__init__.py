@@ -1,1 +1,1 @@
-"""Where other tools meet gradparity: a Lightning callback, a pytest plugin, and ``assert_parity`` for any test."""
+"""Integrations with other tools: a Lightning callback, a pytest plugin, and ``assert_parity`` for any test."""

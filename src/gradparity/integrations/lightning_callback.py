@@ -1,9 +1,9 @@
-"""A Lightning callback that holds a user's own module, while it is trained, against the reference computed beside it.
+"""A Lightning callback that compares a user's module, while it trains, with the reference step on a copy.
 
     trainer = lightning.Trainer(callbacks=[ParityCallback(count=lambda batch: len(batch[0]))], ...)
 
-At the end of each window the microbatches that the Trainer has just used go through the reference step as well, on
-copies of module, optimizer, schedule and loss scale, and with the random numbers that the module had.
+At the end of each window, the reference step runs on the microbatches that the Trainer has just used. It uses copies of
+module, optimizer, schedule and loss scale, and the random numbers that the module had.
 """
 
 import copy
@@ -34,7 +34,7 @@ from gradparity.training import Run, Window, take_step
 
 @dataclass(frozen=True)
 class Microbatch:
-    """What a training step was called with, and the state of torch's random streams before it."""
+    """The arguments of a training step, and the state of torch's random streams before it."""
 
     batch: Any
     index: int
@@ -43,17 +43,17 @@ class Microbatch:
 
 
 class ParityCallback(lightning.Callback):
-    """Tells the first place where ``Trainer.fit`` makes other updates than the reference step.
+    """A callback that reports the first place where ``Trainer.fit`` and the reference step make different updates.
 
-    After ``fit``, ``verdict`` has what was found, and a TensorBoard logger has it as a text page. Watching ends at the
-    first difference: those that follow from it say nothing.
+    After ``fit``, ``verdict`` has the result, and a TensorBoard logger has it as a text page. Watching ends at the
+    first difference: later ones only follow from it.
 
     Args:
         count: how many samples or tokens enter the mean loss of a batch; the reference weighs the microbatches of a
-            window by it. Without it they weigh the same, whatever they hold.
-        loss: takes the module and a batch, returns that mean; by default the module's ``training_step`` does. Needed
-            with manual optimization, whose ``training_step`` does more.
-        max_norm: what the reference clips the norm to; by default what the Trainer does.
+            window by it. Without ``count`` all microbatches weigh the same.
+        loss: takes the module and a batch, returns that mean; by default the module's ``training_step`` is called.
+            Needed with manual optimization, whose ``training_step`` does more than return a loss.
+        max_norm: the threshold to which the reference clips the norm; by default the Trainer's.
 
     Raises:
         MisconfigurationException: from ``fit``, where ``loss`` is needed and missing, or there are several optimizers.
@@ -71,7 +71,7 @@ class ParityCallback(lightning.Callback):
         self._window: list[Microbatch] = []
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Copy everything that trains, and begin to watch."""
+        """Copy module, optimizer, schedule and loss scale, and begin to watch."""
         if self.loss is None and not pl_module.automatic_optimization:
             raise MisconfigurationException("ParityCallback needs loss=... for a module that optimizes by hand")
         if len(trainer.optimizers) != 1:
@@ -88,7 +88,7 @@ class ParityCallback(lightning.Callback):
         self._watching.enter_context(self._ours.watching())
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """A schedule by epochs has advanced."""
+        """Advance the reference's schedule, if it is one by epochs."""
         if self._by_epoch and trainer.current_epoch:
             with quietly():
                 self._theirs.watched.scheduler.step()
@@ -96,14 +96,14 @@ class ParityCallback(lightning.Callback):
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep what the reference will need."""
+        """Keep the microbatch and the random state for the reference."""
         if self.verdict.first is None:
             self._window.append(Microbatch(batch, batch_idx, self.count(batch), random_states()))
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """At the end of a window, let the reference go through it too, and compare."""
+        """Run the reference on the window at its end, and compare."""
         if self._ours.step == self._theirs.step or self.verdict.first:
             return
         window = Window(tuple(self._window), normalizer=len(self._window))
@@ -118,7 +118,7 @@ class ParityCallback(lightning.Callback):
             records.clear()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Say what was found."""
+        """Report the verdict."""
         self._watching.close()
         rank_zero_info(f"gradparity: {report.headline(self.verdict)}\n{self.verdict.explanation}".strip())
         for logger in trainer.loggers:
@@ -128,11 +128,11 @@ class ParityCallback(lightning.Callback):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._watching.close()
 
     def _reference(self, trainer: lightning.Trainer, twin: Watched) -> Run:
-        """A run of the reference step on the copies, with the Trainer's autocast and clipping."""
+        """Return a run of the reference step on the copies, with the Trainer's autocast and clipping."""
         module: Any = twin.model
         module.log = module.log_dict = lambda *_, **__: None  # it has no trainer to log to
         threshold = trainer.gradient_clip_val if self.max_norm is None else self.max_norm
@@ -146,7 +146,7 @@ class ParityCallback(lightning.Callback):
             else:
                 mean = module.training_step(microbatch.batch, microbatch.index)
             mean = mean["loss"] if isinstance(mean, Mapping) else mean
-            # Exactly 1 where all weigh the same: a window's mean is then the mean of its microbatches' means.
+            # Exactly 1 if all weigh the same: the window's mean is then the mean of its microbatches' means.
             weighted: Tensor = mean * (microbatch.weight * len(self._weights) / sum(self._weights))
             return weighted
 
@@ -164,19 +164,19 @@ class ParityCallback(lightning.Callback):
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without the warnings of a copy: the original has given them."""
+    """Suppress the warnings of a copy: the original has given them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def gpus() -> list[int]:
-    """Those that may be in use: none as long as nobody has used CUDA, which asking them for their state would begin."""
+    """Return the GPUs that may be in use: none before CUDA is initialized, since reading a state initializes it."""
     return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
 
 
 def random_states() -> list[Tensor]:
-    """The states of torch's global random streams, the CPU's first."""
+    """Return the states of torch's global random streams, the CPU's first."""
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus())]
 
 

@@ -1,4 +1,4 @@
-"""A fixture for pytest: ``assert_parity``. It imports torch only in a test that asks for it."""
+"""The pytest fixture ``assert_parity``. It imports torch only in a test that uses it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def assert_parity(tmp_path: Path) -> Callable[..., None]:
-    """:func:`gradparity.assert_parity`, which leaves its traces in pytest's temporary folder of the test."""
+    """Return :func:`gradparity.assert_parity` with its traces in the test's temporary folder."""
     from gradparity.integrations.testing import assert_parity
 
     return partial(assert_parity, folder=tmp_path / "parity")

@@ -1,4 +1,4 @@
-"""A team's own loop, held against a reference in a test.
+"""A test that compares a team's own training loop with a reference.
 
     def test_our_loop_makes_the_reference_updates(assert_parity):
         assert_parity(reference_loop, our_loop, make)
@@ -33,22 +33,23 @@ def assert_parity(
 ) -> None:
     """Run two training loops from the same start, and fail where they first make different updates.
 
-    Each loop is run on things of its own, from one seed. The reference is run twice, since a loop that does not agree
-    with itself can agree with nothing.
+    Each loop gets its own model and optimizer, from the same seed. The reference runs twice: if its two runs differ,
+    nothing can be compared with it.
 
     Args:
         reference: a training loop; called with what ``make`` returns.
-        candidate: another one.
+        candidate: the training loop to compare with it; called in the same way.
         make: builds a model and its optimizer, and whatever else the loops take, anew at each call. A scaler and a
-            scheduler among it are watched too.
+            scheduler are watched too if ``make`` returns them.
         folder: where the traces go, in ``null``, ``reference`` and ``candidate``, for ``gradparity diff``; by default
             nothing is kept.
-        seed: of torch's random stream, in which ``make`` draws the weights and the loops their dropout masks.
-        full: keep tensors while it runs, so that the first difference is told in ULP; a difference is found without.
+        seed: of the random stream, from which ``make`` draws the weights and the loops draw their dropout masks.
+        full: keep tensors during the runs, so that the first difference is reported in ULP. Differences are found
+            without them too.
 
     Raises:
-        AssertionError: naming step, phase, tensor, size and the likely meaning; or that the reference is not
-            reproducible, or that a loop made no step with the optimizer it was given.
+        AssertionError: if the loops differ, with step, phase, tensor, size and the likely meaning; if the reference is
+            not reproducible; or if a loop made no step with the optimizer it was given.
     """
     with TemporaryDirectory() as temporary:
         base = Path(folder or temporary)

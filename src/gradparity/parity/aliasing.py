@@ -1,4 +1,4 @@
-"""Which tensors lie in one memory."""
+"""Tensors that share memory."""
 
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
@@ -10,11 +10,11 @@ from torch.nn.parameter import is_lazy
 from gradparity.parity.dense_parts import COMPRESSED, is_simple, is_wrapper, wrapped_by
 
 Stretch: TypeAlias = tuple[int, int, int]
-"""A device, -1 for the CPU, and the addresses of the first byte and of the first one that follows."""
+"""A device, -1 for the CPU, the address of the first byte, and the address after the last byte."""
 
 
 def clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
-    """The names of tensors whose stretches of memory overlap, where there are two or more, the first one first."""
+    """Yield each group of two or more tensors whose stretches of memory overlap: their names, in the order given."""
     place = {name: index for index, name in enumerate(tensors)}
     spans = [(*span, place[name], name) for name, tensor in tensors.items() for span in stretches(tensor)]
     cluster, reach, where = dict[str, int](), 0, -2
@@ -30,13 +30,13 @@ def clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
 
 
 def stretches(tensor: Tensor) -> list[Stretch]:
-    """The stretches of memory from the first to the last element of ``tensor``; none where it has none to be found."""
+    """Return the stretches of memory from the first to the last element of ``tensor``; none if they cannot be found."""
     if is_simple(tensor):
         start = tensor.data_ptr()
         return [(tensor.get_device(), start, start + _reach(tensor))] if tensor.numel() else []
     try:
         return list(_stretches(tensor))
-    except Exception:  # no storage, or a class that we have never seen
+    except Exception:  # no storage, or an unknown class
         return []
 
 
@@ -55,7 +55,7 @@ def _stretches(tensor: Tensor) -> Iterator[Stretch]:
 
 
 def _reach(tensor: Tensor) -> int:
-    """Bytes from the first to the last element."""
+    """Return the number of bytes from the first to the last element."""
     if tensor.is_contiguous():
         return tensor.nbytes
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
@@ -63,17 +63,17 @@ def _reach(tensor: Tensor) -> int:
 
 
 def share_memory(a: Tensor, b: Tensor, *, simple: bool = False) -> bool:
-    """Whether a write to an element of one is sure to change the other, or may.
+    """Return whether the memory of two tensors overlaps, so that a write to one changes, or may change, the other.
 
-    Two stretches that overlap without one start share elements if one of them has no gaps. Where both have gaps, as
-    two columns of one matrix have, they may be apart, and are taken to be.
+    Two stretches that overlap with different starts share elements if one of them has no gaps. If both have gaps, as
+    two columns of one matrix have, they may have no element in common; then the answer is no.
 
     Args:
         a: a tensor of any kind.
-        b: another.
-        simple: whether both are known to be :func:`gradparity.parity.dense_parts.is_simple`.
+        b: the tensor to compare with it.
+        simple: both are known to be :func:`gradparity.parity.dense_parts.is_simple`.
     """
-    if simple and a.is_contiguous() and b.is_contiguous():  # most are, so this is to be fast
+    if simple and a.is_contiguous() and b.is_contiguous():  # the most frequent case, so it must be fast
         start, begin = a.data_ptr(), b.data_ptr()
         return start < begin + b.nbytes and begin < start + a.nbytes and a.device == b.device
     for device, start, end in stretches(a):

@@ -1,4 +1,4 @@
-"""A microbatch of a task: inputs, targets, the loss summed over them, and how many entered it."""
+"""A microbatch of a task: inputs, targets, the loss summed over them, and the number of samples or tokens in it."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PADDING = -100
-"""The target that enters neither the loss, nor the count, nor the metric."""
+"""The target that is left out of the loss, the count and the metric."""
 
 
 class Examples(NamedTuple):
@@ -21,9 +21,9 @@ Batch: TypeAlias = Examples
 
 
 def summed_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Cross-entropy summed over the samples or tokens of ``batch`` that are not padding, a scalar.
+    """Return the cross-entropy summed over the samples or tokens of ``batch`` that are not padding, a scalar.
 
-    Taken in fp32 at least: a sum of thousands of fp16 terms overflows.
+    Computed in fp32 at least: a sum of thousands of fp16 terms overflows.
     """
     logits = model(batch.inputs)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -32,5 +32,5 @@ def summed_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def count(batch: Batch) -> int:
-    """How many samples or tokens enter :func:`summed_loss`."""
+    """Return the number of samples or tokens in :func:`summed_loss`."""
     return int((batch.targets != PADDING).sum())

@@ -1,6 +1,7 @@
-"""Floating-point numbers as bits, and how many representable numbers lie between two of them.
+"""Floating-point numbers as bits, and the distance of two of them in ULP.
 
-``torch.equal`` is unfit here: it calls +0 and -0 equal, and a NaN unequal to itself. Bits are compared as integers.
+``torch.equal`` on floats does not compare bits: it calls +0 and -0 equal, and a NaN unequal to itself. So bits are
+compared as integers.
 """
 
 from typing import Any, Final
@@ -14,14 +15,14 @@ _INTEGER_OF_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int6
 _LARGEST = torch.iinfo(torch.int64).max
 
 LARGE: Final = 32_768
-"""Bytes of a tensor on the CPU from which NumPy compares faster: as fast as memory is read, where ``torch.equal`` takes
-as long for an element of one byte as for one of eight. To start, it takes a few microseconds longer."""
+"""Size in bytes of a tensor on the CPU from which NumPy compares faster. NumPy compares as fast as memory is read, but
+takes a few microseconds longer to start. ``torch.equal`` takes as long for an element of one byte as of eight."""
 
 
 def bits(tensor: Tensor) -> Tensor:
-    """The elements of a dense tensor as integers of the same width; complex ones as ``[..., 2]``.
+    """Return the elements of a dense tensor as integers of the same width; complex ones as ``[..., 2]``.
 
-    Nothing is copied but conjugated and negated views, whose memory is not what they show.
+    Only conjugated and negated views are copied: their memory differs from their values.
     """
     tensor = tensor.detach()
     if tensor.is_neg():
@@ -32,7 +33,7 @@ def bits(tensor: Tensor) -> Tensor:
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Whether two dense tensors of one dtype and shape hold the same bits, strides aside."""
+    """Return whether two dense tensors of one dtype and shape hold the same bits, whatever their strides."""
     one, other = bits(a), bits(b)
     if one.device != other.device:
         one, other = one.cpu(), other.cpu()
@@ -42,16 +43,16 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 def _words(pattern: Tensor) -> npt.NDArray[np.signedinteger[Any]]:
-    """A contiguous pattern, flat, in elements of eight bytes where they fill it."""
+    """Return a contiguous pattern, flat, in elements of eight bytes if its size is a multiple of eight."""
     words = pattern.view(-1).numpy()
     return words.view(np.int64) if words.nbytes % 8 == 0 else words
 
 
 def ordered(tensor: Tensor) -> Tensor:
-    """int64 ranks of floating-point elements: neighbours in value differ by 1, and -0 is just below +0.
+    """Return int64 ranks of floating-point elements: neighbours in value differ by 1, and -0 is just below +0.
 
-    IEEE 754 numbers of one sign are ordered as their bits are; the negative ones run backwards. Flipping all but
-    their sign bit puts both halves in one line, one rank for each bit pattern, NaNs at both ends.
+    IEEE 754 numbers of one sign have the order of their bits, reversed for negative numbers. Flipping all but the
+    sign bit of the negative ones gives one order: one rank for each bit pattern, with NaNs at both ends.
 
     >>> ordered(torch.tensor([-0.0, 0.0, 1.0, 1.0 + 2**-23])).diff().tolist()
     [1, 1065353216, 1]
@@ -62,10 +63,10 @@ def ordered(tensor: Tensor) -> Tensor:
 
 
 def ulp_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Elementwise distance in ULP between floating-point tensors of one dtype and shape, as int64.
+    """Return the elementwise distance in ULP between floating-point tensors of one dtype and shape, as int64.
 
-    It is 0 exactly where the bits are the same, so +0 and -0 are 1 apart. Distances of fp64 numbers that int64
-    cannot hold, from 2**63 on, are given as 2**63 - 1.
+    It is 0 exactly if the bits are the same, so the distance of +0 and -0 is 1. Distances of fp64 numbers that int64
+    cannot hold, from 2**63 on, are returned as 2**63 - 1.
     """
     rank_a, rank_b = ordered(a), ordered(b)
     distance = (rank_a - rank_b).abs()

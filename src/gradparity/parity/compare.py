@@ -1,4 +1,4 @@
-"""Two values of one name, held against each other: everything that can differ, told apart by its kind."""
+"""Comparison of two values of one name. Each difference is reported with its kind: dtype, shape, bits, ..."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ from gradparity.parity.state import Part
 
 
 class Kind(StrEnum):
-    """In what two values differ. A difference of an earlier kind leaves the later ones without meaning."""
+    """The kind of a difference between two values. If an earlier kind differs, the later kinds have no meaning."""
 
     PRESENCE = "presence"
-    """One is there and the other is not, or is ``None``."""
+    """One value exists, and the other is absent or ``None``."""
     VALUE = "value"
-    """Of numbers and names that are no tensors."""
+    """Numbers or names, not tensors, differ."""
     LAYOUT = "layout"
-    """Dense against sparse, or against a tensor without content."""
+    """One is dense and the other is sparse or has no content."""
     DTYPE = "dtype"
     SHAPE = "shape"
     BITS = "bits"
     STRIDES = "strides"
-    """The bits agree, their order in memory does not."""
+    """The bits are the same, their order in memory differs."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,22 @@ class Mismatch:
     name: str
     kind: Kind
     reference: str
-    """What the reference has, in a few words."""
+    """The reference's value, in a few words."""
     candidate: str
     figures: Figures | None = None
-    """For floating-point tensors of one shape whose bits differ, if they are at hand."""
+    """The size of the difference, for floating-point tensors of one shape whose bits differ, if both are available."""
     norm_ratio: float | None = None
-    """L2 norm of the candidate over that of the reference, where that is all there is."""
+    """L2 norm of the candidate over that of the reference, if only norms are available."""
 
 
 class SharedMemoryError(ValueError):
-    """Both runs hold one and the same tensor, so comparing it would prove nothing."""
+    """Both runs hold the same tensor, so comparing it would prove nothing."""
 
 
 ABSENT: Final = "absent"
 
 ZEROS: Final = "zeros"
-"""How the words for a tensor begin where it is zero everywhere, and only one of the two loops has it."""
+"""The first word for a tensor that is zero everywhere and that only one of the two loops has."""
 
 
 class Compared(NamedTuple):
@@ -64,7 +64,7 @@ class Compared(NamedTuple):
 
     mismatches: list[Mismatch]
     figures: Figures | None
-    """Over all tensors that differ in bits."""
+    """The size of the difference over all tensors that differ in bits."""
     unseen: list[str]
     """The names of values that cannot be compared, or only by type and shape."""
 
@@ -76,18 +76,18 @@ def compare(
     same: Same = same_bits,
     constants: dict[str, dict[str, Tensor]] | None = None,
 ) -> Compared:
-    """Compare the values of a part: in the reference's order; what only the candidate has comes last.
+    """Compare the values of a part, in the reference's order; values that only the candidate has come last.
 
     Args:
-        part: where the values belong.
-        reference: values by name.
-        candidate: those of the other run.
-        same: says whether two dense tensors have the same bits.
-        constants: copies of buffers that both runs share, kept here from one comparison to the next. A constant may be
-            shared; without this nothing may.
+        part: the part to which the values belong.
+        reference: the reference's values by name.
+        candidate: the candidate's values by name.
+        same: returns whether two dense tensors have the same bits.
+        constants: copies of buffers that both runs share, kept here from one comparison to the next. Both runs may
+            share a buffer that never changes; without ``constants``, they may share no tensor.
 
     Raises:
-        SharedMemoryError: if a tensor of one lies in the memory of the same tensor of the other.
+        SharedMemoryError: if a tensor of one run shares memory with the tensor of the same name of the other.
     """
     mismatches: list[Mismatch] = []
     unseen: list[str] = []
@@ -102,12 +102,12 @@ def compare(
                 figures = None
                 if kind == Kind.BITS and (ours.is_floating_point() or ours.is_complex()):
                     metric = metric or difference()
-                    figures = metric(ours, theirs)  # of these two; the metric gathers those of all
+                    figures = metric(ours, theirs)  # of these two; the metric accumulates over all pairs
                 mismatches.append(Mismatch(part, name, kind, _in_words(kind, ours), _in_words(kind, theirs), figures))
             if not simple and not is_readable(a) and not is_readable(b):
                 unseen.append(name)
         elif a is not b:
-            if part == Part.MODES:  # which names only flags that are not as usual
+            if part == Part.MODES:  # ``modes`` lists only flags with unusual values
                 a, b = (usual(name) if flag is ABSENT else flag for flag in (a, b))
             if isinstance(a, Unseen) and a == b and not (isinstance(b, Unseen) and a.thing is b.thing is not None):
                 unseen.append(name)
@@ -133,12 +133,12 @@ def _is_constant(name: str, shared: Tensor, constants: dict[str, dict[str, Tenso
 
 
 def difference() -> Difference:
-    """A metric of this rank alone: on others there may be no difference to wait for."""
+    """Return a metric that does not sync ranks: another rank may have no difference, and never join."""
     return Difference(sync_on_compute=False)
 
 
 def figures_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Figures:
-    """How far the tensors of ``pairs`` are apart, taken together, on this rank alone."""
+    """Return the size of the difference over all ``pairs`` together, on this rank alone."""
     metric = difference()
     for reference, candidate in pairs:
         metric.update(reference, candidate)
@@ -147,11 +147,10 @@ def figures_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Figures:
 
 
 def differences(a: Tensor, b: Tensor, same: Same = same_bits) -> Iterator[tuple[Kind, Tensor, Tensor]]:
-    """In what two tensors differ, first things first: between two shapes there are no bits to compare.
+    """Yield the kinds in which two tensors differ, in order: tensors of different shapes have no bits to compare.
 
-    ``same`` says whether two dense ones have the same bits.
-
-    Yields the kind with the tensors that show it, which of sparse ones are their indices or values.
+    ``same`` returns whether two dense tensors have the same bits. Each kind comes with the two tensors that show it;
+    for sparse tensors, these are their indices or values.
     """
     yield from _differences(a, b, same, is_simple(a) and is_simple(b))
 
@@ -173,7 +172,7 @@ def _differences(a: Tensor, b: Tensor, same: Same, simple: bool) -> Iterator[tup
 
 
 def _differences_inside(a: Tensor, b: Tensor) -> Iterator[tuple[Kind, Tensor, Tensor]]:
-    """In what tensors differ that are not plain memory."""
+    """Yield the kinds in which two tensors differ that are not plain dense memory."""
     ours, theirs = pieces(a), pieces(b)
     if ours is None or theirs is None:
         if ours is not theirs:
@@ -186,10 +185,10 @@ def _differences_inside(a: Tensor, b: Tensor) -> Iterator[tuple[Kind, Tensor, Te
 
 
 def walk(shape: Sequence[int], strides: Sequence[int]) -> list[int]:
-    """The strides that are ever taken: a dimension of size 1 has one too, but it leads nowhere.
+    """Return the strides of dimensions larger than 1; the stride of a dimension of size 1 is never used.
 
-    Which of two parameters keeps a gradient that autograd made once for both, and which gets the copy, depends on
-    the order in which autograd reaches them; between them only such strides may differ.
+    If autograd made one gradient for two parameters, one keeps it and the other gets a copy. The order in which
+    autograd reaches them decides which. The copy may differ only in strides that are never used.
     """
     return [stride for size, stride in zip(shape, strides, strict=bool(strides)) if size > 1]
 

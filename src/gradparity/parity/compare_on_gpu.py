@@ -1,4 +1,4 @@
-"""Tensors on a GPU, compared there: the answers for all of them are waited for once, not each in turn."""
+"""Comparison of tensors on a GPU: all results are read with one wait for the device, not one each."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -11,11 +11,11 @@ from gradparity.parity.dense_parts import is_simple
 from gradparity.parity.leaves import Value
 
 Same: TypeAlias = Callable[[Tensor, Tensor], bool]
-"""As :func:`gradparity.parity.bits.same_bits`."""
+"""A function like :func:`gradparity.parity.bits.same_bits`."""
 
 
 def compared_there(pairs: Iterable[tuple[Mapping[str, Value], Mapping[str, Value]]]) -> Same:
-    """``same_bits``, which knows beforehand about the tensors in ``pairs`` that are on a GPU.
+    """Return a ``same_bits`` that has already compared the tensors in ``pairs`` that are on a GPU.
 
     Args:
         pairs: the values of two runs, part by part.
@@ -36,21 +36,21 @@ def compared_there(pairs: Iterable[tuple[Mapping[str, Value], Mapping[str, Value
 
 
 def read_at_once(scalars: Sequence[Tensor]) -> list[Any]:
-    """What ``scalars`` of one dtype are, with one wait for the device."""
+    """Return the values of ``scalars`` of one dtype, with one wait for the device."""
     numbers: list[Any] = torch.stack([s.to(scalars[0].device) for s in scalars]).tolist() if scalars else []
     return numbers
 
 
 def on_one_device(a: Tensor, b: Tensor) -> bool:
-    """Whether both are on one, which is not the CPU: there is nothing to wait for."""
+    """Return whether both are on one device that is not the CPU; on the CPU nothing has to wait."""
     return a.device == b.device and not a.is_cpu
 
 
 def comparable(a: Tensor, b: Tensor) -> bool:
-    """Whether their bits can be compared at all."""
+    """Return whether the bits of both tensors can be compared at all."""
     return is_simple(a) and is_simple(b) and a.dtype == b.dtype and a.shape == b.shape
 
 
 def differs(a: Tensor, b: Tensor) -> Tensor:
-    """Whether any bit differs, as a scalar on the tensors' device, which need not be known yet."""
+    """Return whether any bit differs, as a scalar on the tensors' device, without waiting for it."""
     return (bits(a) != bits(b)).any()

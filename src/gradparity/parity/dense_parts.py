@@ -1,4 +1,4 @@
-"""Tensors of any kind, taken apart into the plain dense tensors that hold their content."""
+"""Tensors of any kind, split into the plain dense tensors that hold their content."""
 
 from typing import Any, Final
 
@@ -20,19 +20,21 @@ COMPRESSED: Final = {
 def pieces(tensor: Tensor) -> dict[str, Tensor] | None:
     """Return the plain dense tensors that hold the content of ``tensor``, by name; ``None`` if it cannot be read.
 
-    A plain dense tensor is its own only piece, named ``""``. A sparse one has indices and values, a quantized one
-    integers, scales and zero points, a wrapper such as DTensor what it wraps. Nothing is copied, but of conjugated,
-    negated, quantized and MKLDNN tensors. There is no content in meta, fake, lazy, and freed tensors (as FSDP keeps
-    them), and none that is known in a class with a ``__torch_dispatch__`` of its own that does not say what it wraps.
+    A plain dense tensor is its own only piece, named ``""``. A sparse tensor has indices and values, a quantized one
+    integers, scales and zero points. A wrapper such as DTensor has the tensors that it wraps. Only conjugated, negated,
+    quantized and MKLDNN tensors are copied.
+
+    Meta, fake, lazy and freed tensors (as FSDP keeps them) have no content. A class with its own
+    ``__torch_dispatch__`` that does not list the tensors it wraps has no content that can be read.
     """
     try:
         return {"": tensor.detach()} if is_simple(tensor) else _pieces(tensor)
-    except Exception:  # a class that we have never seen: no reason to end somebody's training
+    except Exception:  # an unknown class must not end the user's training
         return None
 
 
 def is_simple(tensor: Tensor) -> bool:
-    """Whether ``tensor`` is its own only piece, memory and content alike: most are."""
+    """Return whether ``tensor`` is its own only piece, so that its memory is its content, as for most tensors."""
     return (
         type(tensor) in _PLAIN
         and tensor.layout == torch.strided
@@ -43,7 +45,7 @@ def is_simple(tensor: Tensor) -> bool:
 
 
 def is_readable(tensor: Tensor) -> bool:
-    """Whether ``tensor`` has content that can be read."""
+    """Return whether ``tensor`` has content that can be read."""
     return pieces(tensor) is not None
 
 
@@ -74,7 +76,7 @@ def _pieces(tensor: Tensor) -> dict[str, Tensor] | None:
 
 
 def _together(parts: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    """The pieces of all ``parts``."""
+    """Return the pieces of all ``parts``; ``None`` if one cannot be read."""
     found: dict[str, Tensor] = {}
     for name, part in parts.items():
         inner = pieces(part)
@@ -85,24 +87,24 @@ def _together(parts: dict[str, Tensor]) -> dict[str, Tensor] | None:
 
 
 def _is_opaque(tensor: Tensor) -> bool:
-    """Whether operations on ``tensor`` are those of its class, so that its memory need not be its content."""
+    """Return whether the class of ``tensor`` defines its own operations, so that its memory need not be its content."""
     return type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
 
 
 def _without_class(tensor: Tensor) -> Tensor:
-    """The same memory as a plain tensor, without a call of the class's ``__torch_function__``."""
+    """Return the same memory as a plain tensor, without calling the class's ``__torch_function__``."""
     with torch._C.DisableTorchFunctionSubclass():
         return tensor.as_subclass(Tensor)
 
 
 def is_wrapper(tensor: Tensor) -> bool:
-    """Whether ``tensor`` says which tensors it wraps."""
+    """Return whether ``tensor`` lists the tensors that it wraps."""
     return bool(is_traceable_wrapper_subclass(tensor))
 
 
 def wrapped_by(tensor: Any) -> dict[str, Tensor]:
-    """The tensors that a wrapper such as DTensor keeps, by their names in it."""
-    if hasattr(tensor, "trigger_wait"):  # the result of a collective that may be under way
+    """Return the tensors that a wrapper such as DTensor holds, by their names in it."""
+    if hasattr(tensor, "trigger_wait"):  # the result of a collective that may still be running
         tensor.trigger_wait()
     return {name: getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]}
 
@@ -123,7 +125,7 @@ def _dense(tensor: Tensor) -> Tensor:
 
 
 def has_memory(tensor: Tensor) -> bool:
-    """Whether the storage holds all elements of a strided tensor: FSDP frees it, and to read it then is a crash."""
+    """Return whether the storage holds all elements of a strided tensor: FSDP frees it, and reading it then crashes."""
     if tensor.is_contiguous():
         end = tensor.storage_offset() * tensor.element_size() + tensor.nbytes
     else:
@@ -133,7 +135,7 @@ def has_memory(tensor: Tensor) -> bool:
 
 
 def layout_of(tensor: Tensor) -> str:
-    """How the content is kept, in words: ``dense``, a kind of sparse, or why there is no content."""
+    """Return how the content is stored, in words: ``dense``, a kind of sparse, or why there is no content."""
     if is_lazy(tensor):
         return "not initialized"
     if tensor.is_meta:
@@ -150,7 +152,7 @@ def layout_of(tensor: Tensor) -> str:
 
 
 def shape_of(tensor: Tensor) -> tuple[Any, ...] | None:
-    """The shape, where it is known; the sizes of a nested tensor are those of its pieces."""
+    """Return the shape, or ``None`` if it is not known; a nested tensor has no single shape, only its pieces do."""
     if is_lazy(tensor) or tensor.is_nested:
         return None
     return tuple(tensor.shape)

@@ -1,6 +1,6 @@
-"""The first difference, told to a tired engineer: where, how large, and what it looks like.
+"""The first difference, explained for an engineer: its place, its size, and its likely meaning.
 
-Only what was measured is used, never which candidate ran: the same words must serve a loop that nobody has seen.
+The explanation uses only measurements, never the name of the candidate, so it also works for an unknown loop.
 """
 
 import math
@@ -14,21 +14,22 @@ from gradparity.parity.state import OWN, Part
 from gradparity.training import Phase
 
 ROUNDING = 1e-4
-"""Below this relative norm a difference may be rounding: fp32 sums of some thousand terms."""
+"""Below this relative norm, a difference may be rounding: fp32 sums of some thousand terms."""
 
 ROUNDING_ULP = 2048
-"""Rounding moves half of the elements by less. Without it a difference of 1e-5 would be called rounding in fp64 too."""
+"""Rounding moves half of the elements by less than this. Without this limit, a relative norm of 1e-5 in fp64 would
+count as rounding too."""
 
 CAUSES = ("parameters", "modes", "scaler")
-"""Parts that a loss is computed from: where they differ at a forward, the loss that differs too is their effect."""
+"""Parts from which a loss is computed: if one of them differs at a forward, it is the cause of a loss that differs."""
 
 
 def explain(found: Comparison, later: Comparison | None = None) -> str:
-    """Up to three lines on the first difference: its place, its size, and the meaning where there is evidence for one.
+    """Return up to three lines on the first difference: its place, its size, and its meaning if there is evidence.
 
     Args:
         found: the first comparison with a mismatch.
-        later: of the same step, after clipping, if it has been made.
+        later: the comparison after clipping in the same step, if it has been made.
     """
     first = cause_of(found)
     lines = (f"{where(found)}, {what(first)}.", size(first, found), likeness(found, later).words)
@@ -36,7 +37,7 @@ def explain(found: Comparison, later: Comparison | None = None) -> str:
 
 
 def cause_of(found: Comparison) -> Mismatch:
-    """Return the mismatch that the others at this place may follow from."""
+    """Return the mismatch that may be the cause of the others at this place."""
     if found.phase != Phase.FORWARD:
         return found.mismatches[0]
     return min(found.mismatches, key=_order)
@@ -44,12 +45,12 @@ def cause_of(found: Comparison) -> Mismatch:
 
 def _order(mismatch: Mismatch) -> int:
     if mismatch.part == Part.SCALER and mismatch.name != "scale":
-        return len(CAUSES)  # a counter enters no loss
+        return len(CAUSES)  # the loss does not depend on a counter
     return CAUSES.index(mismatch.part) if mismatch.part in CAUSES else len(CAUSES)
 
 
 def where(found: Comparison) -> str:
-    """Step, microbatch and phase, as one would say it."""
+    """Return step, microbatch and phase, in words."""
     if found.step == START:
         return "Before the first step"
     if found.step == END:
@@ -59,7 +60,7 @@ def where(found: Comparison) -> str:
 
 
 def what(mismatch: Mismatch) -> str:
-    """Name the value that differs, and in what."""
+    """Name the value that differs, and the kind of difference."""
     if mismatch.name == ALL:
         return f"only the {'reference' if mismatch.reference == STOPS else 'candidate'} comes to this phase"
     if mismatch.part == Part.ALIASING:
@@ -80,12 +81,12 @@ def what(mismatch: Mismatch) -> str:
 
 
 def size(mismatch: Mismatch, found: Comparison) -> str:
-    """How much of the tensor differs, and how far."""
+    """Return one sentence: how many elements of the tensor differ, and by how much."""
     figures, others = mismatch.figures, len({(m.part, m.name) for m in found.mismatches}) - 1
     also = f" {'So does 1 more value' if others == 1 else f'So do {others} more values'} at this phase."
     also = also if others else ""
     if not figures:
-        return also.strip()  # how large it is was said with what differs
+        return also.strip()  # what() has given the values
     if figures.elements == 1:
         return f"They are {figures.max_ulp:,} ULP apart (absolute {figures.max_absolute:.2g}).{also}"
     apart = f"{figures.differing:,} of {figures.elements:,} elements are up to {figures.max_ulp:,} ULP apart"
@@ -98,11 +99,11 @@ def size(mismatch: Mismatch, found: Comparison) -> str:
 
 
 def likeness(found: Comparison, later: Comparison | None = None) -> Said:
-    """Return what the difference means, as far as the comparison shows it. Traces show more, and have said it already.
+    """Return the meaning of the difference, as far as the comparison shows it; for traces, it is in ``found.said``.
 
     Args:
         found: the first comparison with a mismatch.
-        later: of the same step, after clipping, if it has been made.
+        later: the comparison after clipping in the same step, if it has been made.
     """
     if found.said is not None:
         return found.said
@@ -132,7 +133,7 @@ MEMORY_ORDER = Said(
 
 
 def of_memory(first: Mismatch) -> Said:
-    """Explain two gradients that lie in the same memory in one of the two loops."""
+    """Explain two gradients that share memory in one of the two loops."""
     sharing = "What accumulation or clipping writes into one of the two in place reaches the other as well."
     if not all(side == OWN or side.endswith(".grad") for side in (first.reference, first.candidate)):
         return NOTHING
@@ -146,7 +147,7 @@ def of_memory(first: Mismatch) -> Said:
 
 
 def of_presence(first: Mismatch) -> Said:
-    """Explain a gradient that only one of the two has."""
+    """Explain a gradient that only one of the two loops has."""
     if first.candidate == "None":
         cut = "it was cut off, or .grad was emptied or not set."
         return Said(Meaning.NO_GRADIENT, f"The gradient never reached this parameter: {cut}")
@@ -157,7 +158,7 @@ def of_presence(first: Mismatch) -> Said:
 
 
 def rounded(figures: Figures) -> bool:
-    """Whether a difference is no larger than rounding can make it; figures pass over what is not finite."""
+    """Return whether a difference is no larger than rounding can make it; elements that are not finite are left out."""
     return 0 < figures.relative_norm < ROUNDING and figures.median_ulp <= ROUNDING_ULP
 
 
@@ -166,7 +167,7 @@ ROUNDED = Said(Meaning.ROUNDING, "Equal up to rounding: no larger than a differe
 
 def _of_gradients(found: Comparison, later: Comparison | None) -> Said:
     mismatches = gradients_of(found)
-    # Beside scaled gradients those that were left over from the step before are as small as rounding.
+    # Gradients left over from the previous step have no loss scale: beside scaled ones they are as small as rounding.
     hidden = found.phase == Phase.ACCUMULATED and found.microbatch == 0 and found.step > 0 and found.scale > 1
     said = of_size(mismatches)
     if said.meaning != Meaning.ROUNDING or (alone(found) and not hidden):
@@ -178,18 +179,18 @@ def _of_gradients(found: Comparison, later: Comparison | None) -> Said:
 
 
 def _scaled(ratio: float, after: float, scale: float) -> bool:
-    """Return whether clipping met scaled gradients, so that all came to 1/scale of the threshold of the reference."""
+    """Return whether scaled gradients were clipped, so that after unscaling their norm is 1/scale of the threshold."""
     exactly = math.isclose(after * scale, 1, rel_tol=1e-3)
     return scale > 1 and exactly and ratio < after and not math.isclose(ratio, after, rel_tol=1e-3)
 
 
 def clipped_scaled(scale: float) -> str:
-    """The words for it."""
+    """Return the sentence for gradients that were clipped while still scaled."""
     return f"It looks as if clipping met gradients that were still multiplied by the scale of {scale:g}."
 
 
 def of_size(mismatches: Sequence[Mismatch]) -> Said:
-    """Explain gradients that differ by their size and direction alone."""
+    """Explain gradients that differ, from their sizes and directions."""
     figures = [m.figures for m in mismatches if m.figures]
     if not mismatches:
         return NOTHING
@@ -214,7 +215,7 @@ def _same_length(figures: Figures) -> bool:
 
 
 def alone(found: Comparison) -> bool:
-    """Whether the values that differ are all of one part: a loss that differs with a buffer may follow from it."""
+    """Return whether all values that differ are of one part; if a buffer differs too, it may be the cause."""
     return len({mismatch.part for mismatch in found.mismatches}) == 1
 
 
@@ -225,14 +226,14 @@ def _of_loss(found: Comparison, loss: Mismatch) -> Said:
 
 
 def factor_of(loss: Mismatch) -> float | None:
-    """Return the candidate's loss over the reference's, with its sign where that is known."""
+    """Return the candidate's loss over the reference's, with its sign if that is known."""
     if loss.figures and loss.figures.elements == 1:
         return math.copysign(loss.figures.norm_ratio, loss.figures.cosine)
     return loss.norm_ratio
 
 
 def of_factor(factor: float | None, same: str) -> Said:
-    """Explain a loss that is ``factor`` times the reference's, with what is the same for both."""
+    """Explain a loss that is ``factor`` times the reference's; ``same`` ends the sentence, see :func:`same_state`."""
     if factor is not None and math.isclose(factor, -1, rel_tol=1e-6):
         return Said(Meaning.SIGN, f"The loss has the opposite sign{same}.")
     if factor is None or not math.isfinite(factor) or f"{factor:.6g}" == "1":
@@ -241,7 +242,7 @@ def of_factor(factor: float | None, same: str) -> Said:
 
 
 def short(factor: float) -> str:
-    """A factor with three digits, or with six where it is large, or close to 1.
+    """Return a factor with three digits, or with six if it is large or close to 1.
 
     >>> short(1 / 3), short(1.0001234), short(65536)
     ('0.333', '1.00012', '65536')
@@ -250,11 +251,11 @@ def short(factor: float) -> str:
 
 
 def same_state(found: Comparison, random: bool | None = None) -> str:
-    """What a loss is computed from and is the same bits at this place, and what is not, as the end of a sentence.
+    """Return the end of a sentence: which inputs of the loss have the same bits at this place, and which differ.
 
     Args:
         found: a comparison at a forward.
-        random: whether the random state is the same, where ``found`` does not tell.
+        random: whether the random state is the same, if ``found`` does not show it.
     """
     differing = {mismatch.part for mismatch in found.mismatches}
     parts = {Part.PARAMETERS: "parameters", Part.BUFFERS: "buffers", Part.RNG: "random state"}
@@ -267,7 +268,7 @@ def same_state(found: Comparison, random: bool | None = None) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words in a row.
+    """Join words with commas and "and".
 
     >>> listed(["one", "two", "three"])
     'one, two and three'
@@ -276,14 +277,14 @@ def listed(words: Sequence[str]) -> str:
 
 
 def gradients_of(found: Comparison) -> list[Mismatch]:
-    """The gradients whose bits differ."""
+    """Return the gradients whose bits differ."""
     return [m for m in found.mismatches if m.part == Part.GRADIENTS and m.kind == Kind.BITS]
 
 
 def common_ratio(mismatches: Sequence[Mismatch]) -> float | None:
-    """The one factor between all candidates and their references, where there is one within 0.1%.
+    """Return the common factor between all candidates and their references, if there is one within 0.1%.
 
-    Of tensors that are not at hand the lengths are compared, and their direction is not known.
+    If the tensors are not available, only their norms are compared, and their direction is not known.
     """
     ratios = [m.figures.norm_ratio if m.figures else m.norm_ratio or math.nan for m in mismatches]
     parallel = all(m.figures is None or m.figures.cosine > 1 - 1e-6 for m in mismatches)

@@ -1,6 +1,6 @@
-"""Values of any type, as leaves that can be compared: tensors, numbers, text, and what cannot be compared, by its name.
+"""Values of any type, flattened to leaves that can be compared: tensors, numbers, text, and :class:`Unseen`.
 
-Nothing here prints an address, which differs from run to run, or an array cut short, which hides differences.
+No leaf contains an address, which differs from run to run, or a shortened array, which hides differences.
 """
 
 import dataclasses
@@ -25,40 +25,40 @@ from torch import Tensor, nn
 
 @dataclasses.dataclass(frozen=True)
 class Unseen:
-    """A value that cannot be compared. Two of them are never counted as the same, unless they are one object."""
+    """A value that cannot be compared. Two of them never count as the same, unless they are one object."""
 
     what: str
     """Its type, without anything that differs from run to run."""
     thing: object = dataclasses.field(default=None, compare=False, repr=False)
-    """The object itself, while it is at hand."""
+    """The object itself, while it is available."""
 
     def __str__(self) -> str:
-        """The type."""
+        """Return the type."""
         return self.what
 
 
 Value: TypeAlias = Tensor | int | float | str | bool | tuple[str, ...] | Unseen | None
 
 LONG: Final = 256
-"""Elements of a list of numbers from which it is kept as one digest, not element by element."""
+"""Length of a list of numbers above which it is kept as one digest, not element by element."""
 
 DEEPEST: Final = 32
 """Levels of nesting that are followed."""
 
 BIT_LENGTH: Final = 1024
-"""Integers of more bits are kept as a digest: Python refuses to print them in decimal."""
+"""Integers with more bits are kept as a digest: Python refuses to print them in decimal."""
 
 _PRINTED = (
     *(Decimal, Fraction, date, time, timedelta, tzinfo, UUID, PurePath, range),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype),
 )
-"""Types whose ``repr`` is the value, all of it."""
+"""Types whose ``repr`` shows the whole value."""
 
 _FOLLOWED = (
     *(SimpleNamespace, partial, nn.Module),
     *(torch.Generator, random.Random, np.random.Generator, np.random.RandomState),
 )
-"""Types that consist of other values."""
+"""Types that consist of other values, which are flattened in turn."""
 
 _NUMBERS = (bool, int, float)
 
@@ -66,10 +66,10 @@ _NUMBERS = (bool, int, float)
 def flat(name: str, value: object) -> Iterator[tuple[str, Value]]:
     """Yield the leaves of a value of any type, each with its path as name; no name comes twice.
 
-    Dicts, lists, tuples, deques, dataclasses and namespaces are followed. Numbers of NumPy are numbers. A NumPy array,
-    ``bytes``, a set, or a long list of numbers is one text with a digest of its content. Enums, dtypes, devices, dates,
-    paths, classes and built-in functions are text. Random generators are their state. A function, a lambda, and an
-    object of an unknown class is :class:`Unseen`; so is what raises when it is read.
+    Dicts, lists, tuples, deques, dataclasses and namespaces are flattened. NumPy numbers become numbers. A NumPy array,
+    ``bytes``, a set, or a long list of numbers becomes one text with a digest of its content. Enums, dtypes, devices,
+    dates, paths, classes and built-in functions become text. A random generator becomes its state. A function, a
+    lambda, or an object of an unknown class becomes :class:`Unseen`; so does a value that raises when it is read.
     """
     taken = Counter[str]()
     for path, leaf in _leaves(name, value, ()):
@@ -93,12 +93,12 @@ def _leaves(name: str, value: object, within: tuple[int, ...]) -> Iterator[tuple
 
 
 def _is_plain(value: object) -> bool:
-    """Whether ``value`` is a number or text, of no class of its own."""
+    """Return whether ``value`` is a number or text of a built-in type, not of a subclass."""
     return type(value) in (bool, float, str) or (type(value) is int and value.bit_length() <= BIT_LENGTH)
 
 
 def _opened(name: str, value: Any, within: tuple[int, ...]) -> Iterator[tuple[str, Value]]:
-    """The leaves of what is no leaf itself."""
+    """Yield the leaves of a value that is not a leaf."""
     parts: Iterable[tuple[str, object]] | None = None
     if isinstance(value, Mapping):
         parts = ((f"{name}.{_key(k, i)}" if name else _key(k, i), item) for i, (k, item) in enumerate(value.items()))
@@ -126,7 +126,7 @@ def _opened(name: str, value: Any, within: tuple[int, ...]) -> Iterator[tuple[st
 
 
 def _within(value: Any) -> object:
-    """What an object consists of, as a dict or a tuple."""
+    """Return the content of an object, as a dict, a tuple or a tensor."""
     match value:
         case SimpleNamespace():
             return dict(vars(value))
@@ -145,7 +145,7 @@ def _within(value: Any) -> object:
 
 
 def _text(value: object) -> Value:
-    """A value that is one leaf."""
+    """Return a value as one leaf."""
     if isinstance(value, Enum):
         return f"{_type(value)}.{value.name}"
     if isinstance(value, str):
@@ -173,7 +173,7 @@ def _text(value: object) -> Value:
 
 
 def _set(elements: Iterable[object]) -> Value:
-    """A set, in an order of its own: Python's differs from run to run."""
+    """Return a set as text, sorted: Python's order differs from run to run."""
     texts = []
     for element in elements:
         leaves = list(flat("", element))
@@ -186,10 +186,10 @@ def _set(elements: Iterable[object]) -> Value:
 
 
 def _array(array: np.ndarray[Any, Any]) -> object:
-    """Its dtype, shape and a digest of its elements; element by element where they are no plain memory."""
+    """Return dtype, shape and a digest of the elements; field by field or as a list if they are not plain memory."""
     if array.dtype.names:
         return {field: array[field] for field in array.dtype.names}
-    # What is no number is behind a pointer, and a long double has bytes that mean nothing.
+    # Objects are stored as pointers, and a long double has padding bytes.
     if array.dtype.hasobject or issubclass(array.dtype.type, np.longdouble | np.clongdouble):
         return array.tolist()
     content = _digest(np.ascontiguousarray(array).tobytes())
@@ -197,7 +197,7 @@ def _array(array: np.ndarray[Any, Any]) -> object:
 
 
 def _key(key: object, index: int) -> str:
-    """The key of a dict in a name; keys that have no text go by their place."""
+    """Return the key of a dict as part of a name; a key that has no text is named by its index."""
     if isinstance(key, str) and not isinstance(key, Enum):
         return str.__str__(key)
     if key is None or isinstance(key, int | float | tuple | Enum):

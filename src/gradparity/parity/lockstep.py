@@ -1,6 +1,6 @@
-"""Two runs advanced side by side, and compared wherever both have stopped.
+"""Two runs that advance side by side and are compared at each phase.
 
-While both generators wait at the same phase, their live tensors are compared. Only the data of a window is copied.
+The live tensors are compared while both generators wait at the same phase. Only the data of a window is copied.
 """
 
 import math
@@ -24,14 +24,14 @@ from gradparity.training import Moment, Phase, Run, Window
 Step: TypeAlias = Callable[[Run, Window[Any]], Iterator[Moment]]
 
 START = -1
-"""The step of the comparison that precedes the first step: two runs that start apart cannot meet."""
+"""The step of the comparison before the first step: runs that start from different states make different updates."""
 
 END = -2
-"""The step of the comparison that follows the last step, where there is one."""
+"""The step of the comparison after the last step, if there is one."""
 
 
 ALL, STOPS = "all", "stops here"
-"""The name of what is compared, and what is said of a run, where only one comes to a phase."""
+"""The name and the words of a mismatch, if only one of the runs reaches a phase."""
 
 
 @dataclass(frozen=True)
@@ -42,41 +42,41 @@ class Lane:
     step: Step
     random: RandomStream
     also: Mapping[str, HasState] = field(default_factory=dict)
-    """What else it has that a step changes, such as an average of the weights or a second optimizer."""
+    """Other objects that a step changes, by name, such as an average of the weights or a second optimizer."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found at one phase of one step."""
+    """The result at one phase of one step."""
 
     step: int
     phase: Phase
     microbatch: int | None
     reference: Moment | None
-    """``None`` where only the candidate passes through this phase."""
+    """``None`` if only the candidate passes through this phase."""
     candidate: Moment | None
     checked: dict[Part, int]
-    """How many values, tensors mostly, of each part were held against each other."""
+    """Number of values, mostly tensors, of each part that were compared."""
     numbers: int
-    """How many numbers those values hold."""
+    """Number of numbers in those values."""
     mismatches: list[Mismatch]
     figures: dict[Part, Figures]
     """The size of the difference over all tensors of a part that differ in bits."""
     scale: float
     """The reference's loss scale."""
     unseen: Mapping[Part, Sequence[str]] = field(default_factory=dict)
-    """The names of what cannot be compared, or only by type and shape; it counts in nothing else."""
+    """Names of values that cannot be compared, or only by type and shape; they are not counted in ``checked``."""
     said: Said | None = None
-    """What a difference means, where more is known than this comparison shows: of traces."""
+    """The meaning of the difference, if more is known than this comparison shows, as for traces."""
 
 
 def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]], done: int = 0) -> Iterator[Comparison]:
-    """Train both lanes on the same windows, and yield what was found wherever they stop.
+    """Train both lanes on the same windows, and yield a comparison for each phase.
 
-    A lane may pass over phases of single microbatches, as one does that differentiates a whole window at once.
-    A phase of the window that only one lane passes through is a mismatch in all that would have been compared.
+    A lane may leave out phases of single microbatches, for example if it differentiates a whole window at once.
+    If only one lane passes through a phase of the whole window, every part compared there is a mismatch.
 
-    Lanes that go on from a checkpoint have ``done`` some steps, and were compared after them.
+    ``done`` is the number of steps before a checkpoint from which both lanes resume; these were compared already.
 
     Raises:
         SharedMemoryError: if the lanes share a tensor.
@@ -92,20 +92,20 @@ def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]], d
 
 
 def copied(window: Window[Any]) -> Window[Any]:
-    """The candidate's own copy of a window: a model that writes its input in place would change the other's data.
+    """Return the candidate's own copy of a window: a model that writes to its input would change the other run's data.
 
-    What cannot be copied, such as a tensor with a graph, is shared.
+    A window that cannot be copied, as with a tensor that has a graph, is shared.
     """
     try:
         return deepcopy(window)
-    except Exception:  # of whatever a user's batches are made of
+    except Exception:  # a user's batches may hold anything, and raise anything
         return window
 
 
 def side_by_side(
     left: Iterator[Moment], right: Iterator[Moment]
 ) -> Iterator[tuple[Moment, Moment] | tuple[Moment, None] | tuple[None, Moment]]:
-    """Pair the moments of two steps by their place in the step; ``None`` where one has no such moment."""
+    """Pair the moments of two steps by their place in the step; ``None`` if one step has no such moment."""
     a, b = next(left, None), next(right, None)
     while a or b:
         if a and b and _place(a) == _place(b):
@@ -154,7 +154,7 @@ def _compare(
 
 
 def _filled(found: Comparison, reference: Lane, candidate: Lane, constants: dict[str, dict[str, Tensor]]) -> Comparison:
-    """``found`` with what both lanes hold at this moment, compared."""
+    """Compare the state of both lanes at this moment, and return ``found`` with the result."""
     assert found.reference
     assert found.candidate
     parts = COMPARED[found.phase]
@@ -177,7 +177,7 @@ def _filled(found: Comparison, reference: Lane, candidate: Lane, constants: dict
 
 
 def numbers_in(value: Value) -> int:
-    """How many numbers a value holds."""
+    """Return the number of numbers in a value."""
     if not isinstance(value, Tensor):
         return 1
     if is_simple(value):

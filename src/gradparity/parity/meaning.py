@@ -1,4 +1,4 @@
-"""The kinds of sentences that explain a first difference. Each is said only where the comparison shows it."""
+"""The kinds of explanations of a first difference. Each is given only if the comparison shows it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,15 +9,15 @@ class Meaning(StrEnum):
 
     NOTHING = "nothing"
     """The difference could be anything."""
-    # Of any difference.
+    # For any difference.
     ROUNDING = "as small as rounding"
     SIGN = "the opposite sign"
-    # Of the loss.
+    # For the loss.
     LOSS_SCALE = "the factor between the losses is the loss scale"
     LOSS_FACTOR = "one factor between all losses of a step"
     SUMMED = "one loss is the sum of the other loop's losses"
     LOSS = "the loss differs, from the same state"
-    # Of the gradients.
+    # For the gradients.
     SHARED = "gradients share memory in the candidate"
     SHARED_IN_REFERENCE = "gradients share memory in the reference"
     ZEROS = "zeros where the reference has no gradient"
@@ -34,7 +34,7 @@ class Meaning(StrEnum):
     CLIP = "the gradients change by another amount between backward and step"
     CLIPS = "another number of clips in a step"
     BACKWARDS = "another number of backwards in a step"
-    # Of the step, and of all else.
+    # For the step, and everything else.
     SKIPPED = "one loop skipped the step"
     PAST_THE_SCALER = "one loop steps the optimizer itself, the other through the scaler"
     UPDATE = "another update from the same gradients and hyperparameters"
@@ -51,7 +51,7 @@ class Meaning(StrEnum):
 
 @dataclass(frozen=True)
 class Said:
-    """An explanation: what it reports, and in which words."""
+    """An explanation: its kind, and its words."""
 
     meaning: Meaning = Meaning.NOTHING
     words: str = ""

@@ -1,4 +1,4 @@
-"""How far two tensors are apart, as one ``torchmetrics.Metric`` that accumulates over tensors and ranks."""
+"""The size of a difference, as one ``torchmetrics.Metric`` that accumulates over tensors and ranks."""
 
 import math
 from typing import Any, Final, NamedTuple
@@ -10,18 +10,18 @@ from torchmetrics import Metric
 from gradparity.parity.bits import ulp_distance
 
 AT_ONCE: Final = 131_072
-"""Elements of which figures are taken at once: what comes up on the way stays small, and most of it in the cache."""
+"""Number of elements processed at once: intermediate tensors stay small, mostly in the cache."""
 
 
 class Figures(NamedTuple):
-    """The size of a difference. All but the first four pass over elements that are not finite."""
+    """The size of a difference. Fields from ``max_absolute`` to ``cosine`` leave out elements that are not finite."""
 
     elements: int
     differing: int
-    """How many elements have other bits."""
+    """Number of elements whose bits differ."""
     max_ulp: int
     median_ulp: int
-    """Of the differing elements, rounded down to a power of two."""
+    """Median over the differing elements, rounded down to a power of two."""
     max_absolute: float
     max_relative: float
     """Largest ``|candidate - reference| / |reference|`` where the reference is not 0."""
@@ -30,13 +30,13 @@ class Figures(NamedTuple):
     norm_ratio: float
     """L2 norm of the candidate over the L2 norm of the reference."""
     cosine: float
-    """Of the angle between reference and candidate."""
+    """Cosine of the angle between reference and candidate."""
     histogram: tuple[int, ...] = ()
-    """How many elements are 1, then 2 or 3, then 4 to 7, ... ULP apart, up to the last that are."""
+    """Number of elements that differ by 1, then 2 or 3, then 4 to 7, ... ULP, up to the largest distance."""
 
 
 def finite(figures: Figures) -> dict[str, float | tuple[int, ...] | None]:
-    """``figures`` for JSON, which has neither infinity nor NaN."""
+    """Return ``figures`` for JSON, with ``None`` for infinity and NaN, which JSON does not have."""
     values = figures._asdict().items()
     return {name: value if isinstance(value, tuple) or math.isfinite(value) else None for name, value in values}
 
@@ -44,9 +44,9 @@ def finite(figures: Figures) -> dict[str, float | tuple[int, ...] | None]:
 class Difference(Metric):
     """Accumulates :class:`Figures` over pairs of tensors, and over the ranks of a process group.
 
-    Every state is a sum or a maximum, so syncing ranks gives what one process would have found. The median comes
-    from a histogram by powers of two, since medians of parts do not combine. A figure that divides by the norm of
-    a zero tensor is NaN.
+    Every state is a sum or a maximum, so synced ranks give the result of one process. The median comes from a
+    histogram by powers of two, since medians of parts cannot be combined. A figure that divides by the norm of a
+    zero tensor is infinite or NaN.
 
     >>> metric = Difference()
     >>> metric.update(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0 + 2**-22]))
@@ -79,7 +79,7 @@ class Difference(Metric):
             self.add_state(name, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, reference: Tensor, candidate: Tensor) -> None:
-        """Take in one pair of dense floating-point or complex tensors of one dtype and shape, on any device."""
+        """Add one pair of dense floating-point or complex tensors of one dtype and shape, on any device."""
         for r, c in zip(_flat(reference).split(AT_ONCE), _flat(candidate).split(AT_ONCE), strict=True):
             self._take_in(r.to(self.device), c.to(self.device))
 
@@ -103,7 +103,7 @@ class Difference(Metric):
         self.dot += r.dot(c)
 
     def compute(self) -> Figures:
-        """The figures of everything taken in so far."""
+        """Return the figures over all pairs added so far."""
         reference, candidate = self.squared_reference.sqrt(), self.squared_candidate.sqrt()
         below = self.histogram.cumsum(0)
         median = 2 ** int((2 * below < below[-1]).sum()) if self.differing else 0

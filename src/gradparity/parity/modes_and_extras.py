@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from gradparity.parity.leaves import Unseen, Value, flat
 
 _OWN: Final = frozenset(vars(nn.Module()))
-"""Attributes that every module has: parameters, buffers and modules, which have names elsewhere, and hooks."""
+"""Attributes that every module has: hooks, and its parameters, buffers and modules, which are named elsewhere."""
 
 _SCALARS: Final = (int, float, str, bool, type(None), type)
 
 LONGEST: Final = 1_000
-"""Elements of a list or dict in which tensors are looked for."""
+"""Largest length of a list or dict that is searched for tensors."""
 
 
 def modes(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Value]:
-    """Return the flags that are not as usual, by name; all others are as :func:`usual` says.
+    """Return the flags with unusual values, by name; all others have the value that :func:`usual` returns.
 
-    These are ``a.training`` where module ``a`` evaluates, ``b.requires_grad`` where parameter ``b`` is frozen, and
-    ``b.grad.requires_grad`` where its gradient is part of a graph.
+    These are ``a.training`` if module ``a`` is in eval mode, ``b.requires_grad`` if parameter ``b`` is frozen, and
+    ``b.grad.requires_grad`` if its gradient is part of a graph.
     """
     flags: dict[str, Value] = {}
     for name, module in model.named_modules():
@@ -40,21 +40,21 @@ OF_GRADIENT: Final = ".grad.requires_grad"
 
 
 def usual(flag: str) -> bool:
-    """The value of a flag that :func:`modes` does not name."""
+    """Return the value of a flag that :func:`modes` does not list."""
     return not flag.endswith(OF_GRADIENT)
 
 
 def extras(model: nn.Module, *, extra_state: bool = True) -> dict[str, Value]:
     """Return tensors and NumPy arrays that are plain attributes of modules, and their ``get_extra_state``, by name.
 
-    Both belong to ``Part.BUFFERS``. Lists, tuples, deques and dicts of tensors are looked into, up to a thousand
-    elements; a longer one that may hold tensors is :class:`Unseen`. What is a parameter or buffer, or has a name
-    already, is left out, and so are metrics of torchmetrics. Only ``__dict__`` is read: no property runs. Numbers and
-    objects of other classes are not looked at.
+    Both belong to ``Part.BUFFERS``. Lists, tuples, deques and dicts are searched for tensors, up to a thousand
+    elements; a longer one that may hold tensors is :class:`Unseen`. Parameters, buffers, tensors that have a name
+    already, and metrics of torchmetrics are left out. Only ``__dict__`` is read, so no property runs. Numbers and
+    objects of other classes are ignored.
 
     Args:
         model: the model, of which nothing is copied.
-        extra_state: whether to ask for it too, which calls the module's own code.
+        extra_state: whether to call ``get_extra_state`` too, which runs the module's own code.
     """
     modules = dict(model.named_modules())
     known = {id(t) for m in modules.values() for t in (*m._parameters.values(), *m._buffers.values())}
@@ -76,20 +76,20 @@ def extras(model: nn.Module, *, extra_state: bool = True) -> dict[str, Value]:
 
 
 def _measures(module: nn.Module) -> bool:
-    """Return whether ``module`` is a metric of torchmetrics, whose state says how training goes, and not where."""
+    """Return whether ``module`` is a metric of torchmetrics, whose state measures the training without changing it."""
     return any(base.__module__.startswith("torchmetrics.") for base in type(module).__mro__)
 
 
 def _extra_state(name: str, module: nn.Module) -> dict[str, Value]:
     try:
         state = module.get_extra_state()
-    except Exception as error:  # of the module's own code: no reason to end somebody's training
+    except Exception as error:  # an error in the module's code must not end the user's training
         return {name: Unseen(f"extra state that raises {type(error).__name__}")}
     return dict(flat(name, state))
 
 
 def _held(name: str, value: object, depth: int) -> Iterator[tuple[str, Tensor | np.ndarray | Unseen]]:
-    """The tensors and arrays in ``value``."""
+    """Yield the tensors and arrays in ``value``."""
     if isinstance(value, Tensor | np.ndarray):
         yield name, value
     elif isinstance(value, list | tuple | deque | dict) and depth < 4:

@@ -1,4 +1,4 @@
-"""Random streams: every draw has a seed and a name, and two runs in one process do not draw from one stream."""
+"""Random streams: each has a seed and a name, and two runs in one process draw from separate streams."""
 
 import ctypes
 import hashlib
@@ -15,15 +15,15 @@ from torch import Tensor
 
 
 def seed_of(seed: int, name: str) -> int:
-    """A seed of 63 bits for the stream ``name`` of an experiment, unrelated to those of its other streams."""
+    """Return a seed of 63 bits for the stream ``name`` of an experiment, unrelated to those of its other streams."""
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1
 
 
 def generator_states() -> dict[str, Tensor]:
-    """The state of torch's global generators by device type, uint8; of a GPU only where one is used, the current one.
+    """Return the state of torch's global generators by device type, uint8; only the current GPU, if CUDA is in use.
 
-    It is kept on the host, so that to read it is nothing to wait for.
+    The state is kept on the host, so reading it waits for nothing.
     """
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_initialized():
@@ -34,8 +34,8 @@ def generator_states() -> dict[str, Tensor]:
 class RandomStream:
     """A state of the global generators of torch, NumPy and Python, swapped in while its run advances.
 
-    Dropout draws from global state, and a data augmentation from NumPy's or Python's. Two runs that are to draw the
-    same numbers each bring their own.
+    Dropout draws from torch's global state, and data augmentation from NumPy's or Python's. Two runs that must draw the
+    same numbers each need their own stream.
 
     >>> one, two = RandomStream(7), RandomStream(7)
     >>> with one.active():
@@ -85,8 +85,8 @@ class RandomStream:
 def _put_back() -> Iterator[None]:
     """Leave Python's and NumPy's generators as they were.
 
-    NumPy's is put aside whole: to read and write its state takes a hundred times as long. The second of two normal
-    deviates, which NumPy's old functions make in pairs, is dropped by that.
+    NumPy's generator object is swapped: reading and writing its state takes a hundred times as long. NumPy's old
+    functions make normal deviates in pairs; the swap drops the second one of a pair.
     """
     python, numpy = random.getstate(), mtrand.get_bit_generator()
     try:
@@ -97,7 +97,7 @@ def _put_back() -> Iterator[None]:
 
 
 def _of_numpy(generator: np.random.MT19937) -> Tensor:
-    """The 624 numbers of 32 bits, and the place of the next of them, as they lie in memory."""
+    """Return the 624 numbers of 32 bits, and the index of the next one, as they lie in memory."""
     return torch.frombuffer(bytearray(ctypes.string_at(generator.ctypes.state_address, 625 * 4)), dtype=torch.uint8)
 
 

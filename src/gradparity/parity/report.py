@@ -15,7 +15,7 @@ from gradparity.training import Phase
 
 
 def table(verdict: Verdict) -> Table:
-    """What was compared × phase × how it came out."""
+    """Return a table of the results, parts by phases."""
     grid = Table(title="Values compared at each phase: ✓ same bits, ✗ how many differ", title_justify="left")
     grid.add_column("")
     for phase in Phase:
@@ -27,7 +27,7 @@ def table(verdict: Verdict) -> Table:
 
 
 def markdown(verdict: Verdict) -> str:
-    """The verdict and its table, for a TensorBoard text page."""
+    """Return the verdict and its table in Markdown, for a TensorBoard text page."""
     lines = [f"**{headline(verdict)}** {verdict.explanation}", ""]
     lines.append(f"| | {' | '.join(phase.name.lower() for phase in Phase)} |")
     lines.append("|---" * (len(Phase) + 1) + "|")
@@ -38,19 +38,19 @@ def markdown(verdict: Verdict) -> str:
 
 
 def configuration(yaml: str) -> str:
-    """What was run on what, for a TensorBoard text page: the same bits need the same of both."""
+    """Return machine and configuration for a TensorBoard text page: the same bits need the same of both."""
     return f"{machine()}\n\n```yaml\n{yaml}```"
 
 
 def machine() -> str:
-    """What bits depend on beside the configuration."""
+    """Return what bits depend on beside the configuration: versions, threads and processor."""
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     processor = f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
     return f"{versions}, {torch.get_num_threads()} thread(s), {processor}"
 
 
 def headline(verdict: Verdict) -> str:
-    """The verdict in one sentence."""
+    """Return the verdict in one sentence."""
     if verdict.parity:
         steps = times(verdict.steps, "step")
         numbers = f"{verdict.numbers:,} numbers compared"
@@ -67,7 +67,7 @@ def headline(verdict: Verdict) -> str:
 
 
 def times(count: int, what: str) -> str:
-    """A count with its noun.
+    """Return a count with its noun.
 
     >>> times(1, "step"), times(2, "step")
     ('1 step', '2 steps')
@@ -76,7 +76,7 @@ def times(count: int, what: str) -> str:
 
 
 def uncompared(verdict: Verdict) -> str:
-    """A sentence that names what could not be compared; nothing, if that is nothing."""
+    """Return a sentence that names the values that could not be compared; empty if there are none."""
     if not verdict.unseen:
         return ""
     named = ", ".join(list(verdict.unseen)[:3]) + (", ..." if len(verdict.unseen) > 3 else "")
@@ -85,7 +85,12 @@ def uncompared(verdict: Verdict) -> str:
 
 
 def answer(verdicts: Mapping[str, Verdict], parity: str) -> str:
-    """How many trainings, by name, have ``parity``, and where the others part, in one sentence."""
+    """Return one sentence: how many of the trainings have parity, and where the others diverge.
+
+    Args:
+        verdicts: one for each training, by its name.
+        parity: the words for parity in this sentence.
+    """
     apart = ""
     for name, verdict in verdicts.items():
         if verdict.first:
@@ -97,13 +102,13 @@ def answer(verdicts: Mapping[str, Verdict], parity: str) -> str:
 
 @dataclass
 class Evidence:
-    """What happened in the reference's steps, without which a parity would say little."""
+    """Counts of clipped and skipped steps of the reference: parity means little if none occurred."""
 
     steps: int = 0
     clipped: int = 0
     skipped: int = 0
     rates: int = 0
-    """How often the learning rate was another one than in the step before."""
+    """Number of steps whose learning rate differs from the step before."""
     latest_rate: float | None = None
 
     def add(self, step: Readings) -> None:
@@ -122,7 +127,7 @@ class Evidence:
 
 
 def learning(metric: str, values: Sequence[Sequence[float]]) -> str:
-    """What the training was for: the held-out ``metric`` of reference and candidate, first and last."""
+    """Return the held-out ``metric`` of reference and candidate, first and last, in one sentence."""
     (before, _), (after, theirs) = values[0], values[-1]
     return (
         f"Held-out {metric}: {before:.4g} at first, then {after:.4g} by the reference, {theirs:.4g} by the candidate."
@@ -130,7 +135,7 @@ def learning(metric: str, values: Sequence[Sequence[float]]) -> str:
 
 
 def in_words(cell: Cell | None) -> str:
-    """One cell of the table."""
+    """Return the text of one cell of the table."""
     if cell is None or not cell.compared + cell.lone:
         return ""
     if not cell.compared:

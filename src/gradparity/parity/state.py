@@ -1,7 +1,7 @@
-"""What of a run is compared, and at which phase.
+"""The parts of a run that are compared at each phase.
 
-Each phase is compared in what it can change. Nothing escapes by that: a run that writes, say, a parameter in the
-wrong phase is caught at ``STEPPED`` at the latest, where everything is compared.
+At each phase, the parts that it can change are compared. If a run writes, say, a parameter in the wrong phase, that
+shows at ``STEPPED`` at the latest, since everything but the loss is compared there.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -45,9 +45,9 @@ class Part(StrEnum):
     GRADIENTS = "gradients"
     ALIASING = "aliasing"
     MODES = "modes"
-    """Which modules train, and which parameters and gradients require a gradient."""
+    """Train or eval mode of each module, and ``requires_grad`` of parameters and gradients."""
     PARAMETERS = "parameters"
-    """Those of the model, and what the optimizer trains beside them."""
+    """Parameters of the model, and other tensors that the optimizer trains."""
     OPTIMIZER = "optimizer"
     SCALER = "scaler"
     SCHEDULER = "scheduler"
@@ -55,18 +55,18 @@ class Part(StrEnum):
     """Buffers, tensors kept as plain attributes of modules, and their extra state."""
     RNG = "rng"
     ALSO = "also"
-    """What a lane has beside its run: an average of the weights, a second optimizer."""
+    """Objects of a lane beside its run: an average of the weights, a second optimizer."""
 
 
 OWN = "memory of its own"
 
 OUTSIDE: Final = "outside the model"
-"""How the names begin of what the optimizer trains beside the model."""
+"""The first words of the name of a tensor that the optimizer trains and that is not in the model."""
 
 COMPARED: Mapping[Phase, tuple[Part, ...]] = {
-    # A forward draws dropout masks and moves BatchNorm's running statistics.
+    # A forward draws dropout masks and updates BatchNorm's running statistics.
     Phase.FORWARD: (Part.LOSS, Part.BUFFERS, Part.RNG),
-    # So may a backward, where a checkpointed forward runs a second time.
+    # So may a backward, if a checkpointed forward runs a second time.
     Phase.ACCUMULATED: (Part.GRADIENTS, Part.ALIASING, Part.MODES, Part.BUFFERS, Part.RNG),
     Phase.UNSCALED: (Part.GRADIENTS, Part.SCALER),
     Phase.CLIPPED: (Part.GRADIENTS,),
@@ -78,25 +78,25 @@ class HasState(Protocol):
     """Anything with a ``state_dict`` that holds its live tensors."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Its state by name."""
+        """Return the state by name."""
 
 
 def state_of(
     run: Run, parts: Iterable[Part], moment: Moment, rng: Mapping[str, Tensor], also: Mapping[str, HasState]
 ) -> dict[Part, Mapping[str, Value]]:
-    """The values of some parts of a run by name, not copied; ``None`` where a parameter has no gradient.
+    """Return the values of some parts of a run by name, not copied; ``None`` if a parameter has no gradient.
 
     Args:
         run: the run, stopped at ``moment``.
-        parts: which of its parts.
+        parts: the parts to return.
         moment: holds the loss.
         rng: the state of the run's random stream, by device type.
-        also: what else the lane has, by name.
+        also: other objects of the lane, by name.
     """
-    # To walk through a model takes longer than to compare small tensors: once for all parts, if at all.
+    # Walking through a model takes longer than comparing small tensors, so it is done at most once for all parts.
     parameters = cache(lambda: trained(run.model, run.optimizer))
     buffers = cache(lambda: dict(run.model.named_buffers()))
-    # It may be costly to ask a module for its extra state, so once a step.
+    # Extra state may be costly to compute, so it is read once a step.
     at_rest = moment.phase == Phase.STEPPED
     values: dict[Part, Callable[[], Mapping[str, Value]]] = {
         Part.LOSS: lambda: {"loss": moment.loss},
@@ -115,10 +115,10 @@ def state_of(
 
 
 def trained(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return the model's parameters by name, then what else the optimizer holds: a criterion's weights, a raw tensor.
+    """Return the model's parameters by name, then the optimizer's others: a criterion's weights, a raw tensor.
 
-    The latter are named by their place, such as ``outside the model: group 1[0]``, so optimizers of one structure give
-    the same names.
+    The others are named by their place, such as ``outside the model: group 1[0]``, so optimizers of the same structure
+    give the same names.
     """
     parameters: dict[str, Tensor] = dict(model.named_parameters())
     known = set(map(id, parameters.values()))
@@ -131,35 +131,35 @@ def trained(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def optimizer_state(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> dict[str, Value]:
-    """Moments and counters by parameter name, then the hyperparameters of each group and whom it holds."""
+    """Return moments and counters by parameter name, then the hyperparameters and members of each group."""
     return {**dict(moments(name_of, optimizer)), **dict(groups(name_of, optimizer))}
 
 
 def moments(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
-    """What the optimizer keeps of each parameter, by its name, and of what is no parameter any more, by its place."""
-    kept: Mapping[Any, Any] = optimizer.state  # by parameter, and some optimizers keep a counter by a word
+    """Yield the optimizer's state of each parameter, by its name; of a tensor that is no longer one, by its place."""
+    kept: Mapping[Any, Any] = optimizer.state  # keys are parameters; some optimizers also use a string, for a counter
     for index, (key, state) in enumerate(kept.items()):
         name = key if isinstance(key, str) else name_of.get(key)
         yield from flat(name or f"{OUTSIDE}: state {index}", state)
 
 
 def groups(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
-    """The hyperparameters of each parameter group, and whom it holds."""
+    """Yield the hyperparameters of each parameter group, and the names of its members."""
     for index, group in enumerate(optimizer.param_groups):
         members = tuple(name_of.get(p, f"{OUTSIDE}: group {index}[{place}]") for place, p in enumerate(group["params"]))
         yield from flat(f"group {index}", {**group, "params": members})
 
 
 def names(parameters: Mapping[str, Tensor]) -> dict[Tensor, str]:
-    """The name of each parameter."""
+    """Return the name of each parameter."""
     return {p: name for name, p in parameters.items()}
 
 
 def aliases(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> dict[str, Value]:
-    """For each tensor of a model, and each gradient, whether it lies in the memory of one that comes before it.
+    """Return, for each tensor of a model and each gradient, whether it shares memory with one before it.
 
-    Writing one of two such tensors in place changes the other: no run should do that by accident. Compared by the
-    stretch of memory from the first to the last element, so two interleaved views count as well.
+    An in-place write to one of two such tensors changes the other; no run should do that by accident. The check uses
+    the stretch of memory from the first to the last element, so two interleaved views count as shared.
     """
     tensors = dict(_tensors(parameters)) | dict(buffers)
     owner: dict[str, Value] = dict.fromkeys(tensors, OWN)

@@ -1,4 +1,4 @@
-"""What a person follows of a training: a few numbers for each optimizer step, read off a run while it waits."""
+"""A few numbers to follow a training by, for each optimizer step, read from a run while it waits."""
 
 import math
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ class Readings:
     """L2 norm of all gradients, unscaled, before clipping."""
     clipped_norm: float
     scale: float
-    """What the losses of this step were multiplied by."""
+    """The loss scale of this step."""
     lr: float
-    """Of the first group, in this step."""
+    """Learning rate of the first group, in this step."""
     skipped: bool
-    """Whether a gradient overflowed and the scaler left the step out."""
+    """Whether a gradient overflowed and the scaler skipped the step."""
 
 
 class Reader:
-    """Takes the moments of one run in turn, and has its readings at the end of each step."""
+    """A reader of the moments of one run, in order; it returns readings at the end of each step."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -37,7 +37,7 @@ class Reader:
         self._scale = self._lr = 0.0
 
     def take(self, moment: Moment | None) -> Readings | None:
-        """The readings of the step that ends with ``moment``; ``None`` before its end, and if phases are missing."""
+        """Return the readings of the step that ``moment`` ends; ``None`` before the end, and if phases are missing."""
         if moment is None:
             return None
         if moment.loss is not None:
@@ -55,6 +55,6 @@ class Reader:
 
 
 def total_norm(parameters: Sequence[nn.Parameter]) -> float:
-    """L2 norm of all gradients together, in fp64 so that their squares do not overflow."""
+    """Return the L2 norm of all gradients together, in fp64 so that their squares do not overflow."""
     squares = [p.grad.double().square().sum() for p in parameters if p.grad is not None]
     return math.sqrt(sum(read_at_once(squares)))

@@ -1,4 +1,4 @@
-"""What came of a lockstep: how much was compared, in which phases, and where the first difference was."""
+"""The result of a lockstep: how much was compared, in which phases, and where the first difference was."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,33 +17,33 @@ class Cell:
 
     compared: int = 0
     differing: int = 0
-    """How many of the compared values differ, in whatever ways."""
+    """Number of compared values that differ, in any way."""
     max_ulp: int = 0
     lone: int = 0
-    """How often only one of the two loops came to this phase, so that there was nothing to compare with."""
+    """Number of times that only one of the two loops reached this phase, so nothing could be compared."""
 
 
 @dataclass
 class Verdict:
-    """Gathers comparisons as they are made."""
+    """The verdict on two runs, updated with each comparison."""
 
     steps: int = 0
     numbers: int = 0
-    """How many numbers were compared, one counted each time."""
+    """Number of numbers compared; a number counts each time it is compared."""
     cells: dict[tuple[Phase, Part], Cell] = field(default_factory=dict)
     uncompared: Counter[Phase] = field(default_factory=Counter)
-    """How often one run alone passed through a phase of a single microbatch."""
+    """Number of times that only one run passed through a phase of a single microbatch."""
     unseen: dict[str, int] = field(default_factory=dict)
-    """How often a value could not be compared, or only by type and shape, by its part and name."""
+    """Number of times that a value could not be compared, or only by type and shape, by its part and name."""
     first: tuple[Comparison, Mismatch] | None = None
-    """The first difference; it explains the ones after it."""
+    """The first difference; later ones may follow from it."""
     said: Said = NOTHING
-    """What it means, as far as there is evidence."""
+    """The meaning of the first difference, as far as there is evidence."""
     explanation: str = ""
 
     @property
     def parity(self) -> bool:
-        """Whether at least one step was compared and nothing differed."""
+        """Return whether at least one step was compared and nothing differed."""
         return self.steps > 0 and self.first is None
 
     def add(self, found: Comparison) -> None:

@@ -1,7 +1,7 @@
-"""All ranks go on with a run of the reference, or none does.
+"""A guard for collectives: all ranks go on with a run of the reference, or none does.
 
-Who has seen enough of a faulty loop on one rank gives it up; the others would wait for it in their next exchange. So
-before each exchange all tell what they are about to do, and go on only if all are about to do the same.
+A rank that has observed enough of a faulty loop gives it up. The other ranks would wait for it in their next exchange.
+So before each exchange every rank announces it, and ranks go on only if all announce the same exchange.
 """
 
 from collections.abc import Callable, Mapping, MutableMapping
@@ -15,7 +15,7 @@ from gradparity.training.exchange import average, share, total
 T = TypeVar("T")
 
 EXCHANGES: Mapping[str, Callable[..., Any]] = {"total": total, "share": share, "average": average}
-"""All that the reference calls, by the names under which it does."""
+"""All exchanges that the reference calls, by the names that it uses."""
 
 END = 0
 
@@ -25,15 +25,18 @@ class PartedError(RuntimeError):
 
 
 class Together:
-    """Keeps the ranks together, over a process group of its own, so that nothing else is disturbed."""
+    """A guard that keeps ranks together. It has its own process group, so that nothing else is disturbed."""
 
     def __init__(self) -> None:
-        """Collective, as all of it."""
+        """Create the process group; a collective call, like all others of this class."""
         self._group = dist.new_group()
         self._parted = False
 
     def guard(self, names: MutableMapping[str, Any]) -> None:
-        """Let the reference whose functions are ``names`` make no exchange that not all ranks are about to make."""
+        """Guard the exchanges of the reference whose functions are ``names``.
+
+        It then makes an exchange only if all ranks are about to make it.
+        """
         for code, (name, exchange) in enumerate(EXCHANGES.items(), start=END + 1):
             names[name] = self._guarded(code, exchange)
 
@@ -46,13 +49,16 @@ class Together:
         return guarded
 
     def end(self) -> None:
-        """To be called by every rank after its run of the reference, however that ended."""
+        """Mark the end of a run of the reference; every rank must call this, however its run ended."""
         if not self._parted:
             self._same(END)
         self._parted = False
 
     def _same(self, code: int) -> bool:
-        """Whether all ranks go on, with the exchange ``code``; else none does, and none asks again before its end."""
+        """Return whether all ranks go on with the exchange ``code``.
+
+        If not, none goes on, and none asks again before its :meth:`end`.
+        """
         low_high = torch.tensor([code, -code])
         dist.all_reduce(low_high, dist.ReduceOp.MIN, self._group)
         low, high = low_high.tolist()
@@ -60,7 +66,7 @@ class Together:
         return not self._parted
 
     def gathered(self, value: T) -> list[T]:
-        """What each rank has."""
+        """Return the values of all ranks, by rank."""
         values: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(values, value, self._group)
         return values

@@ -1,4 +1,4 @@
-"""Where a training runs: whether that is possible here, and what makes it the same a second time."""
+"""The device of a training: check that it is available, and make its results repeat."""
 
 import os
 from typing import Any, Literal, TypeAlias
@@ -13,8 +13,8 @@ Device: TypeAlias = Literal["cpu", "cuda"]
 def require(device: str | Device) -> None:
     """Make ``device`` ready for trainings that are to be compared; call it in each process, before CUDA is used.
 
-    On a GPU every operation then has one result, or raises; :func:`gradparity.errors.without_deterministic_form` says
-    which, and how to go on. The CPU needs nothing: with a fixed number of threads its results repeat.
+    On a GPU every operation then has one result, or raises. :func:`gradparity.errors.without_deterministic_form` says
+    which operation, and how to go on. The CPU needs nothing: with a fixed number of threads its results repeat.
 
     Raises:
         UserError: if torch finds no GPU.
@@ -23,21 +23,21 @@ def require(device: str | Device) -> None:
         return
     if not torch.cuda.is_available():
         raise UserError("device is cuda, but torch finds no GPU here; use --device cpu")
-    # What https://docs.pytorch.org/docs/stable/notes/randomness.html asks for; cuBLAS reads it when it is first used.
+    # Required by https://docs.pytorch.org/docs/stable/notes/randomness.html; cuBLAS reads it on first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Without warn_only: with it, attention only warns, and its gradients differ from one run to the next.
+    # Not with warn_only: attention would then only warn, and its gradients would differ from run to run.
     torch.use_deterministic_algorithms(True)
-    # Else each new tensor is filled first, which costs time, and hides what reads memory that nobody wrote.
+    # By default each new tensor would now be filled: that costs time and hides reads of uninitialized memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # untyped in torch
-    torch.backends.cudnn.benchmark = False  # which algorithm is fastest is not always the same one
+    torch.backends.cudnn.benchmark = False  # the fastest algorithm is not always the same one
 
 
 def without_gpus() -> None:
-    """Let torch find no GPU in this process, nor in those that it starts; call it before torch has looked for one.
+    """Hide all GPUs from torch, in this process and in those that it starts; call it before torch has looked for one.
 
-    For processes that train on the CPU, and for good: what torch does on a CPU depends on the GPUs that it finds. Every
-    ``step`` of an optimizer asks them whether they capture a graph, FSDP takes them for its own, and a fork of a
-    process that has used them can do neither.
+    This is for processes that train on the CPU, and it cannot be undone. It is needed because torch on a CPU behaves
+    differently if it finds GPUs: every ``step`` of an optimizer asks them whether they capture a graph, and FSDP uses
+    them. In a fork of a process that has used GPUs, both fail.
     """
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     accelerator = torch.accelerator.current_accelerator()

@@ -1,4 +1,4 @@
-"""Which rank has gone wrong, where all have stopped: the others only say that they waited."""
+"""Find the rank that went wrong when all have stopped: the other ranks only report that they waited."""
 
 import os
 import signal
@@ -20,29 +20,29 @@ NOT_THEIRS = tuple(
         *(Path(__file__).parents[1] / room for room in ("trace", "processes", "check")),
     )
 )
-"""Folders of files in which nobody looks for a mistake of his own: what he called, or what watches him."""
+"""Folders with code that is not the user's: what it calls, or what watches it."""
 
 
 @dataclass(frozen=True)
 class End:
-    """How a rank ended: with a result, or with one of the others."""
+    """The end of a rank: a result, or one of the other fields."""
 
     result: Any = None
     raised: str | None = None
     """Type and message of an exception, and where it was raised."""
     waited: str | None = None
-    """Where it waited for another rank, in vain."""
+    """The line where it waited for another rank in vain."""
     died: int | None = None
-    """Its exit code, where it told nothing."""
+    """Its exit code, if it ended without a report."""
 
     @property
     def wrong(self) -> bool:
-        """Whether there is no result."""
+        """Return whether there is no result."""
         return self.raised is not None or self.waited is not None or self.died is not None
 
 
 def ended_by(error: BaseException) -> End:
-    """What ``error`` says of a rank: that it waited, or what went wrong in it."""
+    """Return what ``error`` says about a rank: that it waited, or what went wrong in it."""
     frames = traceback.extract_tb(error.__traceback__)
     told = next((f for f in reversed(frames) if not f.filename.startswith(NOT_THEIRS)), frames[-1])
     where = f"{Path(told.filename).name}, line {told.lineno} in {told.name}"
@@ -54,7 +54,7 @@ def ended_by(error: BaseException) -> End:
 
 
 def innermost(stack: str) -> str:
-    """Where a rank is, by what ``faulthandler`` has written of it; empty if that is nothing."""
+    """Return where a rank is, from the stack that ``faulthandler`` wrote; empty if it wrote nothing."""
     lines = [
         line.removeprefix('  File "').split('", line ') for line in stack.splitlines() if line.startswith("  File")
     ]
@@ -63,13 +63,13 @@ def innermost(stack: str) -> str:
 
 
 def blamed(ends: Mapping[int, End], doing: Mapping[int, str], seconds: float, patience: float) -> str:
-    """One sentence on the rank that went wrong; nothing if all have a result.
+    """Return one sentence on the rank that went wrong; empty if all have a result.
 
     Args:
-        ends: of ranks that ended, in that order.
-        doing: where the others are.
-        seconds: how long all of it was allowed to take.
-        patience: how long a rank was to wait for another.
+        ends: the ends of ranks, in the order in which they ended.
+        doing: where the other ranks are.
+        seconds: time that all ranks had to finish.
+        patience: seconds that a rank was to wait for another.
     """
     for rank, end in ends.items():
         if end.died is not None:

@@ -1,22 +1,25 @@
-"""Processes that start in milliseconds: forked from one that has imported torch, which each would need seconds for."""
+"""Processes that start in milliseconds: forks of one that has imported torch, an import that takes seconds."""
 
 import multiprocessing
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 PRELOADED = (
     "torch",
-    "torch._dynamo",  # which the first optimizer would import, in a second
+    "torch._dynamo",  # else the first optimizer imports it, which takes a second
     "torchmetrics",
     "sklearn.datasets",
     "gradparity.studies.distributed.trial",
     "gradparity.check.rank_worker",
     "gradparity.studies.matrix.run",
 )
-"""Imported once, in the process that all others are forked from."""
+"""Modules imported once, in the process from which all others are forked."""
 
 
 def forks() -> ForkServerContext | SpawnContext:
-    """The context to start processes in. Where none can be forked, as on Windows, each imports everything itself."""
+    """Return the context in which to start processes.
+
+    Where processes cannot be forked, as on Windows, each imports everything itself.
+    """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

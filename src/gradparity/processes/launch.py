@@ -1,7 +1,7 @@
 """Processes on this machine that train together, over gloo and the loopback interface, each rank with one thread.
 
-However a rank ends, or does not, :func:`launch` returns or raises in bounded time, and leaves no process behind.
-For real work there is torchrun; this is for tests, and for experiments that start their ranks themselves.
+Whether a rank ends or hangs, :func:`launch` returns or raises in bounded time, and leaves no process behind.
+It is for tests, and for experiments that start their ranks themselves. For real work use torchrun.
 """
 
 import faulthandler
@@ -30,10 +30,10 @@ from gradparity.processes.failed_ranks import End, blamed, ended_by, innermost
 from gradparity.processes.fork_server import forks
 
 GRACE = 1.0
-"""Seconds in which a rank may still tell what went wrong in it, after another has noticed that it is gone."""
+"""Seconds in which a rank may still report its error, after another rank has noticed that it is gone."""
 
 ANSWER = 10.0
-"""Seconds in which a rank that has not ended says where it is; none needs as long, unless it is stopped."""
+"""Seconds in which a rank that has not ended must say where it is; none needs that long, unless it is stopped."""
 
 START = 120.0
 """Seconds in which all ranks must have started."""
@@ -41,13 +41,13 @@ START = 120.0
 
 @dataclass(frozen=True)
 class Rank:
-    """A process, and the connection over which it tells how it ended."""
+    """A process, and the connection over which it reports how it ended."""
 
     number: int
     process: BaseProcess
     connection: Connection
     stack: Path
-    """Where it writes what it is doing, when asked by a signal."""
+    """The file to which it writes its stack when it gets a signal."""
 
 
 def launch(
@@ -61,16 +61,16 @@ def launch(
     """Call ``function(*arguments)`` in ``ranks`` new processes with a process group, and return what each returned.
 
     Args:
-        function: of a module that can be imported. What it returns, and takes, is pickled.
-        ranks: how many.
-        arguments: the same for all; a rank asks ``torch.distributed`` which it is.
-        seconds: until all must have come to their end, from when all have started.
-        patience: how long a rank waits for another in a collective.
+        function: of a module that can be imported. Its arguments and results are pickled.
+        ranks: number of ranks.
+        arguments: the same for all; a rank gets its number from ``torch.distributed``.
+        seconds: time in which all must finish, counted from when all have started.
+        patience: seconds that a rank waits for another in a collective.
         device: ``cpu``, over gloo; or ``cuda``, over NCCL and a GPU for each rank.
 
     Raises:
-        UserError: if there are fewer GPUs than ranks; or, in one sentence, which rank died, raised, hung, or went its
-            own way, and where.
+        UserError: if there are fewer GPUs than ranks, or if a rank died, raised, hung or made different collectives;
+            one sentence says which rank, and where.
     """
     if device == "cuda" and torch.cuda.device_count() < ranks:
         raise UserError(f"{ranks} ranks need a GPU each, and torch finds {torch.cuda.device_count()} here")
@@ -80,7 +80,7 @@ def launch(
             rank = _start(number, ranks, Path(folder), patience, device, function, arguments)
             started.append(rank)
             stack.callback(rank.process.join)
-            stack.callback(rank.process.kill)  # of one that has ended: nothing happens
+            stack.callback(rank.process.kill)  # does nothing if it has ended
         ends = _ends(started, seconds)
         if sentence := blamed(ends, {r.number: _doing(r) for r in started if r.number not in ends}, seconds, patience):
             raise UserError(sentence)
@@ -105,7 +105,7 @@ def _start(
         daemon=True,
     )
     process.start()
-    theirs.close()  # so that the only other end is the rank's, and closes when it dies
+    theirs.close()  # so that only the rank holds the other end, which closes when it dies
     return Rank(number, process, ours, stack)
 
 
@@ -120,8 +120,8 @@ def _rank(
     function: Callable[..., Any],
     arguments: tuple[object, ...],
 ) -> None:
-    """What runs in the new process."""
-    gc.freeze()  # what was there before is no garbage; to look through it would copy the memory that ranks share
+    """Run ``function`` as one rank; the target of the new process."""
+    gc.freeze()  # older objects are no garbage; a collection would copy the memory that ranks share
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(ranks)}
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"  # nothing leaves this machine
     torch.set_num_threads(1)
@@ -134,7 +134,7 @@ def _rank(
             # On a busy machine ranks start at different times; their patience begins when all are here.
             members.wait([f"rank{other}" for other in range(ranks)], timedelta(seconds=START))
             if device == "cuda":
-                require(device)  # in each process: the flags of the one that started this are not here
+                require(device)  # in each process: flags of the parent process do not apply here
                 torch.cuda.set_device(number)
             else:
                 without_gpus()
@@ -152,7 +152,7 @@ def _rank(
 
 
 def _ends(started: list[Rank], seconds: float) -> dict[int, End]:
-    """How ranks have ended, in that order, until all have or one has gone wrong by itself."""
+    """Return how ranks ended, in that order; stop when all have, when one went wrong by itself, or when time is up."""
     deadline, here = time.monotonic() + 2 * START, 0
     ends: dict[int, End] = {}
     open_ones = {rank.connection: rank for rank in started}
@@ -176,7 +176,7 @@ def _ends(started: list[Rank], seconds: float) -> dict[int, End]:
 
 
 def _told_by(rank: Rank) -> End | None:
-    """How it has ended; ``None`` if it tells that it has begun."""
+    """Return how a rank has ended; ``None`` if it reports that it has begun."""
     try:
         told = rank.connection.recv()
         assert told is None or isinstance(told, End)
@@ -187,11 +187,11 @@ def _told_by(rank: Rank) -> End | None:
 
 
 def _doing(rank: Rank) -> str:
-    """Where a rank is that has not ended, if it says so."""
+    """Return where a rank is that has not ended; empty if it does not say."""
     if rank.process.pid is not None and hasattr(signal, "SIGUSR1"):
         os.kill(rank.process.pid, signal.SIGUSR1)
         until, stack = time.monotonic() + ANSWER, ""
-        whole = f" in {_rank.__name__}\n"  # from where on it is written
+        whole = f" in {_rank.__name__}\n"  # the outermost frame that counts: the stack is written up to there
         while whole not in stack and rank.process.is_alive() and time.monotonic() < until:
             time.sleep(0.01)
             stack = rank.stack.read_text() if rank.stack.exists() else ""

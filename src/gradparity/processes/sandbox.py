@@ -1,7 +1,7 @@
-"""Somebody's code, run in a process of its own, which it may hang, crash, exit, or leave in any state.
+"""A sandbox for user code: a separate process, which the code may hang, crash, exit, or leave in any state.
 
-The process is a fork of this one: nothing is imported twice, and what runs there need not be importable. It sees no
-GPU, and gradients must not have been computed here before where there is one
+The process is a fork of this one: nothing is imported twice, and the code need not be importable. It sees no GPU. On a
+machine with a GPU, gradients must not have been computed in this process before
 (https://github.com/pytorch/pytorch/wiki/Autograd-and-Fork).
 """
 
@@ -32,12 +32,13 @@ from gradparity.processes.device import without_gpus
 T = TypeVar("T")
 
 PATIENCE = 60.0
-"""Seconds that a loop may take unless something else is said; the reference takes a fraction of one."""
+"""Seconds that a loop may take by default; the reference takes a fraction of a second."""
 
 GRACE = 10.0
-"""Seconds after which a process that its own alarm should have ended is ended from here; it may have undone that.
+"""Extra seconds after which the parent ends a process that its own alarm should have ended.
 
-As long may it be busy between two runs of somebody's code, which takes a fraction of a second.
+User code may have undone that alarm. The process may also be busy for this long between two runs of user code, which
+takes a fraction of a second.
 """
 
 CRASHES = ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")
@@ -50,23 +51,26 @@ class _Result:
 
 @dataclass(frozen=True)
 class Watch:
-    """Held by a process that runs somebody's code: how long that may take, and who is told of it."""
+    """The time limit on user code in a process, and the connection over which the process reports."""
 
     patience: float
     """Seconds."""
     connection: Connection | None = None
     stack: IO[str] | None = None
-    """Where ``faulthandler`` writes what the process was doing when it ended."""
+    """The file to which ``faulthandler`` writes what the process was doing when it ended."""
 
     @contextmanager
     def over(self, what: str) -> Iterator[None]:
-        """Around somebody's code: unless ``what`` is over in time, the process is, and the other one says so."""
+        """Limit the time of user code in the block.
+
+        If ``what`` is not over in time, the process ends, and its parent reports that.
+        """
         if self.connection is None or self.stack is None:
             yield
             return
         process = os.getpid()
         self.connection.send(what)
-        # A thread in C, which needs neither the interpreter's lock nor the main thread; it also ends an orphan.
+        # A thread in C: it needs neither the GIL nor the main thread, and it also ends an orphan.
         faulthandler.dump_traceback_later(self.patience, exit=True, file=self.stack)
         try:
             yield
@@ -79,22 +83,22 @@ class Watch:
 
 
 def apart(work: Callable[[Watch], T], patience: float) -> T:
-    """What ``work`` returns, in a process of its own; that, and all that it has started, is gone afterwards.
+    """Call ``work`` in a separate process and return its result; end that process and all that it has started.
 
     Args:
-        work: runs somebody's code under its watch only. What it returns is pickled.
+        work: runs user code under its watch only. Its result is pickled.
         patience: seconds that each such run may take.
 
     Raises:
         UserError: if there is no result, because the process crashed, exited, or had to be ended; if no gradients can
-            be computed in it; or as ``work`` did.
+            be computed in it; or if ``work`` raised it.
     """
     if "fork" not in multiprocessing.get_all_start_methods():
-        return work(Watch(patience))  # as on Windows: no better protected than any function call
+        return work(Watch(patience))  # as on Windows: no more protection than a function call has
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     with TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of threads, which a fork does not have: here they are those of NumPy's BLAS
+        warnings.simplefilter("ignore")  # about threads, which a fork loses; here they are those of NumPy's BLAS
         stack = Path(folder, "stack")
         process = context.Process(target=_work, args=(work, patience, theirs, stack))
         process.start()
@@ -113,10 +117,13 @@ def apart(work: Callable[[Watch], T], patience: float) -> T:
 
 
 def _answer(process: BaseProcess, connection: Connection, patience: float) -> tuple[object, str]:
-    """What the process sends at last, or ``None`` if nothing is heard for longer than ``patience``; and what it did."""
+    """Return the answer of the process, and what it was doing.
+
+    The answer is ``None`` if the process ended without one, or was silent for longer than ``patience``.
+    """
     doing, heard = "the loop", time.monotonic()
     while time.monotonic() < heard + patience:
-        alive = process.is_alive()  # asked first: what it sent before it died is there now
+        alive = process.is_alive()  # asked first: what it sent before it died has then arrived
         if connection.poll(0.1):
             try:
                 told = connection.recv()
@@ -132,7 +139,7 @@ def _answer(process: BaseProcess, connection: Connection, patience: float) -> tu
 
 
 def _gone(process: BaseProcess, doing: str, patience: float, told: str) -> str:
-    """How a process ended that gave no answer."""
+    """Return a sentence on how a process ended that gave no answer."""
     place = user_frames.of_stack(told)
     where = f" ({place})" if place else ""
     code = process.exitcode
@@ -147,7 +154,7 @@ def _gone(process: BaseProcess, doing: str, patience: float, told: str) -> str:
 
 
 def _end(process: BaseProcess) -> None:
-    """It, and all that belongs to its session."""
+    """End the process and all others of its session."""
     assert process.pid is not None
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -157,22 +164,22 @@ def _end(process: BaseProcess) -> None:
 
 
 def _work(work: Callable[[Watch], object], patience: float, connection: Connection, stack: Path) -> None:
-    """What runs in the new process."""
+    """Run ``work`` and send its result; the target of the new process."""
     os.setsid()  # a session of its own, so that all that it starts can be ended with it
-    with suppress(OSError):  # of streams that are closed already
+    with suppress(OSError):  # if streams are closed already
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(2, 1)  # standard output is for the answer
+        os.dup2(2, 1)  # standard output is reserved for the answer
     sys.stdin, sys.stdout = open(os.devnull), sys.stderr  # noqa: SIM115  # open as long as the process lives
     without_gpus()
-    gc.freeze()  # what is here already is nothing that the code has made, and need not be looked through again
+    gc.freeze()  # objects made before the user code need no garbage collection
     with stack.open("w") as file:
-        faulthandler.disable()  # enabled already, it would leave signals alone that a library has reset meanwhile
+        faulthandler.disable()  # else enabling again would skip signals whose handlers a library has reset meanwhile
         faulthandler.enable(file, all_threads=False)
         answer: object
         try:
             _computes_gradients()
             answer = _Result(work(Watch(patience, connection, file)))
-        except KeyboardInterrupt as error:  # one from a terminal would have come to the other process
+        except KeyboardInterrupt as error:  # Ctrl-C in a terminal goes to the parent process
             place = user_frames.of_exception(error)
             answer = UserError(
                 f"KeyboardInterrupt is raised by the loop itself ({place}); let it raise another exception"
@@ -182,11 +189,11 @@ def _work(work: Callable[[Watch], object], patience: float, connection: Connecti
                 error.add_note(f"In a process of its own:\n{traceback.format_exc()}")
             answer = error
         connection.send(answer)
-        signal.pause()  # until it is ended from outside: threads that the code has left would not let it go
+        signal.pause()  # until the parent ends it: threads that the code has left would block an exit
 
 
 def _computes_gradients() -> None:
-    """Raise unless autograd works in this fork: it does not where its threads, one for each GPU, were left behind."""
+    """Raise unless autograd works in this fork: it fails if its threads, one for each GPU, stayed in the parent."""
     try:
         torch.ones(1, requires_grad=True).sum().backward()
     except RuntimeError:

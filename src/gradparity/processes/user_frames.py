@@ -1,4 +1,4 @@
-"""Where in a user's code something happened, when all of a stack is told by an exception or by ``faulthandler``."""
+"""The line of user code where something happened, from the stack of an exception or of ``faulthandler``."""
 
 import re
 import sysconfig
@@ -12,22 +12,22 @@ LIBRARIES = tuple({*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), s
 """Folders with code that is not the user's."""
 
 FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
-"""As ``faulthandler`` writes it."""
+"""A frame as ``faulthandler`` writes it."""
 
 
 def of_exception(error: BaseException) -> str:
-    """Where ``error`` was raised, as far as the user's code is concerned; empty if that had no part in it."""
+    """Return where in the user's code ``error`` was raised; empty if that code had no part in it."""
     frames = traceback.extract_tb(error.__traceback__)
     return innermost((f.filename, f.lineno, f.name) for f in reversed(frames))
 
 
 def of_stack(told: str) -> str:
-    """As :func:`of_exception`, of the main thread in what ``faulthandler`` has written."""
+    """Return what :func:`of_exception` does, for the main thread in the output of ``faulthandler``."""
     return innermost(FRAME.findall(told.rpartition("Thread ")[2]))
 
 
 def innermost(frames: Iterable[tuple[str, object, str]]) -> str:
-    """The first of the frames that is no library's.
+    """Return the first of the frames that is not in a library.
 
     >>> innermost([("<string>", 1, "f"), ("/home/me/train.py", 12, "step")])
     'train.py, line 12 in step'
@@ -39,5 +39,5 @@ def innermost(frames: Iterable[tuple[str, object, str]]) -> str:
 
 
 def is_theirs(file: str) -> bool:
-    """Whether the user has written ``file``."""
+    """Return whether the user has written ``file``."""
     return not file.startswith(("<", *LIBRARIES))

@@ -1,7 +1,7 @@
-"""The frame of every script in ``experiments/``: what it can be told, what it prints where, and its exit code.
+"""The frame of every script in ``experiments/``: its common options, its output and its exit code.
 
-Tables and the answer go to standard output; with ``--quiet`` the answer alone. A bar goes to standard error and only to
-a terminal, so that what is piped or kept in a file is what was found, and nothing else.
+Tables and the answer go to standard output; with ``--quiet``, only the answer does. A progress bar goes to standard
+error, and only if that is a terminal. So output that is piped or saved to a file holds the results and nothing else.
 """
 
 import sys
@@ -20,19 +20,19 @@ from gradparity.tensorboard import tensorboard_command
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What an experiment has found."""
+    """The result of an experiment."""
 
     sentence: str
     holds: bool = True
-    """Whether all is as it should be: the exit code is 0, or else 1."""
+    """Whether the result is as it should be. The exit code is 0 if so, and 1 if not."""
     folder: Path
-    """Where its TensorBoard files are."""
+    """The folder of its TensorBoard files."""
     pages: str = "Text"
-    """Which pages of TensorBoard to open."""
+    """The pages of TensorBoard to open."""
 
 
 def parser(name: str, story: str | None) -> Parser:
-    """For the script called ``name``, with what all of them take; ``story`` is its docstring."""
+    """Return a parser for the script ``name``, with the options of all scripts; ``story`` is the script's docstring."""
     made = Parser(f"experiments/{name}.py", description=story, formatter_class=RawDescriptionHelpFormatter)
     made.add_argument(
         "--output", type=Path, default=Path("runs"), help="folder for TensorBoard files and exact figures, default runs"
@@ -42,15 +42,15 @@ def parser(name: str, story: str | None) -> Parser:
 
 
 def run(name: str, parse: Callable[[], Any], experiment: Callable[[Any, Console], Answer]) -> int:
-    """Parse, run the experiment, tell its answer and where to see it.
+    """Parse the command line, run the experiment, and print its answer and the command that shows it.
 
     Args:
-        name: of the script, which stands before what is wrong.
-        parse: gives what was said on the command line; among it ``quiet``.
-        experiment: is given that, and the console to print tables to; it is told on standard error what went wrong.
+        name: of the script; error messages begin with it.
+        parse: returns the parsed command line, which includes ``quiet``.
+        experiment: called with the parsed command line and a console for tables; errors go to standard error.
 
     Returns:
-        0 if what was found is as it should be, 1 if not, 2 for input that cannot be used, 130 if it was interrupted.
+        0 if the result is as it should be, 1 if not, 2 for input that cannot be used, 130 if interrupted.
     """
     return exits(name)(_told)(parse, experiment)
 
@@ -66,17 +66,17 @@ def _told(parse: Callable[[], Any], experiment: Callable[[Any, Console], Answer]
 
 
 def say(console: Console, sentence: str, style: str = "") -> None:
-    """Print a sentence: broken between words on a terminal, on one line for a program."""
+    """Print a sentence: wrapped between words on a terminal, on one line for a program."""
     console.print(sentence, style=style, markup=False, soft_wrap=not console.is_terminal)
 
 
 def see(console: Console, folder: Path, pages: str) -> None:
-    """Print the command that shows ``folder``, whole, so that it can be copied."""
+    """Print the command that shows ``folder``, on one line, so that it can be copied."""
     console.print(f"See it under {pages}: [bold]{tensorboard_command(folder)}[/]", soft_wrap=True)
 
 
 def progress(quiet: bool = False) -> Progress:
-    """A bar with the time that is left, which is gone when all is done."""
+    """Return a progress bar that shows the time left, and disappears when all is done."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     return Progress(
         *columns, TextColumn("left"), console=Console(stderr=True), transient=True,

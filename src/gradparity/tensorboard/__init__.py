@@ -1,8 +1,8 @@
-"""Everything that is written for TensorBoard, and the JSONL file beside it that has the exact figures.
+"""TensorBoard logs of a comparison, and the JSONL file beside them with the exact figures.
 
-Read in this order: ``board`` (what is written when), ``layout`` (where TensorBoard shows it), ``divergence_map`` and
+Read in this order: ``board`` (what is written, and when), ``layout`` (names of runs and tags), ``divergence_map`` and
 ``picture`` (the map), ``first_difference`` (the page that opens first), ``pages`` (tables), ``events`` (files that
-outlive their process), ``folders``.
+survive a kill), ``folders``.
 """
 
 from gradparity.tensorboard.board import FIGURES, Board, Found, as_record

@@ -1,4 +1,4 @@
-"""What is written of a lockstep: TensorBoard files for eyes, and a JSONL file for exact figures."""
+"""The log of a lockstep: TensorBoard files to look at, and a JSONL file with the exact figures."""
 
 import json
 import math
@@ -31,15 +31,15 @@ FIGURES = "differences.jsonl"
 
 @dataclass
 class Sizes:
-    """What was found at one phase of one step, over all of its microbatches."""
+    """The size of the difference at one phase of one step, over all of its microbatches."""
 
     max_ulp: int = 0
     relative_norm: float = 0.0
     histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(65, np.int64))
-    """Elements by the number of bits of their distance in ULP; identical ones have none."""
+    """Number of elements by the bit length of their distance in ULP; identical elements have length 0."""
 
     def add(self, found: Comparison) -> None:
-        """Take in one comparison."""
+        """Add one comparison."""
         self.histogram[0] += found.numbers
         for figures in found.figures.values():
             self.max_ulp = max(self.max_ulp, figures.max_ulp)
@@ -49,27 +49,27 @@ class Sizes:
 
 
 class Found(NamedTuple):
-    """What has been gathered of a lockstep until now."""
+    """The state of a board: the verdict and the divergence map so far."""
 
     verdict: Verdict
     spread: Spread
 
 
 class Board:
-    """Three TensorBoard runs in one folder: the reference and the candidate overlaid, their difference beside them.
+    """Three TensorBoard runs in one folder: the reference and the candidate overlaid, and their difference.
 
-    Tags hold ``title``, so that trainings of several models do not end up in one chart; :mod:`.layout` has
-    them all. What takes the whole run to tell, the divergence map and the verdict, is written at the end.
+    Tags contain ``title``, so that trainings of several models get separate charts; :mod:`.layout` lists all tags.
+    The divergence map and the verdict need the whole run, so they are written at the end.
 
-    TensorBoard keeps float32, in which a difference of one ULP of a large number is lost. So ULP go there as a
-    logarithm, and every figure goes in full to ``differences.jsonl``, a line for each comparison, as it is made.
+    TensorBoard keeps float32, in which one ULP of a large number is lost. So ULP are logged as a logarithm, and every
+    figure is written in full to ``differences.jsonl``, one line for each comparison, as it is made.
 
     Args:
-        folder: where to; a folder that holds no such file yet.
-        title: of the training, such as the name of its task.
+        folder: the folder to write to; it must hold no such file yet, unless ``found`` is given.
+        title: a title for the training, such as the name of its task.
         parameters: their names in the order of the network, for the divergence map.
-        candidate: which loop is held against ``.backward()``; empty where neither is known.
-        found: of the part of the training that is in ``folder`` already, for a board that goes on.
+        candidate: the name of the loop that is compared with ``.backward()``; empty if neither loop is known.
+        found: the state for the steps that are in ``folder`` already, for a resumed training.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -108,7 +108,7 @@ class Board:
                 file.close()
 
     def sync(self) -> None:
-        """Return when all that was written would survive a power cut."""
+        """Return once all that was written would survive a power cut."""
         for file in self._files:
             file.sync()
 
@@ -117,18 +117,18 @@ class Board:
         return self.reference, self.candidate, self.difference, self._figures
 
     def compared(self, found: Comparison) -> None:
-        """Take in one comparison and write its figures, and at the end of a step the largest ones of each phase."""
+        """Add one comparison and write its figures; at the end of a step, write the largest figures of each phase."""
         self.verdict.add(found)
         self.spread.add(found)
         self._figures.write(f"{json.dumps(as_record(found))}\n".encode())
         self._sizes[found.phase].add(found)
         if found.phase == Phase.STEPPED:
-            if found.step >= 0:  # before the first step and after the last there is nothing to be drawn against
+            if found.step >= 0:  # before the first step and after the last, there is no step to plot it at
                 self._write_sizes(found.step)
             self._sizes.clear()
 
     def read(self, step: int, reference: Readings, candidate: Readings) -> None:
-        """Overlay what both runs show of one step."""
+        """Write the readings of both runs for one step, overlaid."""
         for writer, readings in ((self.reference, reference), (self.candidate, candidate)):
             writer.add_scalar(layout.LOSS.format(self.title), readings.loss, step)
             writer.add_scalar(layout.NORM.format(self.title), readings.norm, step)
@@ -137,7 +137,7 @@ class Board:
             writer.add_scalar(layout.RATE.format(self.title), readings.lr, step)
 
     def evaluated(self, step: int, metric: str, reference: float, candidate: float) -> None:
-        """Overlay a held-out metric of both runs."""
+        """Write a held-out metric of both runs, overlaid."""
         for writer, value in ((self.reference, reference), (self.candidate, candidate)):
             writer.add_scalar(f"{layout.METRIC.format(self.title)} {metric}", value, step)
 
@@ -182,23 +182,23 @@ class Board:
 
 
 def lengths(folder: Path) -> dict[str, int]:
-    """How long each file of a board in ``folder`` is."""
+    """Return the length of each file of a board in ``folder``, in bytes."""
     files = [*folder.glob(FIGURES), *folder.glob(f"*/{EVENTS}.*")]
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}
 
 
 def last_step(folder: Path) -> int:
-    """The latest step that was compared, or the one before the first."""
+    """Return the latest step that was compared; ``START`` if there is none."""
     path = folder / FIGURES
     *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
     return int(json.loads(lines[-1])["step"]) if lines else START
 
 
 def cut(folder: Path, kept: Mapping[str, int]) -> None:
-    """Bring a board in ``folder`` back to where its files had the lengths ``kept``; those made later go.
+    """Truncate the files of a board in ``folder`` to the lengths ``kept``, and delete the files made later.
 
     Raises:
-        UserError: if something that was there is missing.
+        UserError: if a file is missing or shorter than it was.
     """
     found = lengths(folder)
     for name, length in kept.items():
@@ -210,12 +210,12 @@ def cut(folder: Path, kept: Mapping[str, int]) -> None:
 
 
 def is_thinned(step: int) -> bool:
-    """Whether ``step`` is among those that get a histogram: the first 64, then 32 of each doubling."""
+    """Return whether ``step`` gets a histogram: the first 64 do, then 32 of each doubling."""
     return step % (1 << max(0, step.bit_length() - 6)) == 0
 
 
 def as_record(found: Comparison) -> dict[str, object]:
-    """``found`` for JSON: exact figures, ``null`` where a figure is not a number."""
+    """Return ``found`` for JSON: exact figures, ``null`` where a figure is not finite."""
     differing: dict[str, int] = defaultdict(int)
     for mismatch in found.mismatches:
         differing[mismatch.part] += 1

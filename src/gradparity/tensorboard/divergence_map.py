@@ -1,4 +1,4 @@
-"""Where a difference is and how it spreads: what the divergence map is made of."""
+"""The data of the divergence map: where a difference is, and how it spreads."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from gradparity.parity.state import Part
 from gradparity.training import Phase
 
 COLUMNS = 120
-"""The most columns: of a longer run, each gathers several steps."""
+"""The largest number of columns; in a longer run, each column holds several steps."""
 
 OTHERS = {
     Part.LOSS: "loss",
@@ -25,26 +25,26 @@ OTHERS = {
     Part.RNG: "random numbers",
     Part.ALSO: "what else it has",
 }
-"""Rows beneath the parameters, for what does not belong to one of them."""
+"""Rows beneath the parameters, for values that belong to no parameter."""
 
 IDENTICAL = 0.0
 NOT_COMPARED = math.nan
 NOT_IN_BITS = math.inf
-"""Of what differs in its memory, presence, dtype, shape or value, or by an unknown number of ULP."""
+"""The value differs in its memory, presence, dtype, shape or value, or by an unknown number of ULP."""
 
 
 class Spread:
     """The largest distance in ULP by phase, row and step, gathered as comparisons are made.
 
-    The rows are the parameters in the order of the network, then :data:`OTHERS`. What is a gradient at one phase is
-    the parameter itself at ``STEPPED``. Memory that is shared counts in the row of the parameter whose gradient it is.
+    The rows are the parameters in the order of the network, then :data:`OTHERS`. A parameter's row shows its gradient,
+    and at ``STEPPED`` the parameter itself. Shared memory counts in the row of the parameter whose gradient it holds.
     """
 
     def __init__(self, parameters: Sequence[str]) -> None:
         self.parameters = tuple(parameters)
         self._names = (*parameters, *OTHERS.values())
         self.stride = 1
-        """How many steps a column gathers."""
+        """Number of steps in a column."""
         self.columns = 0
         self.first: tuple[Phase, str, int] | None = None
         """Phase, row and step of the first difference."""
@@ -52,21 +52,21 @@ class Spread:
         self._ulp = np.full((len(Phase), len(self._names), COLUMNS), NOT_COMPARED)
 
     def add(self, found: Comparison) -> None:
-        """Take in one comparison; what was found before the first step goes to it, after the last to that."""
+        """Add one comparison; one before the first step counts for the first, one after the last step for the last."""
         column = self._column(found.step)
         for part, count in found.checked.items():
             if count:
                 self._raise(found.phase, self._rows_of(found.phase, part), column, IDENTICAL)
         for mismatch in found.mismatches:
             if (found.phase, mismatch.part) == (Phase.STEPPED, Part.GRADIENTS):
-                continue  # the row shows the parameter there; the gradient was seen in the phases before
+                continue  # the row shows the parameter here; the earlier phases showed the gradient
             rows = self._rows_with(found.phase, mismatch)
             self._raise(found.phase, rows, column, ulp(mismatch))
             if rows and self.first is None:
                 self.first = found.phase, self._names[rows[0]], max(found.step, 0)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a checkpoint, which holds tensors and no arrays."""
+        """Return the state with a tensor in place of the array: a checkpoint holds tensors, but no arrays."""
         return {**vars(self), "_ulp": torch.from_numpy(self._ulp)}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -74,11 +74,11 @@ class Spread:
 
     @property
     def rows(self) -> list[str]:
-        """The parameters, and what else was ever compared."""
+        """Return the parameters, and those of :data:`OTHERS` that were ever compared."""
         return [name for name, shown in zip(self._names, self._shown, strict=True) if shown]
 
     def map(self, phase: Phase) -> npt.NDArray[np.float64]:
-        """ULP by row and column, ``[rows, columns]``, or one of the three values that are no number of ULP."""
+        """Return ULP by row and column, ``[rows, columns]``, or one of the three values without ULP."""
         return self._ulp[phase, self._shown, : self.columns]
 
     @property
@@ -114,5 +114,5 @@ class Spread:
 
 
 def ulp(mismatch: Mismatch) -> float:
-    """How far apart a value is, as the map shows it."""
+    """Return the distance in ULP as the map shows it; :data:`NOT_IN_BITS` if there is none."""
     return float(mismatch.figures.max_ulp) if mismatch.kind == Kind.BITS and mismatch.figures else NOT_IN_BITS

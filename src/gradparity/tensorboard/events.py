@@ -1,4 +1,4 @@
-"""TensorBoard files that lose nothing with their process."""
+"""TensorBoard event files that lose nothing when their process is killed."""
 
 import os
 import socket
@@ -13,14 +13,14 @@ from torch.utils.tensorboard import FileWriter, SummaryWriter
 from gradparity.files.append_only import Growing
 
 EVENTS = "events.out.tfevents"
-"""What TensorBoard looks for in a file's name."""
+"""The part of a file's name by which TensorBoard finds it."""
 
 
 class Events(SummaryWriter):
-    """A ``SummaryWriter`` that has written when its methods return.
+    """A ``SummaryWriter`` whose methods return only after they have written.
 
-    torch's own hands everything to a thread, which loses what it holds with a process that is killed, and whose
-    traceback is printed where the disk is full.
+    torch's own writer queues everything for a thread. If the process is killed, the queue is lost; if the disk is full,
+    the thread prints a traceback.
 
     Raises:
         OSError: if ``folder`` cannot be written.
@@ -41,7 +41,7 @@ class Events(SummaryWriter):
         return self.file_writer
 
     def sync(self) -> None:
-        """Return when all would survive a power cut."""
+        """Return once all that was written would survive a power cut."""
         self.file_writer.event_writer.sync()
 
 
@@ -57,7 +57,7 @@ class _EventFile(FileWriter):
 
 
 class _Records:
-    """What a ``FileWriter`` writes events with."""
+    """The writer of event records for a ``FileWriter``."""
 
     def __init__(self, file: Growing) -> None:
         self._file = file
@@ -69,8 +69,8 @@ class _Records:
         self._records.write(event.SerializeToString())
 
     def get_logdir(self) -> str:
-        """The folder of the file."""
+        """Return the folder of the file."""
         return str(self._file.path.parent)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: there is no buffer."""

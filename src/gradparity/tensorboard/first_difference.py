@@ -1,4 +1,4 @@
-"""The first difference on one page: where, in what, how large, what it means, and the lines that mend it."""
+"""The first difference on one page: its place, tensor, size and meaning, and the lines that fix it."""
 
 from gradparity.faults import FAULTS, Fault
 from gradparity.faults.how_to_fix import link, mend
@@ -8,7 +8,7 @@ from gradparity.parity.verdict import Verdict
 
 
 def sentence(verdict: Verdict) -> str:
-    """The verdict for the head of a picture: that all is the same, or where it is not."""
+    """Return the verdict for the title of a picture: identical, or where the first difference is."""
     if verdict.first is None:
         text = headline(verdict)
         return text[0].lower() + text[1:]
@@ -17,11 +17,11 @@ def sentence(verdict: Verdict) -> str:
 
 
 def card(verdict: Verdict, candidate: str) -> str:
-    """Markdown for the page.
+    """Return the page in Markdown.
 
     Args:
         verdict: of the whole run.
-        candidate: which loop it was; of a fault, the lines that mend it are known.
+        candidate: the name of the loop; if it is a known fault, the page shows the lines that fix it.
     """
     if verdict.first is None:
         return f"## There is none\n\n**{headline(verdict)}**\n\nThe two loops are one training."
@@ -37,7 +37,7 @@ def card(verdict: Verdict, candidate: str) -> str:
 
 
 def mending(fault: Fault) -> str:
-    """What a fault is, and its lines with those that mend it."""
+    """Return Markdown for a fault: its symptom, and its lines next to the lines that fix it."""
     change = "\n".join(line for patch in fault.changes.values() for line in mend(patch))
     return (
         f"\n**What mends it** (`-` is what `{fault.name}` does)\n\n```diff\n{change}\n```\n\n"
@@ -46,6 +46,6 @@ def mending(fault: Fault) -> str:
 
 
 def faults_page() -> str:
-    """All known faults, for comparison."""
+    """Return a Markdown table of all known faults, for comparison."""
     rows = (f"| `{fault.name}` | {fault.symptom} | {' '.join(map(link, fault.sources))} |" for fault in FAULTS.values())
     return "\n".join(["| fault | what one would notice | where it happened |", "|---|---|---|", *rows])

@@ -1,4 +1,4 @@
-"""Where a run's files go, and what to type to see them."""
+"""Folders for the files of a run, and the command that shows them."""
 
 import os
 import shlex
@@ -12,10 +12,10 @@ from gradparity.errors import UserError
 
 
 def new_folder(parent: Path) -> Path:
-    """The next numbered folder in ``parent``, made here; nothing that is there is touched.
+    """Make and return the next numbered folder in ``parent``; existing files stay untouched.
 
     Raises:
-        OSError: if it cannot be made.
+        OSError: if the folder cannot be made.
     """
     parent.mkdir(parents=True, exist_ok=True)
     taken = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
@@ -26,12 +26,12 @@ def new_folder(parent: Path) -> Path:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes that ask for it out of ``folder``; the system lets it go with this one, even if killed.
+    """Hold an advisory lock on ``folder``; the system releases it when this process ends, even if killed.
 
     Raises:
-        UserError: if another process is in there.
+        UserError: if another process holds the lock.
     """
-    from fcntl import LOCK_EX, LOCK_NB, flock  # where there is none, as on Windows, the rest can be used
+    from fcntl import LOCK_EX, LOCK_NB, flock  # here, so that the rest works without fcntl, as on Windows
 
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -44,7 +44,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def tensorboard_command(folder: Path) -> str:
-    """What to type to see ``folder``, from the current directory, whether or not the environment is activated."""
+    """Return the shell command that shows ``folder``, from the current directory; it needs no activated environment."""
     found = shutil.which("tensorboard")
     program = Path(found or Path(sys.executable).with_name("tensorboard"))
     here = program.name if found else os.path.relpath(program)

@@ -1,11 +1,11 @@
-"""Where TensorBoard shows what: the names of runs and tags, and the charts of *Custom Scalars*.
+"""The layout of the TensorBoard pages: names of runs and tags, and the charts of *Custom Scalars*.
 
-TensorBoard groups tags by what stands before the slash, sorts the groups, and opens the first ones. So the first group
-tells the story, of all trainings in a folder; the numbers keep the others in the order in which one would ask for them.
+TensorBoard groups tags by the part before the slash, sorts the groups, and opens the first ones. So the first group
+is the overview of all trainings in a folder, and numbers keep the other groups in order of interest.
 
-Runs have short names without spaces, at which the small tables beneath the charts would break their lines and lose the
-second run. No tag has a parenthesis: *Custom Scalars* takes one for the beginning of a run's name, and leaves
-the chart empty.
+Runs have short names without spaces: the small tables beneath the charts break lines at spaces, and then hide the
+second run. No tag has a parenthesis: *Custom Scalars* reads one as the start of a run's name, and leaves the chart
+empty.
 """
 
 import re
@@ -35,7 +35,7 @@ FAULTS_PAGE = "4 faults that it knows"
 
 
 def run_names(candidate: str) -> tuple[str, str]:
-    """The folders of both runs, which are their names; without a candidate's name, neither loop is known.
+    """Return the folders of both runs, which are their names; without a candidate's name, neither loop is known.
 
     >>> run_names("manual"), run_names("backward")
     (('by_backward', 'by_manual'), ('by_backward', 'by_backward_again'))
@@ -46,7 +46,7 @@ def run_names(candidate: str) -> tuple[str, str]:
 
 
 def phase_name(phase: Phase) -> str:
-    """A phase with its number, so that they sort as they pass.
+    """Return the name of a phase with its number, so that names sort in the order of the phases.
 
     >>> phase_name(Phase.UNSCALED)
     '3 unscaled'
@@ -55,7 +55,7 @@ def phase_name(phase: Phase) -> str:
 
 
 def charts(title: str) -> dict[str, dict[str, list[str | list[str]]]]:
-    """The charts of *Custom Scalars*: of both runs what one compares by eye, then the difference of all phases."""
+    """Return the charts of *Custom Scalars*: both runs to compare by eye, then the difference at each phase."""
     overlaid = {
         "1 loss": [LOSS],
         "2 held-out metric": [METRIC],

@@ -1,7 +1,7 @@
-"""Letters that can be read on TensorBoard's cards.
+"""Text that is readable on TensorBoard's cards.
 
-It shows a picture 350 pixels wide, a third of its size, and leaves out pixels instead of blending them: a thin letter
-loses its strokes, a bold one keeps them.
+TensorBoard shows a picture 350 pixels wide, a third of its size. It drops pixels instead of blending them, so a thin
+letter loses its strokes and a bold letter keeps them.
 """
 
 from matplotlib.figure import Figure
@@ -9,15 +9,15 @@ from matplotlib.text import Text
 
 DPI = 200
 CARD = (5.2, 3.0)
-"""Inches that fill a card of the page that opens first, whose pictures are at most 215 pixels high."""
+"""Size in inches that fills a card of the first page, whose pictures are at most 215 pixels high."""
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def bold(figure: Figure) -> Figure:
-    """``figure`` with all of its letters bold."""
+    """Return ``figure`` with all of its text set to bold."""
     for axes in figure.axes:
-        axes.get_xticklabels(), axes.get_yticklabels()  # makes the ticks, which would else be made when it is drawn
+        axes.get_xticklabels(), axes.get_yticklabels()  # creates the ticks, else created only when it draws
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_fontweight("bold")
@@ -25,7 +25,7 @@ def bold(figure: Figure) -> Figure:
 
 
 def power_of_ten(exponent: int) -> str:
-    """In plain letters, since those of formulas have no bold ones.
+    """Return 10 to the ``exponent`` in plain characters, since math text has no bold.
 
     >>> power_of_ten(-12)
     '10⁻¹²'

@@ -1,6 +1,6 @@
-"""Text pages: what a terminal shows as a table, and the answer to an experiment's question.
+"""Text pages: the tables that a terminal shows, and the answer to an experiment's question.
 
-TensorBoard breaks words where a table would be wider than its page. So cells are short, or few beside each other.
+TensorBoard breaks words if a table is wider than its page. So cells are short, or columns are few.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,18 +13,18 @@ from rich.text import Text
 from gradparity.tensorboard.events import Events
 
 ANSWER = "the_answer"
-"""The run that has the pages."""
+"""The name of the run that holds the pages."""
 
 
 def write_pages(folder: Path, pages: Mapping[str, str]) -> None:
-    """Write ``pages``, Markdown by title, in a run of their own below ``folder``."""
+    """Write ``pages``, Markdown by title, into a separate run below ``folder``."""
     with Events(folder / ANSWER) as writer:
         for title, text in pages.items():
             writer.add_text(title, text)
 
 
 def page_of(table: Table) -> str:
-    r"""A table for the terminal as Markdown.
+    r"""Return a table for the terminal as Markdown.
 
     >>> table = Table("way", "error")
     >>> table.add_row("a | b", "[green]0\nULP[/]")
@@ -39,12 +39,12 @@ def page_of(table: Table) -> str:
 
 
 def in_markdown(head: Iterable[str], *rows: Iterable[str]) -> str:
-    """A Markdown table of plain text."""
+    """Return a Markdown table of plain text."""
     cells = [[cell.replace("|", r"\|").replace("\n", "<br>") for cell in row] for row in (head, *rows)]
     first, *others = (f"| {' | '.join(row)} |" for row in cells)
     return "\n".join([first, "|---" * len(cells[0]) + "|", *others])
 
 
 def _plain(cell: RenderableType) -> str:
-    """What a cell says, without its style."""
+    """Return the text of a cell, without its style."""
     return cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell)).plain

@@ -1,6 +1,6 @@
 """The divergence map as a picture: steps across, parameters down in the order of the network, a panel for each phase.
 
-It brings its own white ground and black letters, so it reads the same on TensorBoard's light and dark pages.
+It has a white background and black text, so it looks the same on TensorBoard's light and dark pages.
 """
 
 import math
@@ -28,19 +28,19 @@ SAME = "#d7ebe4"
 OTHERWISE = "#3aa0ff"
 GROUND = "#ffffff"
 HEAD: dict[str, Any] = {"fontsize": 10.5, "fontweight": "bold", "x": 0.01, "ha": "left", "parse_math": False}
-"""A name may hold dollar signs, and is no formula."""
+"""Without math, since a name may contain dollar signs."""
 HATCH = "#d8d8d8"
 RING: dict[str, Any] = {"marker": "o", "markersize": 8, "fillstyle": "none", "color": "#e6007e", "markeredgewidth": 2}
 DISTANCES = ListedColormap(colormaps["inferno_r"](np.linspace(0.12, 0.95, 256)))
-"""From yellow for one ULP to black; neither the green of what is identical nor the blue is among them."""
+"""From yellow for one ULP to black; the green of :data:`SAME` and the blue of :data:`OTHERWISE` are not among them."""
 LARGEST = {True: 1e10, False: 1e20}
-"""The end of the scale, the same in every picture: above any distance of fp32, or else of fp64."""
+"""The end of the scale, the same in every picture: above any distance in fp32, or, if that is too low, in fp64."""
 MOST_NAMES = 45
-"""Of more rows, every second, third, ... is named."""
+"""If there are more rows, only every second, third, ... row is named."""
 
 
 def glance(spread: Spread, sentence: str) -> Figure:
-    """All phases side by side, for a card of 350 × 200 pixels: large letters, and no names of parameters."""
+    """Draw all phases side by side, for a card of 350 × 200 pixels: large text, and no parameter names."""
     figure = Figure(figsize=CARD, dpi=DPI, facecolor=GROUND)
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.02, wspace=0.02))
     panels = figure.subplots(1, len(Phase), sharey=True)
@@ -59,7 +59,7 @@ def glance(spread: Spread, sentence: str) -> Figure:
 
 
 def of_one_phase(spread: Spread, phase: Phase, title: str) -> Figure:
-    """One phase, with the name of each row."""
+    """Draw one phase, with the names of its rows."""
     rows = spread.rows
     named = range(0, len(rows), math.ceil(len(rows) / MOST_NAMES))
     figure = Figure(figsize=(4.8, 1.8 + 0.125 * len(named)), dpi=DPI, facecolor=GROUND, layout="constrained")
@@ -75,7 +75,7 @@ def of_one_phase(spread: Spread, phase: Phase, title: str) -> Figure:
 
 
 def draw(axes: Axes, spread: Spread, phase: Phase) -> None:
-    """The map of one phase, with a ring around the first difference if it was here; hatched, what was not compared."""
+    """Draw the map of one phase: a ring marks the first difference if it is here, hatching what was not compared."""
     found = spread.map(phase)
     rows, columns = found.shape
     axes.imshow(colored(found, limits(spread)), aspect="auto", interpolation="none")
@@ -89,7 +89,7 @@ def draw(axes: Axes, spread: Spread, phase: Phase) -> None:
 
 
 def colored(found: npt.NDArray[np.float64], ends: tuple[float, float]) -> npt.NDArray[np.float64]:
-    """``[rows, columns]`` in ULP as colors, ``[rows, columns, 4]``."""
+    """Return ``[rows, columns]`` in ULP as colors, ``[rows, columns, 4]``."""
     colors = np.zeros((*found.shape, 4))
     finite = np.isfinite(found) & (found > 0)
     colors[finite] = DISTANCES(LogNorm(*ends)(found[finite]))
@@ -99,19 +99,19 @@ def colored(found: npt.NDArray[np.float64], ends: tuple[float, float]) -> npt.ND
 
 
 def limits(spread: Spread) -> tuple[float, float]:
-    """The ends of the scale."""
+    """Return the ends of the color scale, in ULP."""
     largest = max(float(np.max(found, initial=1.0, where=np.isfinite(found))) for found in map(spread.map, Phase))
     return 1.0, LARGEST[largest < LARGEST[True]]
 
 
 def ends(spread: Spread) -> tuple[list[int], list[str]]:
-    """The first and the last column, and the steps they begin with."""
+    """Return the first and the last column, and the steps at which they begin."""
     columns = [0, spread.columns - 1]
     return columns, [f"{column * spread.stride:,}" for column in columns]
 
 
 def legend(figure: Figure, panels: Sequence[Axes], spread: Spread, side: str, ringed: bool) -> None:
-    """What the colors mean: the scale, and what is no number of ULP."""
+    """Add the meaning of the colors: the scale in ULP, and the colors for values without ULP."""
     scale = ScalarMappable(LogNorm(*limits(spread)), DISTANCES)
     powers = FuncFormatter(lambda distance, _: power_of_ten(round(math.log10(distance))))
     bar = figure.colorbar(scale, ax=list(panels), location=side, aspect=30, pad=0.02, format=powers)
@@ -130,7 +130,7 @@ def legend(figure: Figure, panels: Sequence[Axes], spread: Spread, side: str, ri
 
 
 def shown(text: str, most: int) -> str:
-    r"""``text`` in letters that every font has, and without its middle where it is longer than ``most``.
+    r"""Return ``text`` in ASCII, which every font has, and without its middle if it is longer than ``most``.
 
     >>> shown("größe", 60), shown("blocks.0.layer", 12)
     ('gr\\xf6\\xdfe', 'block...ayer')
@@ -141,5 +141,5 @@ def shown(text: str, most: int) -> str:
 
 
 def rgba(color: str) -> tuple[float, ...]:
-    """``#rrggbb`` as four numbers from 0 to 1."""
+    """Return ``#rrggbb`` as four numbers from 0 to 1."""
     return (*(int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)), 1.0)

@@ -1,4 +1,7 @@
-"""Autograd's graph, walked from a loss before it is differentiated, to see whose gradient a backward will write."""
+"""Search of autograd's graph for the leaves whose gradients a backward will write.
+
+It starts at a loss, before the loss is differentiated.
+"""
 
 from collections.abc import Iterable, Set
 from enum import Enum
@@ -9,23 +12,23 @@ from torch.autograd.function import BackwardCFunction
 
 
 class Reach(Enum):
-    """Whether a backward reaches one of some leaves."""
+    """The answer to the question: does a backward reach one of the given leaves?"""
 
     YES = "yes"
     NO = "no"
     UNKNOWN = "unknown"
-    """There is a Function written in Python in the graph, which may run a backward of its own, as a reentrant
-    checkpoint does."""
+    """The graph contains a Function written in Python. It may run a backward of its own, as a reentrant checkpoint
+    does."""
 
 
 def reach(roots: Iterable[Any], leaves: Set[int]) -> Reach:
     """Return whether a backward from ``roots`` reaches a leaf whose ``id`` is in ``leaves``.
 
-    It ends at the first that it finds, which in most graphs is a few nodes from the loss. Nothing is computed.
+    The search ends at the first such leaf, which in most graphs is a few nodes from the loss. Nothing is computed.
 
     Args:
-        roots: tensors, or ``GradientEdge``.
-        leaves: identities of the tensors that are trained.
+        roots: tensors, or ``GradientEdge`` objects.
+        leaves: the ``id`` of each tensor that is trained.
     """
     found, seen, waiting = Reach.NO, set[Any](), list[Any]()
     for root in roots:
@@ -37,7 +40,7 @@ def reach(roots: Iterable[Any], leaves: Set[int]) -> Reach:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if id(getattr(node, "variable", None)) in leaves:  # AccumulateGrad, the node of a leaf, has one
+        if id(getattr(node, "variable", None)) in leaves:  # only AccumulateGrad, the node of a leaf, has one
             return Reach.YES
         if isinstance(node, BackwardCFunction):
             found = Reach.UNKNOWN

@@ -1,4 +1,4 @@
-"""One tiny backward and one tiny grad, to see whether a recording on this version of torch would see any."""
+"""Check, with one tiny backward and one tiny grad, that a recording on this version of torch sees both."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,20 +10,20 @@ from gradparity.trace.isolation import aside
 from gradparity.trace.patch import wrapped
 
 ENGINE = "_engine_run_backward"
-"""The one function of torch.autograd through which .backward(), autograd.backward and autograd.grad all go."""
+"""The function of torch.autograd that .backward(), autograd.backward and autograd.grad all go through."""
 
 
 def inputs_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], bool]:
-    """Return the ``inputs`` that a call of the engine was given, and whether it adds into ``.grad``."""
+    """Return the ``inputs`` of a call of the engine, and whether the call accumulates into ``.grad``."""
     inputs = args[4] if len(args) > 4 else kwargs.get("inputs", ())
     return tuple(inputs or ()), bool(kwargs.get("accumulate_grad", False))
 
 
 def require_sight() -> None:
-    """Differentiate a number in both ways, which changes nothing, and see whether both are seen.
+    """Differentiate a number in both ways, and check that both calls are seen. This changes nothing else.
 
     Raises:
-        UserError: if they are not.
+        UserError: if a call is not seen.
     """
     seen: list[tuple[int, bool]] = []
 

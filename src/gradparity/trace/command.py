@@ -1,4 +1,4 @@
-"""``gradparity diff``: where two recorded loops first part."""
+"""``gradparity diff``: the first place at which two recorded loops diverge."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from gradparity.trace.report import Difference, as_json, difference, sentences, 
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Compare two traces; 0 if all is the same, 1 if not."""
+    """Compare two traces; return 0 if everything is the same, 1 if not."""
     parser = Parser("gradparity diff", description="Where do two recorded training loops first part?")
     parser.add_argument("reference", type=Path, help="a folder that gradparity.record has written")
     parser.add_argument("candidate", type=Path, help="another one")
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def to_board(folder: Path, reference: Trace, candidate: Trace, title: str = "diff") -> Difference:
-    """Hold two traces against each other, and write what was found to TensorBoard, under tags with ``title``."""
+    """Compare two traces, and write the result to TensorBoard, under tags with ``title``."""
     from gradparity.tensorboard import Board
     from gradparity.tensorboard.layout import EVENTS_PAGE
 

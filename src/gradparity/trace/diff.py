@@ -1,4 +1,4 @@
-"""Two traces held against each other: the comparisons of lockstep, made afterwards and from fingerprints."""
+"""Comparison of two traces: the comparisons of lockstep, made after the runs and from fingerprints."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +19,20 @@ from gradparity.trace.record import PHASE, Event, Record, Trace
 from gradparity.training import Moment, Phase
 
 UNJUDGED = Part.RNG
-"""A data loader draws a seed from the global stream, which changes nothing; a draw that matters shows in a loss."""
+"""The part whose differences do not count in a comparison.
+
+A data loader draws a seed from the global stream without any effect. A draw that matters shows in a loss.
+"""
 
 TRAINING = ".training"
-"""How the flags end that say whether a module trains."""
+"""Suffix of the flags that say whether a module is in training mode."""
 
 
 def compare_traces(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
-    """Compare what two traces have seen, in the order of training; what each ended in comes last.
+    """Yield comparisons of two traces, in the order of training; the states at the end come last.
 
-    Names are compared without what wrappers add to them, and without a prefix that all names of one side have, as the
-    ``model.`` of a LightningModule that holds a model.
+    Names are compared without the components that wrappers add. A prefix that all names of one side share is also
+    dropped, such as the ``model.`` of a LightningModule that holds a model.
     """
     reference, candidate = named_alike(reference, candidate)
     explained = False
@@ -53,24 +56,24 @@ def _comparisons(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
 
 
 def first_other_draw(reference: Trace, candidate: Trace) -> int | None:
-    """The first step at whose last forward the global random stream is in another state, or ``None``.
+    """Return the first step at whose last forward the global random stream is in a different state, or ``None``.
 
-    ``None`` too where one loop passes through all states of the other: it is only seen more often.
+    Return ``None`` also if one loop passes through all states of the other: its stream was only seen more often.
     """
     ours, theirs = _states(reference), _states(candidate)
     if _within(ours, theirs) or _within(theirs, ours):
         return None
-    at, there = dict(ours), dict(theirs)  # the last of each step
+    at, there = dict(ours), dict(theirs)  # the last state of each step
     return next((step for step in at if step in there and at[step] != there[step]), None)
 
 
 def _states(trace: Trace) -> list[tuple[int, Mapping[str, Printed]]]:
-    """The states of the random stream with their steps, as they were seen."""
+    """Return the states of the random stream in the order seen, each with its step."""
     return [(r.step, r.parts[UNJUDGED]) for r in trace.records if UNJUDGED in r.parts]
 
 
 def _within(few: Sequence[tuple[int, object]], many: Sequence[tuple[int, object]]) -> bool:
-    """Whether all states of ``few`` come in ``many``, in their order."""
+    """Return whether all states of ``few`` occur in ``many``, in the same order."""
     states = [state for _, state in many]
     at = 0
     for _, state in few:
@@ -82,7 +85,7 @@ def _within(few: Sequence[tuple[int, object]], many: Sequence[tuple[int, object]
 
 
 def first_other_events(reference: Trace, candidate: Trace) -> tuple[int, list[str], list[str]] | None:
-    """The first step in which two loops did not do the same in the same order, and what each did; or ``None``."""
+    """Return the first step whose events or their order differ, with the events of each loop; or ``None``."""
     ours, theirs = _events(reference), _events(candidate)
     for step in sorted(ours.keys() | theirs.keys()):
         if ours.get(step) != theirs.get(step):
@@ -91,7 +94,10 @@ def first_other_events(reference: Trace, candidate: Trace) -> tuple[int, list[st
 
 
 def _events(trace: Trace) -> dict[int, list[str]]:
-    """By step. Loops empty the gradients after a step or before the next, which is the same: here, before the next."""
+    """Return the events of each step.
+
+    Emptying the gradients after a step or before the next one has the same effect. Both count as before the next one.
+    """
     events: dict[int, list[str]] = {}
     begun = -1
     for r in trace.records:
@@ -103,12 +109,12 @@ def _events(trace: Trace) -> dict[int, list[str]]:
             events.setdefault(step, []).append(str(r.event))
     first = min(events, default=0)
     if events.get(first, [""])[0] == Event.ZERO_GRAD:
-        del events[first][0]  # nothing was there to be emptied
+        del events[first][0]  # there were no gradients to empty
     return {step: done for step, done in events.items() if done != [Event.ZERO_GRAD]}
 
 
 def _looks(trace: Trace) -> dict[int, list[Moment]]:
-    """By step, what was seen in it."""
+    """Return the moments seen in each step."""
     looks: dict[int, list[Moment]] = {}
     for r in trace.records:
         if r.event in PHASE and r.event != Event.END:
@@ -144,9 +150,9 @@ def _filled(found: Comparison, reference: tuple[Trace, Record], candidate: tuple
             unseen[part] = unread
         for name in dict.fromkeys([*a, *b]):
             ours, theirs = a.get(name, ABSENT), b.get(name, ABSENT)
-            if part == Part.MODES:  # which names only flags that are not as usual
+            if part == Part.MODES:  # lists only flags that differ from the usual value
                 if name.endswith(TRAINING) and reference[0].rename is not candidate[0].rename:
-                    continue  # the names of modules, unlike those of parameters, are not matched
+                    continue  # names of modules, unlike names of parameters, are not matched
                 ours, theirs = (usual(name) if flag is ABSENT else flag for flag in (ours, theirs))
             for kind in kinds(ours, theirs):
                 both = None
@@ -163,12 +169,12 @@ def _filled(found: Comparison, reference: tuple[Trace, Record], candidate: tuple
 
 
 def is_unread(value: Printed) -> bool:
-    """Return whether a trace says of ``value`` no more than its type and shape, so that it can be the same or not."""
+    """Return whether a trace has only the type and shape of ``value``, so that equality cannot be decided."""
     return isinstance(value, Unseen) or (isinstance(value, Fingerprint) and value.digest == UNREAD)
 
 
 def kinds(a: Printed, b: Printed) -> Iterator[Kind]:
-    """In what two values differ, as :func:`gradparity.parity.compare.differences` tells it of live tensors."""
+    """Yield each kind of difference, as :func:`gradparity.parity.compare.differences` does for live tensors."""
     if not (isinstance(a, Fingerprint) and isinstance(b, Fingerprint)):
         if type(a) is not type(b) or repr(a) != repr(b):
             yield Kind.PRESENCE if {a, b} & {None, ABSENT} else Kind.VALUE
@@ -186,7 +192,7 @@ def kinds(a: Printed, b: Printed) -> Iterator[Kind]:
 
 
 def whole(part: Part, record: Record) -> dict[str, Printed]:
-    """The values of a part; of memory also those that share none, which a trace leaves out."""
+    """Return the values of a part. For memory, add the gradients that share none, which a trace leaves out."""
     values = record.parts.get(part, {})
     if part != Part.ALIASING:
         return dict(values)
@@ -197,7 +203,10 @@ def whole(part: Part, record: Record) -> dict[str, Printed]:
 def kept_pair(
     reference: tuple[Trace, Record], candidate: tuple[Trace, Record], part: Part, name: str
 ) -> list[tuple[Tensor, Tensor]] | None:
-    """The two tensors themselves, if both traces kept them and they are numbers that can be paired."""
+    """Return the two tensors in a list, if both traces kept them and they can be paired; else ``None``.
+
+    They can be paired if both are floating-point or complex, with the same dtype and shape.
+    """
     ours, theirs = (tensor_of(trace, record, part, name) for trace, record in (reference, candidate))
     if ours is None or theirs is None or not (ours.is_floating_point() or ours.is_complex()):
         return None
@@ -205,7 +214,7 @@ def kept_pair(
 
 
 def in_words(kind: Kind, value: Printed) -> str:
-    """One side of a mismatch."""
+    """Return one side of a mismatch in words."""
     if not isinstance(value, Fingerprint):
         return str(value)
     match kind:
@@ -230,14 +239,14 @@ def in_words(kind: Kind, value: Printed) -> str:
 
 
 def _ratio(a: Printed, b: Printed) -> float | None:
-    """The candidate's norm over the reference's; of single elements with the sign."""
+    """Return the candidate's norm over the reference's, with the sign for single elements; ``None`` if not finite."""
     if isinstance(a, Fingerprint) and isinstance(b, Fingerprint) and a.norm and math.isfinite(b.norm / a.norm):
         return b.norm / a.norm
     return None
 
 
 def _scales(trace: Trace) -> dict[int, float]:
-    """The loss scale at the beginning of each step."""
+    """Return the loss scale at the beginning of each step."""
     scales: dict[int, float] = {}
     for r in trace.records:
         scale = r.parts.get(Part.SCALER, {}).get("scale")

@@ -1,4 +1,7 @@
-"""The meaning of a first difference between two traces: a sentence is said only where records of both show it."""
+"""Explanations of the first difference between two traces.
+
+An explanation is given only if records of both traces show it.
+"""
 
 import math
 
@@ -25,11 +28,11 @@ from gradparity.trace.record import Event, Record, Trace
 from gradparity.training import Phase
 
 SIX_DIGITS = 2e-5
-"""To which numbers agree that a trace keeps with six digits, with some rounding."""
+"""Relative tolerance for numbers that a trace keeps with six digits, with some room for rounding."""
 
 
 def meaning_of(reference: Trace, candidate: Trace, found: Comparison) -> Said:
-    """Explain ``found``, the first comparison of two traces with a mismatch."""
+    """Explain ``found``, the first comparison of two traces that has a mismatch."""
     ours, theirs = sides(reference, candidate, found)
     first = cause_of(found)
     if first.name == ALL:
@@ -61,7 +64,7 @@ def meaning_of(reference: Trace, candidate: Trace, found: Comparison) -> Said:
 
 
 def _of_presence(ours: Side, theirs: Side) -> Said:
-    """Only one loop comes to a place: it makes more steps, or more backwards, than the other."""
+    """Explain a place that only one loop reaches: it makes more steps, or more backwards, than the other."""
     if ours.steps != theirs.steps and ours.step >= min(ours.steps, theirs.steps):
         words = f"The reference makes {times(ours.steps, 'step')}, the candidate {times(theirs.steps, 'step')}."
         return Said(Meaning.STEPS, words)
@@ -69,7 +72,7 @@ def _of_presence(ours: Side, theirs: Side) -> Said:
 
 
 def of_loss(found: Comparison, first: Mismatch, ours: Side, theirs: Side) -> Said:
-    """A loss that differs."""
+    """Explain a loss that differs."""
     rng = [side.record.parts.get(Part.RNG) for side in (ours, theirs) if side.record]
     if first.figures and rounded(first.figures) and alone(found) and rng[0] == rng[1]:
         return ROUNDED
@@ -92,7 +95,7 @@ def of_loss(found: Comparison, first: Mismatch, ours: Side, theirs: Side) -> Sai
 
 
 def _of_sum(ours: list[float], theirs: list[float]) -> Said | None:
-    """One loss that is the sum of the several that the other loop differentiates in this step."""
+    """Explain a loss that is the sum of the several losses that the other loop differentiates in this step."""
     sizes = len(ours), len(theirs)
     if min(sizes) != 1 or max(sizes) == 1:
         return None
@@ -105,7 +108,10 @@ def _of_sum(ours: list[float], theirs: list[float]) -> Said | None:
 
 
 def _with_one_factor(ours: list[float], theirs: list[float], factor: float) -> int:
-    """How many losses this step has, if there are several, and each is ``factor`` times the reference's; else 0."""
+    """Return the number of losses of this step, if there are several and each is ``factor`` times the reference's.
+
+    Return 0 otherwise.
+    """
     if len(ours) != len(theirs) or len(ours) < 2 or not factor or math.isclose(abs(factor), 1, rel_tol=0.01):
         return 0  # a factor this close to 1 says little
     same = all(a and math.isclose(b, factor * a, rel_tol=SIX_DIGITS) for a, b in zip(ours, theirs, strict=True))
@@ -113,7 +119,7 @@ def _with_one_factor(ours: list[float], theirs: list[float], factor: float) -> i
 
 
 def _of_written(found: Comparison, first: Mismatch, ours: Side, theirs: Side) -> Said:
-    """Parameters that differ where no step was made since they were last seen, and were the same."""
+    """Explain parameters that differ although no step was made since they were last seen to be the same."""
     before = [side.latest(*STEPS) for side in (ours, theirs)]
     if before == [None, None]:
         return Said(Meaning.START, "The two loops start from different weights.")
@@ -137,7 +143,7 @@ def _changed(name: str, last: Record, now: Record) -> bool:
 
 
 def _of_update(found: Comparison, ours: Side, theirs: Side) -> Said:
-    """Another update, though the gradients and hyperparameters were the same bits when the optimizer read them."""
+    """Explain different updates, where the optimizer read gradients and hyperparameters of the same bits."""
     if not ours.record or not theirs.record:
         return NOTHING
     if ours.record.event != theirs.record.event:
@@ -155,7 +161,7 @@ def _of_update(found: Comparison, ours: Side, theirs: Side) -> Said:
 
 
 def _past_the_scaler(ours: Side, theirs: Side, words: str) -> Said | None:
-    """Whether only one of the two calls ``scaler.step``."""
+    """Explain the difference if only one of the two loops calls ``scaler.step``."""
     through = ["scaler_step" in side.since(*STEPS) for side in (ours, theirs)]
     if through[0] == through[1]:
         return None
@@ -164,7 +170,7 @@ def _past_the_scaler(ours: Side, theirs: Side, words: str) -> Said | None:
 
 
 def _of_schedule(ours: Side, theirs: Side) -> Said | None:
-    """A schedule that was advanced another number of times."""
+    """Explain a schedule that was advanced a different number of times."""
     counts = [side.count(Event.SCHEDULE) for side in (ours, theirs)]
     if counts[0] == counts[1]:
         return None
@@ -178,7 +184,7 @@ def _of_schedule(ours: Side, theirs: Side) -> Said | None:
 
 
 def _set_by_hand(ours: Side, theirs: Side) -> Said:
-    """A learning rate that differs though the schedule is in the same state."""
+    """Explain a learning rate that differs although the schedule is in the same state."""
     states = [Part.SCHEDULER in record.parts for side in (ours, theirs) for record in side.here]
     if not any(states):
         return NOTHING
@@ -186,13 +192,13 @@ def _set_by_hand(ours: Side, theirs: Side) -> Said:
 
 
 def _after_skip(side: Side) -> bool:
-    """Whether the last step was skipped, and the schedule was advanced after it."""
+    """Return whether the last step was skipped and the schedule was advanced after it."""
     last = side.latest(*STEPS)
     return bool(last and last.event == Event.SKIP and Event.SCHEDULE in side.since(*STEPS))
 
 
 def _of_scale(ours: Side, theirs: Side) -> Said:
-    """A loss scale that was updated another number of times."""
+    """Explain a loss scale that was updated a different number of times."""
     counts = [side.count(Event.UPDATE) for side in (ours, theirs)]
     if counts[0] == counts[1]:
         return NOTHING

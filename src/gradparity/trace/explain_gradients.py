@@ -1,4 +1,4 @@
-"""The meaning of gradients that first differ between two traces, from what both loops did before, and from norms."""
+"""Explanations of gradients that first differ between two traces, from the events before and from norms."""
 
 import math
 from collections.abc import Callable
@@ -21,11 +21,11 @@ NAMES = ("reference", "candidate")
 
 
 def of_gradients(found: Comparison, ours: Side, theirs: Side) -> Said:
-    """Explain gradients of which some differ; before ``found`` nothing did."""
+    """Explain gradients of which some differ, where nothing differed before ``found``."""
     mismatches = [m for m in found.mismatches if m.part == Part.GRADIENTS and m.kind in (Kind.BITS, Kind.PRESENCE)]
     if not ours.record or not theirs.record:
         return NOTHING
-    # Figures pass over elements that are not finite; norms do not.
+    # Figures skip elements that are not finite; norms do not.
     finite = all(math.isfinite(total(side.record)) for side in (ours, theirs))
     if found.phase == Phase.ACCUMULATED:
         return (
@@ -51,7 +51,7 @@ def of_gradients(found: Comparison, ours: Side, theirs: Side) -> Said:
 
 
 def of_backwards(ours: Side, theirs: Side) -> Said | None:
-    """Another number of backwards in this step."""
+    """Explain a different number of backwards in this step."""
     if ours.backwards == theirs.backwards:
         return None
     passes = f"{ours.backwards} backward pass{'' if ours.backwards == 1 else 'es'}"
@@ -60,7 +60,7 @@ def of_backwards(ours: Side, theirs: Side) -> Said | None:
 
 
 def _left_over(mismatches: list[Mismatch], ours: Side, theirs: Side) -> Said | None:
-    """Whether the gradients of the step before are still there in one of the two."""
+    """Explain gradients that still contain the gradients of the step before, in one of the two loops."""
     if ours.after_first_backward() or theirs.after_first_backward() or not ours.latest(*STEPS):
         return None
     for who, side, other in zip(NAMES[::-1], (theirs, ours), (ours, theirs), strict=True):
@@ -84,13 +84,16 @@ def _emptied(side: Side) -> bool:
 
 
 def _first_time(ours: Side, theirs: Side) -> bool:
-    """Whether it is the first time that only one of the two calls zero_grad: else it empties them in another way."""
+    """Return whether this is the first step in which only one of the two loops calls zero_grad.
+
+    If it is not, the other loop empties its gradients in a different way.
+    """
     others = {step for step in range(1, ours.step) if _called_before(ours, step) != _called_before(theirs, step)}
     return not others
 
 
 def _called_before(side: Side, step: int) -> bool:
-    """Whether zero_grad was called between the step before ``step`` and its first backward."""
+    """Return whether zero_grad was called between the step before ``step`` and the first backward of ``step``."""
     records = side.trace.records
     start = next((i for i, r in enumerate(records) if r.event in STEPS and r.step == step - 1), len(records))
     end = next((i for i, r in enumerate(records) if r.event == Event.ACCUMULATED and r.step == step), len(records))
@@ -98,7 +101,10 @@ def _called_before(side: Side, step: int) -> bool:
 
 
 def _remains(mismatches: list[Mismatch], side: Side, other: Side) -> bool:
-    """Whether the difference of the gradients is what ``side`` had in the step before, if tensors were kept."""
+    """Return whether the gradients differ by the gradients that ``side`` had in the step before.
+
+    Return ``False`` if the tensors were not kept.
+    """
     ready = side.latest(Event.READY)
     dot = norm = expected = 0.0
     for name in (m.name for m in mismatches if m.kind == Kind.BITS):
@@ -119,7 +125,7 @@ def _tensor(side: Side, record: Record | None, name: str) -> torch.Tensor | None
 
 
 def _called(event: Event, meaning: Meaning, call: str, ours: Side, theirs: Side) -> Said | None:
-    """Whether only one of the two did something after the first backward of this step, and before this place."""
+    """Explain an event that only one loop has between the first backward of this step and this place."""
     did = [event in side.after_first_backward() for side in (ours, theirs)]
     if did[0] == did[1]:
         return None
@@ -129,20 +135,20 @@ def _called(event: Event, meaning: Meaning, call: str, ours: Side, theirs: Side)
 
 
 def _when(side: Side, event: Event) -> int:
-    """How many backwards of the step came before the last such event, less one."""
+    """Return the index of the microbatch after which the last such event came in this step."""
     last = max(i for i, r in enumerate(side.here) if r.event == event)
     return sum(r.event == Event.ACCUMULATED for r in side.here[:last]) - 1
 
 
 def _of_backward(found: Comparison, mismatches: list[Mismatch], ours: Side, theirs: Side) -> Said:
-    """Gradients that differ after a backward of losses that are the same bits."""
+    """Explain gradients that differ after a backward of losses that are the same bits."""
     losses = [_losses(side) for side in (ours, theirs)]
     if mismatches and mismatches[0].kind == Kind.PRESENCE and (said := of_presence(mismatches[0])) != NOTHING:
         return said
     said = of_size([m for m in mismatches if m.kind == Kind.BITS])
     bits = gradients_of(found)
     if said.meaning in (Meaning.ROUNDING, Meaning.SIGN) and len(bits) == len(mismatches):
-        # Beside scaled gradients those that were left over are as small as rounding; and buffers may be the cause.
+        # Left-over gradients are as small as rounding beside scaled ones. Buffers may be the cause too.
         hidden = found.microbatch == 0 and found.scale > 1 and ours.latest(*STEPS) is not None
         sure = alone(found) and not hidden and _same_way(ours, theirs)
         return said if sure or said.meaning != Meaning.ROUNDING else NOTHING
@@ -154,13 +160,13 @@ def _of_backward(found: Comparison, mismatches: list[Mismatch], ours: Side, thei
 
 
 def _losses(side: Side) -> list[tuple[str, str | None]]:
-    """The names and hashes of all losses of this step so far."""
+    """Return the names and hashes of all losses of this step so far."""
     looks = (r for r in side.here if r.event == Event.FORWARD)
     return [(name, digest(loss)) for r in looks for name, loss in r.parts.get(Part.LOSS, {}).items()]
 
 
 def _of_unscaling(found: Comparison, mismatches: list[Mismatch], ours: Side, theirs: Side) -> Said:
-    """Gradients that were the same bits after the last backward, and differ after ``unscale_``."""
+    """Explain gradients that were the same bits after the last backward, and differ after ``unscale_``."""
     for who, side in zip(NAMES, (ours, theirs), strict=True):
         if all(_as_before(side, m.name) for m in mismatches):
             words = f"In the {who} unscale_ has not changed it"
@@ -187,7 +193,7 @@ def _as_before(side: Side, name: str) -> bool:
 
 
 def _held(side: Side) -> set[str]:
-    """The names of the parameters that the optimizer holds in this step."""
+    """Return the names of the parameters that the optimizer holds in this step."""
     ready = (r for r in side.trace.records if r.event == Event.READY and r.step == side.step)
     values = next(ready, Record(Event.READY, 0)).parts.get(Part.OPTIMIZER, {}).items()
     return {
@@ -199,11 +205,11 @@ def _held(side: Side) -> set[str]:
 
 
 def _met_scaled(ours: Side, theirs: Side) -> bool:
-    """Whether the candidate clips scaled gradients: in every step their norm times the scale is the one threshold.
+    """Return whether the candidate clips scaled gradients: in every step, norm times scale equals the threshold.
 
-    The threshold is the norm to which the reference clips. Gradients that are clipped when they have been unscaled, and
-    then divided by the scale again, are shorter in steps in which the norm is below the threshold; so there has to be
-    such a step.
+    The threshold is the norm to which the reference clips. A different fault looks similar: gradients that are
+    unscaled, then clipped, then divided by the scale again. Those are shorter in steps whose norm is below the
+    threshold. So the trace must contain such a step to distinguish the two faults.
     """
     unscaled = _by_step(ours, Event.UNSCALED, total)
     clipped = _by_step(ours, Event.READY, total)
@@ -219,13 +225,16 @@ def _met_scaled(ours: Side, theirs: Side) -> bool:
 
 
 def _by_step(side: Side, event: Event, measure: Callable[[Record], float]) -> dict[int, float]:
-    """A finite measure of the gradients in each step."""
+    """Return a measure of the gradients in each step where it is finite."""
     measured = {r.step: measure(r) for r in side.trace.records if r.event == event}
     return {step: value for step, value in measured.items() if math.isfinite(value)}
 
 
 def _same_way(ours: Side, theirs: Side) -> bool:
-    """Whether both did the same in the same order since the first forward of this step: else rounding hides a cause."""
+    """Return whether both loops have the same events in the same order since the first forward of this step.
+
+    If they do not, rounding may hide a different cause.
+    """
     ways = [
         [r.event for r in side.here[next((i for i, r in enumerate(side.here) if r.event == Event.FORWARD), 0) :]]
         for side in (ours, theirs)
@@ -234,7 +243,7 @@ def _same_way(ours: Side, theirs: Side) -> bool:
 
 
 def _of_clips(ours: Side, theirs: Side) -> Said | None:
-    """Another number of clips in this step, where both clip."""
+    """Explain a different number of clips in this step, where both loops clip."""
     counts = [sum(r.event == Event.CLIP for r in side.here) for side in (ours, theirs)]
     if counts[0] == counts[1] or 0 in counts:
         return None
@@ -244,7 +253,7 @@ def _of_clips(ours: Side, theirs: Side) -> Said | None:
 
 
 def _of_clipping(said: Said, ours: Side, theirs: Side) -> Said:
-    """Gradients that were the same bits before, and differ when the optimizer reads them."""
+    """Explain gradients that were the same bits before, and differ when the optimizer reads them."""
     before = total(ours.before)
     if not math.isfinite(before) or ours.before is None or theirs.before is None:
         return said
@@ -258,7 +267,7 @@ def _of_clipping(said: Said, ours: Side, theirs: Side) -> Said:
 
 
 def _told(side: Side) -> str:
-    """What becomes of the gradients between the last look at them and the step."""
+    """Return words for the change of the gradients between the last look at them and the step."""
     now, before = gradients(side.record), gradients(side.before)
     if {name: digest(g) for name, g in now.items()} == {name: digest(g) for name, g in before.items()}:
         return "leaves the gradients as they are"

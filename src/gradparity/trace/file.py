@@ -1,8 +1,9 @@
-"""A trace on disk: lines of JSON that are only ever appended, and beside them, if asked for, the tensors themselves.
+"""A trace on disk: an append-only file of JSON lines, and on request the tensors themselves.
 
-A line is about the run, or it is a *form*, a record, or a note of what the recording lacks. A form lists names,
-dtypes, shapes and strides, which hardly ever change; a record has hashes and norms in the order of a form. What is left
-of a run that was killed can be read up to its last complete line. Reading runs nothing: it is JSON, and safetensors.
+A line describes the run, or it is a *form*, a record, or a note on something the recording lacks. A form lists names,
+dtypes, shapes, strides and layouts, which rarely change. A record holds hashes and norms in the order of a form. If a
+run was killed, its trace can be read up to the last complete line. Reading a trace executes no code: the files are
+JSON and safetensors.
 """
 
 import json
@@ -32,23 +33,24 @@ NAME = "trace.jsonl"
 FORMAT = 2
 
 MOST_BYTES = 2**30
-"""Of a trace that is read. In memory it takes some ten times as much."""
+"""Largest trace that is read, in bytes. In memory a trace takes about ten times as much."""
 
 MOST_OF_A_LINE = 2**27
-"""Bytes: the hashes, and names, of some 1,000,000 tensors."""
+"""Longest line that is read, in bytes: enough for the hashes and names of about 1,000,000 tensors."""
 
 KEPT_AS_THEY_ARE = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 )
-"""Dtypes that safetensors has had from its beginning. Others are kept as the integers of their bits."""
+"""Dtypes that safetensors has supported since its first version. Other dtypes are stored as integers of their bits."""
 
 
 class Writer:
-    """Appends records to a new trace in ``folder``.
+    """Writer of a new trace in ``folder``, one record at a time.
 
     Raises:
-        UserError: if there is a trace already, or the folder cannot be written; from ``write``, if the disk is full.
+        UserError: if ``folder`` holds a trace already or cannot be written. From ``write``: if the disk is full, or an
+            event has more than :data:`MOST_VALUES` values in one part.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, str | int], full: bool) -> None:
@@ -65,7 +67,7 @@ class Writer:
         self._line({"about": {"format": FORMAT, **about}})
 
     def write(self, record: Record, seen: Seen) -> None:
-        """Append ``record``; of a full trace also the tensors of ``seen``, which are on disk before the line is."""
+        """Append ``record``. In a full trace, write the tensors of ``seen`` to disk before that line."""
         line: dict[str, Any] = {"event": record.event, "step": record.step}
         if record.microbatch is not None:
             line["microbatch"] = record.microbatch
@@ -81,15 +83,15 @@ class Writer:
             raise UserError(f"more than {MOST_VALUES:,} values at one event; what follows could not be read back")
 
     def note(self, sentence: str) -> None:
-        """Say in the trace what it lacks."""
+        """Append a sentence on something that the trace lacks."""
         self._line({"note": sentence})
 
     def close(self) -> None:
-        """No more lines."""
+        """Close the file. No line can be appended afterwards."""
         self._lines.close()
 
     def _packed(self, values: Mapping[str, Printed]) -> dict[str, Any]:
-        """Prints of tensors as a form and what changes of it; all other values as they are."""
+        """Return fingerprints as the number of a form, digests and norms; return all other values unchanged."""
         tensors = {name: value for name, value in values.items() if isinstance(value, Fingerprint)}
         packed: dict[str, Any] = {}
         if plain := {name: value for name, value in values.items() if name not in tensors}:
@@ -109,7 +111,7 @@ class Writer:
 
 
 def kept(seen: Seen) -> dict[str, Tensor]:
-    """Copies of the dense tensors of ``seen``, and of the values of sparse ones, by part and name."""
+    """Return copies of the dense tensors of ``seen``, and of the values of its sparse tensors, by part and name."""
     values = {f"{part}/{name}": v for part, named in seen.items() for name, v in named.items()}
     tensors = {name: shard_of(v) for name, v in values.items() if isinstance(v, Tensor)}
     dense = {name: parts.get("", parts.get("values")) for name, v in tensors.items() if (parts := pieces(v))}
@@ -117,13 +119,13 @@ def kept(seen: Seen) -> dict[str, Tensor]:
 
 
 def storable(tensor: Tensor) -> Tensor:
-    """Return a contiguous copy of a dense tensor, of a dtype that safetensors has."""
+    """Return a contiguous copy of a dense tensor, in a dtype that safetensors supports."""
     kept = tensor if tensor.dtype in KEPT_AS_THEY_ARE else bits(tensor.contiguous())
     return kept.detach().clone(memory_format=torch.contiguous_format)
 
 
 def restored(tensor: Tensor, dtype: str) -> Tensor:
-    """Return what :func:`storable` was given, a tensor of ``dtype``."""
+    """Undo :func:`storable`: return the original tensor, of dtype ``dtype``."""
     wanted = getattr(torch, dtype, tensor.dtype)
     if tensor.dtype == wanted:
         return tensor
@@ -131,12 +133,12 @@ def restored(tensor: Tensor, dtype: str) -> Tensor:
 
 
 def lost(trace: Trace) -> int:
-    """How many files of tensors the records name that are missing or torn."""
+    """Return the number of tensor files that the records name but that are missing or incomplete."""
     count = 0
     for name in filter(None, (record.tensors for record in trace.records if trace.folder)):
         path = Path(trace.folder or "") / name
         try:
-            with safe_open(path if path.is_file() else "", framework="pt"):  # a pipe would be waited for
+            with safe_open(path if path.is_file() else "", framework="pt"):  # opening a pipe would block
                 pass
         except (OSError, MemoryError, SafetensorError):
             count += 1
@@ -144,10 +146,10 @@ def lost(trace: Trace) -> int:
 
 
 def read(folder: Path) -> Trace:
-    """The trace in ``folder``, up to its last complete record.
+    """Return the trace in ``folder``, up to its last complete record.
 
     Raises:
-        UserError: if there is none, or a line before the last is none of a trace.
+        UserError: if there is no trace of this format, or a complete line is not a line of a trace.
     """
     path = folder / NAME
     about: dict[str, str | int] = {}
@@ -158,7 +160,7 @@ def read(folder: Path) -> Trace:
         with opened(path, MOST_BYTES) as file:
             for number, text in enumerate(iter(partial(file.readline, MOST_OF_A_LINE), b""), start=1):
                 if not text.endswith(b"\n") and len(text) < MOST_OF_A_LINE:
-                    break  # half a line: the run was killed
+                    break  # an incomplete line: the run was killed
                 try:
                     line = parsed(text)
                     if "about" in line:
@@ -180,19 +182,19 @@ def read(folder: Path) -> Trace:
 
 
 def tensor_of(trace: Trace, record: Record, part: Part, name: str) -> Tensor | None:
-    """A tensor that was kept, or ``None``, as for one that is not the tensor whose fingerprint the record has."""
+    """Return the kept tensor; ``None`` if none was kept, or if its fingerprint is not the one in the record."""
     printed = record.parts.get(part, {}).get(name)
     if record.tensors is None or trace.folder is None or not isinstance(printed, Fingerprint):
         return None
     path = Path(trace.folder) / record.tensors
     try:
-        if not path.is_file():  # one would wait for a pipe forever
+        if not path.is_file():  # opening a pipe would block forever
             return None
         with safe_open(path, framework="pt") as file:
             key = next(key for key in file.keys() if trace.rename(key.removeprefix(f"{part}/")) == name)  # noqa: SIM118  # no dict
             tensor = restored(file.get_tensor(key), printed.dtype)
-    except (OSError, MemoryError, SafetensorError, StopIteration, RuntimeError):  # the last of a spoiled dtype
+    except (OSError, MemoryError, SafetensorError, StopIteration, RuntimeError):  # RuntimeError: a corrupt dtype
         return None
     if printed.layout != "dense":
-        return tensor  # the values of a sparse one; its digest is of more than those
+        return tensor  # only the values of a sparse tensor, whose digest covers more than its values
     return tensor if tensor.shape == printed.shape and fingerprint(tensor).digest == printed.digest else None

@@ -1,4 +1,4 @@
-"""A tensor in a few bytes: what it is, how it lies in memory, and a hash of its content."""
+"""Fingerprint of a tensor in a few bytes: its dtype, shape, strides and layout, and a hash of its content."""
 
 import math
 from collections.abc import Iterator
@@ -14,26 +14,27 @@ from gradparity.parity.dense_parts import layout_of, pieces, shape_of
 from gradparity.parity.leaves import Unseen, Value
 
 UNREAD: Final = "-" * 32
-"""The digest of a tensor whose content cannot be read, such as one on meta. It says nothing of the content."""
+"""Digest of a tensor whose content cannot be read, such as a meta tensor. It says nothing about the content."""
 
 AT_ONCE: Final = 1 << 18
-"""Elements that are copied at once, where the hash needs a copy: so few stay in the cache, and take no memory."""
+"""Number of elements copied at a time, where the hash needs a copy. So few stay in the cache and take no memory."""
 
 
 class Fingerprint(NamedTuple):
-    """All that a trace keeps of a tensor. Two tensors of the same bits have the same, wherever they are."""
+    """Everything that a trace keeps of a tensor. Tensors of the same bits have the same fingerprint on any device."""
 
     dtype: str
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     layout: str
-    """``dense``, or how a sparse or quantized tensor is kept, or why there is no content."""
+    """``dense``, or the layout of a sparse or quantized tensor, or the reason why there is no content."""
     digest: str
-    """128 bits of XXH3 (https://xxhash.com) over the elements in their logical order, whatever the strides."""
+    """128 bits of XXH3 (https://xxhash.com) over the elements in logical order, independent of the strides."""
     norm: float
-    """The value, with its sign, of a dense tensor of one real element; else the L2 norm in fp32; 0 for other dtypes.
+    """The signed value of a dense tensor of one real element; else the L2 norm in fp32, or in fp64 for fp64
+    numbers; 0 for other dtypes.
 
-    It says about how large the tensor was. It is never compared: the digest is.
+    It shows roughly how large the tensor was. It is never compared; the digest is.
     """
 
 
@@ -41,14 +42,14 @@ Printed: TypeAlias = Fingerprint | int | float | str | bool | tuple[str, ...] | 
 
 
 def printed(value: Value) -> Printed:
-    """Return ``value`` if it is no tensor, else its fingerprint."""
+    """Return the fingerprint of ``value`` if it is a tensor, else ``value`` itself."""
     return fingerprint(value) if isinstance(value, Tensor) else value
 
 
 def fingerprint(tensor: Tensor) -> Fingerprint:
-    """Return the fingerprint of a tensor of any kind, which is only read; of a sharded one, of this rank's shard.
+    """Return the fingerprint of a tensor of any kind; for a sharded tensor, of this rank's shard.
 
-    One whose content cannot be read has the digest :data:`UNREAD`.
+    The tensor is only read. If its content cannot be read, the digest is :data:`UNREAD`.
     """
     tensor = shard_of(tensor)
     dtype, layout = str(tensor.dtype).removeprefix("torch."), layout_of(tensor)
@@ -66,15 +67,15 @@ def fingerprint(tensor: Tensor) -> Fingerprint:
 
 
 def shard_of(tensor: Tensor) -> Tensor:
-    """Return what of a sharded tensor (DTensor) is on this rank; any other as it is."""
+    """Return this rank's shard of a sharded tensor (DTensor); return any other tensor unchanged."""
     to_local = getattr(tensor, "to_local", None)
     shard: Tensor = tensor if to_local is None else to_local()
     return shard
 
 
 def _digest(tensor: Tensor) -> tuple[str, float]:
-    """Return the hash of a dense tensor's elements, and its norm."""
-    if tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.float64):  # most are: NumPy reads them in place
+    """Return the hash of the elements of a dense tensor, and its norm."""
+    if tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.float64):  # most: NumPy reads them in place
         numbers = tensor.cpu().numpy()
         norm = float(numbers.item()) if numbers.size == 1 else math.sqrt(np.vdot(numbers, numbers))
         return xxhash.xxh3_128_hexdigest(numbers.data), norm
@@ -88,7 +89,7 @@ def _digest(tensor: Tensor) -> tuple[str, float]:
 
 
 def _in_order(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield the elements in their logical order, in contiguous tensors on the CPU of :data:`AT_ONCE` elements or so."""
+    """Yield the elements in logical order, as contiguous CPU tensors of about :data:`AT_ONCE` elements each."""
     if tensor.numel() <= AT_ONCE:
         yield tensor.cpu().contiguous()
     elif tensor.is_contiguous():
@@ -101,7 +102,7 @@ def _in_order(tensor: Tensor) -> Iterator[Tensor]:
 
 
 def _square(numbers: Tensor) -> float:
-    """Return the sum of the squares of a few floating-point or complex numbers, and 0 for others."""
+    """Return the sum of the squares of floating-point or complex numbers; 0 for other dtypes."""
     if numbers.is_complex():
         numbers = torch.view_as_real(numbers)
     if not numbers.is_floating_point():

@@ -1,8 +1,8 @@
-"""The seam between a training and those who watch it: what is behind it can neither change a call nor break one.
+"""Guard between a training and its watchers: a watcher can neither change a call nor break one.
 
-A watcher is a generator function with one ``yield``. What is before it runs before the watched call, what is after it
-runs afterwards, with the call's result as the value of ``yield``. It is handed the arguments to read; the call itself
-is made here, with the arguments as they came, and its result goes back as it came.
+A watcher is a generator function with one ``yield``. The code before ``yield`` runs before the watched call. The code
+after ``yield`` runs after the call, with the call's result as the value of ``yield``. The watcher may only read the
+arguments. The guard makes the call itself, with unchanged arguments, and returns the unchanged result.
 """
 
 import os
@@ -18,13 +18,13 @@ from gradparity.trace.patch import Wrapper
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of a watched call; of a method, the first is its object."""
+    """The arguments of a watched call; for a method, the first is its object."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
     def get(self, index: int, name: str, default: Any = None) -> Any:
-        """Return the argument at ``index``, or the one called ``name``."""
+        """Return the argument at ``index``, or the keyword argument ``name``, or ``default``."""
         return self.args[index] if index < len(self.args) else self.kwargs.get(name, default)
 
 
@@ -32,10 +32,10 @@ Watcher: TypeAlias = Callable[[Call], Generator[None, Any, None]]
 
 
 class Guard:
-    """Runs code of ours in the middle of a training, one thread at a time, until something goes wrong in it.
+    """Runs the recorder's code in the middle of a training, one thread at a time, until that code fails.
 
-    Only an ``Exception`` counts as that. Others pass: an interrupt is meant for the training, and whoever watches a
-    loop that is to be given up raises one of their own.
+    Only an ``Exception`` counts as a failure. Any other ``BaseException`` passes through: an interrupt is meant for the
+    training, and a watcher that has to stop the loop raises its own.
 
     Args:
         on_fault: called once, with the error.
@@ -44,15 +44,15 @@ class Guard:
     def __init__(self, on_fault: Callable[[Exception], None]) -> None:
         self.on_fault = on_fault
         self.over = False
-        """Whether nothing more is run."""
+        """Whether the guard has stopped and runs nothing more."""
         self.skipped = 0
-        """How often nothing was run since a CUDA graph was being captured."""
+        """The number of calls that were not run because a CUDA graph was being captured."""
         self._lock = RLock()
         self._process = os.getpid()
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Return what ``function`` returns; ``None`` if it fails, and without a call if something failed before."""
-        if self.over or os.getpid() != self._process:  # a forked process has inherited us, and our open file
+        """Return the result of ``function``; ``None`` if it fails. After a failure, return ``None`` without a call."""
+        if self.over or os.getpid() != self._process:  # a forked process inherits the guard, and the open trace
             return None
         try:
             if capturing():
@@ -67,7 +67,7 @@ class Guard:
             return None
 
     def around(self, watcher: Watcher) -> Wrapper:
-        """Return a wrapper that lets ``watcher`` see each call before and after it is made."""
+        """Return a wrapper that runs ``watcher`` before and after each call."""
 
         def wrapper(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             watching = self.run(_begun, watcher, Call(args, kwargs))

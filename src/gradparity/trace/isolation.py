@@ -1,7 +1,7 @@
-"""Run code of ours in the middle of a training, so that the training does not notice.
+"""Isolation of the recorder's code, so that it runs in the middle of a training without any effect on the training.
 
-It runs without recording gradients and outside of every mode that the loop has set, it leaves no exception behind, and
-what goes wrong in it is a warning, never an error.
+The code runs without recording gradients, and outside every mode that the loop has set. It leaves no exception behind.
+A failure in it is a warning, never an error.
 """
 
 import sys
@@ -15,14 +15,15 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 
 class RecordingWarning(UserWarning):
-    """A recording lacks something, or all."""
+    """Warning that a recording lacks something, or everything."""
 
 
 @contextmanager
 def aside() -> Iterator[None]:
-    """Compute in the block as if the loop had set nothing: no gradients, default device, or mode that counts or fakes.
+    """Run the block without gradients, and without the default device and modes that the loop has set.
 
-    Tensors made in inference mode can be read in it. NumPy does not raise here, whatever ``np.seterr`` says.
+    Such modes, for example, count operations or fake tensors. Tensors made in inference mode can be read in the block.
+    NumPy does not raise in it, whatever ``np.seterr`` says.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
@@ -34,7 +35,7 @@ def aside() -> Iterator[None]:
 
 
 def warn(sentence: str) -> None:
-    """Warn, and never raise: where warnings are errors, the sentence goes to standard error."""
+    """Warn, and never raise. If warnings are errors, print the sentence to standard error instead."""
     try:
         warnings.warn(sentence, RecordingWarning, stacklevel=2)
     except Exception:
@@ -43,5 +44,5 @@ def warn(sentence: str) -> None:
 
 
 def capturing() -> bool:
-    """Return whether a CUDA graph is being captured: to read a tensor on the host would break it off."""
+    """Return whether a CUDA graph is being captured; reading a tensor on the host would abort the capture."""
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()

@@ -1,7 +1,7 @@
-"""One line of a trace: from JSON that anybody may have written to what it says; what has another form is refused.
+"""Parser for one line of a trace, from untrusted JSON; a line of a different form is refused.
 
-What comes through can be compared, printed and drawn: sizes fit into 64 bits, also summed over a trace, and text holds
-nothing that a terminal obeys. Every function here raises ``ValueError`` or ``KeyError`` for all else.
+A parsed line is safe to compare, print and draw. Sizes fit into 64 bits, even when summed over a trace. Text holds no
+control codes for a terminal. Every function here raises ``ValueError`` or ``KeyError`` for any other input.
 """
 
 import json
@@ -16,22 +16,22 @@ from gradparity.trace.fingerprint import Fingerprint, Printed
 from gradparity.trace.record import Event, Record
 
 Form: TypeAlias = Sequence[tuple[str, Fingerprint]]
-"""Names, with what of a tensor hardly ever changes; its digest and norm come with each record."""
+"""Names, each with the properties of its tensor that rarely change; digest and norm come with each record."""
 
 MOST_VALUES = 1_000_000
-"""Of one part of a record. The map in TensorBoard keeps 5 kB for each."""
+"""Largest number of values in one part of a record. The map in TensorBoard keeps 5 kB for each value."""
 
 MOST_ELEMENTS = 2**36
-"""Of one tensor: so many for every digest in 1 GiB are fewer than 2**63."""
+"""Largest number of elements of one tensor. With this many for every digest in 1 GiB, the sum is below 2**63."""
 
 MOST_DIMENSIONS = 64
-"""As many as torch can iterate over."""
+"""Largest number of dimensions of one tensor: as many as torch can iterate over."""
 
 T = TypeVar("T")
 
 
 def parsed(text: bytes) -> dict[str, Any]:
-    """The JSON object that a line holds."""
+    """Return the JSON object in a line."""
     try:
         return _a(dict, json.loads(text))
     except RecursionError:
@@ -39,22 +39,22 @@ def parsed(text: bytes) -> dict[str, Any]:
 
 
 def about_in(said: object) -> dict[str, str | int]:
-    """What is said of the run."""
+    """Return the facts about the run."""
     return {_text(key): value if type(value) is int else _text(value) for key, value in _a(dict, said).items()}
 
 
 def note_in(sentence: object) -> str:
-    """A sentence on what the recording lacks."""
+    """Return a sentence on something that the recording lacks."""
     return _text(sentence)
 
 
 def form_in(rows: object) -> Form:
-    """A form."""
+    """Return a form."""
     return [_tensor(_a(list, row)) for row in _a(list, rows)]
 
 
 def record_in(line: Mapping[str, Any], forms: Sequence[Form]) -> Record:
-    """A record, whose tensors have one of ``forms``."""
+    """Return a record, whose tensors have one of ``forms``."""
     packed = _a(dict, line.get("parts", {})).items()
     microbatch, tensors = line.get("microbatch"), line.get("tensors")
     return Record(
@@ -81,7 +81,7 @@ def _unpacked(packed: Mapping[str, Any], forms: Sequence[Form]) -> dict[str, Pri
 def _tensor(row: list[Any]) -> tuple[str, Fingerprint]:
     name, dtype, sizes, steps, layout = row
     shape, strides = _sizes(sizes), _sizes(steps)
-    _require(math.prod(shape) <= MOST_ELEMENTS and len(strides) in (0, len(shape)))  # a sparse tensor has none
+    _require(math.prod(shape) <= MOST_ELEMENTS and len(strides) in (0, len(shape)))  # a sparse tensor has no strides
     return _text(name), Fingerprint(_text(dtype), shape, strides, _text(layout), "", math.nan)
 
 
@@ -103,7 +103,7 @@ def _value(value: object) -> Printed:
 
 
 def _file_name(value: object) -> str:
-    """Of the trace's own folder: no path leads out of it."""
+    """Return the name of a file in the trace's own folder; refuse a path that leads out of it."""
     name = _text(value)
     _require(re.fullmatch(r"\w+\.safetensors", name) is not None)
     return name
@@ -120,7 +120,7 @@ def _text(value: object) -> str:
 
 
 def _a(kind: type[T], value: object) -> T:
-    """``value``, which is of this very type: True is no number."""
+    """Return ``value``, which must have exactly the type ``kind``: ``True`` is not an ``int``."""
     _require(type(value) is kind)
     return cast(T, value)
 

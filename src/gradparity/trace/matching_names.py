@@ -1,4 +1,4 @@
-"""The same parameter by the names that it has in two loops. Two names of one trace never become one."""
+"""Matching of parameter names between two loops. Two names of one trace never become the same name."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,22 +9,23 @@ from gradparity.trace.fingerprint import Fingerprint, Printed
 from gradparity.trace.record import Trace
 
 HIDDEN = frozenset({"_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""What torch.compile, Fabric, FSDP and checkpoint_wrapper put into the names of parameters."""
+"""Components that torch.compile, Fabric, FSDP and checkpoint_wrapper add to the names of parameters."""
 
 WRAPPERS = HIDDEN | {"module"}
-"""With what DDP and DataParallel put there, which a module of one's own may be called as well."""
+"""Also the component that DDP and DataParallel add. A user's own module may have that name as well."""
 
 NAMED = (Part.GRADIENTS, Part.PARAMETERS, Part.BUFFERS)
-"""Parts whose values go by the names of the model."""
+"""Parts whose values have the names of the model's parameters and buffers."""
 
 MEMORY = "memory of "
 
 
 def named_alike(reference: Trace, candidate: Trace) -> tuple[Trace, Trace]:
-    """Both traces by names that match, as far as they can be made to.
+    """Return both traces with names that match, as far as possible.
 
-    Names are changed only where more of them match then: without the components that wrappers add, or without the
-    components that all names of one trace begin with, as the ``model.`` of a LightningModule that holds a model.
+    Names are changed only if more of them match afterwards. Two kinds of components may be dropped: those that
+    wrappers add, and those that all names of one trace begin with, such as the ``model.`` of a LightningModule that
+    holds a model.
     """
     ours, theirs = names_of(reference), names_of(candidate)
     if ours == theirs:
@@ -38,7 +39,7 @@ def named_alike(reference: Trace, candidate: Trace) -> tuple[Trace, Trace]:
 
 
 def unmatched(reference: Trace, candidate: Trace) -> str:
-    """A sentence on parameters that have no common name, even by :func:`named_alike`; empty if there are none."""
+    """Return a sentence on parameters without a common name after :func:`named_alike`; empty if there are none."""
     ours, theirs = parameters(reference), parameters(candidate)
     only = [[n for n in mine if n not in {*other}] for mine, other in ((ours, theirs), (theirs, ours))]
     if not any(only) or not ours or not theirs:
@@ -57,12 +58,12 @@ def unmatched(reference: Trace, candidate: Trace) -> str:
 
 
 def names_of(trace: Trace) -> frozenset[str]:
-    """All names of the model's parameters and buffers."""
+    """Return all names of the model's parameters and buffers."""
     return frozenset(name for r in trace.records for part in NAMED for name in r.parts.get(part, ()))
 
 
 def _renamings(names: frozenset[str]) -> Iterator[dict[str, str]]:
-    """Ways to name them otherwise that leave all of them distinct; the one that changes least first."""
+    """Yield renamings that keep all names distinct, the one that changes least first."""
     paths = {name: tuple(name.split(".")) for name in names}
     for wrappers in (frozenset[str](), HIDDEN, WRAPPERS):
         without = {name: tuple(part for part in path if part not in wrappers) for name, path in paths.items()}
@@ -73,18 +74,18 @@ def _renamings(names: frozenset[str]) -> Iterator[dict[str, str]]:
 
 
 def _common(paths: Sequence[tuple[str, ...]]) -> int:
-    """How many components all of ``paths`` begin with, the last one aside."""
+    """Return the number of leading components that all ``paths`` share, not counting a last component."""
     most = min((len(path) - 1 for path in paths), default=0)
     return next((i for i in range(most) if len({path[i] for path in paths}) > 1), max(most, 0))
 
 
 def parameters(trace: Trace) -> list[str]:
-    """The names of the parameters."""
+    """Return the names of the parameters."""
     return next((list(r.parts[Part.GRADIENTS]) for r in trace.records if Part.GRADIENTS in r.parts), [])
 
 
 def renamed(trace: Trace, names: Mapping[str, str]) -> Trace:
-    """``trace`` with other names for the parameters and buffers; tensors on disk keep theirs."""
+    """Return ``trace`` with new names for parameters and buffers; tensors on disk keep their names."""
     if all(old == new for old, new in names.items()):
         return trace
     rename = renaming(names)
@@ -109,7 +110,10 @@ def renamed(trace: Trace, names: Mapping[str, str]) -> Trace:
 
 
 def renaming(names: Mapping[str, str]) -> Callable[[str], str]:
-    """Rename what begins with one of ``names``, such as ``head.weight.exp_avg`` and ``head.weight.grad``."""
+    """Return a function that renames names beginning with one of ``names``.
+
+    Such names are, for example, ``head.weight.exp_avg`` and ``head.weight.grad``.
+    """
 
     @cache
     def rename(name: str) -> str:

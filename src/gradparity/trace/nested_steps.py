@@ -1,4 +1,7 @@
-"""Which optimizers are in the middle of a step, read off the stack: a step may make others, of itself or of another."""
+"""Optimizers that are in the middle of a step, read from the call stack.
+
+A step may make further steps, of the same optimizer or of a different one.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,8 +16,8 @@ from torch.optim import optimizer as torchs
 def stepping() -> list[Optimizer]:
     """Return the optimizers whose hooked ``step`` is on this thread's stack, the innermost first.
 
-    A class whose ``step`` calls ``super().step()`` is there twice: PyTorch puts its hooks around both. One may be
-    missing where torch.compile has made other frames of the step.
+    A class whose ``step`` calls ``super().step()`` appears twice, because PyTorch puts its hooks around both. An
+    optimizer may be missing if torch.compile has replaced the frames of its step.
     """
     found: list[Optimizer] = []
     frame: FrameType | None = sys._getframe()
@@ -26,15 +29,20 @@ def stepping() -> list[Optimizer]:
 
 
 def is_nested(optimizer: Optimizer, around: Sequence[Optimizer]) -> bool:
-    """Return whether a step of ``optimizer`` is made within another of its own, given those on the stack."""
+    """Return whether a step of ``optimizer`` runs inside another step of its own.
+
+    Args:
+        optimizer: the optimizer whose step runs.
+        around: the optimizers on the stack, from :func:`stepping`.
+    """
     return sum(other is optimizer for other in around) > 1
 
 
 def takes_closure(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Return whether a step was given something to call, which may make the gradients that it will read.
+    """Return whether a step was given a callable, which may compute the gradients that the step will read.
 
     Args:
-        args: of the step, the optimizer first.
-        kwargs: of the step.
+        args: positional arguments of the step, the optimizer first.
+        kwargs: keyword arguments of the step.
     """
     return any(callable(given) and not isinstance(given, Tensor) for given in (*args[1:], *kwargs.values()))

@@ -1,8 +1,10 @@
-"""Watch functions of PyTorch that have no hook: each is replaced once, for all who watch it, and put back by the last.
+"""Replacements for functions of PyTorch that have no hook, so that calls of them can be watched.
 
-The replacement is transparent. The original gets the arguments of the call, its result is what the call returns, and
-it has the attributes and the signature of the original. It can be pickled by value, as cloudpickle does with a class
-of ``__main__``: it holds nothing but the original and a number. torch.compile may trace through it.
+A function is replaced once for all its watchers. When the last watcher leaves, the original is restored.
+
+The replacement is transparent. It passes its arguments to the original and returns the result of the original. It has
+the attributes and the signature of the original. It can be pickled by value, as cloudpickle does with a class of
+``__main__``, because it holds only the original and a number. torch.compile may trace through it.
 """
 
 import functools
@@ -17,25 +19,25 @@ from typing import Any, TypeAlias
 import torch
 
 Wrapper: TypeAlias = Callable[..., Any]
-"""Called with the original function and then its arguments; returns what the original returned."""
+"""Called with the original function and then its arguments; returns the result of the original."""
 
 
 @dataclass
 class Replacement:
-    """A function that stands in the place of another."""
+    """A function that replaces another one."""
 
     owner: Any
     name: str
     original: Callable[..., Any]
     inherited: bool
-    """Whether the owner had it from a base class, so that to put it back is to delete the replacement."""
+    """Whether the owner inherits the function from a base class. If so, deleting the replacement restores it."""
     function: Callable[..., Any]
     watchers: list[Wrapper] = field(default_factory=list)
-    """The latest is the outermost."""
+    """The wrappers to call; the latest is the outermost."""
 
     @property
     def in_place(self) -> bool:
-        """Whether it is there still, and nobody has put something over it."""
+        """Return whether the replacement is still in place, with no other patch over it."""
         return vars(self.owner).get(self.name) is self.function
 
 
@@ -46,9 +48,9 @@ _LOCK = RLock()
 
 @contextmanager
 def wrapped(owner: Any, name: str, wrapper: Wrapper) -> Iterator[None]:
-    """Let calls of ``owner.name``, a function of a module or a method of a class, go through ``wrapper``.
+    """Send calls of ``owner.name``, a function of a module or a method of a class, through ``wrapper``.
 
-    Blocks may overlap, and end in any order.
+    Blocks may overlap and may end in any order.
     """
     with _LOCK:
         number = _replaced(owner, name)
@@ -64,7 +66,7 @@ def wrapped(owner: Any, name: str, wrapper: Wrapper) -> Iterator[None]:
 
 
 def _replaced(owner: Any, name: str) -> int:
-    """Return the number of the replacement that is in place; make one if there is none."""
+    """Return the number of the replacement in place; make one if there is none."""
     for number, known in _REPLACEMENTS.items():
         if known.owner is owner and known.name == name and known.in_place:
             return number
@@ -79,7 +81,7 @@ def _replaced(owner: Any, name: str) -> int:
 def _put_back(number: int) -> None:
     replacement = _REPLACEMENTS.pop(number)
     if not replacement.in_place:
-        return  # what somebody has put over it is not ours to remove; below it, ours lets every call through
+        return  # another patch over ours must stay; below it, ours passes every call on
     if replacement.inherited:
         delattr(replacement.owner, replacement.name)
     else:
@@ -87,15 +89,15 @@ def _put_back(number: int) -> None:
 
 
 def _through(original: Callable[..., Any], number: int) -> Callable[..., Any]:
-    """Return a function that looks like ``original``, and calls it through those who watch."""
+    """Return a function that looks like ``original`` and calls it through its watchers."""
 
     @functools.wraps(original)
     def through(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling() and in_one_graph():
-            return original(*args, **kwargs)  # to be seen it would have to break the graph, which is forbidden
+            return original(*args, **kwargs)  # watching the call would break the graph, which is forbidden
         return call(number, original, args, kwargs)
 
-    del through.__wrapped__  # who unwraps it finds what the original wraps, if anything
+    del through.__wrapped__  # inspect.unwrap then finds the function that the original wraps, if any
     through.__dict__.update(getattr(original, "__dict__", {}))
     with suppress(ValueError, TypeError):  # not every function written in C has a signature
         through.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]  # read by inspect
@@ -104,7 +106,7 @@ def _through(original: Callable[..., Any], number: int) -> Callable[..., Any]:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's own has no annotations
 def call(number: int, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call ``original`` through those who watch replacement ``number`` at this moment, if any."""
+    """Call ``original`` through the current watchers of replacement ``number``, if any."""
     function = original
     for wrapper in tuple(_REPLACEMENTS[number].watchers) if number in _REPLACEMENTS else ():
         function = functools.partial(wrapper, function)
@@ -113,7 +115,7 @@ def call(number: int, original: Callable[..., Any], args: tuple[Any, ...], kwarg
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch's own has no annotations
 def in_one_graph() -> bool:
-    """Return whether torch.compile, which asks while it traces, does so with ``fullgraph=True``."""
+    """Return whether torch.compile, which calls this while it traces, traces with ``fullgraph=True``."""
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
     translator = InstructionTranslator.current_tx()
@@ -121,5 +123,5 @@ def in_one_graph() -> bool:
 
 
 def definer(kind: type, method: str) -> type:
-    """Return the class from which ``kind`` has its ``method``."""
+    """Return the class that defines ``method`` for ``kind``: ``kind`` itself or a base class."""
     return next(base for base in kind.__mro__ if method in vars(base))

@@ -1,4 +1,4 @@
-"""One of two traces up to the place of their first difference: the events, gradients and losses seen by then."""
+"""One of two traces up to their first difference: the events, gradients and losses seen by then."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,28 +17,28 @@ from gradparity.training import Moment
 STEPS = (Event.STEP, Event.SKIP)
 
 MOST_ZEROS = 2**24
-"""Bytes of zeros that are hashed to recognize a tensor that is zero everywhere."""
+"""Largest tensor, in bytes, that is_zero can recognize; it hashes that many zeros."""
 
 
 @dataclass(frozen=True)
 class Look(Moment):
-    """A moment of a trace, and what was seen at it."""
+    """A moment of a trace, and the values seen at it."""
 
     record: Record = field(kw_only=True)
 
 
 @dataclass(frozen=True)
 class Side:
-    """A trace, and the place in it that another one is compared with."""
+    """A trace, and the place in it that is compared with a different trace."""
 
     trace: Trace
     step: int
     record: Record | None
-    """At the place; ``None`` where only the other loop comes to it."""
+    """The record at the place; ``None`` if only the other loop reaches the place."""
 
     @cached_property
     def past(self) -> Sequence[Record]:
-        """All records before the place."""
+        """Return all records before the place."""
         records = self.trace.records
         if self.record is not None:
             return records[: next(i for i, r in enumerate(records) if r is self.record)]
@@ -46,45 +46,45 @@ class Side:
 
     @cached_property
     def here(self) -> Sequence[Record]:
-        """The records of the step before the place."""
+        """Return the records of this step that come before the place."""
         return [r for r in self.past if r.step == self.step]
 
     def count(self, event: Event) -> int:
-        """How often something happened before the place."""
+        """Return the number of times that ``event`` happened before the place."""
         return sum(r.event == event for r in self.past)
 
     def since(self, *events: Event) -> list[Event]:
-        """What happened after the last of some events, and before the place."""
+        """Return the events after the last of ``events`` and before the place."""
         last = max((i for i, r in enumerate(self.past) if r.event in events), default=-1)
         return [r.event for r in self.past[last + 1 :]]
 
     def after_first_backward(self) -> list[Event]:
-        """What happened in this step after its first backward, and before the place."""
+        """Return the events of this step after its first backward and before the place."""
         first = next((i for i, r in enumerate(self.here) if r.event == Event.ACCUMULATED), len(self.here))
         return [r.event for r in self.here[first + 1 :]]
 
     def latest(self, *events: Event) -> Record | None:
-        """The last record of some events before the place, in whatever step."""
+        """Return the last record of one of ``events`` before the place, in any step; ``None`` if there is none."""
         return next((r for r in reversed(self.past) if r.event in events), None)
 
     @property
     def before(self) -> Record | None:
-        """The last look at the gradients in this step before the place."""
+        """Return the last record with gradients in this step before the place; ``None`` if there is none."""
         return next((r for r in reversed(self.here) if Part.GRADIENTS in r.parts), None)
 
     @property
     def backwards(self) -> int:
-        """How many backwards there are in this step."""
+        """Return the number of backwards in this step."""
         return sum(r.event == Event.ACCUMULATED for r in self.trace.records if r.step == self.step)
 
     @property
     def steps(self) -> int:
-        """How many steps the trace has, made or skipped."""
+        """Return the number of steps in the trace, made or skipped."""
         return steps_of(self.trace)
 
     @property
     def losses(self) -> list[float]:
-        """The losses that are differentiated in this step, with their signs, one for each backward."""
+        """Return the losses that are differentiated in this step, with their signs, one for each backward."""
         looks = (r for r in self.trace.records if r.event == Event.FORWARD and r.step == self.step)
         values = [list(r.parts.get(Part.LOSS, {}).values()) for r in looks]
         single = [v[0].norm for v in values if len(v) == 1 and isinstance(v[0], Fingerprint)]
@@ -92,12 +92,12 @@ class Side:
 
 
 def steps_of(trace: Trace) -> int:
-    """How many steps a trace has, made or skipped."""
+    """Return the number of steps in a trace, made or skipped."""
     return sum(r.event in STEPS for r in trace.records)
 
 
 def sides(reference: Trace, candidate: Trace, found: Comparison) -> tuple[Side, Side]:
-    """Both traces, with the place of ``found`` in each."""
+    """Return both traces, with the place of ``found`` in each."""
     step = max(r.step for r in (*reference.records, *candidate.records)) if found.step == END else found.step
     ours, theirs = (
         Side(trace, step, moment.record if isinstance(moment, Look) else None)
@@ -107,23 +107,23 @@ def sides(reference: Trace, candidate: Trace, found: Comparison) -> tuple[Side, 
 
 
 def gradients(record: Record | None) -> Mapping[str, Printed]:
-    """The gradients in a record."""
+    """Return the gradients in a record."""
     return record.parts.get(Part.GRADIENTS, {}) if record else {}
 
 
 def digest(value: Printed) -> str | None:
-    """The hash of a tensor; ``None`` of all else."""
+    """Return the hash of a tensor; ``None`` for any other value."""
     return value.digest if isinstance(value, Fingerprint) else None
 
 
 def total(record: Record | None) -> float:
-    """The L2 norm of all gradients together; NaN if it is not finite or was not recorded."""
+    """Return the L2 norm of all gradients together; NaN if it is not finite or a norm was not recorded."""
     norm = math.hypot(*(value.norm for value in gradients(record).values() if isinstance(value, Fingerprint)))
     return norm if math.isfinite(norm) else math.nan
 
 
 def is_zero(value: Printed) -> bool:
-    """Whether a dense tensor is zero everywhere, with one sign."""
+    """Return whether a dense tensor is zero everywhere, with one sign."""
     if not isinstance(value, Fingerprint) or value.norm != 0 or value.layout != "dense":
         return False
     dtype = getattr(torch, value.dtype, None)
@@ -136,6 +136,6 @@ def is_zero(value: Printed) -> bool:
 
 
 def scale_of(side: Side) -> float:
-    """The loss scale that the candidate's scaler had at the beginning of this step; 1 without a scaler."""
+    """Return the loss scale that the scaler had at the beginning of this step; 1 without a scaler."""
     looks = (r.parts[Part.SCALER].get("scale") for r in side.here if Part.SCALER in r.parts)
     return next((scale for scale in looks if isinstance(scale, float)), 1.0)

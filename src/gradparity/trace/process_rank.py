@@ -1,13 +1,13 @@
-"""Whether this process is one of several that train together, and which."""
+"""The rank of this process, and the number of ranks that train together."""
 
 import torch.distributed as dist
 
 
 def ranks() -> int:
-    """How many ranks train together."""
+    """Return the number of ranks that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of the ranks this is."""
+    """Return the rank of this process; 0 if it trains alone."""
     return dist.get_rank() if ranks() > 1 else 0

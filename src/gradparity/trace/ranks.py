@@ -1,4 +1,7 @@
-"""Traces of several ranks: a folder for each, compared rank by rank, and the ranks of one training with each other."""
+"""Traces of several ranks, one folder each.
+
+Two trainings are compared rank by rank. The ranks of one training are also compared with each other.
+"""
 
 import math
 import os
@@ -20,35 +23,37 @@ from gradparity.trace.report import Difference, as_json, show
 
 @dataclass(frozen=True)
 class RankDifferences:
-    """Two trainings on several ranks, held against each other."""
+    """The result of comparing two trainings on several ranks."""
 
     ranks: Sequence[Difference]
-    """Of rank 0, rank 1, ..."""
+    """The results for rank 0, rank 1, ..."""
     apart: tuple[int, list[int]] | None
-    """The first step after which ranks of the candidate have other parameters than its rank 0, and which; or ``None``.
-    Not told where the reference's ranks do the same, as those of a sharded model do."""
+    """The first step after which ranks of the candidate differ from its rank 0 in parameters, and those ranks.
+    ``None`` if there is none, or if the reference's ranks differ in the same way, as those of a sharded model do."""
 
     @property
     def parity(self) -> bool:
-        """Whether all that was compared is the same on every rank."""
+        """Return whether everything that was compared is the same on every rank."""
         return all(found.parity for found in self.ranks)
 
     @property
     def diverging(self) -> list[int]:
-        """The ranks that differ first; an exchange of gradients soon makes the others differ as well."""
+        """Return the ranks that differ first. An exchange of gradients soon makes the other ranks differ as well."""
         places = [place(found.verdict) for found in self.ranks]
         return [rank for rank, place in enumerate(places) if place == min(places) and not self.ranks[rank].parity]
 
 
 def traces_of(folder: Path) -> list[Path]:
-    """The folder of each rank's trace in ``folder``, in order; or ``folder`` itself, if it holds a trace.
+    """Return the folder of each rank's trace in ``folder``, in order.
+
+    Return ``folder`` itself if it holds a trace, or if it holds no rank's trace.
 
     Raises:
-        UserError: if there are traces of some ranks, and one before them is missing.
+        UserError: if there is a trace of one rank, and the trace of an earlier rank is missing.
     """
     found = (re.fullmatch(r"rank(0|[1-9][0-9]*)", path.parent.name) for path in folder.glob(f"rank*/{NAME}"))
     ranks = sorted(int(name[1]) for name in found if name)
-    if os.path.exists(folder / NAME) or not ranks:  # which, unlike Path.exists, does not raise for a name too long
+    if os.path.exists(folder / NAME) or not ranks:  # unlike Path.exists, it does not raise for a name too long
         return [folder]
     missing = next((n for n in range(ranks[-1]) if n not in ranks), None)
     if missing is not None:
@@ -57,10 +62,10 @@ def traces_of(folder: Path) -> list[Path]:
 
 
 def paired(reference: Path, candidate: Path) -> list[tuple[Path, Path]]:
-    """The traces of each rank in two folders.
+    """Return the traces of each rank in two folders, as pairs.
 
     Raises:
-        UserError: if there are not as many in both.
+        UserError: if the two folders hold different numbers of traces.
     """
     ours, theirs = traces_of(reference), traces_of(candidate)
     if len(ours) != len(theirs):
@@ -72,7 +77,7 @@ def paired(reference: Path, candidate: Path) -> list[tuple[Path, Path]]:
 
 
 def first_apart(traces: Sequence[Trace]) -> tuple[int, list[int]] | None:
-    """The first step after which ranks have other parameters than rank 0, and which ranks; or ``None``."""
+    """Return the first step after which ranks differ from rank 0 in parameters, and those ranks; or ``None``."""
     after = [_parameters(trace) for trace in traces]
     for step in sorted(set.intersection(*(set(parameters) for parameters in after))):
         if others := [rank for rank, parameters in enumerate(after) if parameters[step] != after[0][step]]:
@@ -81,18 +86,18 @@ def first_apart(traces: Sequence[Trace]) -> tuple[int, list[int]] | None:
 
 
 def ranks_apart(traces: Sequence[tuple[Trace, Trace]]) -> tuple[int, list[int]] | None:
-    """Where the candidate's ranks part, if it is not where the reference's do."""
+    """Return the step and ranks where the candidate's ranks diverge; ``None`` if the reference's do the same."""
     ours, theirs = (first_apart(side) for side in zip(*traces, strict=True))
     return theirs if theirs != ours else None
 
 
 def _parameters(trace: Trace) -> Mapping[int, object]:
-    """Of each step, what the parameters were after it."""
+    """Return the parameters after each step."""
     return {r.step: r.parts.get(Part.PARAMETERS) for r in trace.records if r.event in (Event.STEP, Event.SKIP)}
 
 
 def as_sentences(found: RankDifferences) -> list[str]:
-    """One verdict on all ranks."""
+    """Return one verdict on all ranks, as sentences."""
     lines = []
     if found.parity:
         lines.append(f"Identical, bit for bit, on {_ranks(len(found.ranks))}.")
@@ -110,14 +115,14 @@ def as_sentences(found: RankDifferences) -> list[str]:
 
 
 def json_of(found: RankDifferences) -> dict[str, object]:
-    """Everything, for programs."""
+    """Return everything as a dict for JSON."""
     apart = {"step": found.apart[0], "ranks": found.apart[1]} if found.apart else None
     ranks = [as_json(each) for each in found.ranks]
     return {"parity": found.parity, "diverging": found.diverging, "apart": apart, "ranks": ranks}
 
 
 def show_ranks(found: RankDifferences, console: Console) -> None:
-    """Print it, the verdict last."""
+    """Print the result of each rank, then the verdict."""
     for rank, each in enumerate(found.ranks):
         console.print(f"[bold]Rank {rank}[/]")
         show(each, console)
@@ -127,7 +132,7 @@ def show_ranks(found: RankDifferences, console: Console) -> None:
 
 
 def place(verdict: Verdict) -> tuple[float, ...]:
-    """Where a verdict has its first difference, earlier places first; those without one last."""
+    """Return a sort key for the first difference of a verdict: earlier places first, no difference last."""
     if verdict.first is None:
         return (math.inf,)
     at = verdict.first[0]

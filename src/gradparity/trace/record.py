@@ -1,4 +1,4 @@
-"""What one line of a trace says: which event, in which step, and what there was to see."""
+"""The content of one line of a trace: the event, its step, and the values seen at it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,24 +10,24 @@ from gradparity.training import Phase
 
 
 class Event(StrEnum):
-    """What happened in the loop. Those of :data:`PHASE` come with a look at its state, the others only with a name."""
+    """An event of the loop. Events in :data:`PHASE` come with values of the loop; the others have only a name."""
 
     ZERO_GRAD = "zero_grad"
     FORWARD = "forward"
     """A loss is about to be differentiated."""
     ACCUMULATED = "accumulated"
-    """Its gradients have reached ``p.grad``."""
+    """The gradients of the loss have reached ``p.grad``."""
     UNSCALED = "unscaled"
     CLIP = "clip"
     SCALER_STEP = "scaler_step"
-    """``scaler.step`` was called, with a scaler that is switched on."""
+    """``scaler.step`` was called on an enabled scaler."""
     READY = "ready"
-    """The gradients and hyperparameters as the optimizer is about to read them, or would be if it were not skipped."""
+    """The optimizer is about to read gradients and hyperparameters, or would be if the step were not skipped."""
     STEP = "step"
     SKIP = "skip"
-    """``scaler.step`` returned without having called ``optimizer.step``: a gradient was not finite."""
+    """``scaler.step`` returned without calling ``optimizer.step``, because a gradient was not finite."""
     UPDATE = "update"
-    """Of the loss scale."""
+    """The loss scale was updated."""
     SCHEDULE = "schedule"
     END = "end"
     """The recording ends."""
@@ -50,30 +50,30 @@ class Record:
 
     event: Event
     step: int
-    """How many optimizer steps, made or skipped, came before."""
+    """The number of optimizer steps before this event, made or skipped."""
     microbatch: int | None = None
-    """How many gradients of this step came before; ``None`` for events of the whole window."""
+    """The number of microbatches of this step before this event; ``None`` for events of the whole step."""
     parts: Mapping[Part, Mapping[str, Printed]] = field(default_factory=dict)
     tensors: str | None = None
-    """The file with the tensors themselves, relative to the trace, where they were kept."""
+    """The file with the tensors themselves, relative to the trace; ``None`` if they were not kept."""
 
 
 def unchanged(name: str) -> str:
-    """The same."""
+    """Return ``name`` unchanged."""
     return name
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A loop as it was watched."""
+    """A recorded loop."""
 
     about: Mapping[str, str | int]
-    """The machine and versions it ran with: bits depend on them."""
+    """The machine and versions that the loop ran with; the bits depend on them."""
     records: list[Record]
     folder: str | None = None
     complete: bool = True
-    """Whether the recording came to its end."""
+    """Whether the recording finished."""
     notes: tuple[str, ...] = ()
-    """What the recording lacks, a sentence each."""
+    """Things that the recording lacks, one sentence each."""
     rename: Callable[[str], str] = unchanged
-    """From the names in ``folder`` to those in ``records``."""
+    """Maps a name in ``folder`` to the name in ``records``."""

@@ -1,8 +1,8 @@
-"""A loop watched from outside: the events of PyTorch's hooks, and of a few patches, put into the order of a step.
+"""Recorder of a loop from outside: it puts the events of PyTorch's hooks, and of a few patches, into step order.
 
-Nothing is written to any tensor and no random number is drawn, so the loop computes the bits that it would compute
-unwatched. An error in code of ours ends the recording, and never the training. What a loop does without PyTorch's help,
-a clip written by hand for one, needs no hook: its effect is seen when the optimizer reads the gradients.
+It writes to no tensor and draws no random number, so the loop computes the same bits as without it. An error in the
+recorder's code ends the recording, never the training. Some actions of a loop bypass PyTorch, such as a clip written by
+hand. They need no hook: their effect is seen when the optimizer reads the gradients.
 """
 
 import sys
@@ -35,13 +35,13 @@ Watching: TypeAlias = Generator[None, Any, None]
 
 
 class Recorder:
-    """Follows one loop, and hands on a record of each event with the live values behind it.
+    """Follows one loop, and passes on a record of each event with the live values behind it.
 
     Args:
-        watched: what the loop trains with.
-        write: takes each record with what was seen. If it raises, that is the end of the recording.
-        keeps: whether ``write`` keeps the values, so that those which it gets late have to be copied.
-        warns: whether an error that ends the recording is a warning at once; it is in ``lacks`` in any case.
+        watched: the objects that the loop trains with.
+        write: called with each record and the values seen. If it raises, the recording ends.
+        keeps: whether ``write`` keeps the values. If so, values that it gets late are copied first.
+        warns: whether an error that ends the recording is a warning at once. It is in ``lacks`` in any case.
     """
 
     def __init__(
@@ -50,28 +50,28 @@ class Recorder:
         self.watched = watched
         self.timeline = Timeline(watched, write, keeps)
         self.lacks = Lacks()
-        """What this recording has not seen."""
+        """Notes on events that this recording has not seen."""
         self.warns = warns
         self._guard = Guard(self._failed)
         self._deaf = False
-        """While :meth:`paused`."""
+        """Whether events are ignored, during :meth:`paused`."""
 
     @property
     def step(self) -> int:
-        """How many optimizer steps, made or skipped, were seen."""
+        """Return the number of optimizer steps seen, made or skipped."""
         return self.timeline.step
 
     @property
     def fault(self) -> Exception | None:
-        """The error of ours, or of ``write``, that has ended the recording; ``None`` if there was none."""
+        """Return the error, in the recorder or in ``write``, that ended the recording; ``None`` if there was none."""
         return self.lacks.fault
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch everything that runs in the block; afterwards every hook and patch is gone.
+        """Watch everything that runs in the block, then remove every hook and patch.
 
         Raises:
-            UserError: before anything is watched, if on this version of torch nothing would be seen.
+            UserError: before anything is watched, if nothing would be seen on this version of torch.
         """
         require_sight()
         self._guard = Guard(self._failed)
@@ -85,7 +85,7 @@ class Recorder:
             self._guard.run(self._finish)
 
     def _places(self) -> Iterator[tuple[Any, str, Callable[[Call], Watching]]]:
-        """Whatever of PyTorch has no hook: its owner, its name, and what watches it."""
+        """Yield each function of PyTorch that has no hook: its owner, its name, and its watcher."""
         yield torch.autograd, ENGINE, self._differentiate
         scaler = type(self.watched.scaler or GradScaler("cpu", enabled=False))
         for name, watcher in (
@@ -96,7 +96,7 @@ class Recorder:
         ):
             for owner in {GradScaler, definer(scaler, name)}:
                 yield owner, name, watcher
-        # All that clips calls it, by whatever name and whenever the loop has imported it.
+        # Every function that clips calls it, under any name and whenever the loop imported that function.
         yield clip_grad, "_group_tensors_by_device_and_dtype", self._clip
         for owner in {nn.Module, definer(type(self.watched.model), "zero_grad")}:
             yield owner, "zero_grad", self._zero_grad
@@ -110,7 +110,7 @@ class Recorder:
         self.lacks.look_back(self.step, self.watched, self._guard.skipped)
 
     def _end(self) -> None:
-        self._guard.over = True  # another thread's backward may go on for longer
+        self._guard.over = True  # another thread's backward may still be running
 
     def _failed(self, error: Exception) -> None:
         self.lacks.fault = error
@@ -119,14 +119,14 @@ class Recorder:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Take no notice of what another loop, with a model and optimizer of its own, does in the block."""
+        """Ignore events in the block, where a different loop runs with its own model and optimizer."""
         self._deaf = True
         try:
             yield
         finally:
             self._deaf = False
 
-    # What PyTorch calls, in the order of a step.
+    # The watchers and hooks, in the order of a step.
 
     def _zero_grad(self, call: Call) -> Watching:
         ours = self._is_ours(call.args[0])
@@ -175,21 +175,24 @@ class Recorder:
             timeline.accumulated()
 
     def _reached(self, roots: Any, inputs: Sequence[Any], into_grad: bool) -> Reach:
-        """Return whether a backward concerns us: one inside of another, or of another model, does not."""
+        """Return whether a backward concerns this loop. One inside another, or of a different model, does not."""
         if self._deaf or torch._C._current_graph_task_id() != -1:
             return Reach.NO
         trained = self.watched.trained()
-        if inputs:  # others of the graph get nothing
+        if inputs:  # other leaves of the graph get no gradient
             return Reach.NO if reach(roots, trained & {id(x) for x in inputs}) != Reach.YES else Reach.YES
         if not into_grad:
             return Reach.NO
-        # Parameters of the model may stand in the place of the trained ones from forward to backward, as FSDP's do.
+        # From forward to backward, parameters of the model may replace the trained ones, as FSDP's do.
         found = reach(roots, trained | self.watched.of_model())
         self.lacks.backwards[found] += 1
         return found
 
     def _adds_nothing(self, inputs: Sequence[Any], result: Sequence[Any]) -> bool:
-        """Return whether to add the gradients in ``result`` changes no bit, so that it cannot be seen if a loop did."""
+        """Return whether adding the gradients in ``result`` changes no bit.
+
+        If so, it cannot be seen whether the loop added them.
+        """
         trained = self.watched.trained()
         return all(
             type(p.grad) is type(g) is Tensor
@@ -203,13 +206,13 @@ class Recorder:
         if not self._is_ours(call.get(1, "optimizer")):
             yield
             return
-        self.timeline.settle()  # of a scaler that is switched off too: what follows may be a clip by hand
+        self.timeline.settle()  # also if the scaler is disabled: a clip by hand may follow
         yield
         if call.args[0].is_enabled():
             self.timeline.tell(Event.UNSCALED, gradients(self.watched))
 
     def _clip(self, call: Call) -> Watching:
-        """See a clip of our gradients, while its effect is still to come: the event has a name, and no look."""
+        """Record a clip of the watched gradients by name only, without values: its effect is still to come."""
         caller = sys._getframe()
         while caller.f_back and caller.f_globals is not vars(clip_grad):
             caller = caller.f_back
@@ -255,7 +258,7 @@ class Recorder:
         if is_nested(optimizer, around):
             return
         if takes_closure(args, kwargs):
-            self.timeline.be_ready()  # only now is it certain that the closure was called for the last time
+            self.timeline.be_ready()  # only now is the last call of the closure certain to be over
         self.timeline.stepped(Event.STEP)
 
     def _update(self, call: Call) -> Watching:

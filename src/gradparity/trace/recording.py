@@ -1,4 +1,4 @@
-"""``gradparity.record``: the one call with which somebody's loop is watched and written down."""
+"""``gradparity.record``: the one call that watches a training loop and writes its trace."""
 
 import platform
 from collections.abc import Collection, Iterator
@@ -33,26 +33,27 @@ def record(
 ) -> Iterator[Path]:
     """Watch the training loop in the block and write its trace to ``folder``; not one bit of the training changes.
 
-    An error in the recording, such as a full disk, ends the recording and not the training. Whatever the trace lacks
-    is a :class:`RecordingWarning`, and stands in the trace.
+    An error in the recording, such as a full disk, ends the recording but not the training. If the trace lacks
+    something, a :class:`RecordingWarning` and a note in the trace say so.
 
     Args:
-        model: whose parameters are trained.
+        model: the model that is trained.
         optimizer: a ``torch.optim.Optimizer``, or a wrapper that keeps one in an attribute.
-        folder: for the trace; made here, and refused if it holds one already. Where ``torch.distributed`` is
-            initialized with several ranks, each has a trace of its own: ``FOLDER/rank0``, ``FOLDER/rank1``, ...
-        scaler: found by itself when it scales a loss; give it if its state before that matters.
-        scheduler: to have its state in the trace as well; the learning rates are there in any case.
-        full: keep copies of all tensors too, so that a difference can be given in ULP. Disk: at each event the size
-            of what is seen, in all about six times the parameters for each optimizer step.
-        strict: raise what is otherwise a warning, but only at the end of the block.
+        folder: the folder for the trace. It is created, and refused if it holds a trace already. If
+            ``torch.distributed`` is initialized with several ranks, each rank writes its own trace: ``FOLDER/rank0``,
+            ``FOLDER/rank1``, ...
+        scaler: found automatically when it scales a loss. Pass it if its state before that matters.
+        scheduler: pass it to record its state too. The learning rates are recorded in any case.
+        full: keep copies of all tensors too, so that a difference can be given in ULP. On disk, each event takes the
+            size of the tensors seen; each optimizer step takes about six times the parameters in total.
+        strict: raise, at the end of the block, an error for anything that is otherwise a warning.
 
     Yields:
         The folder of this trace.
 
     Raises:
-        UserError: before anything is watched, if ``folder``, the model or the optimizer cannot be used, or if on this
-            version of torch nothing would be seen; at the end, if ``strict``, and the trace lacks something.
+        UserError: before anything is watched, if ``folder``, the model or the optimizer cannot be used, or if nothing
+            would be seen on this version of torch. At the end, if ``strict`` is set and the trace lacks something.
     """
     watched = watched_of(model, optimizer, scaler, scheduler)
     require_sight()
@@ -64,7 +65,7 @@ def record(
             yield folder
     finally:
         for sentence in recorder.lacks.all():
-            with suppress(Exception):  # the disk may be full, which is a fault that was warned of
+            with suppress(Exception):  # the disk may be full; that error was reported already
                 writer.note(sentence)
         writer.close()
     if strict and recorder.lacks.all():
@@ -74,10 +75,10 @@ def record(
 
 
 def watched_of(model: Any, optimizer: Any, scaler: GradScaler | None = None, scheduler: Any = None) -> Watched:
-    """Return what a loop trains with, taken out of what frameworks wrap around it.
+    """Return the objects that a loop trains with, without the wrappers of frameworks.
 
     Raises:
-        UserError: if it is no model, or no optimizer.
+        UserError: if ``model`` is not a model, or ``optimizer`` is not an optimizer.
     """
     if not isinstance(model, nn.Module):
         raise UserError(
@@ -87,10 +88,10 @@ def watched_of(model: Any, optimizer: Any, scaler: GradScaler | None = None, sch
 
 
 def optimizer_in(thing: Any) -> Optimizer:
-    """Return the ``torch.optim.Optimizer`` that ``thing`` is, or that it keeps in an attribute of whatever name.
+    """Return the ``torch.optim.Optimizer`` that ``thing`` is, or that it keeps in an attribute of any name.
 
     Raises:
-        UserError: if there is none, or more than one.
+        UserError: if there is no optimizer, or more than one.
     """
     inner = unwrapped(thing, "optimizer")
     if isinstance(inner, Optimizer):
@@ -108,12 +109,12 @@ def optimizer_in(thing: Any) -> Optimizer:
 
 
 def folder_of_rank(folder: Path) -> Path:
-    """This rank's folder in ``folder``, which is ``folder`` where there is but one rank."""
+    """Return this rank's folder in ``folder``; ``folder`` itself if there is only one rank."""
     return folder / f"rank{rank()}" if ranks() > 1 else folder
 
 
 def about() -> dict[str, str | int]:
-    """What bits depend on beside the loop."""
+    """Return the facts, besides the loop, that the bits depend on: versions, threads, ranks and hardware."""
     gpu = {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)} if torch.cuda.is_initialized() else {}
     return {
         "torch": str(torch.__version__),

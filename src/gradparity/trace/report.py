@@ -1,4 +1,4 @@
-"""What came of two traces, for people and for programs."""
+"""Report on the comparison of two traces, as text for people and as JSON for programs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,39 +25,39 @@ class Outcome(StrEnum):
 
     IDENTICAL = "identical"
     OTHER_CALLS = "identical updates, other calls"
-    """All values are the same bits, and the loops did not do the same in the same order."""
+    """All values are the same bits, but the loops make different calls, or make them in a different order."""
     SAME_UPDATES = "same updates"
-    """After every step the parameters are the same bits, and something else is not."""
+    """After every step the parameters are the same bits, but something else differs."""
     DIFFERENT = "different"
     NOTHING = "nothing compared"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two traces, compared."""
+    """The result of comparing two traces."""
 
     verdict: Verdict
     events: tuple[int, list[str], list[str]] | None
-    """The first step in which the loops did not do the same in the same order, and what each did."""
+    """The first step in which the calls of the loops, or their order, differ, with the calls of each loop."""
     draws: int | None
-    """The first step in which torch's random stream was in another state."""
+    """The first step in which torch's random stream was in a different state."""
     doubts: list[str]
-    """What makes the verdict say less than it seems to."""
+    """Reasons why the verdict covers less than it seems to, one sentence each."""
     updates: Updates
-    """What is the same bits after every step."""
+    """The values that are the same bits after every step."""
     steps: tuple[int, int] = (0, 0)
-    """How many steps both loops make."""
+    """The number of steps of each loop."""
     unmatched: str = ""
-    """A sentence on parameters whose names only one of the traces has."""
+    """A sentence on parameters whose names occur in only one of the traces; empty if there are none."""
 
     @property
     def parity(self) -> bool:
-        """Whether all that was compared is the same."""
+        """Return whether everything that was compared is the same."""
         return self.verdict.parity
 
     @property
     def outcome(self) -> Outcome:
-        """The verdict in a word."""
+        """Return the verdict in a few words."""
         if self.parity:
             return Outcome.OTHER_CALLS if self.events else Outcome.IDENTICAL
         if not self.verdict.steps and not self.verdict.first:
@@ -68,7 +68,7 @@ class Difference:
 def difference(
     reference: Trace, candidate: Trace, watching: Callable[[Comparison], None] = lambda _: None
 ) -> Difference:
-    """Compare two traces; ``watching`` is called with each comparison as it is made."""
+    """Compare two traces, and call ``watching`` with each comparison as it is made."""
     verdict = Verdict()
     reference, candidate = named_alike(reference, candidate)
     for found in compare_traces(reference, candidate):
@@ -86,7 +86,7 @@ def difference(
 
 
 def doubts(reference: Trace, candidate: Trace) -> list[str]:
-    """What makes a verdict on two traces say less than it seems to."""
+    """Return reasons why a verdict on two traces covers less than it seems to, one sentence each."""
     both = (("reference", reference), ("candidate", candidate))
     told = [
         f"the {name}'s recording was cut off; it is compared as far as it goes"
@@ -109,7 +109,7 @@ def doubts(reference: Trace, candidate: Trace) -> list[str]:
 
 
 def headline(found: Difference) -> str:
-    """The verdict in one sentence."""
+    """Return the verdict in one sentence."""
     match found.outcome:
         case Outcome.OTHER_CALLS:
             verdict = found.verdict
@@ -122,7 +122,7 @@ def headline(found: Difference) -> str:
 
 
 def sentences(found: Difference) -> list[str]:
-    """The verdict, the first difference, and what else is worth knowing."""
+    """Return the verdict, the first difference, and further notes, as lines of text."""
     lines = [headline(found)]
     if found.unmatched:
         lines.insert(0, found.unmatched)
@@ -144,7 +144,7 @@ def sentences(found: Difference) -> list[str]:
 
 
 def past_the_scaler(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
-    """A sentence where only one of two loops, which both scale the loss, makes a step through the scaler."""
+    """Return one sentence if both loops scale the loss, but only one steps through the scaler; else no sentence."""
     through = ["scaler_step" in events for events in (ours, theirs)]
     scaled = all({"unscaled", "update"} & {*events} and "step" in events for events in (ours, theirs))
     if through[0] == through[1] or not scaled:
@@ -154,7 +154,7 @@ def past_the_scaler(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
 
 
 def in_a_row(events: Sequence[str]) -> str:
-    """Events in their order, repetitions counted.
+    """Return events in order as text, with repetitions counted.
 
     >>> in_a_row(["forward", "accumulated", "forward", "accumulated", "ready", "step"])
     '2 × (forward → accumulated) → ready → step'
@@ -175,7 +175,7 @@ def _paired(events: Sequence[str]) -> list[list[str]]:
 
 
 def as_json(found: Difference) -> dict[str, object]:
-    """Everything, for programs."""
+    """Return everything as a dict for JSON."""
     first = None
     if found.verdict.first:
         comparison, mismatch = found.verdict.first
@@ -210,7 +210,7 @@ def as_json(found: Difference) -> dict[str, object]:
 
 
 def show(found: Difference, console: Console) -> None:
-    """Print it: the verdict, then the table, then the first difference."""
+    """Print the verdict, then the table, then the first difference."""
     before = len(sentences(found)) if found.outcome == Outcome.NOTHING else 1 + bool(found.unmatched)
     for line in sentences(found)[:before]:
         console.print(line, style="bold green" if found.parity else "bold red", soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""Whether two loops make the same updates: what is the same bits after every step, whatever happened on the way."""
+"""Comparison of the updates of two loops: the values after every step, whatever happens between steps."""
 
 from dataclasses import dataclass
 
@@ -14,23 +14,26 @@ LATER = {
     Part.OPTIMIZER: "the optimizer's hyperparameters",
     Part.PARAMETERS: "the parameters",
 }
-"""What is seen when a recording ends, and goes into the steps after it."""
+"""The parts that are seen when a recording ends and that affect later steps, with their names in sentences."""
 
 
 @dataclass(frozen=True)
 class Updates:
-    """What is the same bits after every step of two loops."""
+    """The values that are the same bits after every step of two loops."""
 
     steps: int = 0
     parameters: bool = False
     state: bool = False
-    """The optimizer's, beside its hyperparameters."""
+    """Whether the optimizer's state, apart from its hyperparameters, is the same."""
     ends_apart: tuple[str, ...] = ()
-    """What is not the same when both recordings end."""
+    """The parts that differ when both recordings end."""
 
     @property
     def same(self) -> bool:
-        """Whether both make as many steps, at least one, and have the same parameters after each, and at the end."""
+        """Return whether both loops make the same updates.
+
+        They must make equally many steps, at least one, and have the same parameters after each step and at the end.
+        """
         return self.steps > 0 and self.parameters and LATER[Part.PARAMETERS] not in self.ends_apart
 
     def __str__(self) -> str:
@@ -45,7 +48,7 @@ class Updates:
 
 
 def updates(reference: Trace, candidate: Trace) -> Updates:
-    """Compare what two loops, whose names match, have after each of their steps, and at their end."""
+    """Compare the values of two loops, whose names match, after each step and at the end."""
     ours, theirs = ([r for r in trace.records if r.event in STEPS] for trace in (reference, candidate))
     if len(ours) != len(theirs):
         return Updates()
@@ -58,7 +61,7 @@ def updates(reference: Trace, candidate: Trace) -> Updates:
         len(pairs),
         all(_same(Part.PARAMETERS, a, b) for a, b in pairs) and any(r.parts.get(Part.PARAMETERS) for r in ours),
         state,
-        # The optimizer's state has its own words; if that is the same, its hyperparameters are not.
+        # A different state has its own words above. If the state is the same, its hyperparameters are what differs.
         tuple(LATER[part] for part in apart if state or part != Part.OPTIMIZER) if ended else (),
     )
 

@@ -1,7 +1,7 @@
-"""What there is to see of a loop at each of its events: live values by part and name, to be read at once.
+"""Values of a loop at each of its events: live values by part and name, to be read at once.
 
-Each phase shows what went into it beside what came out: parameters and loss scale at the first forward of a step,
-learning rates when the optimizer is about to read them.
+Each phase shows its inputs beside its outputs. The first forward of a step shows parameters and loss scale. The moment
+when the optimizer is about to read shows the learning rates.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,15 +33,15 @@ Seen: TypeAlias = dict[Part, Mapping[str, Value]]
 
 @dataclass
 class Watched:
-    """The things a loop trains with."""
+    """The objects that a loop trains with."""
 
     model: nn.Module
     optimizer: Optimizer
     scaler: GradScaler | None = None
-    """Found when the loop scales its first loss, if it was not given."""
+    """Found when the loop scales its first loss, if it was not passed."""
     scheduler: Any = None
     parameters: dict[str, Tensor] = field(default_factory=dict)
-    """Those of the model, and what the optimizer trains beside them."""
+    """The parameters of the model, and others that the optimizer trains."""
     buffers: dict[str, Tensor] = field(default_factory=dict)
     name_of: dict[Tensor, str] = field(default_factory=dict)
 
@@ -49,11 +49,14 @@ class Watched:
         self.look_again()
 
     def look_again(self) -> None:
-        """What the model has now; once a step, since to walk through a model takes longer than to hash a small one."""
+        """Update parameters, buffers and names from the model.
+
+        This is done once a step, because walking through a model takes longer than hashing a small one.
+        """
         ids = self.trained()
         for name, p in trained(self.model, self.optimizer).items():
-            # From forward to backward FSDP puts whole parameters in the place of the shards that are trained. These,
-            # which have a name, are then held by the optimizer alone.
+            # From forward to backward, FSDP replaces the trained shards in the model by whole parameters. The shards,
+            # which already have a name, are then held only by the optimizer.
             if name.startswith(OUTSIDE) and any(p is known for known in self.parameters.values()):
                 continue
             if id(p) in ids or id(self.parameters.get(name)) not in ids:
@@ -62,23 +65,26 @@ class Watched:
         self.name_of = names(self.parameters)
 
     def trained(self) -> set[int]:
-        """The identities of what the optimizer trains, at this moment."""
+        """Return the ``id`` of each parameter that the optimizer trains now."""
         return {id(p) for group in self.optimizer.param_groups for p in group["params"]}
 
     def of_model(self) -> set[int]:
-        """The identities of the model's parameters, at this moment."""
+        """Return the ``id`` of each parameter that the model has now."""
         return {id(p) for p in self.model.parameters()}
 
 
 def unwrapped(thing: Any, attribute: str) -> Any:
-    """What frameworks have wrapped: Accelerate, Fabric and Lightning keep the original under ``attribute``."""
+    """Return the original of a wrapper: Accelerate, Fabric and Lightning keep it under ``attribute``."""
     while (inner := getattr(thing, attribute, None)) is not None:
         thing = inner
     return thing
 
 
 def at_forward(watched: Watched, roots: Iterable[Any], first: bool) -> Seen:
-    """The losses that are differentiated, scaled or not; at the ``first`` of a step also what that starts from."""
+    """Return the losses that are differentiated, scaled or not, with modes, buffers and random states.
+
+    At the ``first`` forward of a step, add the state that the step starts from: parameters, scaler and scheduler.
+    """
     if first:
         watched.look_again()
     losses = [root.detach() for root in roots if isinstance(root, Tensor)]
@@ -94,7 +100,10 @@ def at_forward(watched: Watched, roots: Iterable[Any], first: bool) -> Seen:
 
 
 def at_accumulated(watched: Watched) -> Seen:
-    """What a backward writes. Of the memory only what is shared, which is next to nothing."""
+    """Return the values that a backward writes.
+
+    For memory, return only the shared memory, of which there is hardly any.
+    """
     shared = {name: value for name, value in aliases(watched.parameters, watched.buffers).items() if value != OWN}
     return {
         **gradients(watched),
@@ -105,22 +114,22 @@ def at_accumulated(watched: Watched) -> Seen:
 
 
 def buffers(watched: Watched, extra_state: bool = False) -> dict[str, Value]:
-    """The buffers, and what else of tensors the modules keep; their extra state only where asked for."""
+    """Return the buffers and other tensors that the modules keep; their extra state only on request."""
     return {**watched.buffers, **extras(watched.model, extra_state=extra_state)}
 
 
 def gradients(watched: Watched) -> Seen:
-    """The gradients of all parameters; ``None`` where there is none."""
+    """Return the gradients of all parameters; ``None`` for a parameter without one."""
     return {Part.GRADIENTS: {name: p.grad for name, p in watched.parameters.items()}}
 
 
 def at_ready(watched: Watched) -> Seen:
-    """What the optimizer reads."""
+    """Return the values that the optimizer reads."""
     return {**gradients(watched), Part.OPTIMIZER: dict(groups(watched.name_of, watched.optimizer))}
 
 
 def at_stepped(watched: Watched) -> Seen:
-    """What the optimizer writes."""
+    """Return the values that the optimizer writes."""
     return {
         Part.PARAMETERS: watched.parameters,
         Part.OPTIMIZER: dict(moments(watched.name_of, watched.optimizer)),
@@ -128,7 +137,7 @@ def at_stepped(watched: Watched) -> Seen:
 
 
 def at_end(watched: Watched) -> Seen:
-    """All that goes on."""
+    """Return all values that later steps depend on."""
     at_step = at_stepped(watched)
     all_of_it = {**at_step[Part.OPTIMIZER], **dict(groups(watched.name_of, watched.optimizer))}
     kept = buffers(watched, extra_state=True)
@@ -136,7 +145,7 @@ def at_end(watched: Watched) -> Seen:
 
 
 def of_scaler_and_scheduler(watched: Watched) -> Seen:
-    """The state of both, where there are such."""
+    """Return the state of the scaler and the scheduler, if the loop has them."""
     seen: Seen = {}
     if watched.scaler is not None and watched.scaler.is_enabled():
         seen[Part.SCALER] = dict(flat("", watched.scaler.state_dict()))

@@ -1,4 +1,4 @@
-"""What is to be written down of tensors on a GPU has to come to the host: all of it at once, and then one wait."""
+"""Copies of GPU tensors on the host, for the trace: all copies are started together, then waited for once."""
 
 from typing import TypeAlias, TypeGuard
 
@@ -13,12 +13,12 @@ Fingerprints: TypeAlias = dict[Part, dict[str, Printed]]
 
 
 def fingerprints(seen: Seen) -> Fingerprints:
-    """Return what a trace keeps of ``seen``."""
+    """Return the values that a trace keeps of ``seen``, with a fingerprint for each tensor."""
     return {part: {name: printed(v) for name, v in values.items()} for part, values in on_host(seen).items()}
 
 
 def frozen(seen: Seen) -> Seen:
-    """Return ``seen`` with copies of its tensors, which the loop does not write."""
+    """Return ``seen`` with copies of its tensors, which the loop cannot overwrite."""
     return {
         part: {name: v.detach().clone() if isinstance(v, Tensor) else v for name, v in values.items()}
         for part, values in seen.items()
@@ -26,7 +26,7 @@ def frozen(seen: Seen) -> Seen:
 
 
 def on_host(seen: Seen) -> Seen:
-    """``seen`` with its tensors on the CPU; as it is, if they are there already."""
+    """Return ``seen`` with its tensors on the CPU; return it unchanged if they are there already."""
     elsewhere = {t.device for values in seen.values() for t in values.values() if on_accelerator(t)}
     if not elsewhere:
         return seen
@@ -40,7 +40,7 @@ def on_host(seen: Seen) -> Seen:
 
 
 def on_accelerator(value: Value) -> TypeGuard[Tensor]:
-    """Return whether ``value`` is a tensor on a GPU or its like: not on the CPU, and not nowhere, as on meta."""
+    """Return whether ``value`` is a tensor on a GPU or other accelerator: neither on the CPU nor on meta."""
     if not isinstance(value, Tensor):
         return False
     tensor = shard_of(value)
@@ -48,14 +48,18 @@ def on_accelerator(value: Value) -> TypeGuard[Tensor]:
 
 
 def copied(value: Value) -> Value:
-    """A tensor on the CPU, of the same strides; a copy of one on a GPU is on its way, and not to be read yet."""
+    """Return a copy on the CPU with the same strides.
+
+    A copy from a GPU may still be in progress. Synchronize before reading it.
+    """
     if not isinstance(value, Tensor):
         return value
     tensor = shard_of(value.detach())
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
         return tensor.to("cpu")
-    # A copy of an expanded or a sliced tensor would be contiguous; so what lies between its first and last element is.
+    # Copying an expanded or sliced tensor directly would make the copy contiguous. So copy all memory between its first
+    # and last element.
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     stretch = tensor.as_strided((last + 1 if tensor.numel() else 0,), (1,))
-    there = stretch.to("cpu", non_blocking=True)  # which makes it go into pinned memory
+    there = stretch.to("cpu", non_blocking=True)  # non_blocking puts it into pinned memory
     return there.as_strided(tensor.shape, tensor.stride())

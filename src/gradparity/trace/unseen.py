@@ -1,4 +1,4 @@
-"""What a recording has not seen, or not all of, in a sentence each: a trace that is silent about it would mislead."""
+"""Sentences on events that a recording missed, fully or in part; without them a trace would mislead."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,19 +12,22 @@ from gradparity.trace.snapshot import Watched
 
 @dataclass
 class Lacks:
-    """Counts what passes by, and says at the end what of it is not in the trace."""
+    """Counts events of the loop, and at the end reports which of them are not in the trace."""
 
     fault: Exception | None = None
-    """The error that has ended the recording before the loop ended."""
+    """The error that ended the recording before the loop ended."""
     backwards: Counter[Reach] = field(default_factory=Counter)
     others: Counter[str] = field(default_factory=Counter)
-    """How many steps other optimizers have made with parameters of the watched one, by their class."""
+    """The number of steps that other optimizers made with parameters of the watched one, by their class."""
     composed: set[int] = field(default_factory=set)
-    """Identities of the optimizers within whose steps the watched one makes its own."""
+    """The ``id`` of each optimizer whose steps contain steps of the watched one."""
     sentences: list[str] = field(default_factory=list)
 
     def step_of(self, other: Optimizer, watched: Watched) -> None:
-        """Count a step of another optimizer, if it trains what the watched one is there for."""
+        """Count a step of ``other`` if it holds parameters that the watched optimizer trains.
+
+        If the watched optimizer trains none of the model's parameters, compare with the model's parameters instead.
+        """
         ours = watched.trained()
         if ours.isdisjoint(watched.of_model()):
             ours = watched.of_model()
@@ -32,7 +35,7 @@ class Lacks:
             self.others[type(other).__name__] += 1
 
     def look_back(self, steps: int, watched: Watched, skipped: int) -> None:
-        """Say what is missing, at the end of a loop in which the watched optimizer made some ``steps``."""
+        """Add sentences on missing events, at the end of a loop with ``steps`` steps of the watched optimizer."""
         if not steps:
             self.sentences.append(
                 "it has seen no step of the optimizer that it was given, so nothing in it was compared after a step"
@@ -54,11 +57,11 @@ class Lacks:
             self.sentences.append("what was captured in a CUDA graph is not seen")
 
     def all(self) -> list[str]:
-        """Return all of it, the error first."""
+        """Return all sentences, the error first."""
         return ([f"the recording ended before the loop did: {self.of_fault()}"] if self.fault else []) + self.sentences
 
     def of_fault(self) -> str:
-        """Return what the error was, on one line."""
+        """Return the error as one line of text."""
         said = " ".join(str(self.fault).split())
         return said if isinstance(self.fault, UserError) else f"{type(self.fault).__name__}: {said}"
 

@@ -84,7 +84,7 @@ def check_it_loads(opened: IO[bytes]) -> None:
 
 @contextmanager
 def written_over(file: Path | IO[bytes]) -> Iterator[IO[bytes]]:
-    """Give a file to write into, which takes the place of ``file`` at the end of the block: all of it or nothing.
+    """Yield a file to write into, which takes the place of ``file`` at the end of the block: all of it or nothing.
 
     If the process is killed here, or the disk is full, the checkpoint before is still there. An open file is written
     in one piece at the end; give a path where a kill or a full disk must not spoil it.

@@ -8,7 +8,7 @@ What DistributedDataParallel (DDP) does for you, and what is done by hand withou
 * a parameter that no rank has reached keeps ``None``, as on one rank.
 
 DDP does this in hooks of the ``.grad`` accumulation. ``torch.autograd.grad`` accumulates nothing: through a DDP module
-it returns the rank's own gradients, without a word. By hand is then the only way, and it is the same bits.
+it silently returns the rank's own gradients. By hand is then the only way, and it gives the same bits.
 
 What neither does: DDP *averages* gradients, which is right for the mean of a loss only if every rank counts as much.
 So the loss is divided by the count of all ranks' windows, over the number of ranks.
@@ -40,7 +40,7 @@ class RankRun(Run):
 
 
 def ddp_step(run: RankRun, window: Window[Any]) -> Iterator[Moment]:
-    """One optimizer step with DDP, stopping at every phase.
+    """Make one optimizer step with DDP, stopping at every phase.
 
     Source: PyTorch's notes "Automatic Mixed Precision examples" and ``DistributedDataParallel.no_sync``.
     """
@@ -76,7 +76,7 @@ def ddp_step(run: RankRun, window: Window[Any]) -> Iterator[Moment]:
 
 
 def manual_step(run: Run, window: Window[Any], averaging: Averaging = all_reduced) -> Iterator[Moment]:
-    """One optimizer step without DDP, in the same bits."""
+    """Make one optimizer step without DDP, in the same bits."""
     run.optimizer.zero_grad(set_to_none=True)
 
     window = replace(window, normalizer=total(window.normalizer) / dist.get_world_size())
@@ -105,5 +105,5 @@ def manual_step(run: Run, window: Window[Any], averaging: Averaging = all_reduce
 
 
 def tensors_of(model: nn.Module) -> Iterator[Tensor]:
-    """What all ranks must have alike before the first step."""
+    """Return the tensors that must be the same on all ranks before the first step."""
     return chain(model.parameters(), model.buffers())

@@ -1,4 +1,4 @@
-"""What ranks tell each other. All of it runs on gloo and on NCCL, and needs torch alone.
+"""Collectives between ranks: sum, broadcast, averages. They run on gloo and on NCCL, and need torch alone.
 
 Every function here is *collective*: all ranks have to call it, in the same order, or all of them wait.
 """
@@ -19,7 +19,7 @@ BUCKET = 25 * 2**20
 
 
 def total(count: float) -> float:
-    """The sum of ``count`` over ranks."""
+    """Return the sum of ``count`` over ranks."""
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"  # NCCL knows GPUs only
     counts = torch.tensor(count, dtype=torch.float64, device=device)
     dist.all_reduce(counts)
@@ -27,7 +27,7 @@ def total(count: float) -> float:
 
 
 def share(tensors: Iterator[Tensor]) -> None:
-    """Give every rank the tensors that rank 0 has: of a model before the first step, of its buffers before each."""
+    """Give every rank the tensors of rank 0: a model's before the first step, its buffers before each step."""
     for tensor in tensors:
         dist.broadcast(tensor.detach(), src=0)
 
@@ -35,8 +35,8 @@ def share(tensors: Iterator[Tensor]) -> None:
 def all_reduced(flat: Tensor) -> None:
     """Average as DDP does: divided before it is summed, so that the sum of large gradients does not overflow.
 
-    The order of the terms is the backend's, and changes along the tensor. Two terms have but one sum; with three ranks
-    or more, only a tensor of the same layout has the same bits.
+    The backend chooses the order of the terms, and it changes along the tensor. Two ranks sum in one order only; with
+    three or more, only a tensor of the same layout gives the same bits.
     """
     flat.mul_(1 / dist.get_world_size())
     dist.all_reduce(flat)
@@ -52,7 +52,7 @@ def in_rank_order(flat: Tensor) -> None:
 
 
 def as_hook(averaging: Averaging) -> Callable[[Any, GradBucket], torch.futures.Future[Tensor]]:
-    """``averaging`` for ``DistributedDataParallel.register_comm_hook``, so that DDP adds up in that order too."""
+    """Return ``averaging`` for ``DistributedDataParallel.register_comm_hook``, so that DDP sums in that order too."""
 
     def hook(_: Any, bucket: GradBucket) -> torch.futures.Future[Tensor]:
         averaging(bucket.buffer())
@@ -69,7 +69,7 @@ def average(parameters: Sequence[nn.Parameter], averaging: Averaging = all_reduc
     Args:
         parameters: in the same order on every rank; frozen ones are passed over, repeated ones count once. Their
             gradients are dense.
-        averaging: what is done with each bucket.
+        averaging: called on each bucket.
     """
     trained = [p for p in dict.fromkeys(parameters) if p.requires_grad]
     if not trained:

@@ -41,7 +41,7 @@ def frugal(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
 
 
 def add_now(p: nn.Parameter, g: Tensor | None) -> Tensor | None:
-    """Add ``g`` to ``p.grad``, and give autograd a zero of its shape, without memory, to hand out in its place."""
+    """Add ``g`` to ``p.grad``, and return a zero of its shape, without memory, for autograd to return in its place."""
     if g is None:  # as where PyTorch knows that a derivative is zero
         return None
     if p.grad is None:

@@ -30,7 +30,7 @@ def train(
 
     Args:
         run: everything that takes part.
-        batches: the microbatches of an epoch, iterated anew in each; a sampler that shuffles is told the epoch.
+        batches: the microbatches of an epoch, iterated anew in each; ``set_epoch`` of a sampler is called.
         held_out: the microbatches to validate on.
         epochs: ``range(n)``, or ``range(done, n)`` after :func:`gradparity.training.checkpoint.resume`.
         accumulation_steps: microbatches per optimizer step; the last step of an epoch may have fewer.
@@ -57,7 +57,7 @@ def train(
 
 
 def set_epoch(batches: Iterable[Any], epoch: int) -> None:
-    """Tell ``epoch`` to what in ``batches`` shuffles by it; a ``DistributedSampler`` else repeats one order."""
+    """Call ``set_epoch`` on the parts of ``batches`` that have it; else a ``DistributedSampler`` repeats one order."""
     by_batch = getattr(batches, "batch_sampler", None)
     own = [getattr(batches, name, None) for name in ("sampler", "dataset")]
     part: Any
@@ -85,10 +85,10 @@ def validate(run: Run, held_out: Iterable[Any], count: Callable[[Any], int]) -> 
 
 @contextmanager
 def unnoticed(model: nn.Module) -> Iterator[None]:
-    """Put ``model`` into eval mode, and at the end of the block everything back, so that the training does not notice.
+    """Put ``model`` into eval mode, and restore everything at the end of the block, so that training is not affected.
 
-    Every module goes back to its own mode, and the random numbers to where they were: a DataLoader draws one too.
-    In eval mode BatchNorm moves no buffer.
+    Every module gets back its own mode, and the random numbers their state: a DataLoader draws one too. In eval mode
+    BatchNorm updates no buffer.
     """
     modes = {module: module.training for module in model.modules()}
     random = random_state()

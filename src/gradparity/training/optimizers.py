@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices and filters decay; biases and normalization gains (one dimension) do not."""
+    """Return two groups: matrices and filters decay; biases and normalization gains (one dimension) do not."""
     trained = [p for p in parameters if p.requires_grad]
     return [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},
@@ -19,17 +19,17 @@ def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> lis
 
 
 def adamw(parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> Optimizer:
-    """AdamW (https://arxiv.org/abs/1711.05101): the decay acts on the weights, past the moments."""
+    """Return AdamW (https://arxiv.org/abs/1711.05101): the decay acts on the weights, not through the moments."""
     return AdamW(decay_groups(parameters, weight_decay), lr=lr)
 
 
 def sgd_momentum(parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> Optimizer:
-    """SGD with momentum 0.9; its decay is added to the gradient before the momentum sees it."""
+    """Return SGD with momentum 0.9; its decay is added to the gradient before the momentum sees it."""
     return SGD(decay_groups(parameters, weight_decay), lr=lr, momentum=0.9)
 
 
 def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int) -> LambdaLR:
-    """A learning rate that rises linearly, then falls along a cosine to a tenth; it never stays the same.
+    """Return a schedule that rises linearly, then falls along a cosine to a tenth; it never stays the same.
 
     Args:
         optimizer: its ``lr`` is the peak.

@@ -1,4 +1,4 @@
-"""Mixed precision: which dtype the parameters have, which the forward computes in, and whether to scale.
+"""Mixed precision: the dtype of the parameters, the dtype of the forward, and whether the loss is scaled.
 
 fp16 gradients below 6e-8 are zero, so the loss is multiplied by a large scale before it is differentiated, and
 the gradients are divided by it before anyone reads them (https://arxiv.org/abs/1710.03740). bf16 has the range
@@ -19,7 +19,7 @@ class Precision:
     compute: torch.dtype
 
     def autocast(self, device_type: str) -> torch.autocast:
-        """A fresh context for one forward, on ``"cpu"`` or ``"cuda"``; it does nothing if the dtypes agree.
+        """Return a fresh context for one forward, on ``"cpu"`` or ``"cuda"``; it does nothing if the dtypes agree.
 
         One forward each: autocast caches the low-precision copies of the weights until it is left, and a context
         kept open over ``optimizer.step()`` would go on computing with the old ones.
@@ -28,12 +28,12 @@ class Precision:
         return torch.autocast(device_type, dtype=self.compute if mixed else None, enabled=mixed)
 
     def scaler(self, device_type: str, *, init_scale: float, growth_interval: int, backoff_factor: float) -> GradScaler:
-        """A loss scaler that scales where ``compute`` is fp16, and elsewhere lets everything through.
+        """Return a loss scaler, enabled only if ``compute`` is fp16.
 
         The arguments are those of ``torch.amp.GradScaler``.
 
         Raises:
-            ValueError: if the scale, an fp32 number, would stay where it is when it should fall.
+            ValueError: if ``backoff_factor`` is so close to 1 that the scale, an fp32 number, could not fall.
         """
         if 1 - backoff_factor < 2**-23:
             raise ValueError(f"backoff_factor is {backoff_factor}; an fp32 scale times that is the same scale")

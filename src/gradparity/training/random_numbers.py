@@ -8,7 +8,7 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """Return where the streams of torch (CPU and CUDA), Python, and NumPy if it is imported, are."""
+    """Return the states of the streams of torch (CPU and CUDA), Python, and NumPy if it is imported."""
     state = {
         "cpu": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
@@ -20,7 +20,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random(state: dict[str, Any]) -> None:
-    """Bring the streams back to where :func:`random_state` found them."""
+    """Restore the streams to the states that :func:`random_state` returned."""
     torch.set_rng_state(state["cpu"])
     torch.cuda.set_rng_state_all(state["cuda"])
     random.setstate(state["python"])

@@ -13,7 +13,7 @@ from torch.autograd.graph import Node
 
 
 def refuse(loss: Tensor, leaves: Sequence[nn.Parameter]) -> None:
-    """Raise where ``autograd.grad`` would leave out, without a word, a part of what ``.backward()`` adds to ``leaves``.
+    """Raise if ``autograd.grad`` would silently leave out a part of what ``.backward()`` adds to ``leaves``.
 
     The part may be a share of one gradient, as where a weight is used inside and outside a checkpoint. So a gradient
     that comes back proves nothing, and the graph is looked through each time: 0.7 microseconds a node, where forward

@@ -87,7 +87,7 @@ def manual(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
 
 
 def is_sole_owner(gradients: Sequence[Tensor | None], index: int) -> bool:
-    """Whether nothing but ``gradients`` holds the tensor at ``index``, and holds it once.
+    """Return whether nothing but ``gradients`` holds the tensor at ``index``, and holds it once.
 
     ``autograd.grad`` returns one tensor twice for two parameters that enter as a sum, and may return one that a
     hook has kept or a custom Function had saved. AccumulateGrad asks its reference count, and so do we.
@@ -96,7 +96,7 @@ def is_sole_owner(gradients: Sequence[Tensor | None], index: int) -> bool:
 
 
 def fits(g: Tensor, p: Tensor) -> bool:
-    """Whether ``g`` is laid out in memory as a gradient of ``p`` should be (PyTorch's layout contract)."""
+    """Return whether ``g`` is laid out in memory as a gradient of ``p`` should be (PyTorch's layout contract)."""
     if g.is_sparse:
         return g._indices().is_contiguous() and g._values().is_contiguous()
     if not is_dense(p):
@@ -108,14 +108,14 @@ def fits(g: Tensor, p: Tensor) -> bool:
 
 
 def take(g: Tensor) -> Tensor:
-    """``g`` itself, without a graph; AccumulateGrad no longer calls a sparse one coalesced, so neither do we."""
+    """Return ``g`` itself, without a graph; a sparse one loses its coalesced flag, as in AccumulateGrad."""
     if g.is_sparse:
         return torch.sparse_coo_tensor(g._indices(), g._values(), g.shape, check_invariants=False)
     return g.detach()
 
 
 def copy_for(g: Tensor, p: Tensor) -> Tensor:
-    """A copy of ``g`` that shares no memory and is laid out as a gradient of ``p`` should be."""
+    """Return a copy of ``g`` that shares no memory and is laid out as a gradient of ``p`` should be."""
     if g.is_sparse:
         return g.clone()
     if not is_dense(p):
@@ -124,12 +124,12 @@ def copy_for(g: Tensor, p: Tensor) -> Tensor:
 
 
 def is_dense(p: Tensor) -> bool:
-    """Whether the elements of ``p`` fill one stretch of memory, each once, in whatever order."""
+    """Return whether the elements of ``p`` fill one stretch of memory, each once, in any order."""
     return torch.empty_like(p, device="meta").stride() == p.stride()
 
 
 def storage_of(g: Tensor) -> int:
-    """An identity of the memory behind ``g``, whatever part of it ``g`` shows."""
+    """Return an identity of the memory behind ``g``, whichever part of it ``g`` shows."""
     values = g._values() if g.is_sparse else g
     storage: int = values.untyped_storage()._cdata
     return storage

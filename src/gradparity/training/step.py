@@ -21,7 +21,7 @@ from gradparity.training.windows import Window
 
 
 class Phase(IntEnum):
-    """The points of an optimizer step at which it can be looked at, in their order."""
+    """The points of an optimizer step at which it stops, in order."""
 
     FORWARD = 0
     ACCUMULATED = 1
@@ -32,7 +32,7 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True)
 class Moment:
-    """Where in an optimizer step a run has stopped."""
+    """The point in an optimizer step at which a run has stopped."""
 
     phase: Phase
     microbatch: int | None = None
@@ -60,7 +60,7 @@ class Run:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters that the optimizer updates, each once; those that are not the model's come last.
+        """Return the parameters that the optimizer updates, each once; those that are not the model's come last.
 
         Derived, because a clip over any other set cuts too much or too little. In the order of the model, because
         the order of a sum decides its rounding, and most loops clip ``model.parameters()``.
@@ -70,7 +70,7 @@ class Run:
 
 
 def train_step(run: Run, window: Window[Any]) -> Iterator[Moment]:
-    """One optimizer step of ``run`` on ``window``, stopping at every phase.
+    """Make one optimizer step of ``run`` on ``window``, stopping at every phase.
 
     Source: PyTorch's notes "Automatic Mixed Precision examples", sections "Gradient accumulation" and "Gradient
     clipping", put together.
@@ -104,6 +104,6 @@ def train_step(run: Run, window: Window[Any]) -> Iterator[Moment]:
 
 
 def take_step(run: Run, window: Window[Any]) -> None:
-    """Make one whole optimizer step. :func:`train_step` alone makes none until somebody exhausts it."""
+    """Make one whole optimizer step. :func:`train_step` is a generator: it makes the step only if it is exhausted."""
     for _ in train_step(run, window):
         pass

@@ -4,7 +4,7 @@ The mean over a window is not the mean of its microbatches' means: a short micro
 as a long one. So the count of the *whole* window is taken before the first forward, and every microbatch
 divides its summed loss by it. The gradient is then the one of the whole window, whatever the number of
 microbatches, in a partial last window too.
-(https://github.com/huggingface/transformers/pull/34191 mended this in a widely used trainer.)
+(https://github.com/huggingface/transformers/pull/34191 fixed this in a widely used trainer.)
 """
 
 from collections.abc import Callable, Iterable, Iterator

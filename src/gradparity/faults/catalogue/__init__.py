@@ -1,1 +1,1 @@
-"""The known faults of training loops, one theme a file. :data:`gradparity.faults.FAULTS` has them all, by name."""
+"""The known faults of training loops, one file per theme. :data:`gradparity.faults.FAULTS` has all of them by name."""

@@ -1,4 +1,4 @@
-"""Faults of grouping: which microbatches make a step."""
+"""Faults of grouping: which microbatches form a step."""
 
 from gradparity.faults.fault import Fault
 from gradparity.faults.stress import reference

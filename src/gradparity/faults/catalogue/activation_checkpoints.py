@@ -1,4 +1,4 @@
-"""Faults of activation checkpointing: a forward that is computed again, and not in the same way."""
+"""Faults of activation checkpointing: the forward is recomputed, but not in the same way."""
 
 from gradparity.faults.fault import Fault, Kind
 from gradparity.faults.stress import StressModel

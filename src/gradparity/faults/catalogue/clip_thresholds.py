@@ -1,4 +1,4 @@
-"""Faults of clipping: by which norm, and to which threshold."""
+"""Faults of clipping: which norm, and which threshold."""
 
 from gradparity.faults.fault import Fault, Kind
 from gradparity.training import clip_by_norm

@@ -1,4 +1,4 @@
-"""Faults of clipping: when it is done, and to whom."""
+"""Faults of clipping: when it is done, and on which parameters."""
 
 from gradparity.faults.fault import Fault
 from gradparity.training import train_step

@@ -1,4 +1,4 @@
-"""Faults of the graph: cut where it should not be, or of another model."""
+"""Faults of the autograd graph: cut where it should not be, or of a different model."""
 
 from gradparity.faults.fault import Fault
 from gradparity.faults.stress import StressModel

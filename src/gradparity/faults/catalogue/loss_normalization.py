@@ -1,4 +1,4 @@
-"""Faults of normalization: by what number the loss of a microbatch is divided."""
+"""Faults of normalization: the number by which the loss of a microbatch is divided."""
 
 from gradparity.faults.fault import Fault, Kind
 from gradparity.training import train_step, windows

@@ -1,4 +1,4 @@
-"""Faults of the loss scale: what is multiplied by it, and what is divided by it again."""
+"""Faults of the loss scale: which values are multiplied by it, and which are divided by it again."""
 
 from gradparity.faults.fault import Fault, Kind
 from gradparity.training import train_step

@@ -1,4 +1,4 @@
-"""Faults of gradients that ``autograd.grad`` returns and somebody wires into ``p.grad``."""
+"""Faults of gradients that ``autograd.grad`` returns and the loop writes to ``p.grad`` by hand."""
 
 from gradparity.faults.fault import Fault, Kind
 from gradparity.training import manual, train_step

@@ -1,4 +1,4 @@
-"""Faults of half precision: what is computed in which dtype."""
+"""Faults of half precision: the dtype of each computation."""
 
 from gradparity.faults.fault import Fault
 from gradparity.faults.stress import run_of

@@ -1,4 +1,4 @@
-"""Faults of the optimizer's parameters: whom it holds, and how they decay."""
+"""Faults of the optimizer's parameters: which ones it holds, and how they decay."""
 
 from gradparity.faults.fault import Fault
 from gradparity.faults.stress import build

@@ -1,4 +1,4 @@
-"""Faults of the optimizer's step: how often it is made, from what it remembers, and by which implementation."""
+"""Faults of the optimizer's step: how often it runs, which state it uses, and which implementation."""
 
 from gradparity.faults.fault import Fault, Kind
 from gradparity.faults.stress import StressModel, build

@@ -1,4 +1,4 @@
-"""Faults of going on from a checkpoint."""
+"""Faults of resuming from a checkpoint."""
 
 from gradparity.faults.fault import Fault
 from gradparity.faults.stress import reference

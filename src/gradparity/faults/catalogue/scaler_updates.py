@@ -1,4 +1,4 @@
-"""Faults of the loss scaler: what is done about an overflow, and when the scale changes."""
+"""Faults of the loss scaler: how an overflow is handled, and when the scale changes."""
 
 from gradparity.faults.fault import Fault, Kind
 from gradparity.training import train, train_step

@@ -1,4 +1,4 @@
-"""Faults of zero_grad: when gradients are emptied, of whom, and whether they become None or zero."""
+"""Faults of zero_grad: when gradients are cleared, for which parameters, and to None or to zero."""
 
 from gradparity.faults.fault import Fault, Kind
 from gradparity.training import train, train_step

@@ -1,6 +1,6 @@
-"""What the two routes, lockstep and recording cost: ratios within one run, since seconds differ between machines.
+"""The cost of the two routes, lockstep and recording: ratios within one run, since seconds differ between machines.
 
-In reading order: ``clock`` and ``memory`` (how to measure), ``subjects`` (on what), ``routes``, ``watching``,
-``throughput``, ``growth``, ``scale`` and ``imports`` (what is measured), ``parts``, where each meets its ``tables`` and
-``picture``.
+Read in this order: ``clock`` and ``memory`` (how to measure), ``subjects`` (the models), ``routes``, ``watching``,
+``throughput``, ``growth``, ``scale`` and ``imports`` (what is measured), and ``parts``, which combines each of these
+with its ``tables`` and ``picture``.
 """

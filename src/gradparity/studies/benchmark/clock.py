@@ -1,4 +1,4 @@
-"""Times taken in turn, so that whatever slows a machine down for a while slows down all that is compared."""
+"""Times taken in turn, so that a machine that is slow for a while is slow for everything that is compared."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ Way: TypeAlias = Callable[[], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of some figures, and the quarter below and above which a quarter of them lie."""
+    """The median of some figures, and their lower and upper quartile."""
 
     median: float
     low: float
@@ -20,7 +20,7 @@ class Spread:
 
 
 def spread(figures: Sequence[float]) -> Spread:
-    """The quartiles of at least two ``figures``.
+    """Return the quartiles of at least two ``figures``.
 
     >>> spread([1.0, 2.0, 3.0, 4.0, 5.0])
     Spread(median=3.0, low=2.0, high=4.0)
@@ -30,11 +30,11 @@ def spread(figures: Sequence[float]) -> Spread:
 
 
 def in_turn(ways: Sequence[Way], rounds: int, tick: Callable[[], object]) -> dict[str, list[float]]:
-    """The seconds of each part of each way in each round; the first in one round is the last in the next.
+    """Return the seconds of each part of each way in each round; the first in one round is the last in the next.
 
     Args:
-        ways: what is timed. Each is called once before, to warm up.
-        rounds: how often, at least 2.
+        ways: the work to time. Each is called once before, to warm up.
+        rounds: number of rounds, at least 2.
         tick: called after each round.
     """
     for way in ways:
@@ -50,7 +50,7 @@ def in_turn(ways: Sequence[Way], rounds: int, tick: Callable[[], object]) -> dic
 
 
 def ratio(seconds: Sequence[float], bases: Sequence[float]) -> Spread:
-    """How many times as long as the base it took, round by round.
+    """Return the spread of ``seconds`` over ``bases``, divided round by round.
 
     >>> ratio([2.0, 4.0, 6.0], [1.0, 2.0, 2.0]).median
     2.0
@@ -59,12 +59,12 @@ def ratio(seconds: Sequence[float], bases: Sequence[float]) -> Spread:
 
 
 def timed(name: str, work: Callable[[], object]) -> Way:
-    """``work`` with its seconds."""
+    """Return a way that does ``work`` and names its seconds ``name``."""
     return lambda: {name: seconds_of(work)}
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """How long ``work`` takes."""
+    """Return the seconds that ``work`` takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""How the cost of watching grows: with the parameters, with the tensors that hold them, with the steps."""
+"""The growth of the cost of watching: with the parameters, with the tensors that hold them, with the steps."""
 
 import json
 import resource
@@ -29,22 +29,22 @@ from gradparity.trace.file import NAME
 from gradparity.training import Window
 
 WIDTHS = (40, 190, 685, 2210, 7045)
-"""Of a multilayer perceptron with about 10⁴, 10⁵, ... 10⁸ parameters in eight tensors."""
+"""Widths of a multilayer perceptron with about 10⁴, 10⁵, ... 10⁸ parameters in eight tensors."""
 TENSORS = (10, 100, 1_000, 10_000)
-"""Of ten elements each."""
+"""Numbers of tensors, of ten elements each."""
 STEPS = (10, 100, 1_000, 10_000)
 
 
 @dataclass(frozen=True)
 class Point:
-    """What watching adds to a step of a model of one size."""
+    """The cost that watching adds to a step of a model of one size."""
 
     parameters: int
     tensors: int
     bare: float
-    """Milliseconds of a step, unwatched."""
+    """Milliseconds of an unwatched step."""
     adds: dict[str, Spread]
-    """Milliseconds that lockstep adds to a step of both, and recording to one, by way."""
+    """Milliseconds added, by way: by lockstep to a step of both lanes, by recording to a step of one."""
     trace: int
     """Bytes that a recorded step adds to a trace."""
 
@@ -55,25 +55,25 @@ class Stretch:
 
     way: str
     steps: int
-    """Up to which."""
+    """The number of steps at that mark."""
     milliseconds: float
-    """Of each, since the mark before."""
+    """Milliseconds per step, since the previous mark."""
     megabytes: float
-    """That the process has held at most so far."""
+    """The most memory that the process has held so far."""
 
 
 def by_parameters(width: int, rounds: int, tick: Callable[[], object]) -> Point:
-    """A model of few tensors, trained on one image."""
+    """Measure a model of few tensors, trained on one image."""
     return point(mlp(width), rounds, tick)
 
 
 def by_tensors(tensors: int, rounds: int, tick: Callable[[], object]) -> Point:
-    """A model of tensors so small that only their number counts."""
+    """Measure a model of tensors so small that only their number matters."""
     return point(many(tensors), rounds, tick)
 
 
 def point(task: Task, rounds: int, tick: Callable[[], object]) -> Point:
-    """What watching adds to a step of ``task``."""
+    """Measure the cost that watching adds to a step of ``task``."""
     (lane, candidate), window = subject(task, ("backward", "manual"), config(microbatch=1))
     seconds = watched_seconds(lane, candidate, window, rounds, tick, [])
     both = [sum(pair) for pair in zip(seconds[REFERENCE], seconds[CANDIDATE], strict=True)]
@@ -86,7 +86,7 @@ def point(task: Task, rounds: int, tick: Callable[[], object]) -> Point:
 
 
 def traced_bytes(lane: Lane, window: Window[Batch]) -> int:
-    """What the second recorded step adds to a trace; the first also writes down names and shapes."""
+    """Return the bytes that the second recorded step adds to a trace; the first also writes names and shapes."""
     with TemporaryDirectory() as folder:
         with recording(lane.run, Path(folder) / "trace"):
             for _ in range(3):
@@ -96,7 +96,9 @@ def traced_bytes(lane: Lane, window: Window[Batch]) -> int:
 
 
 def line(sizes: Sequence[int], adds: Sequence[float]) -> tuple[float, float]:
-    """The constant and the slope of the line through ``adds`` over ``sizes``; small figures weigh as much as large.
+    """Return the constant and the slope of the line through ``adds`` over ``sizes``.
+
+    Small figures weigh as much as large ones.
 
     >>> [round(float(found), 6) for found in line([1, 10, 100], [5.0, 23.0, 203.0])]
     [3.0, 2.0]
@@ -106,7 +108,7 @@ def line(sizes: Sequence[int], adds: Sequence[float]) -> tuple[float, float]:
 
 
 def by_steps(way: str, marks: Sequence[int]) -> list[Stretch]:
-    """A long training of a tiny model, watched in one ``way``, in a process that does nothing else."""
+    """Measure a long training of a tiny model, watched in one ``way``, in a process that does nothing else."""
     (reference, candidate), window = subject(many(10), ("backward", "manual"), config(microbatch=1))
     with TemporaryDirectory() as folder:
         found, before = [], 0
@@ -129,7 +131,7 @@ def by_steps(way: str, marks: Sequence[int]) -> list[Stretch]:
 
 
 def in_lockstep(reference: Lane, candidate: Lane, window: Window[Batch]) -> Generator[None]:
-    """Step after step."""
+    """Make step after step in lockstep, and yield after each."""
     compared = lockstep(reference, candidate, repeat(window))
     next(compared)
     while True:
@@ -138,7 +140,7 @@ def in_lockstep(reference: Lane, candidate: Lane, window: Window[Batch]) -> Gene
 
 
 def recorded(lane: Lane, window: Window[Batch], folder: Path) -> Generator[None]:
-    """Step after step, in one trace."""
+    """Make step after step, recorded in one trace, and yield after each."""
     with recording(lane.run, folder):
         while True:
             step(lane, window)
@@ -146,5 +148,5 @@ def recorded(lane: Lane, window: Window[Batch], folder: Path) -> Generator[None]
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has held."""
+    """Return the most memory that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6

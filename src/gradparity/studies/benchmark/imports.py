@@ -1,4 +1,4 @@
-"""How long the command and the package take to start, beside ``import torch``, which they build on."""
+"""Startup time of the command and the package, compared with ``import torch``, which they need."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ STARTS = {
 
 @dataclass(frozen=True)
 class Start:
-    """A program of one line."""
+    """A program of one line, and its startup time."""
 
     what: str
     seconds: Spread
@@ -28,7 +28,7 @@ class Start:
 
 
 def starts(rounds: int, tick: Callable[[], object]) -> list[Start]:
-    """Each in a new process."""
+    """Measure each program in a new process."""
     seconds = in_turn([timed(name, partial(run, code)) for name, code in STARTS.items()], rounds, tick)
     torch = seconds[TORCH]
     return [
@@ -38,12 +38,12 @@ def starts(rounds: int, tick: Callable[[], object]) -> list[Start]:
 
 
 def run(code: str) -> None:
-    """One program to its end."""
+    """Run one program until it exits."""
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
 def answer(found: list[Start]) -> str:
-    """In a sentence."""
+    """Return the result in one sentence."""
     most = max(
         (one for one in found if one.what in ("import gradparity", "gradparity --help")),
         key=lambda one: one.above.median,

@@ -7,12 +7,12 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """The most bytes of tensors on the CPU that ``work`` holds at once, beyond what there was before.
+    """Return the most bytes of tensors on the CPU that ``work`` holds at once, beyond those held before.
 
     Counted from the allocations themselves (https://docs.pytorch.org/docs/stable/profiler.html, ``profile_memory``), so
     unlike a process's resident size it is the same in every run.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler says on stderr that it starts and stops
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler reports its start and stop on stderr
     # Without acc_events, some releases warn that events of earlier cycles are dropped; there is one cycle.
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         work()

@@ -1,4 +1,4 @@
-"""The parts of the benchmark: each measures, and has a table, a sentence, a picture and exact figures of it."""
+"""The parts of the benchmark: each measures, and returns tables, a sentence, a picture and exact figures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,34 +13,34 @@ from gradparity.studies.benchmark.subjects import config, small_transformer, sub
 from gradparity.studies.benchmark.watching import LOCKSTEP, RECORD
 
 Bar: TypeAlias = Callable[[str, int], Callable[[], object]]
-"""Starts a progress bar of that name, and so many ticks; returns what is called for each of them."""
+"""Starts a progress bar with a name and a number of ticks; returns the function to call at each tick."""
 
 FEW = 5
-"""Rounds at most of what takes long and varies little."""
+"""The most rounds of a part that takes long and varies little."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What came of a part."""
+    """The results of a part."""
 
     tables: Sequence[Table]
     why: str
     answer: str
     figure: Figure | None
     figures: Sequence[Any]
-    """The dataclasses that all of this was made of."""
+    """The dataclasses that all of these are made from."""
 
 
 def of_routes(full: bool, rounds: int, bar: Bar) -> Found:
-    """The manual routes against ``.backward()``."""
+    """Measure the manual routes against ``.backward()``."""
     tick = bar("routes", rounds * len(routes.CASES))
     found = [one for case in routes.CASES for one in routes.costs(case, rounds, tick)]
     return Found([tables.routes(found)], tables.WHY_ROUTES, routes.answer(found), picture.routes(found), found)
 
 
 def of_watching(full: bool, rounds: int, bar: Bar) -> Found:
-    """Lockstep and recording, on a large and a small model; on the small one also what others offer."""
-    of_large, of_small = max(2, rounds // 2), 2 * rounds  # as a large step takes long, and a short one varies
+    """Measure lockstep and recording, on a large and a small model; on the small one also the alternatives."""
+    of_large, of_small = max(2, rounds // 2), 2 * rounds  # a large step takes long, and a short one varies
     tick = bar("watching", of_large + of_small)
     loops = ("backward", "manual")
     found = watching.costs("transformer", *subject(transformer(), loops, config()), of_large, tick, others=full)
@@ -56,14 +56,14 @@ def of_watching(full: bool, rounds: int, bar: Bar) -> Found:
 
 
 def of_throughput(full: bool, rounds: int, bar: Bar) -> Found:
-    """Comparing and hashing, against reading."""
+    """Measure comparing and hashing, against reading."""
     found = throughput.throughputs(throughput.MEGABYTES, 3 * rounds, bar("throughput", 3 * rounds))
     answer = throughput.answer(found)
     return Found([tables.throughput(found)], tables.WHY_THROUGHPUT, answer, picture.throughput(found), found)
 
 
 def of_growth(full: bool, rounds: int, bar: Bar) -> Found:
-    """With parameters, tensors and steps; the largest of each only in ``full``."""
+    """Measure growth with parameters, tensors and steps; the largest of each only with ``full``."""
     rounds, most = min(rounds, FEW), None if full else -1
     widths, counts, marks = growth.WIDTHS[:most], growth.TENSORS[:most], growth.STEPS[:most]
     tick = bar("growth", rounds * (len(widths) + len(counts)) + 2)
@@ -84,7 +84,7 @@ def of_growth(full: bool, rounds: int, bar: Bar) -> Found:
 
 
 def of_ranks(full: bool, rounds: int, bar: Bar) -> Found:
-    """Lockstep and recording on 1, 2 and 4 ranks; without ``full`` on 1 and 2."""
+    """Measure lockstep and recording on 1, 2 and 4 ranks; without ``full`` on 1 and 2."""
     numbers = scale.RANKS if full else scale.RANKS[:2]
     tick = bar("ranks", len(numbers))
     found = []
@@ -95,7 +95,7 @@ def of_ranks(full: bool, rounds: int, bar: Bar) -> Found:
 
 
 def of_imports(full: bool, rounds: int, bar: Bar) -> Found:
-    """What it takes to start."""
+    """Measure the startup time."""
     rounds = min(rounds, FEW)
     found = imports.starts(rounds, bar("imports", rounds))
     return Found(
@@ -112,4 +112,4 @@ PARTS: dict[str, Callable[[bool, int, Bar], Found]] = {
     "imports": of_imports,
 }
 DEFAULT = ("watching", "throughput")
-"""What takes less than a minute."""
+"""Parts that take less than a minute."""

@@ -1,4 +1,4 @@
-"""What was measured, as pictures, black on a white ground of their own: the same in light and dark surroundings."""
+"""The measurements as pictures, black on a white background, so that they look the same on light and dark pages."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ AIM = 1.05
 
 
 def figure(title: str, panels: int) -> tuple[Figure, Sequence[Axes]]:
-    """A figure of some panels beside each other."""
+    """Return a figure with ``panels`` panels side by side."""
     made = Figure(figsize=(6.5 * panels, 4.5), dpi=110, facecolor="white", layout="constrained")
     made.suptitle(title)
     axes = list(made.subplots(1, panels, squeeze=False)[0])
@@ -29,7 +29,7 @@ def figure(title: str, panels: int) -> tuple[Figure, Sequence[Axes]]:
 
 
 def across(axes: Axes, names: Sequence[str], found: Sequence[Spread], colors: Sequence[str]) -> None:
-    """A point for each median, from top to bottom, with a line from quartile to quartile."""
+    """Draw a point for each median, from top to bottom, with a line from quartile to quartile."""
     for row, (one, color) in enumerate(zip(found, colors, strict=True)):
         axes.plot([one.low, one.high], [row, row], color=color, linewidth=2)
         axes.plot([one.median], [row], "o", color=color)
@@ -41,7 +41,7 @@ def across(axes: Axes, names: Sequence[str], found: Sequence[Spread], colors: Se
 
 
 def routes(found: Sequence[RouteCost]) -> Figure:
-    """Time and memory of the routes."""
+    """Draw time and memory of the routes."""
     made, (time, memory) = figure("Wiring gradients by hand, against .backward()", 2)
     names = [f"{one.model}, {one.precision}, K = {one.k}, {one.route}" for one in found]
     colors = [COLORS[one.route] for one in found]
@@ -57,7 +57,7 @@ def routes(found: Sequence[RouteCost]) -> Figure:
 
 
 def watching(found: Sequence[WatchingCost]) -> Figure:
-    """Ratios, on a logarithmic scale: the ways differ by powers of ten."""
+    """Draw the ratios on a logarithmic scale, as the ways differ by powers of ten."""
     made, (axes,) = figure("A watched step, times the same unwatched", 1)
     names = [f"{one.way}\n{one.model}" for one in found]
     across(axes, names, [one.time for one in found], [COLORS.get(one.way, "#555555") for one in found])
@@ -70,7 +70,7 @@ def watching(found: Sequence[WatchingCost]) -> Figure:
 
 
 def throughput(found: Sequence[Throughput]) -> Figure:
-    """Speeds beside the limit."""
+    """Draw the speeds beside the limit."""
     made, (axes,) = figure("Reading main memory, GB/s", 1)
     across(axes, [one.what for one in found], [one.speed for one in found], ["#4477aa"] * len(found))
     axes.axvline(0.7 * found[0].speed.median, color="#228833", linestyle="dashed", label="70% of reading")
@@ -80,7 +80,7 @@ def throughput(found: Sequence[Throughput]) -> Figure:
 
 
 def growth(by_parameters: Sequence[Point], by_tensors: Sequence[Point]) -> Figure:
-    """What watching adds, against the size of the model, both on logarithmic scales."""
+    """Draw the time that watching adds, against the size of the model, both on logarithmic scales."""
     made, (left, right) = figure("What watching adds to a step, ms", 2)
     for axes, label, points in ((left, "parameters", by_parameters), (right, "tensors", by_tensors)):
         sizes = [getattr(one, label) for one in points]
@@ -95,7 +95,7 @@ def growth(by_parameters: Sequence[Point], by_tensors: Sequence[Point]) -> Figur
 
 
 def ranks(found: Sequence[RankCost]) -> Figure:
-    """Ratios by the number of ranks."""
+    """Draw the ratios by the number of ranks."""
     made, (axes,) = figure(
         f"A watched step of {found[0].parameters / 1e6:.0f}M parameters, times the same unwatched", 1
     )

@@ -1,4 +1,4 @@
-"""What it costs to wire gradients by hand: time and memory of a step, over those of ``.backward()``."""
+"""The cost of gradients wired by hand: time and memory of a step, over those of ``.backward()``."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from gradparity.training import Phase, Window
 
 ROUTES = ("backward", "manual", "frugal")
 MODELS: dict[str, tuple[Callable[[], Task], int]] = {"MLP": (mlp, 32), "transformer": (transformer, 2)}
-"""With the size of a microbatch, which is small: the less a forward computes, the more the wiring weighs."""
+"""With the size of a microbatch. It is small, as the wiring weighs more if the forward computes less."""
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16")
 ACCUMULATION_STEPS = (1, 4)
 CASES = list(product(MODELS, PRECISIONS, ACCUMULATION_STEPS))
@@ -33,21 +33,21 @@ class RouteCost:
     """Accumulation steps."""
     route: str
     time: Spread
-    """Of a step, over that of ``.backward()`` in the same round."""
+    """Time of a step, over that of ``.backward()`` in the same round."""
     peak: float
-    """The most bytes that a step holds before the optimizer's turn, over the bytes of the parameters; those and the
-    optimizer's state not counted."""
+    """The most bytes that a step holds before the optimizer runs, over the bytes of the parameters. Parameters and
+    optimizer state are not counted."""
 
 
 def costs(case: tuple[str, PrecisionName, int], rounds: int, tick: Callable[[], object]) -> list[RouteCost]:
-    """What the three routes cost on a model of :data:`MODELS`, in a precision, with some accumulation steps."""
+    """Measure the three routes on a model of :data:`MODELS`, in a precision, with some accumulation steps."""
     model, precision, k = case
     task, microbatch = MODELS[model]
     return costs_of(model, task(), config(k=k, microbatch=microbatch, precision=precision), rounds, tick)
 
 
 def costs_of(model: str, task: Task, training: Config, rounds: int, tick: Callable[[], object]) -> list[RouteCost]:
-    """What the three routes cost on any model."""
+    """Measure the three routes on any model."""
     lanes, window = subject(task, ROUTES, training)
     ways = [timed(route, partial(step, lane, window)) for route, lane in zip(ROUTES, lanes, strict=True)]
     seconds = in_turn(ways, rounds, tick)
@@ -61,12 +61,12 @@ def costs_of(model: str, task: Task, training: Config, rounds: int, tick: Callab
 
 
 def gradients(lane: Lane, window: Window[Batch]) -> None:
-    """As much of a step as it takes until all gradients are there."""
+    """Run a step until all gradients are accumulated and unscaled."""
     next(moment for moment in lane.step(lane.run, window) if moment.phase == Phase.UNSCALED)
 
 
 def answer(found: Sequence[RouteCost]) -> str:
-    """In a sentence: the median of all cases, and the extremes."""
+    """Return the median of all cases, and the extremes, in one sentence."""
     told = []
     for route in ROUTES[1:]:
         times = [one.time.median for one in of(found, route)]
@@ -79,5 +79,5 @@ def answer(found: Sequence[RouteCost]) -> str:
 
 
 def of(found: Sequence[RouteCost], route: str) -> list[RouteCost]:
-    """Those of one route."""
+    """Return the costs of one route."""
     return [one for one in found if one.route == route]

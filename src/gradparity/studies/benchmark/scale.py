@@ -1,4 +1,4 @@
-"""A model of 25 million parameters on several ranks: what watching adds on each, in time and memory."""
+"""A model of 25 million parameters on several ranks: the time and memory that watching adds on each."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -30,20 +30,20 @@ WIDTH, LAYERS = 512, 8
 
 @dataclass(frozen=True)
 class RankCost:
-    """What the slowest of some ranks has found."""
+    """The measurements of the slowest rank."""
 
     ranks: int
     parameters: int
     bare: float
-    """Milliseconds of a step by DDP."""
+    """Milliseconds of a step with DDP."""
     times: dict[str, Spread]
-    """Of lockstep over both trainings, of a recording over one."""
+    """Time ratios, by way: lockstep over both trainings, a recording over one."""
     megabytes: dict[str, float]
-    """That a rank's process holds at most, by way; :data:`REFERENCE` is one training, :data:`CANDIDATE` are both."""
+    """The most memory of a rank's process, by way; :data:`REFERENCE` is one training, :data:`CANDIDATE` is both."""
 
 
 def on_ranks(ranks: int, rounds: int, width: int = WIDTH, layers: int = LAYERS) -> RankCost:
-    """Train by DDP and by hand on ``ranks`` processes of this machine.
+    """Train with DDP and by hand on ``ranks`` processes of this machine, and return the cost on the slowest.
 
     Raises:
         UserError: if a rank fails.
@@ -53,19 +53,22 @@ def on_ranks(ranks: int, rounds: int, width: int = WIDTH, layers: int = LAYERS) 
 
 
 def cost_of_rank(ranks: int, rounds: int, width: int, layers: int) -> RankCost:
-    """What this rank finds. Memory first: each way needs what the one before it needs, so the most grows with each."""
+    """Measure this rank.
+
+    Memory is measured first: each way needs all that the previous one needs, so the peak grows with each.
+    """
     task, trial = transformer(width, layers), Trial(config=config())
     window = next(windows_of_rank(trial, task))
     megabytes = {}
     reference = rank_lane(trial, task, "ddp")
-    for _ in range(2):  # the optimizer's state is there from the second on
+    for _ in range(2):  # the optimizer's state exists from the second step on
         watched_step(reference, window, nullcontext)
     megabytes[REFERENCE] = peak_megabytes()
     with TemporaryDirectory() as folder:
         watched_step(reference, window, lambda: recording(reference.run, Path(folder) / "trace"))
     megabytes[RECORD] = peak_megabytes()
     candidate = rank_lane(trial, task, "manual")
-    for _ in range(3):  # as many as the reference has made
+    for _ in range(3):  # as many steps as the reference has made
         watched_step(candidate, window, nullcontext)
     megabytes[CANDIDATE] = peak_megabytes()
     compared = lockstep(reference, candidate, repeat(window))
@@ -80,7 +83,7 @@ def cost_of_rank(ranks: int, rounds: int, width: int, layers: int) -> RankCost:
 
 
 def answer(found: Sequence[RankCost]) -> str:
-    """In a sentence."""
+    """Return the result in one sentence."""
     told = [f"{way} takes {', '.join(f'{one.times[way].median:.3f}' for one in found)}" for way in (LOCKSTEP, RECORD)]
     return (
         f"With {found[0].parameters / 1e6:.0f}M parameters on {', '.join(str(one.ranks) for one in found)} ranks "

@@ -1,4 +1,4 @@
-"""What is trained while it is timed: models of a given size, and one window on which every step is made."""
+"""The models that are timed, of given sizes, and the one window on which every step is made."""
 
 from dataclasses import replace
 from functools import partial
@@ -14,15 +14,15 @@ from gradparity.studies.two_ways.config import Config, OptimizerConfig, Precisio
 from gradparity.training import Window
 
 SEQUENCES: Final = 16
-"""Of up to 64 characters each, in a microbatch of the transformer: a thousand tokens, which is few."""
+"""Sequences of up to 64 characters in a microbatch of the transformer: a thousand tokens, which is few."""
 
 
 def config(*, k: int = 1, microbatch: int = SEQUENCES, precision: PrecisionName = "fp32") -> Config:
-    """A training that can go on for long: with its tiny learning rate, steps on one window do not wear gradients out.
+    """Return a configuration for many steps on one window: its tiny learning rate keeps gradients from vanishing.
 
     Args:
         k: accumulation steps.
-        microbatch: sequences or images in each.
+        microbatch: sequences or images in a microbatch.
         precision: as in a :class:`Config`.
     """
     optimizer = OptimizerConfig(lr=1e-7, warmup_steps=1)
@@ -32,33 +32,33 @@ def config(*, k: int = 1, microbatch: int = SEQUENCES, precision: PrecisionName 
 
 
 def subject(task: Task, loops: tuple[str, ...], training: Config) -> tuple[list[Lane], Window[Batch]]:
-    """A lane for each of ``loops``, all from the same bits, and the window for all their steps."""
+    """Return a lane for each of ``loops``, all from the same bits, and the window for all their steps."""
     return [build.lane(training, task, loop) for loop in loops], next(build.windows(training, task))
 
 
 def step(lane: Lane, window: Window[Batch]) -> None:
-    """One optimizer step that nobody looks at."""
+    """Make one unwatched optimizer step."""
     for _ in lane.step(lane.run, window):
         pass
 
 
 def size(lane: Lane) -> int:
-    """How many parameters are trained."""
+    """Return the number of trained parameters."""
     return sum(p.numel() for p in lane.run.parameters)
 
 
 def transformer(width: int = 320, layers: int = 8) -> Task:
-    """The character transformer: by default 9.9 million parameters in 101 tensors."""
+    """Return the character transformer: by default 9.9 million parameters in 101 tensors."""
     return replace(TASKS["transformer"](), build=partial(CharTransformer, width, 8, layers))
 
 
 def small_transformer() -> Task:
-    """The same with 0.8 million parameters, whose step on a thousand tokens takes one core about 100 ms."""
+    """Return the same with 0.8 million parameters; its step on a thousand tokens takes one core about 100 ms."""
     return transformer(128, 4)
 
 
 def mlp(width: int = 690) -> Task:
-    """Three layers between 64 pixels and 10 logits: by default a million parameters, most of them in two tensors."""
+    """Return an MLP with three hidden layers: by default a million parameters, most of them in two tensors."""
     return replace(TASKS["digits_mlp"](), build=partial(_mlp, width))
 
 
@@ -68,19 +68,19 @@ def _mlp(width: int) -> nn.Module:
 
 
 def many(tensors: int) -> Task:
-    """A model that adds up ``tensors`` parameters of ten elements each."""
+    """Return a model that adds up ``tensors`` parameters of ten elements each."""
     return replace(TASKS["digits_mlp"](), build=partial(Many, tensors))
 
 
 class Many(nn.Module):
-    """Ten logits for each image, from the mean of its pixels and the sum of all parameters."""
+    """Ten logits for each image: the mean of its pixels times the sum of all parameters."""
 
     def __init__(self, tensors: int) -> None:
         super().__init__()
         self.parts = nn.ParameterList(nn.init.normal_(nn.Parameter(Tensor(10))) for _ in range(tensors))
 
     def forward(self, images: Tensor) -> Tensor:
-        """``[N, 1, 8, 8]`` → ``[N, 10]``."""
+        """Map images ``[N, 1, 8, 8]`` to logits ``[N, 10]``."""
         first, *others = self.parts
         total: Tensor = sum(others, start=first)
         return images.flatten(1).mean(1, keepdim=True) * total

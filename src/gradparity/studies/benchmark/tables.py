@@ -1,4 +1,4 @@
-"""What was measured, as tables for the terminal, each with a line on why it is so."""
+"""The measurements as tables for the terminal, each with a line that explains them."""
 
 from collections.abc import Sequence
 
@@ -36,17 +36,17 @@ WHY_RANKS = (
 
 
 def told(found: Spread, digits: int = 2) -> str:
-    """The median, and between which values half of the figures lie."""
+    """Format the median, and the two quartiles, between which half of the figures lie."""
     return f"{found.median:.{digits}f} {found.low:.{digits}f}–{found.high:.{digits}f}"
 
 
 def millions(parameters: int) -> str:
-    """In one decimal."""
+    """Format a number of parameters in millions, with one decimal."""
     return f"{parameters / 1e6:.1f}M"
 
 
 def grid(title: str, *columns: str) -> Table:
-    """A table, its first column to the left and figures to the right."""
+    """Return an empty table, with names aligned to the left and figures to the right."""
     first, *others = columns
     return Table(
         Column(first, no_wrap=True), *(Column(name, justify="right", no_wrap=True) for name in others),
@@ -55,7 +55,7 @@ def grid(title: str, *columns: str) -> Table:
 
 
 def routes(found: Sequence[RouteCost]) -> Table:
-    """Time of the manual routes over that of ``.backward()``, and the memory of all three, a row for each case."""
+    """Tabulate the time of the manual routes over ``.backward()``, and the memory of all three, a row for each case."""
     table = grid(
         "Wiring gradients by hand: time over that of .backward(), most memory in sizes of the parameters",
         "", "time:\nmanual", "\nfrugal", "memory:\nbackward", "\nmanual", "\nfrugal",
@@ -69,7 +69,7 @@ def routes(found: Sequence[RouteCost]) -> Table:
 
 
 def watching(found: Sequence[WatchingCost]) -> Table:
-    """What watching adds, by way."""
+    """Tabulate the time that watching adds, by way."""
     table = grid("Watching", "", "size", "unwatched\nms", "adds\nms", "times\nas long")
     for one in found:
         table.add_row(
@@ -83,7 +83,7 @@ def watching(found: Sequence[WatchingCost]) -> Table:
 
 
 def throughput(found: Sequence[Throughput]) -> Table:
-    """Speeds, and how near they are to that of reading."""
+    """Tabulate speeds, and each of them over the speed of reading."""
     table = grid("Reading main memory", "", "GB/s", "times the speed of reading")
     for one in found:
         table.add_row(one.what, told(one.speed, 1), told(one.of_limit))
@@ -91,7 +91,7 @@ def throughput(found: Sequence[Throughput]) -> Table:
 
 
 def growth(title: str, points: Sequence[Point]) -> Table:
-    """What watching adds to a step, by the size of the model."""
+    """Tabulate the cost that watching adds to a step, by the size of the model."""
     table = grid(
         title, "parameters", "tensors", "a step\nms", "lockstep\nadds, ms", "recording\nadds, ms", "its trace\nbytes"
     )
@@ -102,7 +102,7 @@ def growth(title: str, points: Sequence[Point]) -> Table:
 
 
 def steps(found: Sequence[Stretch]) -> Table:
-    """Time and memory along a training."""
+    """Tabulate time and memory along a training."""
     table = grid(
         "Growth with steps, a process each", "way", "steps so far", "ms a step since", "most memory so far, MB"
     )
@@ -112,7 +112,7 @@ def steps(found: Sequence[Stretch]) -> Table:
 
 
 def ranks(found: Sequence[RankCost]) -> Table:
-    """Time and memory on several ranks."""
+    """Tabulate time and memory on several ranks."""
     table = grid(
         "Several ranks, the slowest of them: times as long, and the most memory in MB", "ranks", "step\nms",
         "lockstep", "recording", "MB: one\nalone", "\nrecorded", "both\nalone", "in\nlockstep",
@@ -125,7 +125,7 @@ def ranks(found: Sequence[RankCost]) -> Table:
 
 
 def imports(found: Sequence[Start]) -> Table:
-    """Seconds until a program has started."""
+    """Tabulate the seconds until a program has started."""
     table = grid("Starting a new Python", "", "s", "s above import torch")
     for one in found:
         table.add_row(one.what, told(one.seconds), told(one.above))
@@ -133,7 +133,7 @@ def imports(found: Sequence[Start]) -> Table:
 
 
 def growth_answer(by_parameters: Sequence[Point], by_tensors: Sequence[Point], along: Sequence[Stretch]) -> str:
-    """In a sentence for each way."""
+    """Return the growth with each way of watching, in one sentence."""
     told = []
     for way in (LOCKSTEP, RECORD):
         constant, slope = line([p.parameters for p in by_parameters], [p.adds[way].median for p in by_parameters])

@@ -1,4 +1,4 @@
-"""How fast bits are compared and hashed, against how fast this machine can read them at all."""
+"""The speed of comparing and hashing bits, against the speed at which this machine can read them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from gradparity.trace.fingerprint import fingerprint
 
 READ, COMPARED, HASHED = "read (sum)", "same_bits", "fingerprint"
 MEGABYTES = 200
-"""Of each side: more than caches hold, so that main memory is the limit."""
+"""Size of each side: more than caches hold, so that main memory is the limit."""
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """One thing done with tensor content."""
+    """One operation on tensor content, and its speed."""
 
     what: str
     speed: Spread
-    """GB/s; of a comparison both sides count."""
+    """GB/s; for a comparison, both sides count."""
     of_limit: Spread
-    """Over the speed of reading in the same round."""
+    """Speed over that of reading in the same round."""
 
 
 def throughputs(megabytes: int, rounds: int, tick: Callable[[], object]) -> list[Throughput]:
-    """What is done with two tensors of ``megabytes`` each."""
+    """Measure each operation on two tensors of ``megabytes`` each."""
     a = torch.randn(megabytes * 1_000_000 // 4)
     b = a.clone()
     works: Mapping[str, Callable[[], object]] = {
@@ -48,7 +48,7 @@ def throughputs(megabytes: int, rounds: int, tick: Callable[[], object]) -> list
 
 
 def answer(found: list[Throughput]) -> str:
-    """In a sentence."""
+    """Return the result in one sentence."""
     of_limit = {one.what: one.of_limit.median for one in found}
     return (
         f"Bits are compared at {of_limit[COMPARED]:.0%} of the speed at which memory is read, and hashed, with a norm, "

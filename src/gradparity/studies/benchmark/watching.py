@@ -1,9 +1,9 @@
-"""What it costs to watch a training: by gradparity, and by what one would take instead, on the same work.
+"""The cost of watching a training: by gradparity, and by the alternatives, on the same work.
 
-A step costs in proportion to the tokens that it sees, watching it does not. Per parameter and step lockstep reads 28
-bytes on either side (gradients at four phases, then parameters and both moments), a recording 24 bytes twice, for hash
-and norm; forward and backward compute 6 floating-point operations per parameter *and token*. So the share that watching
-takes depends on the tokens in a step, hardly on the size of the model, and falls as they become more.
+The cost of a step is proportional to its tokens; the cost of watching it is not. Per parameter and step, lockstep reads
+28 bytes on either side: gradients at four phases, then parameters and both moments. A recording reads 24 bytes twice,
+for hash and norm. Forward and backward compute 6 floating-point operations per parameter *and token*. So the share of
+watching falls with the number of tokens in a step, and hardly depends on the size of the model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -44,24 +44,24 @@ class WatchingCost:
     parameters: int
     way: str
     bare: float
-    """Milliseconds of a step that nobody watches; for lockstep of two, by the reference and by the candidate."""
+    """Milliseconds of an unwatched step; for lockstep, of one step by the reference and one by the candidate."""
     adds: float
     """Milliseconds that watching it adds."""
     time: Spread
-    """Over that of the same steps, unwatched, in the same round."""
+    """Time over that of the same steps, unwatched, in the same round."""
 
 
 def costs(
     model: str, lanes: Sequence[Lane], window: Window[Batch], rounds: int, tick: Callable[[], object], *, others: bool
 ) -> list[WatchingCost]:
-    """What lockstep of two ``lanes``, and recording the first, cost; and the ``others``, if they are asked for."""
+    """Measure lockstep of two ``lanes`` and a recording of the first; with ``others``, also the alternatives."""
     reference, candidate = lanes
     ways = [CLOSE, EQUAL] if others else []
     seconds = watched_seconds(reference, candidate, window, rounds, tick, ways)
     both = [sum(pair) for pair in zip(seconds[REFERENCE], seconds[CANDIDATE], strict=True)]
     found = [(LOCKSTEP, both, seconds[LOCKSTEP])]
     found += [(way, seconds[REFERENCE], seconds[way]) for way in (RECORD, *ways)]
-    if others:  # these take so long that one of them would outlast all other rounds
+    if others:  # hashes take so long that one round of them would outlast all other rounds
         found.append((HASHES, *hashed_seconds(reference, window, max(2, rounds // 3))))
     return [
         WatchingCost(model, size(reference), way, milliseconds(bare), added(bare, watched), ratio(watched, bare))
@@ -77,10 +77,10 @@ def watched_seconds(
     tick: Callable[[], object],
     others: Sequence[str],
 ) -> dict[str, list[float]]:
-    """The seconds of a step, alone, in lockstep, recorded, and in ``others``. Each way makes a step of both lanes."""
+    """Return the seconds of a step alone, in lockstep, recorded, and in ``others``; each way steps both lanes."""
     run = reference.run
     compared = lockstep(reference, candidate, repeat(window))
-    next(compared)  # what they start from
+    next(compared)  # the comparison at the start
     with TemporaryDirectory() as folder:
         traces = map(Path(folder).joinpath, map(str, count()))
         looks = {CLOSE: partial(cloning, run, close), EQUAL: partial(cloning, run, equal)}
@@ -101,7 +101,7 @@ def watched_seconds(
 
 
 def hashed_seconds(lane: Lane, window: Window[Batch], rounds: int) -> tuple[list[float], list[float]]:
-    """The seconds of a step, bare and with DebugMode's hashes."""
+    """Return the seconds of a step, bare and with DebugMode's hashes."""
     seconds = in_turn(
         [timed("bare", partial(step, lane, window)), lambda: {HASHES: watched_step(lane, window, hashing)}],
         rounds,
@@ -114,7 +114,7 @@ def one_step(compared: Iterator[Comparison]) -> None:
     """Advance a lockstep to the end of a step.
 
     Raises:
-        AssertionError: if the lanes differ: then figures of the difference would be timed as well.
+        AssertionError: if the lanes differ, as the figures of the difference would be timed as well.
     """
     for found in compared:
         assert not found.mismatches, "the lanes differ"
@@ -123,7 +123,7 @@ def one_step(compared: Iterator[Comparison]) -> None:
 
 
 def watched_step(lane: Lane, window: Window[Batch], way: Watch) -> float:
-    """Seconds of one step, watched in one way; what comes before and after it is not counted."""
+    """Return the seconds of one step, watched in one way; the work before and after it is not counted."""
     with way() as look, lane.random.active():
 
         def work() -> None:
@@ -136,14 +136,14 @@ def watched_step(lane: Lane, window: Window[Batch], way: Watch) -> float:
 
 @contextmanager
 def recording(run: Run, folder: Path) -> Iterator[None]:
-    """By a trace in ``folder``."""
+    """Record a trace in ``folder``."""
     with gradparity.record(run.model, run.optimizer, folder, scheduler=run.scheduler):
         yield
 
 
 @contextmanager
 def cloning(run: Run, same: Callable[[Tensor, Tensor], object]) -> Iterator[Look]:
-    """As one would write it by hand: at each phase a copy of what it changes, and the copy compared."""
+    """Watch as one would by hand: at each phase, clone the tensors that it changes, and compare the clones."""
 
     def look(moment: Moment) -> None:
         for tensor in changed(run, moment.phase):
@@ -153,7 +153,7 @@ def cloning(run: Run, same: Callable[[Tensor, Tensor], object]) -> Iterator[Look
 
 
 def changed(run: Run, phase: Phase) -> Iterator[Tensor]:
-    """The tensors that a phase has written; unscaling writes none in fp32."""
+    """Yield the tensors that a phase has written; unscaling writes none in fp32."""
     if phase in (Phase.ACCUMULATED, Phase.CLIPPED):
         yield from (p.grad for p in run.parameters if p.grad is not None)
     elif phase == Phase.STEPPED:
@@ -162,24 +162,27 @@ def changed(run: Run, phase: Phase) -> Iterator[Tensor]:
 
 
 def close(a: Tensor, b: Tensor) -> None:
-    """The comparison that PyTorch's own tests use, without tolerance."""
+    """Compare as PyTorch's own tests do, without tolerance."""
     torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 def equal(a: Tensor, b: Tensor) -> None:
-    """The fastest one-liner; it takes -0 for +0, and a NaN for another number."""
+    """Compare by the fastest one-liner; for it, -0 equals +0, and a NaN differs from itself."""
     assert torch.equal(a, b)
 
 
 @contextmanager
 def hashing() -> Iterator[None]:
-    """By a hash of what goes into and comes out of every operation."""
+    """Hash the inputs and outputs of every operation."""
     with DebugMode(), DebugMode.log_tensor_hashes():
         yield
 
 
 def trainparity(model: str, lane: Lane, window: Window[Batch]) -> WatchingCost | None:
-    """Its check of three steps of the small transformer, in three processes; ``None`` where it is not installed."""
+    """Measure TrainParity's check of three steps in three processes; return ``None`` if it is not installed.
+
+    The check trains the small transformer.
+    """
     if find_spec("trainparity") is None:
         return None
     from gradparity.studies.peers import cost
@@ -190,17 +193,17 @@ def trainparity(model: str, lane: Lane, window: Window[Batch]) -> WatchingCost |
 
 
 def milliseconds(seconds: Sequence[float]) -> float:
-    """Their median."""
+    """Return the median of ``seconds``, in milliseconds."""
     return 1e3 * spread(seconds).median
 
 
 def added(bare: Sequence[float], watched: Sequence[float]) -> float:
-    """Milliseconds that watching adds, in the median of all rounds."""
+    """Return the milliseconds that watching adds, in the median of all rounds."""
     return milliseconds([more - less for less, more in zip(bare, watched, strict=True)])
 
 
 def answer(found: Sequence[WatchingCost]) -> str:
-    """In a sentence."""
+    """Return the result in one sentence."""
     told = []
     for way in (LOCKSTEP, RECORD):
         figures = ", ".join(

@@ -1,4 +1,4 @@
-"""What is often said of ``torch.autograd.grad`` and ``.backward()``, each sentence as a check with a verdict."""
+"""Common claims about ``torch.autograd.grad`` and ``.backward()``, each as a check with a verdict."""
 
 from gradparity.studies.claims import backward, grad, second_order, summary, tools
 from gradparity.studies.claims.evidence import Claim, Evidence, Verdict, name_of, sentence_of
@@ -29,4 +29,4 @@ CLAIMS: tuple[Claim, ...] = (
     summary.no_replacement,
     second_order.second_derivative,
 )
-"""In the order in which one reads them: six for autograd.grad, five for .backward(), the summary, the closing error."""
+"""All claims in reading order: six for autograd.grad, five for .backward(), the summary, the closing error."""

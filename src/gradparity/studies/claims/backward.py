@@ -1,4 +1,4 @@
-"""Five reasons that are given for ``.backward()`` in training."""
+"""Five reasons often given for ``.backward()`` in training."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -127,7 +127,7 @@ def standard_loop() -> Evidence:
     x = batch().detach()
 
     def train(kind: type[Any]) -> None:
-        weight = nn.Parameter(torch.eye(2, 3, dtype=torch.float64))  # a matrix, as Muon takes no other
+        weight = nn.Parameter(torch.eye(2, 3, dtype=torch.float64))  # a matrix: Muon takes nothing else
         optimizer = kind([weight])
         for _ in range(3):
             optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""``gradparity claims``: examine what is said of autograd.grad and .backward(), here and now."""
+"""The command ``gradparity claims``: check common claims about autograd.grad and .backward() on this machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ from gradparity.tensorboard import new_folder, write_pages
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Examine the claims, and print them with their verdicts.
+    """Check the claims, and print them with their verdicts.
 
     Returns:
-        0, whatever the verdicts.
+        Always 0, whatever the verdicts.
 
     Raises:
-        UserError: if an argument names no claim, no format, or a folder that cannot be written.
+        UserError: if an argument names an unknown claim, an unknown format, or a folder that cannot be written.
     """
     parser = Parser(prog="gradparity claims", description="What is said of autograd.grad and .backward(), examined.")
     parser.add_argument("--format", choices=("table", "json", "markdown"), default="table", help="default: table")
@@ -49,10 +49,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def claims_named(names: Sequence[str] | None) -> list[Claim]:
-    """The claims called ``names``, in reading order; all, if there are no names.
+    """Return the claims called ``names``, in reading order; without names, all of them.
 
     Raises:
-        UserError: if there is no such claim.
+        UserError: if a name is of no claim.
     """
     known = {name_of(claim): claim for claim in CLAIMS}
     for name in names or ():
@@ -62,7 +62,7 @@ def claims_named(names: Sequence[str] | None) -> list[Claim]:
 
 
 def show(examined: Sequence[tuple[Claim, Evidence]], folder: Path | None, console: Console) -> None:
-    """Print the table, the answer, and where the page is; the answer even if ``console`` is quiet."""
+    """Print the table, the answer, and the page's folder. The answer is printed even if ``console`` is quiet."""
     console.print(report.table(examined))
     experiment.say(Console(highlight=False), report.answer(examined), style="bold")
     if folder:

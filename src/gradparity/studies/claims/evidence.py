@@ -1,4 +1,4 @@
-"""What a claim is, and what comes of examining it."""
+"""The types of a claim, its evidence, and its verdict."""
 
 import inspect
 from collections.abc import Callable
@@ -10,34 +10,34 @@ import torch
 
 
 class Verdict(StrEnum):
-    """How a sentence, read word for word, stands up to what was measured."""
+    """The verdict on a sentence, read word for word, after the measurement."""
 
     HOLDS = "holds"
     CAVEAT = "holds with a caveat"
-    """True of what it names, but under a condition that it does not."""
+    """It is true, but under a condition that it does not name."""
     FAILS = "fails as written"
-    """Not so; or the code that it shows raises."""
+    """It is not true, or its code raises."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was found of a claim, here and now."""
+    """The result of checking a claim on this machine."""
 
     verdict: Verdict
     figure: str
-    """What was measured, in words with its numbers."""
+    """The measurement, in words and numbers."""
     instead: str = ""
-    """What to write or say in place of the claim."""
+    """The code or sentence to use in place of the claim."""
     torch: str = torch.__version__
-    """The release it was found on."""
+    """The PyTorch release of the measurement."""
 
 
 Claim: TypeAlias = Callable[[], Evidence]
-"""A function that carries the claim as its docstring, measures, and judges."""
+"""A function whose docstring is the claim; it measures and returns the evidence with a verdict."""
 
 
 def judge(holds: bool, caveat: bool = False) -> Verdict:
-    """The verdict on a sentence that ``holds`` or not, and if so perhaps only under a ``caveat``.
+    """Return the verdict on a sentence that ``holds`` or not; if it holds, perhaps only with a ``caveat``.
 
     >>> judge(holds=True, caveat=True).value
     'holds with a caveat'
@@ -48,10 +48,10 @@ def judge(holds: bool, caveat: bool = False) -> Verdict:
 
 
 def name_of(claim: Claim) -> str:
-    """What the claim is called in tables and on the command line."""
+    """Return the claim's name in tables and on the command line."""
     return claim.__name__.replace("_", "-")
 
 
 def sentence_of(claim: Claim) -> str:
-    """The claim itself, on one line."""
+    """Return the claim itself, on one line."""
     return " ".join((inspect.getdoc(claim) or "").split())

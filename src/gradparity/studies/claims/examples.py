@@ -1,4 +1,4 @@
-"""Small things that the claims are tried on, and how a refusal or a training is put into words."""
+"""Small models, data and trainings to check claims on, and functions that put their results into words."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -26,17 +26,17 @@ OPTIMIZERS: list[type[Any]] = [
 """Every optimizer of ``torch.optim``."""
 
 CLIP = ClipConfig(threshold=0.05)
-"""Less than any norm of a gradient here, so that every step is clipped."""
+"""A threshold below every gradient norm here, so that every step is clipped."""
 
 
 def batch(n: int = 1000) -> Tensor:
-    """``[n, 2]`` float64 samples in [-1, 1), always the same ones; a leaf that requires grad."""
+    """Return ``[n, 2]`` float64 samples in [-1, 1), always the same ones, as a leaf that requires grad."""
     generator = torch.Generator().manual_seed(0)
     return (2 * torch.rand(n, 2, generator=generator, dtype=torch.float64) - 1).requires_grad_()
 
 
 def network(inputs: int = 2, hidden: int = 8, layers: int = 1) -> nn.Sequential:
-    """A float64 perceptron ``[n, inputs]`` -> ``[n, 1]``, always with the same weights."""
+    """Return a float64 perceptron ``[n, inputs]`` -> ``[n, 1]``, always with the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         widths = [inputs] + [hidden] * layers
@@ -45,7 +45,7 @@ def network(inputs: int = 2, hidden: int = 8, layers: int = 1) -> nn.Sequential:
 
 
 def refusal(attempt: Callable[[], object]) -> str:
-    """The first clause of the error that ``attempt`` raises, or nothing if it raises none."""
+    """Return the first clause of the error that ``attempt`` raises, or ``""`` if it raises none."""
     try:
         attempt()
     except (RuntimeError, TypeError) as error:
@@ -54,35 +54,35 @@ def refusal(attempt: Callable[[], object]) -> str:
 
 
 def outcome(refused: str) -> str:
-    """A refusal in a sentence."""
+    """Return a result of :func:`refusal` as the end of a sentence: ``raises "..."``, or ``runs``."""
     return f'raises "{refused}"' if refused else "runs"
 
 
 def same(ours: Iterable[Tensor | None], theirs: Iterable[Tensor | None]) -> bool:
-    """Whether all tensors of two sequences are there, and have the same bits."""
+    """Return whether two sequences of tensors have the same bits, and no tensor is ``None``."""
     return all(a is not None and b is not None and same_bits(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def filled(tensors: Iterable[Tensor]) -> int:
-    """How many of ``tensors`` have a ``.grad``."""
+    """Count those of ``tensors`` that have a ``.grad``."""
     return sum(tensor.grad is not None for tensor in tensors)
 
 
 def times(gradient: Tensor | None, once: Tensor) -> float:
-    """How many times ``once`` is in ``gradient``, to nine decimals; ``None`` is none of it."""
+    """Return the factor of ``gradient`` over ``once``, to nine decimals; for ``None`` it is 0."""
     return 0.0 if gradient is None else round(float((gradient * once).sum() / once.square().sum()), 9)
 
 
 def error(have: Tensor, want: Tensor) -> float:
-    """The largest absolute difference."""
+    """Return the largest absolute difference."""
     return (have - want).abs().max().item()
 
 
 def trained_by(kind: type[Any], route: Route, microbatches: int = 2, steps: int = 3) -> tuple[Tensor, Tensor]:
-    """The weights, before and after, of an embedding that ``route`` and an optimizer of this ``kind`` have trained.
+    """Train an embedding by ``route`` and an optimizer of this ``kind``; return its weights before and after.
 
-    An embedding, since Muon takes matrices only and SparseAdam sparse gradients only; a closure, since LBFGS asks
-    for one and the others take one.
+    It is an embedding since Muon takes matrices only, and SparseAdam sparse gradients only. The step takes a closure
+    since LBFGS requires one and the others accept one.
     """
     weights = torch.linspace(-1, 1, 24).reshape(6, 4)
     model = nn.Embedding.from_pretrained(weights.clone(), freeze=False, sparse=kind is SparseAdam)
@@ -105,8 +105,10 @@ def train_both_ways(
 ) -> tuple[LockstepVerdict, list[Readings]]:
     """Train a perceptron on digits by both routes in lockstep: six windows of three microbatches.
 
-    In fp16 the scale starts so high that the first step overflows and is skipped. Returns what was compared, and
-    the readings of each step.
+    In fp16 the scale starts so high that the first step overflows and is skipped.
+
+    Returns:
+        The verdict of the comparison, and the readings of each step.
     """
     config = Config(
         candidate="manual",
@@ -130,7 +132,7 @@ def train_both_ways(
 
 
 def in_words(verdict: LockstepVerdict) -> str:
-    """How much a lockstep compared, and how much of it differs."""
+    """Return in words how much a lockstep compared, and how much of it differs."""
     differing = sum(cell.differing for cell in verdict.cells.values())
     compared = sum(cell.compared for cell in verdict.cells.values())
     return (

@@ -1,4 +1,4 @@
-"""Six benefits that are claimed for ``torch.autograd.grad`` over ``.backward()``."""
+"""Six claimed benefits of ``torch.autograd.grad`` over ``.backward()``."""
 
 import torch
 
@@ -16,7 +16,7 @@ def returns() -> Evidence:
     """
     x = batch()
     hidden = 2 * x
-    hidden.retain_grad()  # which makes PyTorch keep the .grad of a tensor that is no leaf
+    hidden.retain_grad()  # makes PyTorch keep the .grad of a non-leaf tensor
     y = scalar(hidden).sum()
     for _ in range(2):
         (once,) = torch.autograd.grad(y, x, retain_graph=True)

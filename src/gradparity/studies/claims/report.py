@@ -16,7 +16,7 @@ COLORS = {Verdict.HOLDS: "green", Verdict.CAVEAT: "yellow", Verdict.FAILS: "red"
 
 
 def table(examined: Sequence[tuple[Claim, Evidence]]) -> Table:
-    """Claim × verdict × what was measured, and below that what to write instead."""
+    """Return a table with columns claim, verdict, and measurement; below the measurement, the text to use instead."""
     grid = Table(show_lines=True, expand=True)
     grid.add_column("claim", ratio=1, overflow="fold")
     grid.add_column("verdict", width=10)
@@ -33,7 +33,7 @@ def table(examined: Sequence[tuple[Claim, Evidence]]) -> Table:
 
 
 def markdown(examined: Sequence[tuple[Claim, Evidence]]) -> str:
-    """The answer and the table, for a README."""
+    """Return the answer and the table as Markdown, for a README."""
     rows = (
         (f"**{name_of(claim)}**: {sentence_of(claim)}", evidence.verdict, evidence.figure, evidence.instead)
         for claim, evidence in examined
@@ -42,7 +42,7 @@ def markdown(examined: Sequence[tuple[Claim, Evidence]]) -> str:
 
 
 def page(examined: Sequence[tuple[Claim, Evidence]]) -> str:
-    """The same in two columns, since TensorBoard would break the words of four."""
+    """Return the same in two columns, for TensorBoard, which would break words in four."""
     rows = (
         (f"**{name_of(claim)}** {sentence_of(claim)}", f"**{evidence.verdict}** {evidence.figure}{_instead(evidence)}")
         for claim, evidence in examined
@@ -51,13 +51,13 @@ def page(examined: Sequence[tuple[Claim, Evidence]]) -> str:
 
 
 def as_json(examined: Sequence[tuple[Claim, Evidence]]) -> str:
-    """A list of objects: id, claim, verdict, figure, instead, torch."""
+    """Return a JSON list of objects with keys id, claim, verdict, figure, instead, torch."""
     records = [{"id": name_of(claim), "claim": sentence_of(claim), **asdict(evidence)} for claim, evidence in examined]
     return json.dumps(records, indent=2, ensure_ascii=False)
 
 
 def answer(examined: Sequence[tuple[Claim, Evidence]]) -> str:
-    """How many came out how, in one sentence."""
+    """Return the number of claims by verdict, in one sentence."""
     count = Counter(evidence.verdict for _, evidence in examined)
     return (
         f"{count[Verdict.HOLDS]} hold, {count[Verdict.CAVEAT]} hold with a caveat, {count[Verdict.FAILS]} fail as "

@@ -1,4 +1,4 @@
-"""The line that ends in an error: a derivative of a derivative."""
+"""The claim whose code raises: a derivative of a derivative."""
 
 import torch
 

@@ -1,6 +1,6 @@
-"""The summary: use ``.backward()`` for model training, because only it does the following.
+"""The summary of the claims: use ``.backward()`` for model training, because only it does the following.
 
-What it says of optimizers, AMP, DDP, schedulers, clipping and hooks is in ``tools``.
+Its claims about optimizers, AMP, DDP, schedulers, clipping and hooks are in ``tools``.
 """
 
 import torch
@@ -50,7 +50,7 @@ def accumulates_correctly() -> Evidence:
 
 
 def most_gradients_held(model: nn.Module, x: Tensor, route: Route, microbatches: int) -> float:
-    """How many sets of new gradients are alive at once, beside what ``p.grad`` held: 1 is as many as parameters."""
+    """Return the most bytes of new gradients alive at once, those kept as ``p.grad`` included, over parameter bytes."""
     parameters = list(model.parameters())
     made: list[tuple[StorageWeakRef, int]] = []
     most = 0

@@ -1,4 +1,4 @@
-"""What only ``.backward()`` is said to support: six parts of PyTorch, each tried with both routes."""
+"""Six parts of PyTorch that, it is claimed, only ``.backward()`` supports, each tried with both routes."""
 
 from collections.abc import Callable, Sequence
 from tempfile import TemporaryDirectory
@@ -57,7 +57,7 @@ def ddp() -> Evidence:
 
     def reduce(
         state: None,
-        bucket: dist.GradBucket,  # type: ignore[name-defined]  # DDP asks for this very annotation, mypy cannot see it
+        bucket: dist.GradBucket,  # type: ignore[name-defined]  # DDP requires this annotation, which mypy cannot see
     ) -> torch.futures.Future[Tensor]:
         reductions.append(1)
         return allreduce_hook(model.process_group, bucket)
@@ -115,11 +115,11 @@ HOOKS: dict[str, Callable[[Sequence[nn.Parameter], Tensor, nn.Module, Callable[.
     "AccumulateGrad node": lambda leaves, hidden, layer, hook: get_gradient_edge(leaves[0]).node.register_hook(hook),
     "multi-grad, of leaves": lambda leaves, hidden, layer, hook: register_multi_grad_hook(leaves, hook),
 }
-"""How each kind is put on the parameters, on the output of the first layer, or on the last layer."""
+"""Functions that register each kind of hook on the parameters, the first layer's output, or the last layer."""
 
 
 def runs_of(kind: str, differentiate: Callable[[Tensor, Sequence[nn.Parameter]], object]) -> int | str:
-    """How often a hook runs while ``differentiate`` takes a loss and the parameters, or that it raises."""
+    """Count the runs of a hook while ``differentiate`` is called; ``"raises"`` if that raises."""
     calls = list[int]()
     model, x = network(), batch().detach()
     first, activation, last = model

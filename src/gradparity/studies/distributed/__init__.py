@@ -1,1 +1,1 @@
-"""Two routes on several ranks, by DDP and by hand, compared on every rank; what ``experiments/distributed.py`` runs."""
+"""Two routes on several ranks, by DDP and by hand, compared on every rank, for ``experiments/distributed.py``."""

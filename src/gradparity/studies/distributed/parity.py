@@ -1,4 +1,4 @@
-"""Two routes held against each other on every rank, and the ranks against rank 0."""
+"""A comparison of two routes on every rank, and of all ranks with rank 0."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ RankStep: TypeAlias = Callable[[RankRun, Window[Any]], Iterator[Moment]]
 
 @dataclass(frozen=True)
 class Place:
-    """Where two routes first part on a rank."""
+    """The place where two routes first diverge on a rank."""
 
     step: int
     microbatch: int | None
@@ -32,40 +32,41 @@ class Place:
 
 @dataclass(frozen=True)
 class Across:
-    """A step of the candidate after which its ranks were held against each other. The same on every rank."""
+    """The comparison of the candidate's ranks after one of its steps. It has the same value on every rank."""
 
     gradients: Figures
-    """Of the other ranks against rank 0, as the optimizer read them."""
+    """The difference of the other ranks from rank 0, in the gradients that the optimizer read."""
     parameters: Figures
+    """The same for the parameters after the step."""
     differing: tuple[int, ...]
-    """The ranks whose parameters are not those of rank 0."""
+    """The ranks whose parameters differ from those of rank 0."""
     scales: tuple[float, ...]
     """The loss scale of each rank."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a rank has found."""
+    """The result of the comparison on one rank."""
 
     rank: int
     steps: int
     numbers: int
-    """How many numbers were compared, one counted each time."""
+    """The count of numbers compared; a number is counted each time it is compared."""
     first: Place | None
-    """Where the routes first part on this rank."""
+    """The place where the routes first diverge on this rank."""
     explanation: str
     routes: Figures
-    """The parameters after the last step, candidate against reference, of all ranks together."""
+    """The difference of the candidate's final parameters from the reference's, over all ranks together."""
     across: list[Across]
 
     @property
     def parity(self) -> bool:
-        """Whether the routes are one training on this rank, and all ranks of the candidate have one model."""
+        """Return whether the routes agree on this rank, and all ranks of the candidate have the same parameters."""
         return self.steps > 0 and self.first is None and not any(step.differing for step in self.across)
 
 
 def compare_on_every_rank(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]]) -> Outcome:
-    """Train both lanes in lockstep on this rank's windows, of which every rank has as many. Collective."""
+    """Train both lanes in lockstep on this rank's windows. Collective: every rank needs the same number of windows."""
     verdict, across = Verdict(), list[Across]()
     for found in lockstep(reference, candidate, windows):
         verdict.add(found)
@@ -84,7 +85,7 @@ def compare_on_every_rank(reference: Lane, candidate: Lane, windows: Iterable[Wi
         numbers=verdict.numbers,
         first=first,
         explanation=verdict.explanation,
-        routes=routes.compute(),  # of all ranks: torchmetrics adds up what they have seen
+        routes=routes.compute(),  # over all ranks: torchmetrics adds up their figures
         across=across,
     )
 
@@ -98,19 +99,19 @@ def _across(lane: Lane) -> Across:
 
 
 def against_rank_0(tensors: Sequence[Tensor]) -> tuple[Figures, tuple[int, ...]]:
-    """How far the other ranks' tensors are from those of rank 0, and which ranks have others. Collective."""
+    """Return the difference of the other ranks' tensors from rank 0's, and the ranks that differ. Collective."""
     metric = Difference().to(tensors[0].device)
     for tensor in tensors:
         theirs = tensor.detach().clone(memory_format=torch.contiguous_format)
         dist.broadcast(theirs, src=0)
-        held = slice(None) if dist.get_rank() else slice(0)  # rank 0 is the measure, and has nothing to add
+        held = slice(None) if dist.get_rank() else slice(0)  # rank 0 is the reference and adds nothing
         metric.update(theirs.flatten()[held], tensor.detach().flatten()[held])
-    differing = gathered(int(metric.differing))  # before the ranks' figures are added up, as compute() does
+    differing = gathered(int(metric.differing))  # before compute() adds up the ranks' figures
     return metric.compute(), tuple(rank for rank, count in enumerate(differing) if count)
 
 
 def gathered(value: T) -> tuple[T, ...]:
-    """The ``value`` of every rank. Collective."""
+    """Return the ``value`` of every rank, in rank order. Collective."""
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return tuple(values)

@@ -1,4 +1,4 @@
-"""FSDP2 measured: which parts of the manual route work on sharded parameters, and which do not."""
+"""Measurements of FSDP2: each part of the manual route is tried on sharded parameters."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ STEPS, MICROBATCHES = 3, 2
 
 @dataclass(frozen=True)
 class Measured:
-    """A part of the manual route, and what came of it on this rank."""
+    """A part of the manual route, and its result on this rank."""
 
     what: str
     works: bool
     seen: str
-    """Which bits, or which error."""
+    """The result in words: the bits, or the error."""
 
 
 def measure_sharded() -> list[Measured]:
-    """Everything, on this rank. Collective."""
+    """Measure every part on this rank. Collective."""
     return [
         _backward(),
         _by_shards(),
@@ -90,7 +90,7 @@ def _by_whole() -> Measured:
 
 
 def _by_hand() -> Measured:
-    """Three steps of two microbatches, clipped, with AdamW: FSDP's own way beside the manual one."""
+    """Compare FSDP's own route with the manual one: three clipped AdamW steps of two microbatches."""
     models = sharded(), sharded()
     optimizers = [AdamW(model.parameters(), lr=0.01) for model in models]
     batches, pairs = inputs(), list[tuple[Tensor, Tensor]]()
@@ -153,7 +153,7 @@ def _overflow() -> Measured:
 
 
 def _gradients_of_one_backward() -> tuple[list[DTensor], list[Tensor]]:
-    """Of FSDP, and of a whole model averaged as DDP does."""
+    """Return the gradients of FSDP, and those of an unsharded model averaged as DDP does."""
     model, alone, x = sharded(), build(), next(inputs())
     backward(loss_of(model, x), [])
     backward(loss_of(alone, x), [])
@@ -163,7 +163,7 @@ def _gradients_of_one_backward() -> tuple[list[DTensor], list[Tensor]]:
 
 
 def _fill(model: nn.Module, window: Sequence[Tensor]) -> None:
-    """The gradients of a window by FSDP's own means."""
+    """Compute the gradients of a window by FSDP's own synchronization."""
     assert isinstance(model, FSDPModule)
     model.zero_grad()
     for index, x in enumerate(window):
@@ -172,13 +172,13 @@ def _fill(model: nn.Module, window: Sequence[Tensor]) -> None:
 
 
 def build() -> nn.Sequential:
-    """A multilayer perceptron of odd sizes, so that shards are uneven; the same on every rank."""
+    """Build a multilayer perceptron of odd sizes, so that shards are uneven; the same on every rank."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(20, 37), nn.GELU(), nn.Linear(37, 31), nn.GELU(), nn.Linear(31, 7))
 
 
 def sharded() -> nn.Module:
-    """The same, each layer sharded over all ranks."""
+    """Build the same model with each layer sharded over all ranks."""
     model, mesh = build(), init_device_mesh("cpu", (dist.get_world_size(),))
     for module in (*(layer for layer in model if isinstance(layer, nn.Linear)), model):
         fully_shard(module, mesh=mesh)
@@ -186,25 +186,25 @@ def sharded() -> nn.Module:
 
 
 def inputs() -> Iterator[Tensor]:
-    """Other ones on each rank."""
+    """Yield random inputs ``[8, 20]`` without end, different on each rank."""
     stream = torch.Generator().manual_seed(dist.get_rank())
     while True:
         yield torch.randn(8, 20, generator=stream)
 
 
 def loss_of(model: nn.Module, x: Tensor) -> Tensor:
-    """A scalar."""
+    """Return the loss, a scalar."""
     loss: Tensor = model(x).square().sum()
     return loss
 
 
 def whole(tensor: Tensor | None) -> Tensor:
-    """All shards, put together and copied. Collective."""
+    """Return a copy of the whole tensor, gathered from all shards. Collective."""
     assert isinstance(tensor, DTensor)
     return tensor.full_tensor().clone()
 
 
 def local(tensor: Tensor | None) -> Tensor:
-    """This rank's shard."""
+    """Return this rank's shard."""
     assert isinstance(tensor, DTensor)
     return tensor.to_local()

@@ -1,4 +1,4 @@
-"""What ranks have found, as tables for the terminal and as sentences."""
+"""The results of all ranks as tables for the terminal and as sentences."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,7 +11,7 @@ from gradparity.studies.distributed.trial import Trial
 
 
 def routes(found: Mapping[str, tuple[Trial, Sequence[Outcome]]]) -> Table:
-    """Each loop beside DDP on every rank, and its ranks beside each other."""
+    """Return a table that compares each loop with DDP on every rank, and its ranks with rank 0."""
     table = _table("Each loop held against DDP on every rank, and its ranks against rank 0")
     for head in ("loop", "model", "the same as DDP", "one model", "first difference"):
         table.add_column(head)
@@ -24,7 +24,7 @@ def routes(found: Mapping[str, tuple[Trial, Sequence[Outcome]]]) -> Table:
 
 
 def first_of(outcomes: Sequence[Outcome]) -> str:
-    """Rank, step, microbatch, phase and part of the first difference, or that there is none."""
+    """Return in words the rank, step, microbatch, phase and part of the first difference, or that there is none."""
     differing = [outcome for outcome in outcomes if outcome.first]
     if not differing:
         return f"none in {outcomes[0].steps} steps, {sum(o.numbers for o in outcomes):,} numbers"
@@ -36,7 +36,7 @@ def first_of(outcomes: Sequence[Outcome]) -> str:
 
 
 def drift(outcome: Outcome) -> Table:
-    """How far the ranks of one loop are from rank 0, step by step."""
+    """Return a table of the differences of one loop's ranks from rank 0, step by step."""
     table = _table("autograd.grad through DDP: how far the other ranks are from rank 0, relative to its norm")
     for head in ("after step", "gradients", "parameters", "parameters that differ"):
         table.add_column(head, justify="right")
@@ -49,7 +49,7 @@ def drift(outcome: Outcome) -> Table:
 
 
 def sharded(found: Iterable[Measured]) -> Table:
-    """What works on FSDP2's shards."""
+    """Return a table of the parts that work on FSDP2's shards, and those that do not."""
     table = _table("FSDP2 (fully_shard)")
     for head in ("what", "", "seen"):
         table.add_column(head)

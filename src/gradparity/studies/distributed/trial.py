@@ -1,4 +1,4 @@
-"""A training on every rank, by DDP and by a candidate: what :func:`launch` runs, and tests and experiments ask for."""
+"""A training on every rank, by DDP and by a candidate. :func:`launch` runs it for tests and experiments."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,28 +24,28 @@ from gradparity.training.exchange import all_reduced, as_hook, in_rank_order, sh
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What is trained, and how. The reference is :func:`ddp_step`."""
+    """The configuration of a trial. The reference is :func:`ddp_step`."""
 
     config: Config = field(default_factory=Config)
     candidate: str = "manual"
-    """``ddp``, which is the null test, or ``manual``."""
+    """``manual``, or ``ddp`` for the null test."""
     fault: str | None = None
-    """One of :data:`RANK_FAULTS`, in the step of the candidate."""
+    """One of :data:`RANK_FAULTS`, put into the candidate's step."""
     averaging: str = "all_reduced"
-    """Or ``in_rank_order``, for both."""
+    """``all_reduced`` or ``in_rank_order``, for both reference and candidate."""
     examples: int | None = None
-    """How many there are for all ranks together; of few, an epoch has few windows, and ends in uneven ones."""
+    """The number of examples for all ranks together. With few, an epoch has few windows and ends in uneven ones."""
     overflow: tuple[int, int] | None = None
-    """The rank and the step that see inputs too large for fp16."""
+    """The rank and the step at which inputs are too large for fp16."""
 
 
 def run_trials(trials: Sequence[Trial]) -> list[Outcome]:
-    """What this rank finds in each of ``trials``."""
+    """Run each of ``trials`` and return this rank's results."""
     return [run_trial(trial) for trial in trials]
 
 
 def run_trial(trial: Trial) -> Outcome:
-    """What this rank finds."""
+    """Run ``trial`` and return this rank's result."""
     task = TASKS[trial.config.tasks[0]]()
     if trial.examples is not None:
         task = replace(task, train=Examples(*(part[: trial.examples] for part in task.train)))
@@ -54,7 +54,7 @@ def run_trial(trial: Trial) -> Outcome:
 
 
 def rank_lane(trial: Trial, task: Task, name: str, fault: str | None = None) -> Lane:
-    """A rank's run of ``task``, which starts from rank 0's weights whatever its own are, and draws masks of its own."""
+    """Return this rank's lane for ``task``. It starts from rank 0's weights, and draws its own dropout masks."""
     rank = dist.get_rank()
     step = on_ranks_with([RANK_FAULTS[fault]] if fault else [])[f"{name}_step"]
     config = replace(trial.config, seed=trial.config.seed + rank)
@@ -65,17 +65,17 @@ def rank_lane(trial: Trial, task: Task, name: str, fault: str | None = None) -> 
         share(tensors_of(run.model))
         run, step = replace(run, route=manual), partial(step, averaging=averaging)
     else:
-        # Without it, a parameter that this rank's loss does not reach would be waited for.
+        # Without it, DDP would wait for a parameter that this rank's loss does not use.
         wrapped = DistributedDataParallel(run.model, find_unused_parameters=config.tasks[0] == "branches")
         if averaging is not all_reduced:
             wrapped.register_comm_hook(None, as_hook(averaging))
         run = replace(run, wrapped=wrapped)
-    # To lockstep a step takes any Run; these take a rank's, which they are given.
+    # Lockstep's type says that a step takes any Run. These steps take a RankRun, and run is one.
     return Lane(run, cast(Step, step), RandomStream(seed_of(config.seed, "dropout"), config.device))
 
 
 def windows_of_rank(trial: Trial, task: Task) -> Iterator[Window[Batch]]:
-    """Of the common windows, those that are this rank's turn; each rank has ``steps``, of uneven sizes."""
+    """Yield this rank's windows: with n ranks, every n-th common window. Each rank gets ``steps``, uneven in size."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
     common = build.windows(replace(trial.config, steps=trial.config.steps * ranks), task)
     for step, window in enumerate(islice(common, rank, None, ranks)):

@@ -1,6 +1,6 @@
-"""Frameworks that people really train with, each watched from outside while it runs its own idiomatic loop.
+"""Frameworks in wide use, each watched from outside while it runs its own idiomatic loop.
 
-In reading order: ``scenario`` (what is trained), a file for each framework with the loop that its documentation
-teaches, ``reference`` (what they are held against), ``watch`` (recording a loop and holding it against that),
-``on_ranks`` (the same on two ranks), and ``known`` (what is known in public).
+Read in this order: ``scenario`` (what is trained), a file for each framework with the loop from its documentation,
+``reference`` (the steps that the loops are compared with), ``watch`` (record a loop and compare it), ``on_ranks`` (the
+same on two ranks), ``known_issues`` (causes of differences, with the public issues) and ``table`` (the outcomes).
 """

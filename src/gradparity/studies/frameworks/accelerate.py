@@ -1,4 +1,4 @@
-"""Hugging Face Accelerate: ``accumulate``, and the recipe of the same page for samples of variable size.
+"""Hugging Face Accelerate: ``accumulate``, and the recipe on the same page for samples of variable size.
 
 https://huggingface.co/docs/accelerate/usage_guides/gradient_accumulation
 """
@@ -16,7 +16,7 @@ from gradparity.studies.frameworks.scenario import Job, mean_loss, summed_loss
 
 
 def train(job: Job) -> None:
-    """Accelerate keeps track of the microbatches: what does not belong to the end of a window does nothing."""
+    """Train with ``accumulate``: optimizer and schedule do nothing until the last microbatch of a window."""
     accelerator, model, optimizer, dataloader, scheduler = prepared(job)
     k, done = job.scenario.k, 0
     if job.resume:
@@ -39,7 +39,7 @@ def train(job: Job) -> None:
 
 
 def by_token_count(job: Job) -> None:
-    """Section "Gradient accumulation on training samples of variable size": the count of the window comes first."""
+    """Train as in "Gradient accumulation on training samples of variable size": count the window's tokens first."""
     accelerator, model, optimizer, dataloader, scheduler = prepared(job)
     k, done = job.scenario.k, 0
     total_updates = -(-len(dataloader) // k)
@@ -54,11 +54,11 @@ def by_token_count(job: Job) -> None:
         num_items_in_batch = sum(targets.ne(PADDING).sum() for _, targets in batch_samples)
         num_items_in_batch = accelerator.gather(num_items_in_batch).sum().item()
         for i, (inputs, targets) in enumerate(batch_samples):
-            # without it, several ranks would exchange the gradients of every microbatch
+            # without no_sync, several ranks would exchange gradients after every microbatch
             last = i == len(batch_samples) - 1
             with nullcontext() if last else accelerator.no_sync(model):
                 loss = summed_loss(model(inputs), targets)
-                # backward() divides by the accumulation steps again
+                # times k: backward() divides by the accumulation steps again
                 loss = (loss * k * accelerator.num_processes) / num_items_in_batch
                 accelerator.backward(loss)
         if job.scenario.max_norm is not None:
@@ -72,8 +72,8 @@ def by_token_count(job: Job) -> None:
 
 
 def prepared(job: Job) -> tuple[Accelerator, Any, Any, Any, Any]:
-    """An Accelerator, and what it makes of the job."""
-    # They are one for each process, which usually trains once.
+    """Return an Accelerator, and the model, optimizer, loader and scheduler that it prepares from the job."""
+    # These exist once per process, as a process usually trains once.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     set_seed(job.seed)

@@ -1,4 +1,4 @@
-"""Lightning Fabric: a loop of one's own, in which Fabric does precision, clipping and checkpoints.
+"""Lightning Fabric: a hand-written loop, in which Fabric does precision, clipping and checkpoints.
 
 https://lightning.ai/docs/fabric/stable/advanced/gradient_accumulation.html
 """
@@ -13,12 +13,12 @@ from gradparity.trace.process_rank import ranks
 
 
 def train(job: Job) -> None:
-    """The loop of the page, which begins to count at 1."""
+    """Train by the loop of the page, but count iterations from 1."""
     _train(job, offset=1)
 
 
 def as_on_its_page(job: Job) -> None:
-    """The loop of the page word for word: ``is_accumulating = iteration % K != 0``, from iteration 0 on."""
+    """Train by the loop of the page word for word: ``is_accumulating = iteration % K != 0``, from iteration 0 on."""
     _train(job, offset=0)
 
 

@@ -1,4 +1,4 @@
-"""The Trainer of Hugging Face transformers, for a model of one's own that returns its loss.
+"""The Trainer of Hugging Face transformers, for a custom model that returns its loss.
 
 https://huggingface.co/docs/transformers/main/en/main_classes/trainer
 """
@@ -15,16 +15,16 @@ from gradparity.studies.frameworks.scenario import MICROBATCH, Job, mean_loss, s
 
 
 class WithLoss(PreTrainedModel):
-    """A model as the Trainer wants it; ``**kwargs`` tell it that the loss can be given the count of the window."""
+    """A model in the Trainer's form; its ``**kwargs`` show that its loss can use the token count of the window."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(PreTrainedConfig())
         self.model = model
-        # A checkpoint must know it: the Trainer refuses to save a plain nn.Module with tied weights.
+        # Checkpoints need this: the Trainer refuses to save a plain nn.Module with tied weights.
         self._tied_weights_keys = {"model.head.weight": "model.token.weight"}
 
     def forward(self, input_ids: Tensor, labels: Tensor, **kwargs: Any) -> dict[str, Tensor]:
-        """The mean over the window, if its number of tokens is known, else over the microbatch."""
+        """Return the logits and the mean loss: over the window if its token count is known, else the microbatch."""
         logits = self.model(input_ids)
         count = kwargs.get("num_items_in_batch")
         loss = mean_loss(logits, labels) if count is None else summed_loss(logits, labels) / count
@@ -32,12 +32,12 @@ class WithLoss(PreTrainedModel):
 
 
 class InOrder(Trainer):
-    """Trains on the job's own loader, as the documentation of ``get_train_dataloader`` proposes."""
+    """A Trainer that uses the job's own loader, as the documentation of ``get_train_dataloader`` proposes."""
 
     job: Job
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The microbatches by the names of ``forward``."""
+        """Return the microbatches, as dicts with the argument names of ``forward``."""
         loader = self.job.loader()
         loader.collate_fn = by_name
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
@@ -45,14 +45,14 @@ class InOrder(Trainer):
 
 
 def by_name(examples: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    """One microbatch."""
+    """Collate examples into one microbatch, by the argument names of ``forward``."""
     inputs, targets = zip(*examples, strict=True)
     return {"input_ids": stack(inputs), "labels": stack(targets)}
 
 
 def train(job: Job) -> None:
-    """All by ``TrainingArguments``."""
-    # They are one for each process, which usually trains once.
+    """Train with everything set by ``TrainingArguments``."""
+    # These exist once per process, as a process usually trains once.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     disable_progress_bar()
@@ -65,13 +65,13 @@ def train(job: Job) -> None:
         max_steps=job.stop_after or -1,
         per_device_train_batch_size=MICROBATCH,
         gradient_accumulation_steps=scenario.k,
-        max_grad_norm=scenario.max_norm or 0.0,  # 1.0 if nobody says anything
+        max_grad_norm=scenario.max_norm or 0.0,  # its default is 1.0
         bf16=scenario.precision == "bf16",
         fp16=scenario.precision == "fp16",
         save_strategy="steps" if job.stop_after else "no",
         save_steps=job.stop_after or 500,
         dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False,  # there are none, and looking for them is told of in a warning
+        ddp_find_unused_parameters=False,  # there are none, and a search for them warns
         disable_tqdm=True,
         logging_strategy="no",
         report_to="none",

@@ -1,4 +1,4 @@
-"""PyTorch Ignite: ``create_supervised_trainer``; and where that has no clipping, a step of one's own in an ``Engine``.
+"""PyTorch Ignite: ``create_supervised_trainer``, and for clipping, which it lacks, a custom step in an ``Engine``.
 
 https://docs.pytorch.org/ignite/generated/ignite.engine.create_supervised_trainer.html and
 https://docs.pytorch.org/ignite/generated/ignite.handlers.param_scheduler.LRScheduler.html
@@ -18,7 +18,7 @@ from gradparity.studies.frameworks.scenario import Job, mean_loss
 
 
 def train(job: Job) -> None:
-    """The helper, with handlers for the schedule and for checkpoints."""
+    """Train by the helper, or by a custom step if it clips; handlers do the schedule and checkpoints."""
     manual_seed(job.seed)
     scenario = job.scenario
     if scenario.max_norm is None:
@@ -47,7 +47,7 @@ def train(job: Job) -> None:
 
 
 def clipped_step(job: Job, max_norm: float) -> Callable[[Engine, Any], float]:
-    """The step that the helper makes, and a clip in it."""
+    """Return the step that the helper makes, with clipping added."""
     k, scaler = job.scenario.k, job.scaler
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[job.scenario.precision]
 

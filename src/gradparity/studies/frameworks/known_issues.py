@@ -1,7 +1,7 @@
-"""What is behind the differences: which line of which framework or of its documentation, and the public issue.
+"""Causes of the differences: the line of a framework or of its documentation, and the public issue.
 
-Written by hand, about what ``tests/frameworks`` finds in the versions of ``constraints.txt``; it plays no part in any
-verdict.
+Written by hand, about the differences that ``tests/studies/frameworks`` finds in the versions of ``constraints.txt``.
+No verdict depends on it.
 """
 
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ ACCUMULATING = ("K = 3", "partial last window", "clipping", "bf16", *FP16, "sche
 
 @dataclass(frozen=True)
 class Known:
-    """One cause, and where it shows."""
+    """One cause, and the cells in which it shows."""
 
     frameworks: tuple[str, ...]
     scenarios: tuple[str, ...]
     cause: str
     on_ranks: tuple[str, ...] = ()
-    """Frameworks in which it shows on two ranks, in scenarios of the same names."""
+    """Frameworks in which it shows on two ranks, in the scenarios of the same names."""
 
     @property
     def places(self) -> list[tuple[str, str]]:
-        """Framework and scenario of each cell."""
+        """Return framework and scenario of each cell."""
         alone = [(framework, scenario) for framework in self.frameworks for scenario in self.scenarios]
         names = [TWO_RANKS + scenario for scenario in self.scenarios]
         together = [(framework, name) for framework in self.on_ranks for name in names if name in RANK_SCENARIOS]
@@ -148,6 +148,6 @@ KNOWN = (
 
 
 def cause(framework: str, scenario: str) -> str:
-    """What is known of a cell of the table, or an empty string."""
+    """Return the known cause of a cell of the table, or an empty string."""
     found = (known.cause for known in KNOWN if (framework, scenario) in known.places)
     return next(found, "")

@@ -1,4 +1,4 @@
-"""Lightning's Trainer: automatic optimization, and manual optimization as the page of that name teaches it.
+"""Lightning's Trainer: automatic optimization, and manual optimization as on the page of that name.
 
 https://lightning.ai/docs/pytorch/stable/model/manual_optimization.html
 """
@@ -15,7 +15,7 @@ from gradparity.trace.process_rank import ranks
 
 
 class Automatic(lightning.LightningModule):
-    """The Trainer accumulates, scales, clips, steps."""
+    """Automatic optimization: the Trainer accumulates, scales, clips and steps."""
 
     def __init__(self, job: Job) -> None:
         super().__init__()
@@ -23,28 +23,31 @@ class Automatic(lightning.LightningModule):
         self.job = job
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """The loss of one microbatch."""
+        """Return the loss of one microbatch."""
         return self.loss(batch)
 
     def loss(self, batch: list[Tensor]) -> Tensor:
-        """The mean over its tokens."""
+        """Return the mean loss over the tokens of a microbatch."""
         inputs, targets = batch
         return mean_loss(self.model(inputs), targets)
 
     def configure_optimizers(self) -> Any:
-        """A schedule that goes by steps."""
+        """Return the optimizer, and the schedule, which advances with each step."""
         return {"optimizer": self.job.optimizer, "lr_scheduler": {"scheduler": self.job.scheduler, "interval": "step"}}
 
 
 class Manual(Automatic):
-    """We accumulate, clip and step, by the sections "Gradient Accumulation", "Gradient Clipping" and "Scheduling"."""
+    """Manual optimization: the module itself accumulates, clips and steps.
+
+    It follows the sections "Gradient Accumulation", "Gradient Clipping" and "Scheduling".
+    """
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.automatic_optimization = False
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """One microbatch, and a step after each window."""
+        """Train on one microbatch, and step after each window."""
         n, max_norm = self.job.scenario.k, self.job.scenario.max_norm
         optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
         # scale losses by 1/N (for N batches of gradient accumulation)
@@ -61,23 +64,23 @@ class Manual(Automatic):
 
 
 def automatic(job: Job) -> None:
-    """All by the Trainer's arguments."""
+    """Train by automatic optimization; the Trainer's arguments set everything."""
     fit(job, Automatic(job), accumulate_grad_batches=job.scenario.k, gradient_clip_val=job.scenario.max_norm)
 
 
 def manual(job: Job) -> None:
-    """The Trainer has no say in accumulation and clipping."""
+    """Train by manual optimization; the Trainer neither accumulates nor clips."""
     fit(job, Manual(job))
 
 
 def fit(job: Job, module: Automatic, **arguments: Any) -> None:
-    """One epoch, or a half of it."""
+    """Train for one epoch, or for the half of it that the job asks for."""
     lightning.seed_everything(job.seed, verbose=False)
     if job.stop_after:
         saving = ModelCheckpoint(dirpath=job.checkpoint, filename="half", every_n_train_steps=job.stop_after)
         arguments |= {"max_steps": job.stop_after, "callbacks": [saving]}
     if job.scenario.precision == "fp16":
-        # Trainer(accelerator="cpu", precision="16-mixed") computes in bf16; the plugin does as it is told.
+        # Trainer(accelerator="cpu", precision="16-mixed") computes in bf16; the plugin in fp16.
         arguments["plugins"] = [MixedPrecision("16-mixed", "cpu", job.scaler)]
     else:
         arguments["precision"] = {"fp32": "32-true", "bf16": "bf16-mixed"}[job.scenario.precision]

@@ -1,4 +1,4 @@
-"""Lightning where there are several ranks: what manual optimization has to say there, and what autograd.grad does not.
+"""Lightning on several ranks: manual optimization must control the exchange, and autograd.grad leaves it out.
 
 https://lightning.ai/docs/pytorch/stable/api/lightning.pytorch.core.optimizer.LightningOptimizer.html
 """
@@ -14,10 +14,10 @@ from gradparity.training.exchange import average
 
 
 class Toggled(Manual):
-    """Manual optimization that exchanges gradients once a window, by ``toggle_model``'s ``sync_grad`` of that page."""
+    """Manual optimization that exchanges gradients once per window, by ``sync_grad`` of ``toggle_model``."""
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """One microbatch, and a step after each window."""
+        """Train on one microbatch, and step after each window."""
         n, max_norm = self.job.scenario.k, self.job.scenario.max_norm
         optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
         last = (batch_idx + 1) % n == 0 or self.trainer.is_last_batch
@@ -33,38 +33,38 @@ class Toggled(Manual):
 
 
 class ByAutogradGrad(Automatic):
-    """The gradients are wired into ``p.grad`` by hand. On one rank that makes no difference."""
+    """Gradients from ``autograd.grad``, wired into ``p.grad`` by hand. On one rank that makes no difference."""
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """In the place of ``loss.backward()``."""
+        """Fill ``p.grad``, in place of ``loss.backward()``."""
         training.manual(loss, list(self.model.parameters()))
 
 
 class Averaged(ByAutogradGrad):
-    """The same, and the exchange that DDP makes in hooks which autograd.grad does not call."""
+    """The same, with the exchange that DDP makes in hooks; autograd.grad does not call them."""
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """The loss of one microbatch; whether it is the last of its window, ``backward`` has to know."""
+        """Return the loss of one microbatch; note for ``backward`` whether it is the last of its window."""
         self.last = (batch_idx + 1) % self.job.scenario.k == 0 or self.trainer.is_last_batch
         return super().training_step(batch, batch_idx)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Once a window, before anything looks at the gradients."""
+        """Fill ``p.grad``; average it over the ranks once per window, before anything reads it."""
         super().backward(loss)
         if self.last:
             average(list(self.model.parameters()))
 
 
 def toggled(job: Job) -> None:
-    """The Trainer has no say in accumulation and clipping."""
+    """Train by manual optimization with ``toggle_model``; the Trainer neither accumulates nor clips."""
     fit(job, Toggled(job))
 
 
 def by_autograd_grad(job: Job) -> None:
-    """All but ``backward`` by the Trainer's arguments."""
+    """Train with ``autograd.grad`` in ``backward``; the Trainer's arguments set everything else."""
     fit(job, ByAutogradGrad(job), accumulate_grad_batches=job.scenario.k, gradient_clip_val=job.scenario.max_norm)
 
 
 def averaged(job: Job) -> None:
-    """As :func:`by_autograd_grad`."""
+    """Train as :func:`by_autograd_grad` does, and average the gradients over the ranks."""
     fit(job, Averaged(job), accumulate_grad_batches=job.scenario.k, gradient_clip_val=job.scenario.max_norm)

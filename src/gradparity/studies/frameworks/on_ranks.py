@@ -1,7 +1,7 @@
-"""The loops that can train on several ranks, on two of them; every rank is held against the step with DDP.
+"""The loops that can train on several ranks, on two of them; every rank is compared with the step with DDP.
 
-The ranks are started by :func:`gradparity.processes.launch.launch` in place of torchrun, whose variables they are
-given: each framework finds them by itself, and takes over the process group that is there.
+The ranks are started by :func:`gradparity.processes.launch.launch` in place of torchrun, with the environment variables
+that torchrun sets. Each framework finds these by itself, and uses the process group that exists already.
 """
 
 import os
@@ -17,20 +17,20 @@ from gradparity.trace.process_rank import rank, ranks
 from gradparity.trace.ranks import first_apart, place
 
 RANKS = 2
-"""The sum of two gradients is the same in either order: whoever averages rightly has the bits of the reference."""
+"""Two, as the sum of two gradients is the same in either order: a correct average has the bits of the reference."""
 
 
 @dataclass(frozen=True)
 class OnRanks:
-    """A loop, and the reference that deals the data to ranks as it does."""
+    """A loop, and the reference that distributes the data to ranks in the same way."""
 
     framework: Framework
     reference: Loop
     in_order: Loop | None = None
-    """The reference without shuffling, for a framework that shuffles of its own accord."""
+    """The reference without shuffling, for a framework that shuffles unasked."""
 
     def against(self, scenario: str) -> Loop:
-        """What the loop is held against."""
+        """Return the reference of the loop in ``scenario``."""
         return self.in_order if self.in_order and scenario == UNSHUFFLED else self.reference
 
 
@@ -52,7 +52,7 @@ ON_RANKS = {
 
 
 def outcomes_on_ranks(frameworks: Sequence[str], scenarios: Sequence[str]) -> dict[str, dict[str, Outcome]]:
-    """What came of each, by scenario and by framework.
+    """Return the outcome of each framework in each scenario, by scenario and then by framework.
 
     Raises:
         UserError: if a rank dies, hangs, or does not do what the others do.
@@ -66,12 +66,12 @@ def outcomes_on_ranks(frameworks: Sequence[str], scenarios: Sequence[str]) -> di
 
 
 def of_this_rank(frameworks: Sequence[str], scenarios: Sequence[str], folder: str) -> Mapping[tuple[str, str], Outcome]:
-    """What came of each on this rank, by scenario and framework. Files go to ``folder``."""
+    """Return each outcome on this rank, by scenario and framework. Files go to ``folder``."""
     os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank()))
     os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(ranks()))
-    # Nobody connects to port 0: the process group is there already.
+    # Nothing connects to port 0: the process group exists already.
     os.environ |= {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1"}
-    tempfile.tempdir = folder  # a rank ends without removing what it has left
+    tempfile.tempdir = folder  # a rank ends without removing its temporary files
     return {
         (scenario, name): outcome(ON_RANKS[name].framework, RANK_SCENARIOS[scenario], ON_RANKS[name].against(scenario))
         for name in frameworks
@@ -80,7 +80,10 @@ def of_this_rank(frameworks: Sequence[str], scenarios: Sequence[str], folder: st
 
 
 def of_all_ranks(outcomes: Sequence[Outcome]) -> Outcome:
-    """The outcome of the rank that differs first, with what is to be said of all."""
+    """Return the outcome of the rank that differs first; a rank without a verdict comes before all others.
+
+    It names the ranks that differ there, and the first step after which the ranks have different parameters.
+    """
     traces = [each.trace for each in outcomes if each.trace]
     verdicts = [each.verdict for each in outcomes if each.verdict]
     if len(verdicts) < len(outcomes):

@@ -1,4 +1,4 @@
-"""What the frameworks are held against: the reference step on one rank, and the step with DDP on several."""
+"""References that frameworks are compared with: the reference step on one rank, and the step with DDP on several."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -17,25 +17,25 @@ from gradparity.training.distributed import RankRun, ddp_step
 
 
 def reference_loop(job: Job) -> None:
-    """The reference step, window after window."""
+    """Make the reference step, window after window."""
     run = reference_run(job)
     for window in windows_of(job, microbatches_of(job.examples)):
         training.take_step(run, window)
 
 
 def by_examples(job: Job) -> None:
-    """The step with DDP, where ranks take one example each in turn, as PyTorch's ``DistributedSampler`` deals them."""
+    """Train with DDP; ranks take one example each in turn, as PyTorch's ``DistributedSampler`` deals them."""
     _with_ddp(job, microbatches_of(Examples(*(part[rank() :: ranks()] for part in job.examples))))
 
 
 def by_shuffled_examples(job: Job) -> None:
-    """The same, in the order that ``DistributedSampler(shuffle=True)`` draws, which Lightning's Trainer puts in."""
+    """Train with DDP, in the order of ``DistributedSampler(shuffle=True)``, which Lightning's Trainer inserts."""
     order: list[int] = list(DistributedSampler(TensorDataset(*job.examples), shuffle=True, seed=job.seed))
     _with_ddp(job, microbatches_of(Examples(*(part[order] for part in job.examples))))
 
 
 def by_microbatches(job: Job) -> None:
-    """The step with DDP, where ranks take one microbatch each in turn, as Accelerate deals them."""
+    """Train with DDP; ranks take one microbatch each in turn, as Accelerate deals them."""
     _with_ddp(job, microbatches_of(job.examples)[rank() :: ranks()])
 
 
@@ -48,7 +48,7 @@ def _with_ddp(job: Job, microbatches: Sequence[Examples]) -> None:
 
 
 def reference_run(job: Job) -> Run:
-    """What the reference trains with; its random numbers begin at their seed."""
+    """Return the run of the reference, after seeding torch's random numbers with the job's seed."""
     torch.manual_seed(job.seed)
     return Run(
         model=job.model,
@@ -63,11 +63,11 @@ def reference_run(job: Job) -> Run:
 
 
 def microbatches_of(examples: Examples) -> list[Examples]:
-    """As ``job.loader()`` has them."""
+    """Return the microbatches that ``job.loader()`` yields."""
     pieces = zip(*(torch.split(part, MICROBATCH) for part in examples), strict=True)
     return [Examples(*piece) for piece in pieces]
 
 
 def windows_of(job: Job, microbatches: Iterable[Examples]) -> Iterator[Window[Examples]]:
-    """What is trained on, step by step."""
+    """Return the windows to train on, one for each step."""
     return training.windows(microbatches, job.scenario.k, tasks.count)

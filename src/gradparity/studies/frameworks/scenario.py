@@ -1,4 +1,4 @@
-"""What every framework is asked to do: one task, one order of data, the same initial weights, in some scenarios."""
+"""The training that every framework runs: one task, one order of data, one set of initial weights, many scenarios."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -21,11 +21,11 @@ from gradparity.trace.process_rank import rank, ranks
 
 SEED = 20
 MICROBATCH = 4
-"""Pieces of text in a microbatch. Without padding they have 4 · 64 tokens: dividing by a power of two is exact."""
+"""Pieces of text in a microbatch. Without padding they have 4 · 64 tokens: division by a power of two is exact."""
 
 TITLE = 4
-"""Pieces of text that are left out of uneven data. From there on, the counts of the windows of one rank and of two are
-numbers by which K / n * (1 / K) and 1 / n differ, in fp32, so no processor can round them to the same bits."""
+"""Pieces of text that are left out of uneven data. After them, each window of one rank or of two has a token count n
+for which K / n * (1 / K) and 1 / n differ in fp32, so no processor can round them to the same bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +33,20 @@ class Scenario:
     """One epoch, with at most one thing that could make a framework differ from the reference."""
 
     k: int = 3
-    """Microbatches in a window. Three, since powers of two hide a division in the wrong place."""
+    """Microbatches in a window. Three, as powers of two hide a division in the wrong place."""
     microbatches: int = 12
-    """Of each rank."""
+    """Microbatches of each rank."""
     uneven: bool = False
-    """Whether microbatches have padding, each another number of tokens."""
+    """Whether microbatches have padding, each with a different number of tokens."""
     max_norm: float | None = None
-    """What the gradients are clipped to."""
+    """The norm that the gradients are clipped to."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     overflow: bool = False
-    """Whether the loss scale is made to overflow, in the fourth step alone."""
+    """Whether the loss scale is made to overflow, in the fourth step only."""
     schedule: bool = False
     """Whether the learning rate changes with every step."""
     save_after: int | None = None
-    """After how many steps a checkpoint is saved and loaded into new objects, which go on."""
+    """Steps after which a checkpoint is saved, and loaded into new objects, which continue from it."""
     dropout: float = 0.1
 
 
@@ -76,43 +76,43 @@ RANK_SCENARIOS = {
     f"{TWO_RANKS}bf16": Scenario(microbatches=6, precision="bf16"),
     f"{TWO_RANKS}fp16 and clipping": Scenario(microbatches=6, precision="fp16", max_norm=0.05),
 }
-"""For loops that train on several ranks: without those that have nothing to do with how many there are."""
+"""For loops that train on several ranks; scenarios that do not depend on the number of ranks are left out."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a loop is given: fresh objects, and whether this is the first or the second half of a resumed training."""
+    """The input of a loop: fresh objects, and whether this is the first or the second half of a resumed training."""
 
     scenario: Scenario
     model: nn.Module
     optimizer: Optimizer
     scheduler: LambdaLR
     scaler: GradScaler
-    """To be used in fp16; disabled in any other precision."""
+    """For fp16; disabled in any other precision."""
     examples: Examples
-    """Of all ranks together; who trains on which is the loop's affair."""
+    """Of all ranks together; the loop decides which rank trains on which."""
     checkpoint: Path
-    """An empty folder, or with ``resume`` the one that the first half has saved to."""
+    """An empty folder, or with ``resume`` the one that the first half saved to."""
     stop_after: int | None = None
-    """After how many steps to save and stop."""
+    """Steps after which to save and stop."""
     resume: bool = False
     seed: int = SEED
 
     def loader(self) -> DataLoader[Any]:
-        """The microbatches as ``[inputs, targets]``, in order."""
-        # A generator of its own: a DataLoader draws a seed for its workers, of which it has none, from the global one.
+        """Return the microbatches as ``[inputs, targets]``, in order."""
+        # A separate generator: a DataLoader, even one without workers, draws a seed for workers from the global one.
         return DataLoader(TensorDataset(*self.examples), batch_size=MICROBATCH, generator=torch.Generator())
 
 
 def new_job(scenario: Scenario, checkpoint: Path, *, stop_after: int | None = None, resume: bool = False) -> Job:
-    """A job from its seeds: always the same weights and data.
+    """Return a job made from its seeds: always the same weights and data.
 
-    On several ranks the data is that many times as much, and each rank has weights of its own, which those of rank 0
-    are to replace.
+    On several ranks there is that many times as much data. Each rank starts with different weights, which those of
+    rank 0 have to replace.
     """
     with RandomStream(SEED + rank()).active():
         model = CharTransformer(width=16, heads=2, layers=1, dropout=scenario.dropout)
-    # One group: a norm is rounded by the order of its terms, which should not depend on who makes the list.
+    # One group: the order of the terms rounds a norm, and must not depend on which code lists the parameters.
     optimizer = AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
     steps = -(-scenario.microbatches // scenario.k)
     scheduler = training.warmup_cosine(optimizer, warmup_steps=2, total_steps=steps)
@@ -123,17 +123,21 @@ def new_job(scenario: Scenario, checkpoint: Path, *, stop_after: int | None = No
 
 
 def mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """The mean over the tokens of a microbatch, which is how frameworks teach it."""
+    """Return the mean over the tokens of a microbatch, as the documentation of frameworks does."""
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=PADDING)
 
 
 def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """The sum over the tokens of a microbatch, for those who know the count of the whole window."""
+    """Return the sum over the tokens of a microbatch, for loops that know the token count of the whole window."""
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=PADDING, reduction="sum")
 
 
 def _scaler(scenario: Scenario) -> GradScaler:
-    """Starts at 16; with absurd factors, so that it overflows in the fourth step and is back at 16 in the fifth."""
+    """Return the loss scaler of a scenario.
+
+    For ``overflow`` it starts at 16. Its extreme factors make it overflow in the fourth step and return to 16 in the
+    fifth.
+    """
     if not scenario.overflow:
         return GradScaler("cpu", init_scale=2.0**10, enabled=scenario.precision == "fp16")
     return GradScaler("cpu", init_scale=16.0, growth_factor=2.0**30, backoff_factor=2.0**-30, growth_interval=3)
@@ -141,7 +145,7 @@ def _scaler(scenario: Scenario) -> GradScaler:
 
 @cache
 def _examples(uneven: bool, count: int) -> Examples:
-    """Pieces of prose that fill the context; for ``uneven`` as they come after the title, some of them shorter."""
+    """Return pieces of prose that fill the context; for ``uneven`` all pieces after the title, some of them shorter."""
     inputs, targets = text_transformer().train
     full = (targets != PADDING).all(dim=1)
     chosen = torch.arange(TITLE, len(inputs)) if uneven else full.nonzero().flatten()

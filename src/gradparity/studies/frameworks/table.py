@@ -1,4 +1,4 @@
-"""The outcomes as a table for the terminal and for TensorBoard, as sentences, and for JSON."""
+"""The outcomes as a table for the terminal and for TensorBoard, as sentences, and as records for JSON."""
 
 import textwrap
 from collections import defaultdict
@@ -23,7 +23,10 @@ LEGEND = "[green]✓[/] identical, bit for bit; [red]✗[/] differs, for the rea
 
 
 def table(outcomes: Outcomes, told: Mapping[str, Mapping[str, Sequence[str]]], title: str = "") -> Table:
-    """Scenario × framework: identical, or the number of the reason in ``told``, which are :func:`differences`."""
+    """Return a table of scenario × framework: identical, or the number of the reason in ``told``.
+
+    ``told`` comes from :func:`differences`.
+    """
     grid = Table("", *map(_narrow, next(iter(outcomes.values()))), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     grid.title, grid.title_justify = title, "left"
     for scenario, row in outcomes.items():
@@ -39,19 +42,19 @@ def table(outcomes: Outcomes, told: Mapping[str, Mapping[str, Sequence[str]]], t
 
 
 def page(outcomes: Outcomes) -> str:
-    """The first difference of each, for a TensorBoard text page: in short lines, so that no word is broken there."""
+    """Return the first difference of each cell, for a TensorBoard text page, in lines too short to be broken there."""
     names = ["", *next(iter(outcomes.values()))]
     rows = [[scenario, *map(cell, row.values())] for scenario, row in outcomes.items()]
     return in_markdown(*((textwrap.fill(text, 11) for text in row) for row in (names, *rows)))
 
 
 def causes(outcomes: Outcomes) -> str:
-    """Each cause and where it shows, for a TensorBoard text page."""
+    """Return each cause and where it shows, for a TensorBoard text page."""
     return "\n".join(f"* **{in_places(places)}.** {text}" for text, places in differences(outcomes).items())
 
 
 def answer(outcomes: Outcomes) -> str:
-    """How many cells came out how, in one sentence."""
+    """Return the number of cells with each result, in one sentence."""
     cells = [one for row in outcomes.values() for one in row.values()]
     identical = sum(one.identical for one in cells)
     none = sum(one.verdict is None for one in cells)
@@ -62,7 +65,7 @@ def answer(outcomes: Outcomes) -> str:
 
 
 def unexplained(outcomes: Outcomes) -> list[tuple[str, str]]:
-    """Framework and scenario of each difference that has no known cause."""
+    """Return framework and scenario of each difference without a known cause."""
     return [
         (framework, scenario)
         for scenario, row in outcomes.items()
@@ -72,7 +75,7 @@ def unexplained(outcomes: Outcomes) -> list[tuple[str, str]]:
 
 
 def cell(outcome: Outcome) -> str:
-    """``identical``, or where the first difference is and its size, in a few short lines."""
+    """Return ``identical``, or the place and size of the first difference, in a few short lines."""
     if outcome.verdict is None:
         return "not installed" if outcome == NOT_INSTALLED else "refuses"
     if outcome.verdict.first is None:
@@ -84,7 +87,7 @@ def cell(outcome: Outcome) -> str:
 
 
 def short(mismatch: Mismatch) -> str:
-    """What differs, and by which factor."""
+    """Return the part that differs, and by which factor or how many ULP."""
     name = "lr" if mismatch.name.endswith(".lr") else str(mismatch.part)
     if mismatch.figures is None:
         try:
@@ -98,7 +101,7 @@ def short(mismatch: Mismatch) -> str:
 
 
 def differences(outcomes: Outcomes) -> dict[str, dict[str, list[str]]]:
-    """Each distinct cause, or what was measured where no cause is known, with its scenarios by framework."""
+    """Return each distinct cause, or the measurement if no cause is known, with its scenarios by framework."""
     told: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for scenario, row in outcomes.items():
         for framework, outcome in row.items():
@@ -108,12 +111,12 @@ def differences(outcomes: Outcomes) -> dict[str, dict[str, list[str]]]:
 
 
 def in_places(places: Mapping[str, Sequence[str]]) -> str:
-    """Frameworks and their scenarios, in a line."""
+    """Return frameworks and their scenarios, on one line."""
     return "; ".join(f"{framework}: {', '.join(scenarios)}" for framework, scenarios in places.items())
 
 
 def measured(outcome: Outcome) -> str:
-    """What the first difference of an outcome looks like."""
+    """Describe the first difference of an outcome, or why nothing was compared."""
     if outcome.verdict is None:
         return outcome.refusal
     told = [outcome.verdict.explanation]
@@ -127,7 +130,7 @@ def measured(outcome: Outcome) -> str:
 
 
 def as_records(outcomes: Outcomes) -> list[dict[str, Any]]:
-    """For JSON: a record for each cell, with exact figures."""
+    """Return a record for each cell, with exact figures, for JSON."""
     return [
         {"framework": framework, "scenario": scenario, "identical": outcome.identical, **_record(outcome)}
         for scenario, row in outcomes.items()
@@ -149,5 +152,5 @@ def _record(outcome: Outcome) -> dict[str, Any]:
 
 
 def _narrow(name: str) -> str:
-    """A heading of a column, so that all fit beside each other into 80."""
+    """Break the heading of a column, so that all columns fit into 80 characters."""
     return name.replace(", ", "\n").replace("Accelerate", "Accel-\nerate").replace("transformers", "trans-\nformers")

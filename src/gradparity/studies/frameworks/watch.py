@@ -1,4 +1,4 @@
-"""A framework's loop recorded, and held against the reference step, which is recorded in the same way."""
+"""A framework's loop recorded, and compared with the reference step, which is recorded in the same way."""
 
 import atexit
 import logging
@@ -27,14 +27,14 @@ Loop = Callable[[Job], None]
 
 @dataclass(frozen=True)
 class Framework:
-    """A loop to be imported only when it runs, as some of these packages take seconds and may be missing."""
+    """A loop, imported only when it runs: some of these packages take seconds to import, or may be missing."""
 
     package: str
     module: str
     loop: str
 
     def load(self) -> Loop | None:
-        """The loop, or ``None`` if its package is not installed."""
+        """Return the loop, or ``None`` if its package is not installed."""
         if find_spec(self.package) is None:
             return None
         with quiet():
@@ -56,23 +56,23 @@ FRAMEWORKS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one framework in one scenario."""
+    """The result of one framework in one scenario."""
 
     verdict: Verdict | None
     """``None`` if nothing was compared, for the reason that ``refusal`` gives."""
     refusal: str = ""
     steps: tuple[int, int] = (0, 0)
-    """How many steps the reference has made, and the framework."""
+    """The steps made by the reference, and by the framework."""
     trace: Trace | None = field(default=None, repr=False)
-    """What the framework did."""
+    """The trace of the framework."""
     ranks: tuple[int, ...] = ()
-    """The ranks that differ first, where there are several and not all do."""
+    """The ranks that differ first; empty if all of them do, or there is only one."""
     apart: int | None = None
-    """The first step after which the ranks have other parameters than rank 0, where there is one."""
+    """The first step after which a rank's parameters differ from those of rank 0, if there is one."""
 
     @property
     def identical(self) -> bool:
-        """Whether every phase of every step has the same bits."""
+        """Return whether every phase of every step has the same bits."""
         return self.verdict is not None and self.verdict.parity
 
 
@@ -80,11 +80,11 @@ NOT_INSTALLED = Outcome(None, "not installed: pip install 'gradparity[frameworks
 
 
 class NullTestError(RuntimeError):
-    """The reference differs from itself on this machine, so no difference would mean anything."""
+    """The reference differs from itself on this machine, so a difference from it would mean nothing."""
 
 
 def outcome(framework: Framework, scenario: Scenario, reference: Loop = reference_loop) -> Outcome:
-    """Run ``framework``, and compare what it did with the reference.
+    """Run ``framework``, and compare its trace with that of the reference.
 
     Raises:
         NullTestError: if two recordings of the reference differ.
@@ -94,7 +94,7 @@ def outcome(framework: Framework, scenario: Scenario, reference: Loop = referenc
 
 
 def outcome_of(loop: Loop, scenario: Scenario, reference: Loop = reference_loop) -> Outcome:
-    """As :func:`outcome`, of a loop."""
+    """Run ``loop``, and compare it as :func:`outcome` does."""
     expected = checked_reference(scenario, reference)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -105,7 +105,7 @@ def outcome_of(loop: Loop, scenario: Scenario, reference: Loop = reference_loop)
 
 
 def verdict_of(reference: Trace, candidate: Trace) -> Verdict:
-    """The comparisons of two traces up to the first that finds a difference, which explains the ones after it."""
+    """Compare two traces up to the first difference, which explains those after it."""
     verdict = Verdict()
     for found in compare_traces(reference, candidate):
         verdict.add(found)
@@ -115,13 +115,13 @@ def verdict_of(reference: Trace, candidate: Trace) -> Verdict:
 
 
 def steps_of(trace: Trace) -> int:
-    """The optimizer steps made in a trace; skipped ones do not count."""
+    """Return the number of optimizer steps in a trace; skipped ones do not count."""
     return sum(r.event == Event.STEP for r in trace.records)
 
 
 @cache
 def checked_reference(scenario: Scenario, reference: Loop = reference_loop) -> Trace:
-    """The reference's trace, after a null test."""
+    """Return the reference's trace, after a null test."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     uninterrupted = replace(scenario, save_after=None)
@@ -132,7 +132,7 @@ def checked_reference(scenario: Scenario, reference: Loop = reference_loop) -> T
 
 
 def recorded(loop: Loop, scenario: Scenario, folder: Path) -> Trace:
-    """The trace of ``loop``; of a resumed training, both halves joined, as if nothing had happened between them."""
+    """Return the trace of ``loop``; both halves of a resumed training are joined, as if it had not stopped."""
     half = scenario.save_after
     (folder / "checkpoint").mkdir(parents=True)
     first = _recorded(loop, new_job(scenario, folder / "checkpoint", stop_after=half), folder / "trace")
@@ -156,7 +156,7 @@ def _recorded(loop: Loop, job: Job, folder: Path) -> Trace:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing but the loop: frameworks advise on workers and announce devices, and tell of faults that we look for."""
+    """Silence a framework: its advice on workers, its list of devices, its warnings about faults that we look for."""
     names = ("lightning.pytorch", "lightning.fabric", "lightning", "accelerate", "transformers", "ignite")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:

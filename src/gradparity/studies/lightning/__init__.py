@@ -1,1 +1,1 @@
-"""Lightning held against the reference: ``two_ways`` trains by both, ``inverted`` runs a Trainer step by step."""
+"""Lightning compared with the reference: ``two_ways`` trains by both, ``inverted`` runs a Trainer step by step."""

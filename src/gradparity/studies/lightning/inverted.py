@@ -1,7 +1,7 @@
-"""A loop that calls us, turned into an iterator that we call.
+"""A training loop that owns its control flow, turned into an iterator.
 
-A framework's trainer owns its control flow: it cannot stop halfway and give way to another run. So it gets a thread
-of its own, which waits at each phase until it is asked to go on. At any time one of the two threads is waiting.
+A framework's trainer cannot stop halfway and hand over to another run. So it runs in a separate thread, which waits at
+each phase until it is asked to continue. At any time, one of the two threads is waiting.
 """
 
 import threading
@@ -14,13 +14,13 @@ from gradparity.training import Moment
 
 
 class Abandoned(BaseException):
-    """Raised inside a loop whose moments nobody asks for any more, so that its thread ends."""
+    """Raised inside a loop to end its thread, once the iterator over its moments is closed."""
 
 
 def moments_of(loop: Callable[[Callable[[Moment], None]], None]) -> Iterator[Moment]:
-    """Run ``loop(stop)`` and yield each moment that it calls ``stop`` with, at which it waits.
+    """Run ``loop(stop)``, and yield each moment that it passes to ``stop``; it waits there.
 
-    What ``loop`` raises is raised here. Closing the iterator ends the loop at the moment where it waits.
+    An exception in ``loop`` is raised here. Closing the iterator ends the loop at the moment where it waits.
     """
     asked: SimpleQueue[bool] = SimpleQueue()
     answered: SimpleQueue[Moment | BaseException | None] = SimpleQueue()
@@ -32,7 +32,7 @@ def moments_of(loop: Callable[[Callable[[Moment], None]], None]) -> Iterator[Mom
             raise Abandoned
 
     def body() -> None:
-        torch.set_num_threads(threads)  # OpenMP keeps the number for each thread that starts parallel work
+        torch.set_num_threads(threads)  # OpenMP keeps this number per thread that starts parallel work
         try:
             if asked.get():
                 loop(stop)

@@ -1,7 +1,7 @@
 """Lightning's Trainer as a lane of lockstep: its own accumulation, precision, clipping and schedule, stopped by hooks.
 
-Four ways to fill ``p.grad`` under it: automatic optimization, and manual optimization as Lightning's documentation
-teaches it, each as it comes and with the module's ``backward`` hook overridden to wire ``autograd.grad`` by hand.
+Four ways to fill ``p.grad`` under it: automatic optimization, and manual optimization as in Lightning's documentation.
+Each runs unchanged, and with the module's ``backward`` hook overridden to wire ``autograd.grad`` by hand.
 """
 
 import logging
@@ -28,7 +28,7 @@ WAYS: tuple[Way, ...] = get_args(Way)
 
 
 class LitTask(lightning.LightningModule):
-    """A run as a LightningModule, which calls ``stop`` at every phase that it passes through."""
+    """A run as a LightningModule that calls ``stop`` at every phase of a step."""
 
     def __init__(self, run: Run, way: Way, accumulation_steps: int, max_norm: float | None) -> None:
         super().__init__()
@@ -43,18 +43,18 @@ class LitTask(lightning.LightningModule):
         self.stepping = False
 
     def configure_optimizers(self) -> Any:
-        """The run's own, the schedule advanced by optimizer steps."""
+        """Return the run's own optimizer and schedule; the schedule advances with each optimizer step."""
         return {"optimizer": self.run.optimizer, "lr_scheduler": {"scheduler": self.run.scheduler, "interval": "step"}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean loss of one microbatch; Lightning divides it by the accumulation steps."""
+        """Return the mean loss of one microbatch; automatic optimization divides it by the accumulation steps."""
         loss = self.run.loss(self.model, batch) / count(batch)
         if not self.automatic_optimization:
             self.optimize_by_hand(loss, batch_idx)
         return loss
 
     def optimize_by_hand(self, loss: Tensor, batch_idx: int) -> None:
-        """As in Lightning's documentation, "Manual Optimization"; the clipping is that of issue 18089."""
+        """Train on one microbatch as in Lightning's "Manual Optimization"; the clipping is that of issue 18089."""
         optimizer, scheduler = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
         if batch_idx % self.accumulation_steps == 0:
             optimizer.zero_grad()
@@ -67,7 +67,7 @@ class LitTask(lightning.LightningModule):
             scheduler.step()
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Where Lightning fills ``p.grad``: the one line that the manual route replaces."""
+        """Fill ``p.grad``: the one line of Lightning that the manual route replaces."""
         share = loss.detach() / self.run.scaler.get_scale()
         self.stop(Moment(Phase.FORWARD, self.microbatch, share))
         if self.way.endswith("autograd.grad"):
@@ -76,12 +76,15 @@ class LitTask(lightning.LightningModule):
             super().backward(loss, *args, **kwargs)
 
     def on_after_backward(self) -> None:
-        """Accumulated."""
+        """Stop at the accumulated phase."""
         self.stop(Moment(Phase.ACCUMULATED, self.microbatch))
         self.microbatch += 1
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Unscaled; and clipped before that, where it was by hand."""
+        """Stop at the unscaled phase, unless :meth:`optimize_by_hand` did.
+
+        Manual optimization has clipped by then, so stop at the clipped phase too.
+        """
         self.stepping = True
         if self.automatic_optimization or self.run.scaler.is_enabled():
             self.stop(Moment(Phase.UNSCALED))
@@ -89,34 +92,34 @@ class LitTask(lightning.LightningModule):
             self.stop(Moment(Phase.CLIPPED))
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
-        """Clipped."""
+        """Clip, and stop at the clipped phase."""
         super().configure_gradient_clipping(optimizer, *args, **kwargs)
         self.stop(Moment(Phase.CLIPPED))
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Stepped, where this microbatch was the last of a window."""
+        """Stop at the stepped phase, if this microbatch was the last of a window."""
         if self.stepping:
             self.stop(Moment(Phase.STEPPED))
             self.microbatch, self.stepping = 0, False
 
 
 def under_lightning(lane: Lane, config: Config, way: Way, microbatches: Sequence[Batch]) -> Lane:
-    """``lane`` with the Trainer in the place of its step, training on ``microbatches`` in one epoch.
+    """Return ``lane`` with the Trainer in place of its step, training on ``microbatches`` in one epoch.
 
-    Clips by norm if ``config`` does, and not at all otherwise.
+    The Trainer clips by norm if ``config`` does, and not at all otherwise.
     """
     run, max_norm = lane.run, config.clip.threshold if config.clip.by == "norm" else None
     module = LitTask(run, way, config.accumulation_steps, max_norm)
     by_trainer: dict[str, Any] = {"accumulate_grad_batches": config.accumulation_steps, "gradient_clip_val": max_norm}
 
-    # A generator of its own: a DataLoader draws a seed for its workers, even without workers, from the global one.
+    # A separate generator: a DataLoader, even one without workers, draws a seed for workers from the global one.
     loader = DataLoader(cast(Any, microbatches), batch_size=None, generator=torch.Generator())
 
     def fit(stop: Callable[[Moment], None]) -> None:
         module.stop = stop
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         with warnings.catch_warnings():
-            # Advice on workers and logging, and one on the schedule that is right, but lockstep is about to find it.
+            # Hide advice on workers and logging, and a correct warning on the schedule: lockstep reports that itself.
             warnings.simplefilter("ignore")
             lightning.Trainer(
                 accelerator={"cpu": "cpu", "cuda": "gpu"}[config.device],
@@ -142,9 +145,9 @@ def under_lightning(lane: Lane, config: Config, way: Way, microbatches: Sequence
 
 
 def precision_of(config: Config, run: Run) -> dict[str, Any]:
-    """The Trainer's arguments for the configured precision.
+    """Return the Trainer's arguments for the configured precision.
 
-    ``Trainer(accelerator="cpu", precision="16-mixed")`` quietly computes in bf16, so fp16 is asked for by its plugin.
+    ``Trainer(accelerator="cpu", precision="16-mixed")`` silently computes in bf16, so fp16 is set by its plugin.
     """
     if config.precision == "fp16":
         return {"plugins": [MixedPrecision("16-mixed", config.device, run.scaler)]}

@@ -1,7 +1,7 @@
-"""What TensorBoard shows of a matrix: a heatmap, and every cell under *HParams*, to filter and sort by.
+"""A matrix in TensorBoard: a heatmap, and every cell under *HParams*, to filter and sort by.
 
-A cell is a run of its own, as HParams ask for. Of more than 40 runs TensorBoard selects none at first, and its pages
-stay empty; so the heatmap is in a folder beside that of the cells, and each is opened by itself.
+Each cell is a separate run, since HParams require it. With more than 40 runs, TensorBoard selects none at first, and
+its pages stay empty. So the heatmap and the cells are in separate folders, each to be opened by its own command.
 """
 
 import math
@@ -19,7 +19,7 @@ from gradparity.tensorboard.pages import ANSWER
 GLANCE = "glance"
 CELLS = "cells"
 MOST = 1000
-"""Cells of which each is written as a run of its own; TensorBoard is slow with more."""
+"""The most cells that are written, each as a separate run; TensorBoard is slow with more."""
 
 
 def write(folder: Path, results: Sequence[Result]) -> None:
@@ -29,7 +29,7 @@ def write(folder: Path, results: Sequence[Result]) -> None:
         writer.add_figure("1 glance/2 cells by model and each other axis", figure(results), close=False)
         writer.add_text("1 answer", told.page(results))
     columns = [in_columns(result) for result in results if len(results) <= MOST]
-    # Of text, TensorBoard offers only those values to filter by that it is told of.
+    # TensorBoard filters texts only by the values listed here.
     allowed = {name: sorted({column[name] for column in columns}) for name in (columns[0] if columns else ())}
     for result, column in zip(results, columns, strict=False):
         metrics = {"log10 of 1 + ULP": math.log10(1 + result.max_ulp), "numbers compared": result.numbers}
@@ -41,7 +41,7 @@ def write(folder: Path, results: Sequence[Result]) -> None:
 
 
 def in_columns(result: Result) -> dict[str, str]:
-    """A cell for a table that sorts its columns by name and shows the first five."""
+    """Return a cell's columns for TensorBoard's table, which sorts them by name and shows the first five."""
     cell = result.cell
     first = "" if result.step is None else f"step {result.step}, {result.phase}, {result.part}"
     return {

@@ -30,12 +30,12 @@ OPTIMIZERS = (
     "Muon",
     "SparseAdam",
 )
-"""Of torch.optim, by name and implementation; without one, PyTorch's default, a for-loop on CPU."""
+"""Optimizers of torch.optim, by name and implementation. No implementation: PyTorch's default, a for-loop on CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One combination."""
+    """One combination of values, one for each axis."""
 
     task: str = "digits_mlp"
     precision: str = "fp32"
@@ -61,14 +61,14 @@ AXES: dict[str, tuple[Any, ...]] = {
 }
 
 UNDECIDED: Any = None
-"""In a cell that is not complete yet: whatever it will be, it is no reason for a refusal."""
+"""An axis not chosen yet, in an incomplete cell; it is never a reason for a refusal."""
 
 
 def refusal(cell: Cell, device: Device = "cpu") -> str | None:
-    """Why ``cell`` cannot be run on ``device``, in PyTorch's words where it is PyTorch that refuses, or ``None``.
+    """Return the reason that ``cell`` cannot run on ``device``, or ``None``. If PyTorch refuses it, quote PyTorch.
 
-    But for reentrant checkpointing, it cannot whichever way ``p.grad`` is filled. ``tests/matrix/test_refusals.py``
-    shows of every cell that it is refused if and only if a training of it raises.
+    Except for reentrant checkpointing, a refused cell cannot run by either route. ``tests/matrix/test_refusals.py``
+    checks for every cell that it is refused if and only if training it raises.
     """
     if cell.optimizer == "LBFGS" and cell.task == "gan":
         return "LBFGS searches along one loss, and a GAN has two"
@@ -86,7 +86,7 @@ def refusal(cell: Cell, device: Device = "cpu") -> str | None:
 
 
 def gradients(cell: Cell) -> refused_by_torch.Gradients:
-    """The kind of gradients that the optimizer of ``cell`` is given."""
+    """Return the kind of gradients that the optimizer of ``cell`` gets."""
     match cell.task:
         case "sparse" | "matrices" | "channels_last":
             return cast("refused_by_torch.Gradients", cell.task)
@@ -95,9 +95,9 @@ def gradients(cell: Cell) -> refused_by_torch.Gradients:
 
 
 def product_of(**wanted: tuple[Any, ...]) -> Iterator[Cell]:
-    """Every combination of the values that ``wanted`` names, with the defaults for axes that it does not.
+    """Yield every combination of the values in ``wanted``; axes that it does not name have their defaults.
 
-    Where the default would be refused for sparse gradients, it is SparseAdam without clipping.
+    For sparse gradients, which the usual defaults refuse, the defaults are SparseAdam and no clipping.
     """
     for values in product(*wanted.values()):
         chosen = dict(zip(wanted, values, strict=True))
@@ -107,9 +107,9 @@ def product_of(**wanted: tuple[Any, ...]) -> Iterator[Cell]:
 
 
 def full() -> list[Cell]:
-    """Thousands of cells: each axis against those that it could interact with. What is refused is among them.
+    """Return thousands of cells, refused ones included: each axis with the axes it could interact with.
 
-    The product of all axes has 223,200; at 0.1 s each that is three hours on two cores.
+    The product of all axes has 223,200 cells; at 0.1 s each, that is three hours on two cores.
     """
     everywhere = {"precision": PRECISIONS, "k": ACCUMULATION_STEPS}
     some = ("none", "norm")
@@ -127,10 +127,10 @@ def full() -> list[Cell]:
 
 
 def pairwise() -> list[Cell]:
-    """A few hundred cells in which any two values of two axes meet, if there is a cell in which they can.
+    """Return a few hundred cells in which any two values of two axes meet, unless every such cell is refused.
 
-    Greedy: each cell starts from a pair that is still missing and takes, axis by axis, the value that brings most of
-    the others along.
+    Greedy: each cell starts from a pair that is still missing. Axis by axis, it then takes the value that covers the
+    most missing pairs.
     """
     nothing = dict.fromkeys(AXES, UNDECIDED)
     values = [(axis, value) for axis in AXES for value in AXES[axis]]
@@ -152,6 +152,6 @@ def pairwise() -> list[Cell]:
 
 
 def pairs_of(chosen: dict[str, Any]) -> set[frozenset[tuple[str, Any]]]:
-    """Every pair of an axis and its value that ``chosen`` brings together."""
+    """Return every pair of decided values in ``chosen``, each value with its axis."""
     decided = [(axis, value) for axis, value in chosen.items() if value is not UNDECIDED]
     return {frozenset(pair) for pair in combinations(decided, 2)}

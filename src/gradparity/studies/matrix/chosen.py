@@ -1,4 +1,4 @@
-"""Which cells one asks for on a command line."""
+"""Command-line options that choose cells of the matrix."""
 
 import os
 from argparse import ArgumentParser, Namespace
@@ -11,7 +11,7 @@ from gradparity.studies.matrix.cell import AXES, Cell, full, pairwise, product_o
 from gradparity.studies.two_ways.config import CandidateName
 
 MOST = 256
-"""Processes that one machine may be asked for."""
+"""The most processes that can be asked for."""
 
 EXPLAINED = """\
 Without an axis: a few hundred cells in which any two values of two axes meet. With some: every combination of what they
@@ -19,7 +19,7 @@ name, and a default for the others. Several values are parted by commas."""
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """An option for each axis, and how many cells, of what, and on how many processes."""
+    """Add an option for each axis, and options for all cells, the candidate, the device and the processes."""
     parser.epilog = EXPLAINED
     for axis in AXES:
         parser.add_argument(f"--{axis}", help=f"all, {', '.join(map(str, AXES[axis]))}")
@@ -32,10 +32,10 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def cells_chosen(given: Namespace) -> list[Cell]:
-    """The cells that the options name.
+    """Return the cells that the options name.
 
     Raises:
-        UserError: if they name none, or a value that there is not.
+        UserError: if they name no cell, or a value that does not exist.
     """
     wanted = {axis: _values(axis, getattr(given, axis)) for axis in AXES if getattr(given, axis) is not None}
     require(given.device)

@@ -1,4 +1,4 @@
-"""A cell's two runs: the lanes of a configuration, with the optimizer, schedule and average that the cell names."""
+"""A cell's two runs: the lanes of a configuration, with the cell's optimizer, schedule and average."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -34,11 +34,11 @@ from gradparity.training.optimizers import decay_groups
 STEPS = 5
 MICROBATCH = 4
 EXAMPLES = MICROBATCH * 13 + 2
-"""Of an epoch: 14 microbatches, the last of 2, so that five steps with K = 3, 4 or 8 meet a partial last window."""
+"""Examples in an epoch: 14 microbatches, the last of 2, so that 5 steps with K = 3, 4 or 8 meet a partial window."""
 
 
 def lane(cell: Cell, loop: str, device: Device = "cpu") -> Lane:
-    """One run of ``cell`` on ``device`` by ``loop``: a route, or a loop with one thing wrong."""
+    """Return a run of ``cell`` on ``device`` by ``loop``: a route, or a loop with one fault."""
     made = build.lane(config_of(cell, device), task_of(cell.task), loop)
     model, step, also = made.run.model, made.step, dict[str, HasState]()
     trained: nn.Module = model
@@ -67,12 +67,12 @@ def lane(cell: Cell, loop: str, device: Device = "cpu") -> Lane:
 
 
 def windows(cell: Cell, device: Device = "cpu") -> Iterator[Window[Batch]]:
-    """The windows of both lanes."""
+    """Return the windows of both lanes."""
     return build.windows(config_of(cell, device), task_of(cell.task))
 
 
 def config_of(cell: Cell, device: Device) -> Config:
-    """What of ``cell`` a configuration can say; the task is handed over beside it."""
+    """Return the part of ``cell`` that a configuration can express; the task is passed separately."""
     return Config(
         precision=cast(Any, cell.precision),
         accumulation_steps=cell.k,
@@ -84,14 +84,14 @@ def config_of(cell: Cell, device: Device) -> Config:
 
 @cache
 def task_of(name: str) -> Task:
-    """A task with the data of one short epoch, and the transformer in small."""
+    """Return a task with the data of one short epoch; the transformer is a small one."""
     task = (tasks.TASKS | tasks.DEMANDING)[name]()
     task = replace(task, train=Examples(*(part[:EXAMPLES] for part in task.train)))
     return replace(task, build=partial(CharTransformer, 16, 2, 1)) if name == "transformer" else task
 
 
 def optimizer_of(cell: Cell, trained: nn.Module) -> Optimizer:
-    """The optimizer that ``cell`` names, where it can in two groups with and without decay, and with momentum."""
+    """Return the optimizer of ``cell``: if it can, with momentum, and with groups with and without weight decay."""
     name, _, implementation = cell.optimizer.partition(" ")
     kind: Callable[..., Optimizer] = getattr(torch.optim, name)
     parameters = [p for p in trained.parameters() if p.requires_grad]
@@ -103,18 +103,18 @@ def optimizer_of(cell: Cell, trained: nn.Module) -> Optimizer:
         options[implementation] = True
     if "momentum" in takes and not breaks_with_momentum(cell, cast(Device, parameters[0].device.type)):
         options["momentum"] = 0.9
-    # Neither do sparse gradients take a decay.
+    # Optimizers refuse weight decay of sparse gradients too.
     decays = "weight_decay" in takes and cell.task != "sparse"
     return kind(decay_groups(parameters, 0.1) if decays else parameters, **options)
 
 
 def breaks_with_momentum(cell: Cell, device: Device = "cpu") -> bool:
-    """Whether momentum raises where a parameter's first gradient comes later than another's, as in fused SGD."""
+    """Return whether momentum raises if a parameter's first gradient comes later than another's, as in fused SGD."""
     return cell.task == "branches" and refused_by_torch.a_late_gradient(cell.optimizer, device) is not None
 
 
 def schedule_of(cell: Cell, optimizer: Optimizer) -> LRScheduler:
-    """The learning rate schedule that ``cell`` names."""
+    """Return the learning rate schedule of ``cell``."""
     match cell.schedule:
         case "one_cycle":
             cycles = bool(optimizer.defaults.get("momentum")) or "betas" in optimizer.defaults
@@ -126,9 +126,10 @@ def schedule_of(cell: Cell, optimizer: Optimizer) -> LRScheduler:
 
 
 def scaler_of(cell: Cell, device: Device) -> GradScaler:
-    """For fp16, a scale that grows absurdly after three steps, overflows in the fourth, and falls back.
+    """Return a scaler, enabled for fp16 only.
 
-    Not where clipping is told to raise at what is not finite.
+    Its scale grows by 2**30 after three steps, overflows in the fourth, and falls back. If clipping is to raise on a
+    norm that is not finite, the scale stays low.
     """
     factor, fp16 = 2.0**30, cell.precision == "fp16"
     if cell.clip == "error_if_nonfinite":
@@ -137,7 +138,7 @@ def scaler_of(cell: Cell, device: Device) -> GradScaler:
 
 
 def clip_or_raise(parameters: Sequence[nn.Parameter]) -> None:
-    """Clip by norm, and raise where the norm is not finite."""
+    """Clip by norm, and raise if the norm is not finite."""
     nn.utils.clip_grad_norm_(parameters, 0.01, error_if_nonfinite=True)
 
 
@@ -151,27 +152,27 @@ CLIPS: dict[str, training.Clip] = {
 
 @dataclass(frozen=True)
 class Carried:
-    """What a recurrent model takes along from one microbatch to the next; it is no buffer."""
+    """The state that a recurrent model carries from one microbatch to the next; it is not a buffer."""
 
     model: Recurrent
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The state, by name."""
+        """Return the state, by name."""
         return {"state": self.model.state}
 
 
 class PlateauOfLoss(ReduceLROnPlateau):
-    """A ``ReduceLROnPlateau`` that is stepped as other schedules are, on the loss it was last told."""
+    """A ``ReduceLROnPlateau`` whose ``step()`` takes no argument, as with other schedules: it reads ``self.loss``."""
 
     loss = 0.0
 
     def step(self, metrics: Any = None, epoch: int | None = None) -> None:  # type: ignore[override]  # others take no loss
-        """Step on ``self.loss``."""
+        """Step on ``metrics`` or, without it, on ``self.loss``."""
         super().step(self.loss if metrics is None else metrics, epoch)
 
 
 def with_loss(step: Step, schedule: PlateauOfLoss) -> Step:
-    """``step``, whose loss ``schedule`` is told."""
+    """Return ``step`` so that it passes its loss to ``schedule``."""
 
     def told(run: Run, window: Window[Any]) -> Iterator[Moment]:
         schedule.loss = 0.0
@@ -183,7 +184,7 @@ def with_loss(step: Step, schedule: PlateauOfLoss) -> Step:
 
 
 def with_average(step: Step, average: AveragedModel) -> Step:
-    """``step``, after which the weights enter their exponential moving average."""
+    """Return ``step`` so that it ends by updating the exponential moving average of the weights."""
 
     def averaged(run: Run, window: Window[Any]) -> Iterator[Moment]:
         for moment in step(run, window):
@@ -195,9 +196,9 @@ def with_average(step: Step, average: AveragedModel) -> Step:
 
 
 def lbfgs_step(run: Run, window: Window[Any]) -> Iterator[Moment]:
-    """A step of LBFGS, which calls the window's forwards and backwards itself, as often as its search needs.
+    """Run a step of LBFGS, which calls the window's forwards and backwards itself, as often as its search needs.
 
-    So gradients are clipped several times in a step: each time is a phase of the last microbatch before it.
+    So gradients are clipped several times in a step. Each time is a phase of the last microbatch before it.
     """
 
     def loop(stop: Callable[[Moment], None]) -> None:

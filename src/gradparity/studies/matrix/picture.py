@@ -1,6 +1,6 @@
 """The matrix as a heatmap, tasks across and the values of all other axes down, for the terminal and TensorBoard.
 
-Each square gathers many cells and shows the most telling outcome among them.
+Each square stands for many cells and shows the most telling of their outcomes: the first in :class:`Outcome`.
 """
 
 from collections import Counter, defaultdict
@@ -31,7 +31,7 @@ STYLES = {
     Outcome.REFUSED: "dim",
 }
 COLORS = {
-    # Of Okabe and Ito's palette, which is told apart without red-green vision; black letters can be read on each.
+    # From Okabe and Ito's colour-blind-safe palette; black letters are legible on each.
     Outcome.DIFFERENT: "#D55E00",
     Outcome.RAISED: "#F0E442",
     Outcome.IDENTICAL: "#56B4E9",
@@ -41,11 +41,11 @@ LEGEND = "Each square shows the most telling of its cells: " + ", ".join(
     f"[{STYLES[outcome]}]{symbol}[/] {outcome}" for outcome, symbol in SYMBOLS.items()
 )
 SIDE_BY_SIDE = 5
-"""The most tasks whose names fit beside each other into 80 columns; of more, the letters go down."""
+"""The most tasks whose names fit side by side in 80 columns; with more, names are written downwards."""
 
 
 def squares(results: Iterable[Result]) -> Squares:
-    """How many cells of each outcome there are for every task and every value of another axis."""
+    """Count the cells of each outcome, for every task and every value of another axis."""
     found: Squares = defaultdict(Counter)
     for result in results:
         for axis in AXES:
@@ -55,7 +55,10 @@ def squares(results: Iterable[Result]) -> Squares:
 
 
 def rows_and_tasks(found: Squares) -> tuple[list[Row], list[str]]:
-    """The rows, of axes with at least two values in sight (or else of precision), and the tasks, in their order."""
+    """Return the rows and the tasks to show, in their order.
+
+    Rows are the values of axes with at least two values present; if there is no such axis, those of precision.
+    """
     seen, tasks = {row for row, _ in found}, {task for _, task in found}
     rows = [(axis, value) for axis, values in AXES.items() for value in values if (axis, value) in seen]
     often = Counter(axis for axis, _ in rows)
@@ -64,12 +67,12 @@ def rows_and_tasks(found: Squares) -> tuple[list[Row], list[str]]:
 
 
 def most_telling(outcomes: Counter[Outcome]) -> Outcome | None:
-    """The outcome that a square shows; ``None`` if it holds no cell."""
+    """Return the outcome that a square shows; ``None`` if it holds no cell."""
     return next((outcome for outcome in Outcome if outcomes[outcome]), None)
 
 
 def table(results: Sequence[Result]) -> Table:
-    """The heatmap for a terminal, with a symbol in each square."""
+    """Return the heatmap for a terminal, with a symbol in each square."""
     found = squares(results)
     rows, tasks = rows_and_tasks(found)
     wide = len(tasks) <= SIDE_BY_SIDE
@@ -85,7 +88,7 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def glance(results: Sequence[Result]) -> Figure:
-    """How many cells of each task came out how, for a card of TensorBoard's first page."""
+    """Draw the number of cells by task and outcome, for a card of TensorBoard's first page."""
     counts = Counter((result.cell.task, result.outcome) for result in results)
     tasks = [task for task in AXES["task"] if any((task, outcome) in counts for outcome in Outcome)]
     made = Figure(figsize=CARD, dpi=DPI, facecolor="white", layout="constrained")
@@ -104,9 +107,9 @@ def glance(results: Sequence[Result]) -> Figure:
 
 
 def figure(results: Sequence[Result]) -> Figure:
-    """The heatmap for TensorBoard; a symbol stands where not all is identical.
+    """Draw the heatmap for TensorBoard; a square has a symbol unless its outcome is "identical".
 
-    It brings its own white ground, so it reads the same in light and in dark surroundings.
+    The background is white, so it looks the same in TensorBoard's light and dark modes.
     """
     found = squares(results)
     rows, tasks = rows_and_tasks(found)
@@ -142,6 +145,6 @@ def _finished(made: Figure, results: Sequence[Result]) -> Figure:
 
 
 def in_words(row: Row) -> str:
-    """A row's name: a number of microbatches, or of a clipping, says little without its axis."""
+    """Return a row's name. A number of microbatches or a kind of clipping is shown with its axis."""
     axis, value = row
     return {"k": f"K = {value}", "clip": f"clip: {value}"}.get(axis, str(value))

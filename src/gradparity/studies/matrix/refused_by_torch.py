@@ -1,6 +1,6 @@
-"""Questions to PyTorch: an operation is tried once on a few numbers, and PyTorch's own words say why it is refused.
+"""PyTorch's refusals, found by trying each operation once on a few numbers and quoting PyTorch's error.
 
-A list of what PyTorch refuses would be right for one release only.
+Each function returns ``None`` if PyTorch runs the operation. A fixed list would be right for one release only.
 """
 
 import warnings
@@ -22,7 +22,7 @@ Gradients: TypeAlias = Literal["dense", "matrices", "channels_last", "sparse"]
 def refused(attempt: Callable[[], object]) -> str | None:
     """Return the first sentence of PyTorch's refusal of ``attempt``, or ``None`` if it runs."""
     try:
-        # Nobody's random numbers are used up by a question.
+        # The attempt leaves the global random state unchanged.
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             attempt()
@@ -34,7 +34,7 @@ def refused(attempt: Callable[[], object]) -> str | None:
 
 @cache
 def a_step(optimizer: str, gradients: Gradients, device: Device = "cpu") -> str | None:
-    """Ask why ``optimizer``, as the matrix makes it, refuses a step with such ``gradients``."""
+    """Return PyTorch's reason if ``optimizer``, as the matrix makes it, refuses a step with such ``gradients``."""
 
     def attempt() -> None:
         from gradparity.studies.matrix.cell import Cell
@@ -50,7 +50,7 @@ def a_step(optimizer: str, gradients: Gradients, device: Device = "cpu") -> str 
             return loss
 
         closure()
-        # A second step finds the state that the first one made.
+        # Two steps: the second starts from the state that the first one made.
         for _ in range(2):
             made.step(cast(Any, closure) if optimizer == "LBFGS" else None)  # torch takes a tensor for a float
 
@@ -59,7 +59,7 @@ def a_step(optimizer: str, gradients: Gradients, device: Device = "cpu") -> str 
 
 @cache
 def a_clip(clip: str, device: Device = "cpu") -> str | None:
-    """Ask why ``clip`` refuses a sparse gradient."""
+    """Return PyTorch's reason if ``clip`` refuses a sparse gradient."""
 
     def attempt() -> None:
         from gradparity.studies.matrix.lanes import CLIPS
@@ -73,7 +73,7 @@ def a_clip(clip: str, device: Device = "cpu") -> str | None:
 
 @cache
 def a_closure(device: Device = "cpu") -> str | None:
-    """Ask why an enabled ``GradScaler`` refuses the closure that LBFGS needs."""
+    """Return PyTorch's reason if an enabled ``GradScaler`` refuses the closure that LBFGS needs."""
 
     def attempt() -> None:
         model, x = _model("dense", device)
@@ -91,7 +91,7 @@ def a_closure(device: Device = "cpu") -> str | None:
 
 @cache
 def a_late_gradient(optimizer: str, device: Device = "cpu") -> str | None:
-    """Ask why ``optimizer`` with momentum refuses that one parameter's first gradient comes later than another's."""
+    """Return PyTorch's reason if ``optimizer`` with momentum refuses a first gradient that comes later than others."""
 
     def attempt() -> None:
         name, _, implementation = optimizer.partition(" ")
@@ -108,14 +108,14 @@ def a_late_gradient(optimizer: str, device: Device = "cpu") -> str | None:
 
 @cache
 def reentrant_grad() -> str | None:
-    """Ask why ``torch.autograd.grad`` refuses a graph with a reentrant checkpoint."""
+    """Return PyTorch's reason if ``torch.autograd.grad`` refuses a graph with a reentrant checkpoint."""
     w = torch.ones(2, requires_grad=True)
     loss = checkpoint(torch.sin, w, use_reentrant=True).sum()
     return refused(partial(torch.autograd.grad, loss, [w]))
 
 
 def _model(gradients: Gradients, device: Device) -> tuple[nn.Module, Tensor]:
-    """Return a model of a few numbers whose gradients are of that kind, and an input for it."""
+    """Return a tiny model whose gradients are of that kind, and an input for it."""
     made: nn.Module
     match gradients:
         case "sparse":
@@ -130,5 +130,5 @@ def _model(gradients: Gradients, device: Device) -> tuple[nn.Module, Tensor]:
 
 
 def channels_last_conv() -> nn.Module:
-    """Return a convolution whose filters lie in memory with the channels innermost."""
+    """Return a convolution whose filters are stored with the channels innermost."""
     return nn.Conv2d(3, 2, 2).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # as in tasks

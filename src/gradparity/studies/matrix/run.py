@@ -1,4 +1,4 @@
-"""One cell, or many of them on several processes."""
+"""The run of one cell, or of many on several processes."""
 
 import signal
 import warnings
@@ -23,47 +23,47 @@ from gradparity.studies.matrix.cell import Cell, refusal
 
 
 class Outcome(StrEnum):
-    """What came of a cell, the most telling first."""
+    """The outcome of a cell; the most telling first."""
 
     DIFFERENT = "different"
     RAISED = "raised"
-    """An error that nobody expected."""
+    """The cell raised an unexpected error."""
     IDENTICAL = "identical"
     REFUSED = "refused"
-    """For a reason that is known: PyTorch, or this machine, cannot run it."""
+    """The cell cannot run, for a known reason: PyTorch or this machine does not support it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A cell and what came of it."""
+    """A cell and its outcome, with numbers that show how much was compared."""
 
     cell: Cell
     outcome: Outcome
     why: str = ""
     """The first difference in words, the reason for a refusal, or the error."""
     step: int | None = None
-    """Of the first difference, and so the next two."""
+    """The step of the first difference; ``phase`` and ``part`` are of it too."""
     phase: str | None = None
     part: str | None = None
     max_ulp: int = 0
     numbers: int = 0
-    """How many numbers were compared."""
+    """The count of numbers that were compared."""
     moved: int = 0
-    """How many parameters have other bits than at first; without that and the next three, parity would say little."""
+    """The count of parameters whose bits changed in training. Parity means little without it and the next three."""
     rates: int = 0
-    """How many different learning rates there were."""
+    """The count of different learning rates."""
     clipped: int = 0
-    """In how many steps the gradient got smaller by clipping."""
+    """The count of steps in which clipping made the gradient smaller."""
     skipped: tuple[int, ...] = ()
     """The steps that overflowed."""
 
     def as_record(self) -> dict[str, object]:
-        """For JSON."""
+        """Return the result for JSON."""
         return {**asdict(self.cell), **asdict(self), "cell": str(self.cell)}
 
 
 def run_cell(cell: Cell, candidate: str = "manual", device: Device = "cpu") -> Result:
-    """The routes ``backward`` and ``candidate`` in lockstep through all steps of ``cell``."""
+    """Run the routes ``backward`` and ``candidate`` in lockstep through all steps of ``cell``."""
     why = refusal(cell, device) or unavailable(cell.task, cell.precision, device)
     if why:
         return Result(cell=cell, outcome=Outcome.REFUSED, why=why)
@@ -76,12 +76,12 @@ def run_cell(cell: Cell, candidate: str = "manual", device: Device = "cpu") -> R
 
 
 def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu") -> Result:
-    """What came of two lanes of ``cell`` on ``device``."""
+    """Run two lanes of ``cell`` on ``device`` in lockstep and return the result."""
     verdict, reader, steps = Verdict(), Reader(reference.run), list[Readings]()
     parameters = list(reference.run.model.parameters())
     start = [p.detach().clone() for p in parameters]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse invariant checks")  # Adagrad makes its sparse tensors without
+        warnings.filterwarnings("ignore", "Sparse invariant checks")  # Adagrad makes sparse tensors without them
         for found in lockstep(reference, candidate, make.windows(cell, device)):
             verdict.add(found)
             readings = reader.take(found.reference)
@@ -105,10 +105,10 @@ def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu
 
 @cache
 def unavailable(task: str, precision: str, device: Device = "cpu", optimizer: str = Cell.optimizer) -> str | None:
-    """Why this machine cannot compute ``task`` in ``precision``, found by one step of the reference, or ``None``.
+    """Return the reason that this machine cannot compute ``task`` in ``precision``, or ``None``.
 
-    Recurrent cells in half precision need processor instructions, ``torch.compile`` needs a C++ compiler, and not every
-    fused optimizer is there for every device.
+    One step of the reference is tried. Recurrent cells in half precision need certain processor instructions,
+    ``torch.compile`` needs a C++ compiler, and not every fused optimizer exists for every device.
     """
     if task not in ("gru", "lstm", "compiled") and not optimizer.endswith("fused"):
         return None
@@ -122,14 +122,14 @@ def unavailable(task: str, precision: str, device: Device = "cpu", optimizer: st
 
 
 def in_a_line(error: Exception) -> str:
-    """The type of ``error``, and the first line of what it says."""
+    """Return the type of ``error`` and the first line of its message."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def run_cells(
     cells: Sequence[Cell], processes: int, candidate: str = "manual", device: Device = "cpu"
 ) -> Iterator[Result]:
-    """The results of ``cells`` as they come, each from one of ``processes`` processes with one thread each.
+    """Yield the results of ``cells`` as they finish, run by ``processes`` processes with one thread each.
 
     Raises:
         UserError: if one of the processes is killed.
@@ -149,7 +149,7 @@ def run_cells(
 
 
 def alone(device: Device) -> None:
-    """Make a process compute in one thread, and leave Ctrl-C to the process that started it."""
+    """Make this process compute in one thread, on ``device``, and leave Ctrl-C to its parent process."""
     torch.set_num_threads(1)
     require(device) if device == "cuda" else without_gpus()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

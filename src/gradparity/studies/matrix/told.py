@@ -1,4 +1,4 @@
-"""What came of many cells: in a sentence, and what is not identical as a table."""
+"""The outcomes of many cells in a sentence, and a table of those that are not identical."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from rich.table import Table
 from gradparity.studies.matrix.run import Outcome, Result
 
 MOST = 20
-"""Reasons that are shown, the most frequent ones."""
+"""The most reasons that the table shows."""
 
 
 def answer(results: Sequence[Result]) -> str:
-    """How many cells came out how, and how much was compared."""
+    """Return a sentence with the number of cells by outcome, and how much was compared."""
     counts = Counter(result.outcome for result in results)
     worst = max(result.max_ulp for result in results)
     return (
@@ -23,7 +23,7 @@ def answer(results: Sequence[Result]) -> str:
 
 
 def reasons(results: Sequence[Result]) -> Table:
-    """Why cells are not identical, as a table for the terminal."""
+    """Return the reasons that cells are not identical, as a table for the terminal."""
     grid = Table("cells", "outcome", "why", title="What is not identical", title_justify="left")
     for number, outcome, why in _counted(results)[:MOST]:
         grid.add_row(f"{number:,}", outcome, why)
@@ -31,13 +31,13 @@ def reasons(results: Sequence[Result]) -> Table:
 
 
 def page(results: Sequence[Result]) -> str:
-    """The answer and the reasons, for a TensorBoard text page."""
+    """Return the answer and the reasons, for a TensorBoard text page."""
     lines = (f"* **{number:,} {outcome}**: {why}" for number, outcome, why in _counted(results))
     return "\n".join([f"**{answer(results)}**", "", *lines])
 
 
 def _counted(results: Sequence[Result]) -> list[tuple[int, str, str]]:
-    """How often which outcome has which reason, the most telling outcome first."""
+    """Count each pair of outcome and reason; the most telling outcome, then the most frequent reason, comes first."""
     counts = Counter((result.outcome, result.why) for result in results if result.outcome != Outcome.IDENTICAL)
     order = sorted(counts.items(), key=lambda item: (list(Outcome).index(item[0][0]), -item[1]))
     return [(number, str(outcome), " ".join(why.split())) for (outcome, why), number in order]

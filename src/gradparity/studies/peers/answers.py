@@ -1,4 +1,4 @@
-"""What other libraries say of a loop."""
+"""The results of other libraries' checks on a loop."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,30 +8,30 @@ from gradparity.check.observe import in_a_line
 
 @dataclass(frozen=True)
 class Answers:
-    """What the checks of a library say of one loop."""
+    """The results of a library's checks on one loop."""
 
     raised: Mapping[str, str]
-    """What each check that failed said, on a line, by its name."""
+    """The message of each failed check, on one line, by the check's name."""
     passed: tuple[str, ...] = ()
-    """The checks that had nothing to say."""
+    """The names of the checks that passed."""
 
     @property
     def expressed(self) -> bool:
-        """Whether the loop can be put to the library at all."""
+        """Return whether the loop can be expressed in the library's interface at all."""
         return bool(self.raised or self.passed)
 
     @property
     def caught(self) -> bool:
-        """Whether any check failed."""
+        """Return whether any check failed."""
         return bool(self.raised)
 
 
 CANNOT = Answers({})
-"""For a loop that cannot be expressed in the interface of a library."""
+"""The answer for a loop that cannot be expressed in a library's interface."""
 
 
 def asked(checks: Mapping[str, Callable[[], object]]) -> Answers:
-    """Call each check; one that fails, or that the loop stops by raising, raises."""
+    """Call each check and collect the results. A check that raises, or whose loop raises, counts as failed."""
     raised: dict[str, str] = {}
     for name, check in checks.items():
         try:

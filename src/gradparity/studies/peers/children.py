@@ -1,7 +1,7 @@
-"""Processes for TrainParity that need not import torch first.
+"""Processes for TrainParity that start with torch already imported.
 
-It starts seven processes for one check, and each would spend its seconds on the same imports. So they come from a
-forkserver, which has them ready; each is a fresh process all the same, in which nothing has been trained.
+TrainParity starts seven processes for one check, and each would spend seconds on the same imports. Here they are forked
+from a server that has imported everything. Each is still a fresh process, in which nothing has been trained.
 """
 
 import os
@@ -20,7 +20,7 @@ CONTEXT = get_context("forkserver")
 
 
 class Child:
-    """As much of ``subprocess.Popen`` as TrainParity uses, for ``python -m MODULE ARGUMENTS``."""
+    """The part of ``subprocess.Popen`` that TrainParity uses, for ``python -m MODULE ARGUMENTS``."""
 
     def __init__(
         self,
@@ -39,27 +39,35 @@ class Child:
 
     @property
     def returncode(self) -> int | None:
-        """``None`` while it runs."""
+        """Return the exit code, or ``None`` while the process runs."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """As :attr:`returncode`."""
+        """Return :attr:`returncode`."""
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Until it ends."""
+        """Wait until the process ends.
+
+        Raises:
+            subprocess.TimeoutExpired: if it still runs after ``timeout`` seconds.
+        """
         self._process.join(timeout)
         if self.returncode is None:
             raise subprocess.TimeoutExpired("a child", timeout or 0.0)
         return self.returncode
 
     def kill(self) -> None:
-        """At once."""
+        """Kill the process."""
         self._process.kill()
 
 
 def run(command: list[str], cwd: str, env: dict[str, str], stdout: str, stderr: str) -> None:
-    """In a child: what ``command`` says."""
+    """Run ``command`` in the child process, with its working directory, environment and output files.
+
+    Raises:
+        ValueError: if ``command`` is not this Python with ``-m``.
+    """
     python, dash_m, module, *arguments = command
     if (python, dash_m) != (sys.executable, "-m"):
         raise ValueError(f"{command} is not this Python with -m")
@@ -76,7 +84,7 @@ def run(command: list[str], cwd: str, env: dict[str, str], stdout: str, stderr: 
 
 
 def run_to_its_end(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float, **_: Any) -> Child:
-    """As much of ``subprocess.run``."""
+    """Run a command to its end: the part of ``subprocess.run`` that TrainParity uses."""
     child = Child(command, cwd=cwd, env=env)
     child.wait(timeout)
     return child

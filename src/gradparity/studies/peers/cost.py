@@ -1,4 +1,4 @@
-"""What one check of TrainParity takes, on the small transformer that lockstep and recording are timed on."""
+"""The time of one TrainParity check, on the small transformer that lockstep and recording are timed on."""
 
 import time
 from typing import Any
@@ -12,14 +12,14 @@ from gradparity.studies.peers.with_trainparity import TOLERANCE, untie
 from gradparity.studies.tasks import Batch, count
 
 STEPS = 3
-"""It makes one step each in three processes of their own: twice on the full batch, once on its microbatches."""
+"""The steps of one check, each in a separate process: two on the full batch, one on its microbatches."""
 
 
 def seconds() -> float:
-    """Seconds of one check.
+    """Return the seconds that one check takes.
 
     Raises:
-        AssertionError: if it finds something, since what then was timed would be another thing.
+        AssertionError: if the check does not pass, since then something different was timed.
     """
     began = time.perf_counter()
     plan = AccumulationExecutionPlan(2)
@@ -30,12 +30,12 @@ def seconds() -> float:
 
 
 class Case:
-    """The transformer, without dropout, which would draw other masks for a full batch."""
+    """The transformer without dropout, which would draw different masks for a full batch."""
 
     equivalence = "the same sequences; cross-entropy averaged over all tokens"
 
     def build(self, seed: int, device: str) -> Any:
-        """What takes part."""
+        """Build the model, the optimizer and the scheduler."""
         torch.set_num_threads(1)
         (lane,), window = subject(small_transformer(), ("backward",), config())
         self.run, self.sequences = lane.run, window.microbatches[0]
@@ -44,10 +44,10 @@ class Case:
         return TrainingState(self.run.model, self.run.optimizer, self.run.scheduler)
 
     def batch(self, device: str) -> tuple[torch.Tensor, ...]:
-        """Inputs and targets."""
+        """Return inputs and targets."""
         return tuple(self.sequences)
 
     def loss(self, state: Any, batch: tuple[torch.Tensor, ...]) -> Any:
-        """Its mean, and the sum and the number that it is made of."""
+        """Return the mean loss, with the summed loss and the number of tokens."""
         total, tokens = self.run.loss(state.model, Batch(*batch)), count(Batch(*batch))
         return LossAccounting(total / tokens, total, tokens)

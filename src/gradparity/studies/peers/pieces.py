@@ -1,7 +1,8 @@
-"""A wrong loop in pieces, as libraries ask for them that drive the training themselves.
+"""A wrong loop in pieces, for libraries that drive the training themselves.
 
-Both compare a loop with itself: its microbatches with a full batch, or going on with never having stopped. What rightly
-differs on a full batch is taken out of the way: dropout, BatchNorm's statistics, half precision, and the branch.
+Both libraries compare a loop with itself: its microbatches with a full batch, or a resumed run with an uninterrupted
+one. Parts that rightly differ on a full batch are switched off: dropout, BatchNorm's statistics, half precision, and
+the branch.
 """
 
 from collections.abc import Sequence
@@ -19,33 +20,36 @@ from gradparity.studies.tasks import Batch
 from gradparity.training import PRECISIONS, Run
 
 FULL_BATCHES = ((3, 4, 5), (8, 9, 10))
-"""Microbatches of the stress scenario that make a full batch: uneven, and none that leads into the branch."""
+"""Microbatches of the stress scenario that make a full batch: of uneven sizes, and none of them takes the branch."""
 
 SEED = seed_of(0, "stress")
-"""What the stress scenario is seen with; other weights and masks overflow and clip at other steps."""
+"""The seed of the stress scenario; different weights and masks would overflow and clip at different steps."""
 
 OUTSIDE = frozenset({"reference"})
-"""What neither library takes from its user: when the loop stops, and goes on."""
+"""The functions that neither library takes from its user: they decide when the loop stops and resumes."""
 
 
 def pieces(fault: Fault | None) -> Namespace:
-    """The functions of the reference by name, with ``fault`` in them."""
+    """Return the functions of the reference by name, with ``fault`` in them."""
     return reference_with([fault] if fault else [])
 
 
 def changed(fault: Fault) -> set[str]:
-    """The functions of the reference that a fault changes, by name."""
+    """Return the names of the reference's functions that ``fault`` changes."""
     return {thing.__name__ for thing in fault.changes}
 
 
 def cast_of(names: Namespace) -> stress.Cast:
-    """Everything that takes part, in fp16."""
+    """Build model, optimizer, scaler, scheduler and data of the stress scenario, in fp16."""
     cast: stress.Cast = names["build"]("fp16")
     return cast
 
 
 def steady_cast_of(names: Namespace) -> stress.Cast:
-    """The same, still scaled, but computing in fp32, without dropout and with the statistics of BatchNorm kept."""
+    """Build the same, but computing in fp32, without dropout, and with BatchNorm's statistics fixed.
+
+    The loss is still scaled.
+    """
     cast = cast_of(names)
     for module in (cast.model.norm, cast.model.dropout):
         assert isinstance(module, nn.Module)
@@ -58,7 +62,7 @@ def _switch_off(module: nn.Module, _: Any) -> None:
 
 
 def run_of(names: Namespace, cast: stress.Cast) -> Run:
-    """Everything that takes part, as a step wants it."""
+    """Return ``cast`` as the run that a step takes."""
     run: Run = names["run_of"](
         cast.model,
         cast.optimizer,
@@ -72,6 +76,6 @@ def run_of(names: Namespace, cast: stress.Cast) -> Run:
 
 
 def full_batch(cast: stress.Cast, chosen: Sequence[int]) -> Batch:
-    """Some microbatches as one batch."""
+    """Join the ``chosen`` microbatches into one batch."""
     batches = [cast.batches[index] for index in chosen]
     return Batch(torch.cat([b.inputs for b in batches]), torch.cat([b.targets for b in batches]))

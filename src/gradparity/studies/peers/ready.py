@@ -1,4 +1,4 @@
-"""Imported once, where processes are forked from: the libraries, and all that torch imports when it first trains."""
+"""Imports done once in the server that forks processes: the libraries, and all that torch imports on first training."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Every fault: what gradparity finds, and what other libraries say of it."""
+"""Scores of the faults: for each, the results of gradparity and of other libraries."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,42 +11,42 @@ from gradparity.check.observe import Look, Observed, observe_with
 from gradparity.faults import FAULTS, Fault, Kind
 from gradparity.studies.peers.answers import Answers
 
-PRECISION = "fp16"  # the scale, and the overflows, show only there
+PRECISION = "fp16"  # only there do the scale and the overflows show
 PRECISIONS = (PRECISION, "bf16", "fp32")
-"""Where rounding hides a fault in one, the next is asked."""
+"""The order of trial for a fault that rounding can hide: if it does not show in one precision, the next is tried."""
 
 PEERS = {"TrainParity": "trainparity", "pytest-torch": "pytest_torch"}
-"""Other libraries, by name, and what they are imported as."""
+"""Other libraries, by name, with the names of their modules."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What came of one fault."""
+    """The results for one fault."""
 
     fault: Fault
     diverged: bool
     named: bool
-    """Whether the lookup answers with it, alone or with those that are the same here."""
+    """True if the lookup answers with this fault, alone or with those that are the same here."""
     same: tuple[str, ...]
-    """Faults that behave bit for bit as it does, so that no check under this scenario can tell them apart."""
+    """Faults that behave bit for bit like this one, so that no check under this scenario can separate them."""
     first: str
-    """Where it was first seen."""
+    """The place of the first difference."""
     peers: Mapping[str, Answers]
 
     @property
     def placed(self) -> bool:
-        """Whether it first shows where the dictionary says, or not before if rounding can hide it."""
+        """Return whether the fault first shows at its documented place, or not before it if rounding can hide it."""
         return self.diverged and self.fault.may_show(self.first)
 
 
 @cache
 def seen(name: str | None, precision: str = PRECISION) -> Observed:
-    """The reference with a fault, or without, to its end; observed once."""
+    """Observe the reference with a fault, or without, to its end. The result is cached."""
     return observe_with([FAULTS[name]] if name else [], precision)
 
 
 def see(faults: Iterable[Fault], expected: Iterable[Look], precision: str = PRECISION) -> Observed:
-    """As a lookup asks for it; single faults of the dictionary have been seen already."""
+    """Observe the reference with ``faults``, as a lookup asks for it; single faults of the dictionary are cached."""
     several = list(faults)
     if len(several) == 1 and several[0].name in FAULTS:
         return seen(several[0].name, precision)
@@ -54,7 +54,7 @@ def see(faults: Iterable[Fault], expected: Iterable[Look], precision: str = PREC
 
 
 def score(fault: Fault, peers: Mapping[str, Callable[[Fault | None], Answers]]) -> Score:
-    """Hold gradparity, and its peers, against ``fault``."""
+    """Run gradparity and its ``peers`` on ``fault``."""
     asked = PRECISIONS if fault.hidden_by_rounding else ()
     precision = next((each for each in asked if seen(fault.name, each) != seen(None, each)), PRECISION)
     loop, reference = seen(fault.name, precision), seen(None, precision)
@@ -70,7 +70,7 @@ def score(fault: Fault, peers: Mapping[str, Callable[[Fault | None], Answers]]) 
 
 
 def installed() -> dict[str, Callable[[Fault | None], Answers]]:
-    """What asks each of the peers that are installed here."""
+    """Return, for each peer installed here, the function that runs its checks."""
     return {
         name: import_module(f"gradparity.studies.peers.with_{module}").answers
         for name, module in PEERS.items()
@@ -79,5 +79,5 @@ def installed() -> dict[str, Callable[[Fault | None], Answers]]:
 
 
 def harmless(fault: Fault) -> bool:
-    """Whether a fault makes the updates that were meant, but for rounding, so that nobody need be told."""
+    """Return whether a fault changes updates by rounding only, so that it need not be reported."""
     return fault.kind == Kind.ROUNDING

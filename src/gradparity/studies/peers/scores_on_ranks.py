@@ -1,4 +1,4 @@
-"""Every fault of several ranks as it is seen on two of them, and what the lookup there says of it."""
+"""Scores of the multi-rank faults: each is observed on two ranks and looked up there."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -16,13 +16,16 @@ from gradparity.studies.peers.scores import PRECISION, Score
 
 
 def scores_on_ranks(names: Sequence[str], peers: Iterable[str] = ()) -> list[Score]:
-    """What comes of the faults ``names`` on two ranks, which are started for it; of it ``peers`` cannot be told."""
+    """Start two ranks and return the scores of the faults ``names`` on them. No peer can express these faults."""
     scores: list[Score] = launch(scored, 2, names, dict.fromkeys(peers, CANNOT), seconds=600)[0] if names else []
     return scores
 
 
 def scored(names: Sequence[str], peers: Mapping[str, Answers]) -> list[Score]:
-    """What comes of them: run on each rank. All other faults are seen for as long as they behave like one of these."""
+    """Score the faults ``names``; call on every rank.
+
+    Every other fault is observed for as long as it behaves like one of these.
+    """
     ranks = Together()
     watch = watched_together(ranks)
 
@@ -50,7 +53,11 @@ def score(
     rows: Mapping[str, Observed],
     peers: Mapping[str, Answers],
 ) -> Score:
-    """What a lookup says of ``fault``, as each rank has seen it and the reference, and all have seen the others."""
+    """Look up ``fault`` and return its score.
+
+    ``seen`` and ``reference`` hold each rank's observation of ``fault`` and of the reference. ``rows`` holds the
+    observations of every known fault, all ranks together.
+    """
     first = min(range(len(seen)), key=lambda rank: common_prefix(reference[rank].looks, seen[rank].looks))
     loop = in_a_row([one.looks for one in seen], seen[first].trace)
     right = in_a_row([one.looks for one in reference], reference[first].trace)

@@ -13,7 +13,7 @@ MISSING = "not installed"
 
 
 def rows(scores: Mapping[str, Sequence[Score]], peers: Sequence[str]) -> list[list[str]]:
-    """A row for each group of scores, and one for all."""
+    """Return a row for each group of scores, and one for all together if there are several groups."""
     everything = [one for group in scores.values() for one in group]
     groups = {**scores, "all": everything} if len(scores) > 1 else scores
     return [_row(name, group, peers) for name, group in groups.items()]
@@ -33,12 +33,12 @@ def _cell(group: Sequence[Score], peer: str) -> str:
 
 
 def header(peers: Sequence[str]) -> list[str]:
-    """What stands above the columns."""
+    """Return the column titles."""
     return ["", "faults", "diverge", "named", "right place", *(f"{peer} catches" for peer in peers)]
 
 
 def table(scores: Mapping[str, Sequence[Score]], peers: Sequence[str]) -> Table:
-    """For the terminal."""
+    """Return the scores as a table for the terminal."""
     name, *others = (title.replace(" ", "\n", 1) for title in header(peers))
     grid = Table(Column(name, no_wrap=True), *others, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows(scores, peers):
@@ -47,7 +47,7 @@ def table(scores: Mapping[str, Sequence[Score]], peers: Sequence[str]) -> Table:
 
 
 def each(scores: Mapping[str, Sequence[Score]]) -> str:
-    """For a TensorBoard text page: a line for each fault."""
+    """Return a line for each fault, for a TensorBoard text page."""
     told = (f"* `{one.fault.name}`: {one.first}. {_peers_said(one)}" for group in scores.values() for one in group)
     return "\n".join(told)
 
@@ -60,7 +60,7 @@ def _peers_said(one: Score) -> str:
 
 
 def sentence(scores: Sequence[Score], right: Mapping[str, Answers]) -> str:
-    """What came of it all."""
+    """Return the results of all faults in one sentence."""
     diverged, named, placed = (sum(getattr(one, what) for one in scores) for what in ("diverged", "named", "placed"))
     told = f"{diverged} of {len(scores)} faults diverge, {named} are named, {placed} at the documented place"
     for peer, alarm in right.items():
@@ -74,13 +74,13 @@ def sentence(scores: Sequence[Score], right: Mapping[str, Answers]) -> str:
 
 
 def indistinguishable(scores: Sequence[Score]) -> list[list[str]]:
-    """Groups of faults that behave alike bit for bit."""
+    """Return the groups of faults that behave alike, bit for bit."""
     groups = {frozenset({one.fault.name, *one.same}) for one in scores if one.same}
     return sorted(sorted(group) for group in groups)
 
 
 def as_json(scores: Mapping[str, Sequence[Score]], right: Mapping[str, Answers]) -> dict[str, Any]:
-    """Everything, for programs."""
+    """Return all results, for programs."""
     return {
         "right loop": {peer: _said(answers) for peer, answers in right.items()},
         "not installed": [peer for peer in PEERS if peer not in right],

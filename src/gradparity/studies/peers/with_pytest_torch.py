@@ -1,7 +1,7 @@
-"""A loop put to pytest-torch (https://github.com/AKJ7/pytest-torch), as its documentation teaches.
+"""The checks of pytest-torch (https://github.com/AKJ7/pytest-torch) on a loop, as its documentation teaches.
 
-Its checks call a step that the user hands over, with batches of their own choice. What is handed over here is the
-reference step with the fault in it, an epoch of the reference loop where a check stops between two steps and goes on.
+The checks call the user's step, with batches that the checks choose. Here that step is the reference step with the
+fault in it. For the check that stops between two steps and resumes, it is an epoch of the reference loop.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ STEPS = stress.EPOCHS * -(-stress.MICROBATCHES // stress.ACCUMULATION_STEPS)
 
 
 def answers(fault: Fault | None) -> Answers:
-    """What pytest-torch says of the reference with ``fault``, or without."""
+    """Run the checks of pytest-torch on the reference with ``fault``, or without."""
     if fault and changed(fault) <= OUTSIDE:
         return CANNOT
     names = pieces(fault)
@@ -49,7 +49,7 @@ def answers(fault: Fault | None) -> Answers:
 
 
 def setup_of(names: dict[str, Any], make: Callable[[dict[str, Any]], stress.Cast]) -> Any:
-    """What its checks train with."""
+    """Return the setup that the checks train with."""
     cast = make(names)
     setup = TrainingSetup(cast.model, cast.optimizer, cast.scheduler, cast.scaler)
     setup.cast, setup.run = cast, run_of(names, cast)
@@ -57,13 +57,13 @@ def setup_of(names: dict[str, Any], make: Callable[[dict[str, Any]], stress.Cast
 
 
 def steps_of(names: dict[str, Any], setup: Any, window: list[Batch]) -> Iterator[Moment]:
-    """The steps that the loop makes of some microbatches."""
+    """Yield the moments of the steps that the loop makes from the microbatches ``window``."""
     for one in names["windows"](window, len(window), setup.cast.plan.count):
         yield from names["train_step"](setup.run, one)
 
 
 def accumulation(names: dict[str, Any]) -> None:
-    """A step on the full batch, against one on its microbatches."""
+    """Compare a step on the full batch with one on its microbatches."""
     parts: list[Batch] = []
 
     def split(batch: Batch, n: int) -> list[Batch]:
@@ -95,7 +95,7 @@ def accumulation(names: dict[str, Any]) -> None:
 
 
 def mixed_precision(names: dict[str, Any]) -> None:
-    """The whole scenario in fp16; with it, its norms and learning rates, which the user knows."""
+    """Check the whole scenario in fp16, with its gradient norms and learning rates, which the user knows."""
 
     def step(setup: Any, window: list[Batch]) -> float:
         return sum(float(m.loss) for m in steps_of(names, setup, window) if m.loss is not None)
@@ -113,7 +113,7 @@ def mixed_precision(names: dict[str, Any]) -> None:
 
 
 def resume(names: dict[str, Any]) -> None:
-    """Two epochs, against one and, in a new setup from its checkpoint, another."""
+    """Compare two epochs without a stop with one epoch and a second, resumed in a new setup from its checkpoint."""
 
     def step(setup: Any, batches: list[Batch]) -> float:
         cast = setup.cast
@@ -148,14 +148,14 @@ def resume(names: dict[str, Any]) -> None:
 
 
 def coverage(names: dict[str, Any]) -> None:
-    """Each parameter is in one group of the optimizer."""
+    """Check that each parameter is in one group of the optimizer."""
     torch.manual_seed(SEED)
     cast = cast_of(names)
     pytest_torch.assert_optimizer_coverage(cast.model, cast.optimizer)
 
 
 def all_receive_gradients(names: dict[str, Any]) -> None:
-    """Each parameter gets a gradient from a microbatch that takes the branch."""
+    """Check that each parameter gets a gradient from a microbatch that takes the branch."""
     torch.manual_seed(SEED)
     batch = stress.microbatches(2, seed=0)[1]
 

@@ -1,7 +1,7 @@
-"""A loop put to TrainParity (https://github.com/intelland/TrainParity), as its documentation teaches.
+"""The checks of TrainParity (https://github.com/intelland/TrainParity) on a loop, as its documentation teaches.
 
-Its accumulation check drives a step of its own, to which the user gives a model, an optimizer and a loss; which faults
-that step can have is a list of its. Its resume check runs any command that trains and leaves a checkpoint.
+The accumulation check runs TrainParity's own step on the user's model, optimizer and loss. TrainParity lists the faults
+that this step can be given. The resume check runs any command that trains and writes a checkpoint.
 """
 
 import os
@@ -36,10 +36,10 @@ from gradparity.studies.peers.pieces import (
 from gradparity.studies.tasks import Batch, count
 
 FAULT = "GRADPARITY_FAULT"
-"""The environment variable that tells its processes which fault the loop has."""
+"""The environment variable that passes the loop's fault to TrainParity's processes."""
 
 TAKEN = frozenset({"build", "decay_groups", "run_of", "StressModel", "summed_loss"})
-"""The functions that its accumulation check takes from the user."""
+"""The functions that the accumulation check takes from the user."""
 
 PLAN = AccumulationExecutionPlan(3, clip_grad_norm=stress.MAX_NORM)
 PLANS = {
@@ -52,14 +52,14 @@ PLANS = {
     "optimizer-stepped-past-the-scaler": {"amp_step_before_unscale": True},
     "last-microbatch-of-each-window-lost": {"omit_final_microbatch": True},
 }
-"""The faults that its own step can be given."""
+"""The faults that TrainParity's own step can be given, with its options for each."""
 
 TOLERANCE = trainparity.ToleranceComparison(rtol=1e-4, atol=1e-6)
-"""For a full batch against its microbatches, which round otherwise; what pytest-torch takes by default."""
+"""Tolerance for a full batch against its microbatches, which round differently; the default of pytest-torch."""
 
 
 def answers(fault: Fault | None) -> Answers:
-    """What TrainParity says of the reference with ``fault``, or without."""
+    """Run the checks of TrainParity on the reference with ``fault``, or without."""
     if fault and changed(fault) <= OUTSIDE:
         return CANNOT
     checks = {"resume": check_resume}
@@ -78,29 +78,33 @@ def answers(fault: Fault | None) -> Answers:
 
 
 def check_accumulation(plan: Any) -> None:
-    """A step on the full batch, against one on its microbatches."""
+    """Compare a step on the full batch with one on its microbatches."""
     case = f"{__name__}:AccumulationCase"
     told(trainparity.check_accumulation(case, candidate=plan, comparison=TOLERANCE))
 
 
 def check_resume() -> None:
-    """Two epochs, against one and, in a new process from its checkpoint, another."""
+    """Compare two epochs without a stop with one epoch and a second, resumed in a new process from its checkpoint."""
     told(trainparity.check_resume(f"{__name__}:ResumeCase"))
 
 
 def told(result: Any) -> None:
-    """Raise what a result says, unless it is that nothing was found."""
+    """Raise the message of a result, unless it passed.
+
+    Raises:
+        AssertionError: if the outcome is not ``PASS``.
+    """
     if result.outcome is not trainparity.Outcome.PASS:
         raise AssertionError(f"{result.outcome.value}: {result.message}")
 
 
 def named() -> dict[str, Any]:
-    """The pieces of the loop that is asked about."""
+    """Return the pieces of the loop under test, whose fault the environment names."""
     return pieces(FAULTS.get(os.environ[FAULT]))
 
 
 class AccumulationCase:
-    """One full batch, and how it is trained on."""
+    """One full batch and the training on it, as the accumulation check takes them."""
 
     equivalence = "the same sequences; cross-entropy averaged over all tokens"
 
@@ -108,7 +112,7 @@ class AccumulationCase:
         self.names = named()
 
     def build(self, seed: int, device: str) -> Any:
-        """What takes part."""
+        """Build the model, the optimizer, the scheduler and the scaler."""
         torch.set_num_threads(1)
         torch.manual_seed(seed)
         self.cast = steady_cast_of(self.names)
@@ -116,17 +120,17 @@ class AccumulationCase:
         return TrainingState(self.cast.model, self.cast.optimizer, self.cast.scheduler, scaler=self.cast.scaler)
 
     def batch(self, device: str) -> tuple[torch.Tensor, ...]:
-        """Inputs and targets."""
+        """Return inputs and targets."""
         return tuple(full_batch(self.cast, FULL_BATCHES[0]))
 
     def loss(self, state: Any, batch: tuple[torch.Tensor, ...]) -> Any:
-        """Its mean, and the sum and the number that it is made of."""
+        """Return the mean loss, with the summed loss and the number of tokens."""
         total, tokens = self.cast.loss(state.model, Batch(*batch)), count(Batch(*batch))
         return LossAccounting(total / tokens, total, tokens)
 
 
 def untie(model: nn.Module) -> None:
-    """Leave a tied weight one name, since TrainParity refuses two; the forward uses it as before."""
+    """Register a tied weight under one name only, since TrainParity refuses two. The forward uses it as before."""
     named = set[int]()
     for module in model.modules():
         for name, parameter in [*module.named_parameters(recurse=False)]:
@@ -144,24 +148,24 @@ class ResumeCase:
     total_step = stress.EPOCHS
 
     def command(self, plan: Any) -> list[str]:
-        """What to run for some epochs."""
+        """Return the command that trains to the plan's last epoch, from the plan's checkpoint if it has one."""
         command = [sys.executable, "-m", __name__, str(plan.run_dir), str(plan.end_step)]
         return [*command, str(plan.resume_from)] if plan.resume_from else command
 
     def checkpoint_path(self, run_dir: Path) -> Path:
-        """Where that leaves its checkpoint."""
+        """Return the path of the checkpoint that the command writes."""
         return run_dir / "checkpoint.pt"
 
     def observe_checkpoint(self, path: Path) -> Mapping[str, object]:
-        """All that there is in it."""
+        """Return the whole content of the checkpoint."""
         state: dict[str, object] = torch.load(path, weights_only=True)
         return state
 
 
 def train(names: dict[str, Any], folder: Path, epochs: int, checkpoint: Path | None) -> None:
-    """Train to the end of ``epochs``, from the beginning or a checkpoint."""
+    """Train to the end of ``epochs``, from the beginning or from a checkpoint."""
     torch.set_num_threads(1)
-    saved = BytesIO(checkpoint.read_bytes()) if checkpoint else None  # the command writes its own over it
+    saved = BytesIO(checkpoint.read_bytes()) if checkpoint else None  # read first: this run overwrites the file
     with (folder / "checkpoint.pt").open("w+b") as file:
         torch.manual_seed(SEED)
         cast = cast_of(names)
@@ -181,7 +185,7 @@ def train(names: dict[str, Any], folder: Path, epochs: int, checkpoint: Path | N
 
 
 def main() -> None:
-    """As :class:`ResumeCase` calls it."""
+    """Run the command of :class:`ResumeCase`."""
     parser = ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("epochs", type=int)

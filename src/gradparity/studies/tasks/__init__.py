@@ -1,4 +1,4 @@
-"""Small models on real data that comes with scikit-learn and CPython; nothing is downloaded."""
+"""Small models on real data that comes with scikit-learn and this package; nothing is downloaded."""
 
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +32,6 @@ DEMANDING: dict[str, Callable[[], Task]] = {
     "gan": gan_task,
     "reentrant": partial(digits_task, partial(peculiar.Checkpointed, use_reentrant=True)),
 }
-"""Those that not every optimizer, step or route can train; the matrix knows which can."""
+"""Tasks that not every optimizer, step or route can train; ``studies/matrix`` knows which can."""
 
 __all__ = ["DEMANDING", "TASKS", "Batch", "Examples", "Task", "count", "evaluate", "shuffled", "summed_loss", "to"]

@@ -1,4 +1,4 @@
-"""Handwritten digits: 1,797 real images of 8 × 8 pixels that scikit-learn carries in its package."""
+"""Handwritten digits: 1,797 real images of 8 × 8 pixels, which are part of the scikit-learn package."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,14 +15,14 @@ CLASSES = 10
 
 
 def mlp() -> nn.Module:
-    """64 pixels → 64 → 64 → 10 logits."""
+    """Return a multilayer perceptron: 64 pixels → 64 → 64 → 10 logits."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, CLASSES)
     )
 
 
 def cnn() -> nn.Module:
-    """Two convolutions with BatchNorm (buffers) and dropout (random draws): ``[N, 1, 8, 8]`` → 10 logits."""
+    """Return two convolutions with BatchNorm (buffers) and dropout (random draws): ``[N, 1, 8, 8]`` → 10 logits."""
     return nn.Sequential(
         nn.Conv2d(1, 16, kernel_size=3, padding=1, bias=False),
         nn.BatchNorm2d(16),
@@ -38,17 +38,17 @@ def cnn() -> nn.Module:
 
 
 def digits_mlp() -> Task:
-    """The digits for a multilayer perceptron."""
+    """Return the digits for a multilayer perceptron."""
     return digits_task(mlp)
 
 
 def digits_cnn() -> Task:
-    """The digits for a convolutional network."""
+    """Return the digits for a convolutional network."""
     return digits_task(cnn)
 
 
 def digits_task(build: Callable[[], nn.Module], loss: Callable[[nn.Module, Batch], Tensor] = summed_loss) -> Task:
-    """The digits for any model of images ``[N, 1, 8, 8]`` with ten logits; every fifth image is held out."""
+    """Return the digits for any model of images ``[N, 1, 8, 8]`` with ten logits; every fifth image is held out."""
     images, labels = _load()
     held_out = torch.arange(len(labels)) % 5 == 0
     accuracy = partial(MulticlassAccuracy, num_classes=CLASSES, average="micro")

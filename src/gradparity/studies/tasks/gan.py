@@ -1,7 +1,7 @@
 """Two networks, two optimizers, one loss scaler: a small GAN that draws digits.
 
-With one scaler for two optimizers the order matters: both losses are scaled by the same number, both gradients are
-unscaled by it, both optimizers step, and only then is the scale updated, once.
+With one scaler for two optimizers the order matters. Both losses are scaled by the same number, both gradients are
+unscaled by it, and both optimizers step. Only then is the scale updated, once.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,22 +27,22 @@ class Gan(nn.Module):
         self.discriminator = nn.Sequential(nn.Linear(64, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1))
 
     def discriminator_loss(self, images: Tensor) -> Tensor:
-        """Summed over ``images`` ``[N, 1, 8, 8]`` and as many drawn ones: low where the two are told apart."""
+        """Return the loss, summed over ``images`` ``[N, 1, 8, 8]`` and as many drawn ones: low if it separates them."""
         real, drawn = self.discriminator(images.flatten(1)), self.discriminator(self.drawn(images))
         return F.softplus(-real).sum() + F.softplus(drawn).sum()
 
     def generator_loss(self, images: Tensor) -> Tensor:
-        """Summed over as many drawn images as there are ``images``: low where they are taken for real."""
+        """Return the loss, summed over as many drawn images as there are ``images``: low if they pass as real."""
         return F.softplus(-self.discriminator(self.drawn(images))).sum()
 
     def drawn(self, images: Tensor) -> Tensor:
-        """As many new images as there are ``images``, and of their dtype and device."""
+        """Return as many new images as there are ``images``, in their dtype and on their device."""
         pictures: Tensor = self.generator(torch.randn(len(images), 8, dtype=images.dtype, device=images.device))
         return pictures
 
 
 class Turn(NamedTuple):
-    """One of the two networks, and how it is trained."""
+    """One of the two networks, with its optimizer and its loss."""
 
     network: nn.Module
     optimizer: Optimizer
@@ -50,10 +50,10 @@ class Turn(NamedTuple):
 
 
 def gan_step(run: Run, window: Window[Any], *, discriminator_optimizer: Optimizer) -> Iterator[Moment]:
-    """One optimizer step of both networks; ``run.optimizer`` is the generator's.
+    """Make one optimizer step of both networks; ``run.optimizer`` is the generator's.
 
-    Stops where :func:`gradparity.training.train_step` does, with twice the microbatches: K of the discriminator, then
-    K of the generator, which meets the discriminator of the step before.
+    It stops where :func:`gradparity.training.train_step` does, with twice the microbatches: K for the discriminator,
+    then K for the generator, which trains against the discriminator of the previous step.
 
     Source: PyTorch's notes "Automatic Mixed Precision examples", section "Working with Multiple Models, Losses, and
     Optimizers".
@@ -65,7 +65,7 @@ def gan_step(run: Run, window: Window[Any], *, discriminator_optimizer: Optimize
     )
 
     for network, optimizer, loss_of in turns:
-        # Each loss reaches both networks, and .backward() fills all that it reaches: leave it only this one.
+        # Each loss reaches both networks, and .backward() fills every p.grad that it reaches: leave only this network.
         gan.requires_grad_(False)
         network.requires_grad_(True)
         optimizer.zero_grad(set_to_none=True)
@@ -86,8 +86,8 @@ def gan_step(run: Run, window: Window[Any], *, discriminator_optimizer: Optimize
 
     scale = run.scaler.get_scale()
     for turn in turns:
-        run.scaler.step(turn.optimizer)  # skips the optimizer in whose own gradients is an inf or NaN
-    # After both: a scale that changed in between would not be the one that the second gradient was multiplied by.
+        run.scaler.step(turn.optimizer)  # skips an optimizer whose own gradients hold an inf or NaN
+    # After both: a scale updated in between would not be the one that the second gradient was multiplied by.
     run.scaler.update()
     if run.scaler.get_scale() >= scale > 1e-38:
         run.scheduler.step()
@@ -95,5 +95,5 @@ def gan_step(run: Run, window: Window[Any], *, discriminator_optimizer: Optimize
 
 
 def gan_task() -> Task:
-    """The digits; what is trained is no classifier, so loss and metric are not meant for it."""
+    """Return the digits for a GAN; it is no classifier, so the loss and metric of the task are not meant for it."""
     return digits_task(Gan)

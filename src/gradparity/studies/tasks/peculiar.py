@@ -1,4 +1,4 @@
-"""Models of digits, each with one thing that training loops trip over."""
+"""Models of digits, each with one feature that training loops often get wrong."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from gradparity.parity.batch import Batch, summed_loss
 from gradparity.studies.tasks.digits import CLASSES, cnn, mlp
 
 BRIGHT = 19
-"""Sum of the pixels of an image; a little more than half of the digits are brighter."""
+"""A sum over the pixels of an image; a little more than half of the images are brighter."""
 
 
 class Branches(nn.Module):
@@ -22,7 +22,7 @@ class Branches(nn.Module):
         self.unused = nn.Parameter(torch.ones(3, 3))
 
     def forward(self, images: Tensor) -> Tensor:
-        """``[N, 1, 8, 8]`` → ``[N, 10]``, by the branch that the first image's brightness chooses."""
+        """Map ``[N, 1, 8, 8]`` to ``[N, 10]``, by the branch that the first image's brightness selects."""
         hidden = self.trunk(images.flatten(1)).relu()
         branch = self.bright if images[0].sum() > BRIGHT else self.dark
         logits: Tensor = branch(hidden + self.frozen(hidden))
@@ -30,7 +30,7 @@ class Branches(nn.Module):
 
 
 class Additive(nn.Module):
-    """Weights and biases in two parts that enter only as their sum: autograd makes one gradient for both."""
+    """Weights and biases in two parts that are used only as their sum: autograd makes one gradient for both."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,12 +38,12 @@ class Additive(nn.Module):
         self.bias, self.bias_update = (nn.Parameter(torch.zeros(CLASSES)) for _ in range(2))
 
     def forward(self, images: Tensor) -> Tensor:
-        """``[N, 1, 8, 8]`` → ``[N, 10]``."""
+        """Map ``[N, 1, 8, 8]`` to ``[N, 10]``."""
         return nn.functional.linear(images.flatten(1), self.weight + self.weight_update, self.bias + self.bias_update)
 
 
 class Checkpointed(nn.Module):
-    """A block with BatchNorm and dropout that is computed a second time in the backward pass."""
+    """A model whose block with BatchNorm and dropout is computed a second time in the backward pass."""
 
     def __init__(self, use_reentrant: bool) -> None:
         super().__init__()
@@ -55,27 +55,27 @@ class Checkpointed(nn.Module):
         self.head = nn.Linear(8 * 64, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """``[N, 1, 8, 8]`` → ``[N, 10]``."""
+        """Map ``[N, 1, 8, 8]`` to ``[N, 10]``."""
         hidden = checkpoint(self.block, self.stem(images), use_reentrant=self.use_reentrant)
         logits: Tensor = self.head(hidden.flatten(1))
         return logits
 
 
 def matrices() -> nn.Module:
-    """Nothing but matrices, for optimizers that take nothing else (Muon)."""
+    """Return a model of matrices only, for optimizers that take nothing else (Muon)."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32, bias=False), nn.ReLU(), nn.Linear(32, CLASSES, bias=False))
 
 
 def channels_last() -> nn.Module:
-    """The CNN with filters, and so activations, in memory with the channels innermost."""
-    return cnn().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # torch forgot it
+    """Return the CNN with filters, and so activations, in memory format channels-last."""
+    return cnn().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # missing in torch's types
 
 
 class Compiled(nn.Module):
     """The MLP under ``torch.compile``.
 
-    ``fullgraph`` raises where it would otherwise fall back to eager mode in silence: after too many recompilations,
-    or for a module all of whose code is PyTorch's own, as ``nn.Sequential(...).compile()`` is in torch 2.13.
+    ``fullgraph`` raises where it would otherwise silently fall back to eager mode: after too many recompilations, or
+    for a module whose code is all PyTorch's own, such as ``nn.Sequential(...).compile()`` in torch 2.13.
     """
 
     def __init__(self) -> None:
@@ -84,16 +84,16 @@ class Compiled(nn.Module):
         self.compile(fullgraph=True, dynamic=True)
 
     def forward(self, images: Tensor) -> Tensor:
-        """``[N, 1, 8, 8]`` → ``[N, 10]``."""
+        """Map ``[N, 1, 8, 8]`` to ``[N, 10]``."""
         logits: Tensor = self.mlp(images)
         return logits
 
 
 def penalized_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Cross-entropy and the squared norm of its gradient by the images, so that training differentiates twice.
+    """Return cross-entropy plus the squared norm of its gradient by the images, so that training differentiates twice.
 
-    The gradient is taken without a loss scale: that of a sum is large enough for fp16. Where it is not, scale and
-    unscale it, as PyTorch's notes "Automatic Mixed Precision examples" do in the section "Gradient penalty".
+    The gradient is taken without a loss scale, as the gradient of a sum is large enough for fp16. Where it is not,
+    scale and unscale it, as in PyTorch's notes "Automatic Mixed Precision examples", section "Gradient penalty".
     """
     images = batch.inputs.detach().requires_grad_()
     loss = summed_loss(model, batch._replace(inputs=images))

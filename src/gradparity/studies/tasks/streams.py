@@ -14,7 +14,7 @@ CHUNK = 16
 
 
 class Recurrent(nn.Module):
-    """A GRU or LSTM over characters. Its state goes from one microbatch to the next; gradients do not."""
+    """A GRU or LSTM over characters. Its state passes from one microbatch to the next; gradients do not."""
 
     def __init__(self, cell: type[nn.GRU] | type[nn.LSTM], width: int = 24) -> None:
         super().__init__()
@@ -25,15 +25,15 @@ class Recurrent(nn.Module):
         self.state = torch.zeros(self.parts, 1, 0, width)
 
     def get_extra_state(self) -> Tensor:
-        """The state is part of a checkpoint, and no buffer, whose shape would be fixed."""
+        """Return the state for a checkpoint. It is not a buffer, as the shape of a buffer would be fixed."""
         return self.state
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on with it."""
+        """Restore the state from a checkpoint."""
         self.state = state
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Indices ``[N, T]`` → logits ``[N, T, len(ALPHABET)]``. Evaluation starts from zeros and keeps nothing."""
+        """Map indices ``[N, T]`` to logits ``[N, T, len(ALPHABET)]``. Evaluation starts at zero and keeps nothing."""
         embedded = self.embedding(tokens)
         state = self.state
         if not self.training or state.shape[2] != len(tokens):
@@ -47,7 +47,7 @@ class Recurrent(nn.Module):
 
 
 class Bigrams(nn.Module):
-    """A table of vectors, whose gradient is sparse, beneath an output layer that is frozen, as its would be dense."""
+    """An embedding with a sparse gradient, and an output layer that is frozen, as its gradient would be dense."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
@@ -55,13 +55,13 @@ class Bigrams(nn.Module):
         self.head = nn.Linear(width, len(ALPHABET)).requires_grad_(False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Indices ``[N, T]`` → logits ``[N, T, len(ALPHABET)]``."""
+        """Map indices ``[N, T]`` to logits ``[N, T, len(ALPHABET)]``."""
         logits: Tensor = self.head(self.table(tokens))
         return logits
 
 
 def consecutive(examples: Examples, batch_size: int, order: torch.Generator) -> Iterator[Batch]:
-    """Microbatches in which row j goes on where row j of the one before stopped; all of equal size."""
+    """Yield microbatches of equal size, in which row j continues where row j of the previous one stopped."""
     stride = len(examples.inputs) // batch_size
     for first in range(stride):
         rows = slice(first, stride * batch_size, stride)
@@ -69,9 +69,9 @@ def consecutive(examples: Examples, batch_size: int, order: torch.Generator) -> 
 
 
 def stream_task(build: Callable[[], nn.Module]) -> Task:
-    """The book of :mod:`gradparity.studies.tasks.text` as one stream in chunks of :data:`CHUNK` characters.
+    """Return the book of :mod:`gradparity.studies.tasks.text` as one stream, in chunks of :data:`CHUNK` characters.
 
-    The last tenth is held out, but for chunks that occur before it too.
+    The last tenth is held out, except for chunks that also occur before it.
     """
     text = " ".join(paragraphs())
     codes = torch.tensor([max(ALPHABET.find(c), 0) for c in text])

@@ -1,4 +1,4 @@
-"""What a task is: a model, real data in two splits, and the metric that shows whether it learns."""
+"""A task: a model, real data in two splits, and the metric that shows whether it learns."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from gradparity.parity.batch import Batch, Examples, summed_loss
 
 
 def shuffled(examples: Examples, batch_size: int, order: torch.Generator) -> Iterator[Batch]:
-    """One epoch of microbatches in an order drawn from ``order``; the last may be smaller."""
+    """Yield one epoch of microbatches, in an order drawn from ``order``; the last may be smaller."""
     permutation = torch.randperm(len(examples.inputs), generator=order)
     for chosen in torch.split(permutation.to(examples.inputs.device), batch_size):
         yield Examples(examples.inputs[chosen], examples.targets[chosen])
@@ -29,19 +29,19 @@ class Task:
     """Makes a metric to be updated with logits and targets."""
     metric_name: str
     loss: Callable[[nn.Module, Batch], Tensor] = summed_loss
-    """Summed over what :func:`count` counts."""
+    """Returns a loss that is summed over the elements that :func:`count` counts."""
     batches: Callable[[Examples, int, torch.Generator], Iterator[Batch]] = shuffled
-    """One epoch of microbatches of a given size; what is random about it comes from the generator."""
+    """Yields one epoch of microbatches of a given size; all that is random comes from the generator."""
 
 
 def to(examples: Examples, device: str, dtype: torch.dtype) -> Examples:
-    """``examples`` on ``device``, inputs in ``dtype`` unless they are indices."""
+    """Return ``examples`` on ``device``, with inputs in ``dtype`` unless they are indices."""
     inputs = examples.inputs.to(dtype) if examples.inputs.is_floating_point() else examples.inputs
     return Examples(inputs.to(device), examples.targets.to(device))
 
 
 def evaluate(model: nn.Module, task: Task, examples: Examples) -> float:
-    """The task's metric over ``examples``, in eval mode; afterwards every module is in the mode it was in."""
+    """Return the task's metric over ``examples``, in eval mode; then restore the mode of every module."""
     metric = task.metric().to(examples.targets.device)
     modes = {module: module.training for module in model.modules()}
     model.eval()

@@ -4,8 +4,8 @@ Lewis Carroll's book of 1865 is in the public domain. The file belongs to the pa
 every version of Python.
 
 The model has what makes gradients interesting: dropout (random draws), an output layer tied to the embedding (one
-weight used twice), two position tables that enter only as their sum (one gradient for two parameters), and
-padding (another token count in every microbatch).
+weight used twice), two position tables that are used only as their sum (one gradient for two parameters), and
+padding (a different token count in every microbatch).
 """
 
 import math
@@ -37,7 +37,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, T, width]`` → ``[N, T, width]``."""
+        """Map ``[N, T, width]`` to ``[N, T, width]``."""
         n, t, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(n, t, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -53,8 +53,8 @@ class CharTransformer(nn.Module):
     def __init__(self, width: int = 64, heads: int = 4, layers: int = 2, dropout: float = 0.1) -> None:
         super().__init__()
         self.token = nn.Embedding(len(ALPHABET), width)
-        # A table that starts as sinusoids and one that learns what they lack, as long-context models keep the
-        # old positions beside the new. Only their sum is used: autograd.grad returns one tensor for both.
+        # One table starts as sinusoids, the other learns a correction to them, as long-context models keep the
+        # old positions beside the new ones. Only their sum is used: autograd.grad returns one tensor for both.
         self.position = nn.Parameter(sinusoids(CONTEXT, width))
         self.position_correction = nn.Parameter(torch.zeros(CONTEXT, width))
         self.dropout = nn.Dropout(dropout)
@@ -65,7 +65,7 @@ class CharTransformer(nn.Module):
         self.head.weight = self.token.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Indices ``[N, T]`` → logits ``[N, T, len(ALPHABET)]``."""
+        """Map indices ``[N, T]`` to logits ``[N, T, len(ALPHABET)]``."""
         positions = (self.position + self.position_correction)[: tokens.shape[1]]
         x = self.dropout(self.token(tokens) + positions)
         for block in self.blocks:
@@ -75,7 +75,7 @@ class CharTransformer(nn.Module):
 
 
 def sinusoids(length: int, width: int) -> Tensor:
-    """Position encodings ``[length, width]`` (https://arxiv.org/abs/1706.03762), as small as the embedding."""
+    """Return position encodings ``[length, width]`` (https://arxiv.org/abs/1706.03762), as small as the embedding."""
     frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
     angle = torch.arange(length).unsqueeze(1) * frequency
     return 0.02 * torch.cat((angle.sin(), angle.cos()), dim=1)
@@ -88,7 +88,10 @@ def paragraphs() -> list[str]:
 
 
 def text_transformer() -> Task:
-    """Predict the next character; every eighth paragraph is held out, but for pieces that occur in the others too."""
+    """Return the task of predicting the next character.
+
+    Every eighth paragraph is held out, except for pieces that also occur in the others.
+    """
     texts = paragraphs()
     trained = _pieces([text for i, text in enumerate(texts) if i % 8])
     seen = set(trained)
@@ -107,7 +110,7 @@ def _pieces(texts: list[str]) -> list[str]:
 
 
 def _examples(pieces: list[str]) -> Examples:
-    """Each character is an input and the next one its target; what is shorter than the context is padded."""
+    """Return examples: each character is an input and the next one its target; a piece below the context is padded."""
     inputs = torch.zeros(len(pieces), CONTEXT, dtype=torch.long)
     targets = torch.full((len(pieces), CONTEXT), PADDING)
     for row, piece in enumerate(pieces):

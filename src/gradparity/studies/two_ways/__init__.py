@@ -1,1 +1,4 @@
-"""From a YAML file to two trainings from the same bits: ``config``, ``fields``, ``cli``, ``build``, ``checkpoint``."""
+"""Two trainings from one YAML file, which start in the same bits.
+
+Read in this order: ``config``, ``yaml_fields``, ``cli``, ``build``, ``checkpoint``.
+"""

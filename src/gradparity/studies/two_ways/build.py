@@ -1,4 +1,4 @@
-"""From a configuration to what trains: two lanes that start in the same bits, and the windows for both."""
+"""Lanes and windows built from a configuration: two lanes that start in the same bits, and the windows for both."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -20,12 +20,12 @@ OPTIMIZERS = {"adamw": training.adamw, "sgd": training.sgd_momentum}
 
 
 def lanes(config: Config, task: Task) -> tuple[Lane, Lane]:
-    """The reference, which uses ``.backward()``, and the candidate. They share no tensor."""
+    """Return the reference, which uses ``.backward()``, and the candidate. They share no tensor."""
     return lane(config, task, "backward"), lane(config, task, config.candidate)
 
 
 def lane(config: Config, task: Task, loop: str) -> Lane:
-    """A run of ``task`` from its seeds, and the step and route that ``loop`` names."""
+    """Return a run of ``task`` from its seeds, with the step and route that ``loop`` names."""
     step, route = loop_named(loop)
     precision, device = PRECISIONS[config.precision], config.device
     with RandomStream(seed_of(config.seed, "weights")).active():
@@ -54,23 +54,23 @@ def lane(config: Config, task: Task, loop: str) -> Lane:
 
 
 def loop_named(name: str) -> tuple[Step, Route]:
-    """The step and the route of a candidate."""
+    """Return the step and the route of a candidate."""
     if name in FAULTS:
         return loop_with(FAULTS[name])
     return training.train_step, ROUTES[name]
 
 
 def clip_of(config: ClipConfig) -> Clip:
-    """The clipping that ``config`` describes."""
+    """Return the clipping that ``config`` describes."""
     if config.by == "none":
         return training.no_clip
     return {"norm": training.clip_by_norm, "value": training.clip_by_value}[config.by](config.threshold)
 
 
 def windows(config: Config, task: Task, done: int = 0) -> Iterator[Window[Batch]]:
-    """``config.steps`` windows: epoch after epoch, each in its own order, each with its own partial last window.
+    """Return ``config.steps`` windows. Each epoch has its own order and its own partial last window.
 
-    The first ``done`` are passed over, for lanes that go on from a checkpoint.
+    The first ``done`` are skipped, for lanes that resume from a checkpoint.
     """
     examples = tasks.to(task.train, config.device, PRECISIONS[config.precision].parameters)
 

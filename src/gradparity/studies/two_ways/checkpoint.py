@@ -1,10 +1,11 @@
-"""One file from which both lanes go on in the same bits, and with them what was found and the files beside it.
+"""A checkpoint in one file: both lanes resume from it in the same bits, with the results and the board's files.
 
-A checkpoint is taken between two optimizer steps, where no window is open: who is killed within a window takes it again
-from its first microbatch. The order of the data is no state, it follows from the seed and the number of steps.
+A checkpoint is taken between two optimizer steps, where no window is open. A run that is killed within a window repeats
+that window from its first microbatch. The order of the data is no state: it follows from the seed and the number of
+steps.
 
-The file is an archive with a checksum of each member, so what is torn is noticed; and it is loaded with
-``weights_only``, which makes tensors, plain values and the classes named here, and runs no code.
+The file is an archive with a checksum for each member, so a torn file is detected. It is loaded with ``weights_only``,
+which creates only tensors, plain values and the classes in :data:`HELD`, and runs no code.
 """
 
 import sys
@@ -42,12 +43,12 @@ PROGRESS = "progress.pt"
 ANEW = "move it away to train from the first step"
 
 WITHOUT_MARK = ("output", "quiet", "evaluate_every", "checkpoint_every")
-"""Fields of a configuration that no bit of a training depends on."""
+"""Fields of a configuration that do not change any bit of a training."""
 
 
 @dataclass
 class Progress:
-    """How far a training has come, and what was found until there."""
+    """The number of steps that a training has made, and the results so far."""
 
     done: int = 0
     """Optimizer steps."""
@@ -56,27 +57,27 @@ class Progress:
     metrics: list[list[float]] = field(default_factory=list)
     """The held-out metric of both lanes at each evaluation."""
     machine: str = field(default_factory=machine)
-    """On which these steps were made; another one may round differently."""
+    """The machine that made these steps; a different one may round differently."""
 
 
 HELD = (
     Progress, Found, Verdict, Cell, Comparison, Moment, Mismatch, Figures, Phase, Part, Kind, Spread, Evidence, Counter,
     Said, Meaning,
 )  # fmt: skip
-"""All that a checkpoint holds beside tensors and plain values."""
+"""All classes in a checkpoint; the rest are tensors and plain values."""
 
 
 def save(folder: Path, config: Config, lanes: Sequence[Lane], progress: Progress) -> None:
-    """Write the checkpoint in ``folder`` anew: until it is whole, the one before stays.
+    """Write the checkpoint in ``folder``; the previous one stays until the new one is complete.
 
     Raises:
-        DiskError: if the disk is full, or may not be written.
+        DiskError: if the disk is full, or cannot be written.
     """
     state = {"form": form(), "bits": bits_of(config), "lengths": lengths(folder), "progress": progress}
     with writing(folder / NAME), written_over(folder / NAME) as file, ZipFile(file, "w") as archive:
         for name, lane in zip(LANES, lanes, strict=True):
             of_lane = BytesIO()
-            with lane.random.active():  # so that the random numbers that are saved are its own
+            with lane.random.active():  # so that the random state in the file is the lane's own
                 training.save(lane.run, of_lane)
             archive.writestr(name, of_lane.getbuffer())
         of_both = BytesIO()
@@ -85,10 +86,13 @@ def save(folder: Path, config: Config, lanes: Sequence[Lane], progress: Progress
 
 
 def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
-    """Bring ``lanes``, and the files of the board in ``folder``, back to the checkpoint there; without one, to nothing.
+    """Restore ``lanes`` and the files of the board in ``folder`` to the checkpoint there, and return its progress.
+
+    Without a checkpoint, delete the files of the board and return an empty progress.
 
     Raises:
-        UserError: if the checkpoint is not whole, or not of this training. No file has been touched then.
+        UserError: if the checkpoint is missing though one was due, is not complete, or is from a different training.
+            No file has been changed then.
     """
     path = folder / NAME
     if not path.exists():
@@ -99,7 +103,7 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
     try:
         with opened(path, sys.maxsize) as file, ZipFile(file) as archive:
             if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
-                raise ValueError("it is compressed, which ours is not")  # a few bytes may then be gigabytes
+                raise ValueError("it is compressed, which ours is not")  # a few bytes may expand to gigabytes
             *of_lanes, of_both = (BytesIO(archive.read(name)) for name in (*LANES, PROGRESS))
         with torch.serialization.safe_globals(list(HELD)):
             state = torch.load(of_both, weights_only=True)
@@ -115,7 +119,7 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
         kept = dict[str, int](state["lengths"])
         if not (isinstance(progress.found, Found) and 0 < progress.done <= config.steps):
             raise ValueError("it does not say how far it came")
-    except Exception as error:  # a spoiled file can be anything, and make anything raise
+    except Exception as error:  # a damaged file can raise any exception
         told = error.strerror if isinstance(error, OSError) else str(error).rpartition("WeightsUnpickler error: ")[2]
         reason = " ".join((told or type(error).__name__).split())[:120]
         raise UserError(f"{path} is not a whole checkpoint of this training ({reason}); {ANEW}") from error
@@ -126,10 +130,10 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
 
 
 def bits_of(config: Config) -> dict[str, Any]:
-    """The fields of ``config`` that the bits of a training depend on."""
+    """Return the fields of ``config`` that the bits of a training depend on."""
     return {name: value for name, value in asdict(config).items() if name not in WITHOUT_MARK}
 
 
 def form() -> dict[str, list[str]]:
-    """The fields of the classes that a checkpoint holds: what was saved by others is not what would be loaded."""
+    """Return the fields of each class in a checkpoint; one that was saved with different fields cannot be loaded."""
     return {kind.__name__: [field.name for field in fields(kind)] for kind in HELD if is_dataclass(kind)}

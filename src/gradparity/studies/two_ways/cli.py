@@ -1,4 +1,4 @@
-"""From a command line to a :class:`Config`; what is wrong with one is told in one sentence."""
+"""A command line parsed into a :class:`Config`; an error in it is reported in one sentence."""
 
 import difflib
 import re
@@ -18,14 +18,14 @@ from gradparity.studies.two_ways.config import Config
 from gradparity.studies.two_ways.yaml_fields import fields_in
 
 SAVED = "config.yaml"
-"""Where a run's folder has its configuration."""
+"""The file with the configuration, in the folder of a run."""
 
 
 def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
-    """The configuration that ``arguments`` (default: the command line) and the YAML files they name describe.
+    """Return the configuration from ``arguments`` (default: the command line) and the YAML files that they name.
 
     Raises:
-        UserError: in one sentence, with the field, its value and what is allowed.
+        UserError: in one sentence, with the field, its value and the allowed values.
     """
     parser = _parser(description)
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -48,10 +48,10 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
 
 
 def resumed(arguments: Sequence[str] | None) -> tuple[Config, Path] | None:
-    """Of a command line with ``--resume FOLDER``, the configuration saved there and the folder; ``None`` of any other.
+    """Return the configuration saved in FOLDER, and FOLDER, for ``--resume FOLDER``; ``None`` without ``--resume``.
 
     Raises:
-        UserError: if there is none, or the command line would change it.
+        UserError: if no configuration is saved there, or the command line would change it.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--resume", type=Path)
@@ -67,7 +67,7 @@ def resumed(arguments: Sequence[str] | None) -> tuple[Config, Path] | None:
 
 
 def as_yaml(config: Config) -> str:
-    """``config`` as a YAML file that :func:`parse` reads back."""
+    """Return ``config`` as a YAML file that :func:`parse` reads back."""
     text: str = yaml.safe_dump({**asdict(config), "output": str(config.output)}, sort_keys=False)
     return text
 
@@ -85,10 +85,10 @@ def _parser(description: str | None) -> ArgumentParser:
 
 
 def _plain(arguments: Sequence[str]) -> Iterator[str]:
-    """``arguments``, if all that the parser is to interpret are plain values.
+    """Yield ``arguments``, and refuse a value that is not plain but would be interpreted by the parser.
 
-    Of other text it would make more: import a class that is named for a group of fields, or read a file; expand the
-    aliases of YAML, or nest lists until the stack ends.
+    The parser would do more with other text: import a class that is named for a group of fields, read a file, expand
+    the aliases of YAML, or nest lists until the stack overflows.
     """
     for before, argument in zip(["", *arguments], arguments, strict=False):
         name, equals, value = argument.removeprefix("--").partition("=")
@@ -101,7 +101,7 @@ def _plain(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _from_file(path: Path) -> Iterator[str]:
-    """The fields in ``path``, as arguments."""
+    """Yield the fields in ``path``, as arguments."""
     for name, value in fields_in(path):
         if name == "quiet" and value in ("true", "false"):
             yield from ["--quiet"] * (value == "true")
@@ -120,7 +120,7 @@ def _names(group: Any) -> list[str]:
 
 
 def _one_sentence(message: str) -> str:
-    """What the parser says, in our words where it is about a field's value or name, else on one line."""
+    """Return the parser's message, in our words if it is about a field's value or name, else on one line."""
     field = re.search(r'Parser key "([\w.]+)"', message)
     value = re.findall(r"(?:Got|Given) value: (.*)", message)
     if field and value and field[1] in ALLOWED:
@@ -138,7 +138,7 @@ def _unknown(name: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """What somebody has typed, if it is not too long."""
+    """Return the text that the user typed, cut after 80 characters."""
     return (text if len(text) <= 80 else f"{text[:80]}...") or "''"
 
 
@@ -156,6 +156,6 @@ ALLOWED = {
     **{f"{name}.{key}": _allowed(kind) for name, g in GROUPS.items() for key, kind in get_type_hints(g).items()},
 }
 AS_IT_IS = ("--config", "--name", "--output", "--resume")
-"""Options whose value is text, whatever it looks like."""
+"""Options whose value is always text, even if it looks like a number or a list."""
 PLAIN = re.compile(r"""\[?[\w .,+'"-]{0,300}\]?""")
 """A name, a number that a float can hold, a list of them, or an option."""

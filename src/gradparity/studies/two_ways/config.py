@@ -1,4 +1,4 @@
-"""What an experiment can be told, each field with its meaning, its range and its default."""
+"""The fields of a configuration, each with its meaning, range and default; ``--help`` prints these docstrings."""
 
 import re
 from dataclasses import dataclass, field
@@ -25,13 +25,13 @@ PrecisionName = Literal["fp64", "fp32", "bf16", "fp16"]
 CandidateName = Literal["manual", "frugal", "backward", "naive", "summed-loss", "clip-before-unscale"]
 
 MOST = 1_000_000
-"""The largest count of anything."""
+"""The largest value of any count."""
 
 LARGEST = 1e30
 """The largest number. float32 ends at 3.4e38, and optimizers divide a learning rate by as little as 0.001."""
 
 MOST_THREADS = 1024
-"""Beyond some ten thousand the OpenMP runtime ends the process."""
+"""With more than some ten thousand threads, the OpenMP runtime ends the process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """What is done to the gradients before the optimizer reads them."""
+    """Clipping of the gradients before the optimizer reads them."""
 
     by: Literal["none", "norm", "value"] = "norm"
     """Nothing; scale all gradients to a common L2 norm; or cut each element."""
@@ -154,7 +154,7 @@ class Config:
 
     @property
     def tasks(self) -> list[TaskName]:
-        """The tasks, in order, each once."""
+        """Return the tasks in order, each once."""
         return list(dict.fromkeys(self.task if isinstance(self.task, list) else [self.task]))
 
 

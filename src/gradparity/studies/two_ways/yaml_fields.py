@@ -1,6 +1,6 @@
-"""A YAML file of fields, read as what one could type instead: names with values that are text, and nothing else.
+"""Fields from a YAML file, read as if typed on the command line: names with values that are text, nothing else.
 
-So a file makes no objects, names no further file, and has no aliases, with which ten lines become gigabytes.
+So a file creates no objects and names no other file. It has no aliases, with which ten lines can expand to gigabytes.
 """
 
 import json
@@ -14,24 +14,24 @@ from gradparity.errors import UserError
 from gradparity.files.open_regular import opened
 
 MOST_BYTES = 100_000
-"""Of a file of fields."""
+"""The largest size of a file of fields."""
 
 
 class Plain(yaml.BaseLoader):
-    """YAML in which everything is text, a list or a mapping, and stands where it is used."""
+    """A YAML loader in which everything is text, a list or a mapping, without aliases."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse an alias; all else is as it was."""
+        """Refuse an alias; compose any other node as usual."""
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it has an alias, *NAME; write out what that stands for")
         return super().compose_node(parent, index)
 
 
 def fields_in(path: Path) -> list[tuple[str, str]]:
-    """The fields in a YAML file and their values as one would type them; those of a group as ``GROUP.FIELD``.
+    """Return the fields in a YAML file with their values as typed; those of a group are named ``GROUP.FIELD``.
 
     Raises:
-        UserError: if it cannot be read, or holds something else.
+        UserError: if the file cannot be read, or holds something else.
     """
     try:
         with opened(path, MOST_BYTES) as file:

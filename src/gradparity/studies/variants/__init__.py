@@ -1,7 +1,8 @@
-"""Other ways to the same update, each with a prediction of the bits it gives.
+"""Alternative ways to compute the same update, each with a prediction of the bits it gives.
 
-In reading order: ``loops`` (what each does), ``uses`` and ``roots`` (what two of them are predicted by), ``places``
-(where a prediction ends), ``catalogue`` (which loop is predicted by what, and why), ``measure``, ``picture``.
+In reading order: ``loops`` (the alternatives), ``uses`` and ``roots`` (the models behind two predictions), ``places``
+(the point at which a prediction ends), ``catalogue`` (each loop with its prediction and the reason), ``measure``,
+``picture``.
 """
 
 from gradparity.studies.variants.catalogue import VARIANTS, Prediction, Variant

@@ -1,4 +1,4 @@
-"""Digits for a model that sends only dark microbatches through one of its layers."""
+"""The digits task with a model that sends only dark microbatches through one of its layers."""
 
 from dataclasses import replace
 
@@ -8,11 +8,11 @@ from gradparity.studies.tasks import Task
 from gradparity.studies.tasks.digits import CLASSES, digits_mlp
 
 DARK = 0.3
-"""Mean brightness, about that of all digits: every second microbatch is darker."""
+"""Mean brightness, about that of all digits: about half of the microbatches are darker."""
 
 
 class Branching(nn.Module):
-    """``[N, 1, 8, 8]`` → 10 logits; a dark microbatch takes one more hidden layer."""
+    """A model ``[N, 1, 8, 8]`` → 10 logits; a dark microbatch passes through one more hidden layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Branching(nn.Module):
         self.decode = nn.Linear(32, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images → logits. The parameters of ``dark`` are reached from dark microbatches only."""
+        """Return the logits of ``images``. The loss depends on the parameters of ``dark`` in dark microbatches only."""
         x = self.encode(images.flatten(1)).tanh()
         if images.mean() < DARK:
             x = x + self.dark(x).tanh()
@@ -30,5 +30,5 @@ class Branching(nn.Module):
 
 
 def digits_branching() -> Task:
-    """The digits, for the model with the branch."""
+    """Return the digits task with the branching model."""
     return replace(digits_mlp(), build=Branching)

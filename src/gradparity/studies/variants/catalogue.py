@@ -1,4 +1,4 @@
-"""The variants: which loop, on which model, what it is predicted to be like and until where, and why."""
+"""The variants: each a loop on a model, with the loop it should match, until which place, and why."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -40,20 +40,20 @@ from gradparity.studies.variants.uses import USE_BY_USE
 
 @dataclass(frozen=True)
 class Prediction:
-    """The same bits as another loop at every phase, until a place."""
+    """A prediction: the same bits as the loop ``like`` at every phase, until a place."""
 
     like: Loop
     until: Callable[[Config, Task], Place | None] = nowhere
-    """The place of the first difference, found without training; ``None`` for none."""
+    """Computes, without training, the place of the first difference; ``None`` if no difference is predicted."""
     part: Part | None = None
-    """What this is about; ``None``: everything."""
+    """The part of the state that the prediction covers; ``None``: all of it."""
     config: Config | None = None
-    """Of the loop it is like, where that has another one."""
+    """The configuration of ``like``, if it differs from the variant's."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to the update on one model."""
+    """One way to compute the update, on one model."""
 
     name: str
     loop: Loop
@@ -61,11 +61,11 @@ class Variant:
     config: Config
     predictions: tuple[Prediction, ...]
     why: str
-    """What a reader can check, in a few sentences."""
+    """The reason for the predictions, in a few sentences that a reader can check."""
 
 
 def small_transformer() -> Task:
-    """The character transformer, one layer of width 16; each parameter is a multiple of 16 numbers."""
+    """Return the character transformer with one layer of width 16; every parameter has a multiple of 16 elements."""
     return replace(text_transformer(), build=partial(CharTransformer, width=16, heads=2, layers=1))
 
 

@@ -1,7 +1,7 @@
 """The loops, each a small change to the reference step or to the manual route.
 
-None of them is wrong: they ask for the same update in another way. What sums a whole window passes over the phases
-of its single microbatches, and stops once, at the last one.
+All are correct: they compute the same update in a different way. A loop that sums a whole window yields no phases for
+the earlier microbatches. It yields once, at the last one.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from gradparity.training.routes import copy_for
 
 @dataclass(frozen=True)
 class Loop:
-    """A step and the route it takes, under the name by which tables call it."""
+    """A step, the route it takes, and its name in tables."""
 
     name: str
     step: Step = train_step
@@ -29,28 +29,29 @@ class Loop:
 
 
 def full_batch(run: Run, window: Window[Any]) -> Iterator[Moment]:
-    """One forward over all samples of the window at once, in the place of its last microbatch."""
+    """Run one forward over all samples of the window at once, and report it as the window's last microbatch."""
     last = len(window.microbatches) - 1
     fields = zip(*window.microbatches, strict=True)
     whole = type(window.microbatches[0])(*map(torch.cat, fields))
     for moment in train_step(run, Window((whole,), window.normalizer)):
-        if moment.phase != Phase.FORWARD:  # whose loss no microbatch of another loop has
+        if moment.phase != Phase.FORWARD:  # its loss, of the whole window, has no counterpart in other loops
             yield moment if moment.microbatch is None else replace(moment, microbatch=last)
 
 
 def fused(run: Run, window: Window[Any]) -> Iterator[Moment]:
-    """The optimizer's fused implementation: one kernel for the whole update, instead of one for each operation."""
+    """Update by the optimizer's fused implementation: one kernel for the whole update instead of one per operation."""
     for moment in train_step(run, window):
-        # Chosen for the update only, so that the optimizer's settings are the same wherever they are compared.
+        # Set for the update only, so that the optimizer's settings are equal at every comparison.
         for group in run.optimizer.param_groups:
             group["fused"] = True if moment.phase == Phase.CLIPPED else None
         yield moment
 
 
 def add_func_grad(run: Run, microbatch: Any, normalizer: float) -> Tensor:
-    """Add what ``torch.func.grad`` returns into every ``.grad``, and give the loss.
+    """Add the gradients from ``torch.func.grad`` to every ``.grad``, and return the loss.
 
-    It takes the loss as a function of the parameters, and returns zeros for those that it does not depend on.
+    ``torch.func.grad`` takes the loss as a function of the parameters. For a parameter that the loss does not depend
+    on, it returns zeros.
     """
 
     def loss_of(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -60,7 +61,7 @@ def add_func_grad(run: Run, microbatch: Any, normalizer: float) -> Tensor:
         loss = run.loss(cast("nn.Module", model), microbatch) / normalizer
         return run.scaler.scale(loss), loss
 
-    # Detached: else what is returned is part of a graph, and p.grad with it.
+    # Detached: otherwise the returned gradients, and so p.grad, would be part of a graph.
     parameters = {name: p.detach() for name, p in run.model.named_parameters()}
     gradients, loss = torch.func.grad(loss_of, has_aux=True)(parameters)
     for name, p in run.model.named_parameters():

@@ -1,4 +1,4 @@
-"""What a variant does, measured: where it first differs, by how much, how that grows, and whether it was foretold."""
+"""Measurements of a variant: its first difference and its size, the growth after it, and each prediction's result."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,48 +19,49 @@ from gradparity.training import Window
 
 @dataclass(frozen=True)
 class First:
-    """A first difference."""
+    """The first difference between two loops."""
 
     place: Place
     mismatch: Mismatch
     figures: Figures | None
-    """Over all tensors of that part which differ there in bits; ``None`` if it is no difference in bits."""
+    """Figures over all tensors of that part whose bits differ there; ``None`` for any other kind of difference."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A prediction beside its measurement."""
+    """A prediction with its measurement."""
 
     prediction: Prediction
     predicted: Place | None
-    """Where the variant was to part from what it is like; ``None``: nowhere."""
+    """The place where the variant should diverge from the loop it is compared with; ``None``: nowhere."""
     measured: Place | None
+    """The place where it does; ``None``: nowhere."""
 
     @property
     def holds(self) -> bool:
-        """Whether they part exactly where they were to."""
+        """Return whether the two loops diverge exactly where predicted."""
         return self.predicted == self.measured
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that was measured of a variant."""
+    """All measurements of a variant."""
 
     variant: Variant
     first: First | None
-    """Against the reference."""
+    """The first difference from the reference."""
     first_in_fp64: First | None
-    """The same, both in fp64: where it is rounding, it is 2**29 times as small there."""
+    """The same with both loops in fp64. A rounding difference is 2**29 times as small there."""
     growth: list[Figures]
-    """After each step, over all parameters, against the reference's."""
+    """The difference from the reference over all parameters, after each step."""
     kept: list[Kept]
 
 
 def outcome(variant: Variant, steps: int, tick: Callable[[], None] = lambda: None) -> Outcome:
-    """Train ``variant`` for ``steps`` steps against the reference and against what it is predicted to be like.
+    """Train ``variant`` for ``steps`` steps; compare it with the reference and with each loop it is predicted to match.
 
     Args:
-        variant: which.
+        variant: the variant to measure.
         steps: optimizer steps of each training.
         tick: called after each step of the training whose growth is measured.
     """
@@ -74,7 +75,7 @@ def outcome(variant: Variant, steps: int, tick: Callable[[], None] = lambda: Non
     kept = []
     for prediction in variant.predictions:
         found = first
-        if prediction != Prediction(REFERENCE, prediction.until):  # which was held against the variant above
+        if prediction != Prediction(REFERENCE, prediction.until):  # otherwise already compared, above
             ours = replace(prediction.config or config, steps=steps), prediction.like
             found = first_difference(task, ours, theirs, prediction.part)
         kept.append(Kept(prediction, prediction.until(config, task), found.place if found else None))
@@ -82,7 +83,7 @@ def outcome(variant: Variant, steps: int, tick: Callable[[], None] = lambda: Non
 
 
 def in_fp64(variant: Variant, task: Task, config: Config) -> First | None:
-    """The first difference in fp64, of a variant that differs in fp32; one in half precision has no such twin."""
+    """Return the first difference with both loops in fp64; ``None`` unless the variant's own precision is fp32."""
     if config.precision != "fp32":
         return None
     double = replace(config, precision="fp64")
@@ -92,7 +93,7 @@ def in_fp64(variant: Variant, task: Task, config: Config) -> First | None:
 def first_difference(
     task: Task, ours: tuple[Config, Loop], theirs: tuple[Config, Loop], part: Part | None = None
 ) -> First | None:
-    """Where two loops first differ, in ``part`` or in anything, if they do."""
+    """Return the first difference between two loops, in ``part`` or, without one, in any part; ``None`` if none."""
     for found in lockstep(lane(task, *ours), lane(task, *theirs), build.windows(theirs[0], task)):
         for mismatch in found.mismatches:
             if part in (None, mismatch.part):
@@ -102,7 +103,7 @@ def first_difference(
 
 
 def parameters_apart(task: Task, ours: tuple[Config, Loop], theirs: tuple[Config, Loop]) -> Iterator[Figures]:
-    """How far the parameters of two loops are apart after each step."""
+    """Yield the difference between the parameters of two loops after each step."""
     lanes = lane(task, *ours), lane(task, *theirs)
     for window in build.windows(theirs[0], task):
         for each in lanes:
@@ -111,18 +112,18 @@ def parameters_apart(task: Task, ours: tuple[Config, Loop], theirs: tuple[Config
 
 
 def advance(lane: Lane, window: Window[Any]) -> None:
-    """One step, without a stop."""
+    """Run one step without stopping at its phases."""
     with lane.random.active():
         for _ in lane.step(lane.run, window):
             pass
 
 
 def lane(task: Task, config: Config, loop: Loop) -> Lane:
-    """A run of ``task`` that ``loop`` drives."""
+    """Return a lane that trains ``task`` by ``loop``."""
     made = build.lane(config, task, "backward")
     return replace(made, step=loop.step, run=replace(made.run, route=loop.route))
 
 
 def place_of(found: Comparison) -> Place:
-    """Where ``found`` was found."""
+    """Return the place of ``found``."""
     return Place(found.step, found.microbatch, found.phase)

@@ -1,4 +1,4 @@
-"""How far the parameters of each variant drift from the reference's, as a picture."""
+"""Plots of the drift of each variant's parameters from the reference's."""
 
 import math
 from collections.abc import Sequence
@@ -13,16 +13,19 @@ from gradparity.tensorboard.mpl_style import CARD, DPI, bold, power_of_ten
 
 SAME_BITS = 0.0
 COLORS = ("#4477aa", "#ee6677", "#228833", "#aa7700", "#aa3377", "#0099aa", "#555555")
-"""Told apart by colour-blind eyes too (https://sronpersonalpages.nl/~pault), its light colours darkened."""
+"""A colour-blind-safe palette (https://sronpersonalpages.nl/~pault), its light colours darkened."""
 DASHED = (0, (4, 3))
-"""The second seven lines."""
+"""The style of the second seven lines."""
 MOST_TICKS = 9
 WIDEST = 4.0
-"""Lines get thinner from the first to the last: where two are equal, both are seen."""
+"""Width of the first line. Later lines are thinner, so that of two equal lines both can be seen."""
 
 
 def pictures(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
-    """The parameters' difference after each step, by title: its relative norm, and ULP; zero on a line of its own."""
+    """Return two plots by title: relative norm and median ULP of the parameters' difference after each step.
+
+    Zero is drawn on a separate line below the logarithmic axis.
+    """
     norms, ulps = (Figure(figsize=CARD, dpi=DPI, facecolor="white", layout="constrained") for _ in range(2))
     of_norms, of_ulps = norms.subplots(), ulps.subplots()
     for index, outcome in enumerate(outcomes):
@@ -48,7 +51,7 @@ def pictures(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
 
 
 def logarithmic_above_zero(axes: Axes) -> None:
-    """Decades from below the smallest value that is drawn, and under them, on a line of its own, zero."""
+    """Scale the y axis in decades, from just below the smallest positive value, with zero on a separate line below."""
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
     exponent = math.floor(math.log10(min(values[values > 0], default=1.0)))
     smallest = 10.0**exponent

@@ -1,4 +1,4 @@
-"""Where a prediction ends, worked out from the windows and the model before anything is trained."""
+"""The place where a prediction ends, computed from the windows and the model before any training."""
 
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -16,7 +16,7 @@ from gradparity.training import PRECISIONS, Phase, Window
 
 
 class Place(NamedTuple):
-    """A place in a training at which two runs are compared."""
+    """A point of the training at which two runs are compared."""
 
     step: int
     microbatch: int | None
@@ -28,32 +28,32 @@ class Place(NamedTuple):
 
 
 def nowhere(config: Config, task: Task) -> None:
-    """The prediction holds to the end."""
+    """Return ``None``: the prediction holds to the end."""
 
 
 def no_power_of_two(config: Config, task: Task) -> Place | None:
-    """The first window whose count is no power of two: dividing by it rounds."""
+    """Return the place of the first window whose count is not a power of two: dividing by it rounds."""
     return accumulated(config, task, lambda window: int(window.normalizer).bit_count() > 1)
 
 
 def two_microbatches(config: Config, task: Task) -> Place | None:
-    """The first window with anything to add."""
+    """Return the place of the first window with two microbatches or more."""
     return accumulated(config, task, lambda window: len(window.microbatches) > 1)
 
 
 def three_microbatches(config: Config, task: Task) -> Place | None:
-    """The first window with three terms to add: of two, the order does not matter."""
+    """Return the place of the first window with three microbatches or more: the order of two terms does not matter."""
     return accumulated(config, task, lambda window: len(window.microbatches) > 2)
 
 
 def used_twice(config: Config, task: Task) -> Place | None:
-    """The first window with anything to add, if one forward uses some parameter more than once."""
+    """Return :func:`two_microbatches` if one forward uses some parameter more than once, else ``None``."""
     _, loss = next(chain.from_iterable(losses(config, task)))
     return two_microbatches(config, task) if max(uses(loss).values()) > 1 else None
 
 
 def unused_at_first(config: Config, task: Task) -> Place | None:
-    """The first window that begins with a microbatch from which some parameter is not reached."""
+    """Return the place of the first window whose first microbatch leaves some parameter unused."""
     for step, window in enumerate(losses(config, task)):
         model, loss = next(window)
         if missing(model, loss):
@@ -62,7 +62,7 @@ def unused_at_first(config: Config, task: Task) -> Place | None:
 
 
 def unused(config: Config, task: Task) -> Place | None:
-    """The end of the first step in which no microbatch at all reaches some parameter."""
+    """Return the end of the first step in which some parameter is used by no microbatch."""
     for step, window in enumerate(losses(config, task)):
         if set.intersection(*(missing(model, loss) for model, loss in window)):
             return Place(step, None, Phase.STEPPED)
@@ -70,19 +70,22 @@ def unused(config: Config, task: Task) -> Place | None:
 
 
 def inexact_roots(config: Config, task: Task) -> Place | None:
-    """The end of the first step, if ``torch.sqrt`` is not rounded correctly on this machine, or the kernel differs."""
+    """Return the end of the first step if fused and for-loop AdamW differ on this machine, else ``None``.
+
+    They differ if ``torch.sqrt`` is not correctly rounded, or if :func:`fused_rounding` finds a difference.
+    """
     exact = roots_are_exact(PRECISIONS[config.precision].parameters)
     return fused_rounding(config, task) if exact else Place(0, None, Phase.STEPPED)
 
 
 def fused_rounding(config: Config, task: Task) -> Place | None:
-    """The end of the first step, if the fused kernel rounds more than roots otherwise on this machine."""
+    """Return the end of the first step if the fused kernel rounds more than square roots differently, else ``None``."""
     otherwise = kernel_rounds_otherwise(PRECISIONS[config.precision].parameters)
     return Place(0, None, Phase.STEPPED) if otherwise else None
 
 
 def stepped(place: Callable[[Config, Task], Place | None]) -> Callable[[Config, Task], Place | None]:
-    """The end of the step of ``place``, where its parameters are compared."""
+    """Return a function that gives the end of the step of ``place``, where the updated parameters are compared."""
 
     def end(config: Config, task: Task) -> Place | None:
         found = place(config, task)
@@ -92,7 +95,7 @@ def stepped(place: Callable[[Config, Task], Place | None]) -> Callable[[Config, 
 
 
 def accumulated(config: Config, task: Task, which: Callable[[Window[Batch]], bool]) -> Place | None:
-    """Where the gradients of the first window that is as asked for have been added up."""
+    """Return the place where the first window accepted by ``which`` has accumulated its gradients."""
     for step, window in enumerate(build.windows(config, task)):
         if which(window):
             return Place(step, len(window.microbatches) - 1, Phase.ACCUMULATED)
@@ -100,12 +103,12 @@ def accumulated(config: Config, task: Task, which: Callable[[Window[Batch]], boo
 
 
 def losses(config: Config, task: Task) -> Iterator[Iterator[tuple[nn.Module, Tensor]]]:
-    """For each window its microbatches' losses, with their graphs, of a model that is not trained."""
+    """Yield, for each window, an iterator over its microbatches' (model, loss with graph). The model is not trained."""
     model = task.build().to(PRECISIONS[config.precision].parameters)
     for window in build.windows(config, task):
         yield ((model, tasks.summed_loss(model, microbatch)) for microbatch in window.microbatches)
 
 
 def missing(model: nn.Module, loss: Tensor) -> set[nn.Parameter]:
-    """The parameters that ``loss`` does not depend on."""
+    """Return the parameters that ``loss`` does not depend on."""
     return {p for p in model.parameters() if p.requires_grad} - set(uses(loss))

@@ -1,4 +1,4 @@
-"""Outcomes on disk: TensorBoard files for eyes, and a JSONL file for exact figures."""
+"""Outcomes on disk: TensorBoard files to look at, and a JSONL file with exact figures."""
 
 import json
 import math
@@ -20,7 +20,7 @@ FIGURES = "routes.jsonl"
 
 
 def write(folder: Path, outcomes: Sequence[Outcome]) -> None:
-    """The picture of all variants and their whys, and for each a TensorBoard run and a line of JSON."""
+    """Write the plots and reasons of all variants, and for each variant a TensorBoard run and a line of JSON."""
     with Events(folder / ANSWER) as board:
         for title, figure in pictures(outcomes).items():
             board.add_figure(f"1 glance/{title}", figure, close=False)
@@ -33,7 +33,7 @@ def write(folder: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def write_growth(board: Events, growth: Sequence[Figures]) -> None:
-    """How far the parameters are apart after each step; TensorBoard keeps float32, so ULP go there as a logarithm."""
+    """Write the parameters' difference after each step. TensorBoard keeps float32, so ULP are written as logarithms."""
     for step, figures in enumerate(growth, start=1):
         board.add_scalar("2 parameters/1 relative norm", figures.relative_norm, step)
         board.add_scalar("2 parameters/2 log10(1 + median ULP)", math.log10(1 + figures.median_ulp), step)
@@ -43,7 +43,7 @@ def write_growth(board: Events, growth: Sequence[Figures]) -> None:
 
 
 def whys(outcomes: Sequence[Outcome]) -> str:
-    """For a TensorBoard text page: each variant, what it was predicted to be, whether it is, and why."""
+    """Return a Markdown table for a TensorBoard text page: each variant's predictions, their results and reasons."""
     rows = [
         (outcome.variant.name, f"{tables.like(kept)}: {_mark(kept, outcome)}", outcome.variant.why)
         for outcome in outcomes
@@ -58,7 +58,7 @@ def _mark(kept: Kept, outcome: Outcome) -> str:
 
 
 def as_record(outcome: Outcome) -> dict[str, object]:
-    """An outcome for JSON: exact figures, ``null`` where a figure is not a number."""
+    """Return an outcome for JSON: exact figures, ``null`` where a figure is not finite."""
     return {
         "variant": outcome.variant.name,
         "first": _first(outcome.first),

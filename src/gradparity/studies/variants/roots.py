@@ -1,4 +1,4 @@
-"""Square roots rounded as IEEE 754 says: what the fused optimizer is predicted by."""
+"""Square roots rounded as IEEE 754 says; with them, the for-loop optimizer predicts the fused one."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -16,18 +16,18 @@ from gradparity.training import Moment, Run, Window, train_step
 
 
 def exact_root(x: Tensor) -> Tensor:
-    """The square root, rounded correctly: NumPy takes the processor's own instruction, as fused kernels do."""
+    """Return the correctly rounded square root. NumPy uses the processor's own instruction, as fused kernels do."""
     return torch.from_numpy(np.sqrt(x.detach().numpy()))
 
 
 def roots_are_exact(dtype: torch.dtype) -> bool:
-    """Whether ``torch.sqrt`` is rounded correctly too. From Intel's vector library, it is not."""
+    """Return whether ``torch.sqrt`` is correctly rounded too. In Intel's vector library it is not."""
     x = torch.linspace(0, 1, 10_000, dtype=dtype)
     return torch.equal(x.sqrt(), exact_root(x))
 
 
 class ExactRoots(TorchFunctionMode):
-    """Inside, ``tensor.sqrt()`` is :func:`exact_root`."""
+    """A context in which ``tensor.sqrt()`` is :func:`exact_root`."""
 
     def __torch_function__(
         self,
@@ -36,12 +36,12 @@ class ExactRoots(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call ``function``, unless it is the square root."""
+        """Call ``function``, or :func:`exact_root` if it is the square root."""
         return exact_root(*args) if function is Tensor.sqrt else function(*args, **(kwargs or {}))
 
 
 def with_exact_roots(run: Run, window: Window[Any]) -> Iterator[Moment]:
-    """The reference step; in it, only the optimizer takes square roots."""
+    """Run the reference step with exact square roots. Only the optimizer takes square roots in it."""
     step = train_step(run, window)
     while True:
         with ExactRoots():
@@ -56,9 +56,9 @@ EXACT_ROOTS = Loop("exact square roots", with_exact_roots)
 
 @cache
 def kernel_rounds_otherwise(dtype: torch.dtype) -> bool:
-    """Whether the fused kernel differs from the for-loop with exact roots in this machine's arithmetic, beside roots.
+    """Return whether, on this machine, the fused kernel differs from the for-loop even if that has exact square roots.
 
-    A compiler may multiply and add at once, with one rounding instead of two; on x86 it does not.
+    A compiler may fuse a multiplication and an addition, with one rounding instead of two. On x86 it does not.
     """
     start = torch.linspace(-1, 1, 1024, dtype=dtype)
     updated = []

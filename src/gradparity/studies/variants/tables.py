@@ -16,7 +16,7 @@ PLACE = "step/microbatch/phase"
 
 
 def firsts(outcomes: Iterable[Outcome]) -> Table:
-    """Where each first differs from the reference, and by how much."""
+    """Return a table of each variant's first difference from the reference: its place and its size."""
     table = _table("The first difference from the reference", "variant", PLACE, "tensor", *SIZES, "in fp64")
     for outcome in outcomes:
         first, name = outcome.first, outcome.variant.name
@@ -30,7 +30,7 @@ def firsts(outcomes: Iterable[Outcome]) -> Table:
 
 
 def growths(outcomes: Sequence[Outcome]) -> Table:
-    """How far the parameters are from the reference's, as norm on the way, and in full at the end."""
+    """Return a table of the parameters' difference from the reference: the norm on the way, all figures at the end."""
     steps = len(outcomes[0].growth)
     after = sorted({min(step, steps) for step in (1, 10, 50)})
     heads = [f"norm, {step}" for step in after]
@@ -43,7 +43,7 @@ def growths(outcomes: Sequence[Outcome]) -> Table:
 
 
 def predictions(outcomes: Iterable[Outcome]) -> Table:
-    """What each was predicted to be, bit for bit and until where, beside what was measured."""
+    """Return a table of each prediction beside its measurement: the loop matched bit for bit, and until which place."""
     table = _table(
         "Prediction beside measurement: the place of the first difference, if any",
         "variant", "the same bits as", "predicted", "measured", "",
@@ -57,18 +57,18 @@ def predictions(outcomes: Iterable[Outcome]) -> Table:
 
 
 def like(kept: Kept) -> str:
-    """What a variant is predicted to be like."""
+    """Return the name of the loop that a variant is predicted to match, and the part if only one is meant."""
     part = kept.prediction.part
     return kept.prediction.like.name + (f", {part}" if part else "")
 
 
 def where(place: Place | None, outcome: Outcome) -> str:
-    """A place in words."""
+    """Return a place in words."""
     return str(place) if place else f"nowhere in {len(outcome.growth)} steps"
 
 
 def sizes(first: First) -> list[str]:
-    """The figures of a first difference, or what it is instead."""
+    """Return the figures of a first difference, or its kind if it is not a difference in bits."""
     if first.figures:
         return figures(first.figures)
     what = "None here" if first.mismatch.kind == Kind.PRESENCE else str(first.mismatch.kind)
@@ -76,20 +76,20 @@ def sizes(first: First) -> list[str]:
 
 
 def figures(of: Figures) -> list[str]:
-    """In the order of ``SIZES``."""
+    """Return the figures as texts, in the order of ``SIZES``."""
     numbers = (of.max_absolute, of.max_relative, of.relative_norm)
     return [f"{of.max_ulp:,}", f"{of.median_ulp:,}", *(f"{number:.1e}" for number in numbers)]
 
 
 def in_fp64(first: First, double: First | None) -> str:
-    """How many times as small the difference is in fp64, as a power of two; rounding gives 29."""
+    """Return the size of the difference in fp64 relative to ``first``, as a power of two; rounding gives -29."""
     if not first.figures or not double or not double.figures:
         return ""
     return f"2^{math.log2(double.figures.relative_norm / first.figures.relative_norm):.1f}"
 
 
 def answer(outcomes: Sequence[Outcome]) -> str:
-    """The experiment's answer in one sentence."""
+    """Return the experiment's answer in one sentence."""
     kept = [k for outcome in outcomes for k in outcome.kept]
     same = [outcome.variant.name for outcome in outcomes if outcome.first is None]
     return (

@@ -1,9 +1,9 @@
-"""How often a parameter enters a loss, and the gradient added up use by use: what the summed loss is predicted by.
+"""Gradients added up use by use, which predict the summed loss, and a count of each parameter's uses in a loss.
 
-Autograd walks a graph from the newest node to the oldest. What arrives at a parameter is added up in that order,
-one term for each use, before it becomes its gradient (``InputBuffer`` in PyTorch's ``csrc/autograd``). Over the
-graph of one microbatch that gives a microbatch's gradient; over the graph of a whole window, it gives one flat sum
-over all uses in all microbatches.
+Autograd walks a graph from the newest node to the oldest. The terms that arrive at a parameter are added in that
+order, one term for each use, before the sum becomes its gradient (``InputBuffer`` in PyTorch's ``csrc/autograd``).
+Over the graph of one microbatch, this gives the microbatch's gradient. Over the graph of a whole window, it gives one
+flat sum over all uses in all microbatches.
 """
 
 from collections import Counter
@@ -19,18 +19,18 @@ from gradparity.training.routes import copy_for
 
 
 def uses(loss: Tensor) -> Counter[Tensor]:
-    """How many operations of the graph of ``loss`` read each leaf."""
+    """Count, for each leaf, the operations in the graph of ``loss`` that read it."""
     return Counter(leaf for _, _, leaf in edges_into_leaves(loss))
 
 
 def edges_into_leaves(loss: Tensor) -> Iterator[tuple[Node, int, Tensor]]:
-    """Each edge of the graph that ends in a leaf: the node it leaves, its index there, and the leaf."""
+    """Yield each edge of the graph that ends in a leaf: the node it leaves, its index there, and the leaf."""
     waiting = [loss.grad_fn] if loss.grad_fn else []
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
         for index, (following, _) in enumerate(node.next_functions):
-            leaf = getattr(following, "variable", None)  # which only AccumulateGrad has, the node of a leaf
+            leaf = getattr(following, "variable", None)  # only AccumulateGrad, a leaf's node, has it
             if leaf is not None:
                 yield node, index, leaf
             elif following and following not in seen:
@@ -39,7 +39,7 @@ def edges_into_leaves(loss: Tensor) -> Iterator[tuple[Node, int, Tensor]]:
 
 
 def use_by_use(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
-    """A route that adds each use of a parameter to its ``.grad`` by itself, the newest use first."""
+    """Add each use of a parameter to its ``.grad`` separately, the newest use first."""
 
     def adder(index: int, p: Tensor) -> Callable[[Sequence[Any], Sequence[Any]], None]:
         def add(passed_on: Sequence[Any], _: Sequence[Any]) -> None:
