@@ -79,7 +79,8 @@ def sampled_pairs(number):
             yield pair, both
 
 
-@pytest.mark.parametrize(("number", "most"), [(4, 3), pytest.param(15, 12, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "most"), [(15, 12)])
 def test_two_faults_together_are_named_as_the_two_in_most_cases(number, most):
     named = 0
     for _, both in sampled_pairs(number):

@@ -23,6 +23,7 @@ def run(*arguments):
     return runpy.run_path(str(SCRIPT))["main"]([*map(str, arguments)])
 
 
+@pytest.mark.long
 def test_the_experiment_shows_how_many_faults_are_detected_and_named(tmp_path, capsys):
     assert run("--only", "clipping,naive", "--output", tmp_path) == 0
     told = " ".join(capsys.readouterr().out.split())
