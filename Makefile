@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 test: .venv/installed  ## Run the tests, one of every kind
 	$(PYTEST) -m "not long"
 
-test-long: export KILLS ?= 24
+test-long: export KILLS ?= 12
 test-long: export GRADPARITY_FUZZ ?= 200
 test-long: .venv/installed  ## Run the others: more instances, kills and spoiled files, and what takes long
 	$(PYTEST) -m "long or many" --hypothesis-seed=0

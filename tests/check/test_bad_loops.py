@@ -232,8 +232,18 @@ def test_one_that_puts_off_the_alarm_is_ended_from_outside(monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("known")
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-@pytest.mark.parametrize("name", ["loses_its_numbers", "loses_its_weights", "trains_a_copy_with_the_optimizer"])
+@pytest.mark.parametrize(
+    ("known", "name", "precision"),
+    [
+        ("few", "loses_its_numbers", "bf16"),
+        ("few", "loses_its_weights", "fp32"),
+        ("few", "trains_a_copy_with_the_optimizer", "fp32"),
+        pytest.param("all", "loses_its_numbers", "fp32", marks=pytest.mark.long),
+        pytest.param("all", "loses_its_weights", "bf16", marks=pytest.mark.long),
+        pytest.param("all", "trains_a_copy_with_the_optimizer", "bf16", marks=pytest.mark.long),
+    ],
+    indirect=["known"],
+)
 def test_without_a_scaler_it_is_told_just_so(name, precision):
     checked = check(partial(called, getattr(bad_loops, name), name), name, precision)
     assert checked.finding.answer == Answer.UNKNOWN

@@ -1,4 +1,4 @@
-"""What a person sees who opens TensorBoard, in a real browser: every page that README names, drawn without an error.
+"""What a person sees who opens TensorBoard, in a real browser: every page that tensorboard/README.md names, drawn without an error.
 
 The screenshots are kept where SCREENSHOTS says, or else in pytest's temporary folder.
 """

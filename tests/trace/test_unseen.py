@@ -302,7 +302,7 @@ def test_a_trace_that_could_not_be_read_back_ends_and_says_so(tmp_path, monkeypa
 
 @pytest.mark.long
 def test_a_trace_of_very_many_groups_and_tensors_is_read_back(tmp_path):
-    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(12_000)]
+    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(10_000)]
     model = nn.ParameterList(parameters)
     optimizer = torch.optim.AdamW([{"params": [p]} for p in parameters])
     with gradparity.record(model, optimizer, tmp_path):
