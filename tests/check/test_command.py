@@ -7,6 +7,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 import loops
@@ -57,6 +58,15 @@ def test_a_right_loop_is_identical(capsys):
         "By an oracle in float64, over the whole window, its first gradient is right: relative error"
     )
     assert "\n".join(rest) == BLIND
+
+
+def test_the_number_of_threads_that_it_is_observed_with_is_no_fault_of_a_loop(capsys):
+    torch.set_num_threads(2)
+    try:
+        assert main(["check", "loops:example"]) == 0
+    finally:
+        torch.set_num_threads(1)
+    assert "threads" not in capsys.readouterr().out
 
 
 def test_no_gradients_are_computed_before_the_loop_has_a_process_of_its_own(monkeypatch):

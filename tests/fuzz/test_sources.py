@@ -16,7 +16,7 @@ RUNS_WHAT_IT_READS = re.compile(
     r"|os\.(system|popen)|subprocess\.[a-z]\w+"
 )
 COMPILES = {"eval", "exec", "compile"}
-OF_OUR_OWN = {"faults/patched.py", "faults/rewritten.py"}
+OF_OUR_OWN = {"faults/patching.py", "faults/custom_fault.py"}
 """They compile the reference step with a few lines changed, of this project's own source."""
 STARTS_PYTHON = "benchmark/imports.py"
 """It runs imports that stand in it, to see how long they take."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gradparity.check.global_state import Settings
 from gradparity.check.graph_leaks import Graphs
 from gradparity.check.lookup import first_shown
@@ -56,6 +58,7 @@ def sight(load: Callable[[], Loop], name: str, precision: str, folder: Path, wat
     Raises:
         UserError: if the loop cannot be loaded, does not repeat itself, or leaves something running.
     """
+    torch.set_num_threads(1)  # as it is observed: no doing of the loop
     before = Settings.now()
     threads = set(threading.enumerate())
     with watch.over(f"the import of {name.partition(':')[0]}"):
