@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from gradparity.errors import UserError, writing
-from gradparity.faults.dictionary import THEMES
+from gradparity.faults.all_faults import THEMES
 from gradparity.faults.fault import Fault
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.studies import experiment

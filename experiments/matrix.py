@@ -15,9 +15,9 @@ from rich.console import Console
 from gradparity.files.append_only import Growing
 from gradparity.studies import experiment
 from gradparity.studies.experiment import Answer, say, see
-from gradparity.studies.matrix import board, picture, told
-from gradparity.studies.matrix.chosen import add_options, cells_chosen
+from gradparity.studies.matrix import board, picture, report
 from gradparity.studies.matrix.run import Outcome, Result, run_cells
+from gradparity.studies.matrix.selection import add_options, cells_chosen
 from gradparity.tensorboard import new_folder
 
 
@@ -41,12 +41,12 @@ def matrix(given: Namespace, console: Console) -> Answer:
     console.print(picture.LEGEND)
     console.print(picture.table(results))
     if any(result.outcome != Outcome.IDENTICAL for result in results):
-        console.print(told.reasons(results))
+        console.print(report.reasons(results))
     say(console, f"\nEvery cell: {folder / 'cells.jsonl'}")
     if folder.joinpath(board.CELLS).exists():
         see(console, folder / board.CELLS, "HParams, by verdict or by any axis")
     return Answer(
-        sentence=told.answer(results),
+        sentence=report.answer(results),
         holds=not any(result.outcome in (Outcome.DIFFERENT, Outcome.RAISED) for result in results),
         folder=folder / board.GLANCE,
         pages="Time Series and Text",

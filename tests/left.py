@@ -1,14 +1,14 @@
 """What of a recorder is in the process: looked for wherever torch lets one put a hook or a patch, not in a list of its own."""
 
 from gradparity.check.global_state import functions, global_hooks
-from gradparity.check.swapped_inputs import dictionaries
-from gradparity.trace import patch
+from gradparity.check.trained_objects import dictionaries
+from gradparity.trace import wrapping
 from gradparity.trace.recorder import Recorder
 
 
 def is_of_a_recorder(thing):
     code = getattr(thing, "__code__", None)
-    return (getattr(code, "co_filename", None) == patch.__file__) or isinstance(
+    return (getattr(code, "co_filename", None) == wrapping.__file__) or isinstance(
         getattr(thing, "__self__", None), Recorder
     )
 

@@ -15,7 +15,7 @@ from gradparity.parity.compare_on_gpu import compared_there
 from gradparity.parity.random_stream import RandomStream, generator_states
 from gradparity.parity.state import Part, aliases
 from gradparity.parity.step_metrics import total_norm
-from gradparity.studies.matrix import lanes
+from gradparity.studies.matrix import two_runs
 from gradparity.studies.matrix.cell import TASKS, Cell
 from gradparity.studies.matrix.run import Outcome, compared, run_cell
 
@@ -53,9 +53,11 @@ def test_every_implementation_of_an_optimizer(optimizer, precision):
 
 @pytest.mark.parametrize("kind", [Adam, AdamW])
 def test_capturable_optimizers_whose_step_is_counted_on_the_gpu(kind, monkeypatch):
-    monkeypatch.setattr(lanes, "optimizer_of", lambda cell, model: kind(model.parameters(), lr=0.01, capturable=True))
+    monkeypatch.setattr(
+        two_runs, "optimizer_of", lambda cell, model: kind(model.parameters(), lr=0.01, capturable=True)
+    )
     cell = Cell(precision="fp16")
-    pair = [lanes.lane(cell, loop, "cuda") for loop in ("backward", "manual")]
+    pair = [two_runs.lane(cell, loop, "cuda") for loop in ("backward", "manual")]
     assert_identical(compared(cell, *pair, "cuda"))
     assert all(s["step"].is_cuda for lane in pair for s in lane.run.optimizer.state.values())
 
@@ -75,7 +77,7 @@ def test_tf32_in_one_of_two_runs_is_seen():
         pytest.skip("this GPU has no TF32")
     before = torch.get_float32_matmul_precision()
     cell = Cell(task="digits_mlp")
-    reference, candidate = (lanes.lane(cell, "backward", "cuda") for _ in range(2))
+    reference, candidate = (two_runs.lane(cell, "backward", "cuda") for _ in range(2))
 
     def in_tf32(run, window):
         steps = training.train_step(run, window)
@@ -135,7 +137,7 @@ def test_two_runs_draw_the_same_masks_and_the_world_outside_none():
 
 def test_one_draw_more_on_the_gpu_is_seen():
     cell = Cell(task="digits_mlp")
-    reference, candidate = (lanes.lane(cell, "backward", "cuda") for _ in range(2))
+    reference, candidate = (two_runs.lane(cell, "backward", "cuda") for _ in range(2))
 
     def restless(run, window):
         torch.rand((), device="cuda")
@@ -146,7 +148,7 @@ def test_one_draw_more_on_the_gpu_is_seen():
 
 
 def test_a_checkpoint_holds_the_gpus_random_state():
-    run, file = lanes.lane(Cell(), "backward", "cuda").run, BytesIO()
+    run, file = two_runs.lane(Cell(), "backward", "cuda").run, BytesIO()
     training.checkpoint.save(run, file)
     before, drawn = generator_states(), torch.rand(5, device="cuda")
     training.checkpoint.resume(run, file)

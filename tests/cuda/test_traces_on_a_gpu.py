@@ -8,9 +8,9 @@ from torch.optim import AdamW
 
 from gradparity import assert_parity, record
 from gradparity.parity.state import Part
+from gradparity.trace.events import Event
 from gradparity.trace.file import read, tensor_of
 from gradparity.trace.fingerprint import fingerprint
-from gradparity.trace.record import Event
 from gradparity.trace.to_cpu import copied, fingerprints
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("on_a_gpu")]

@@ -7,8 +7,8 @@ import torch
 
 from gradparity.faults import stress
 from gradparity.parity.state import Part
+from gradparity.trace.events import Event
 from gradparity.trace.fingerprint import Fingerprint
-from gradparity.trace.record import Event
 from stressed import known
 
 pytestmark = pytest.mark.processor

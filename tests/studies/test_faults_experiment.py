@@ -10,10 +10,10 @@ import pytest
 
 from gradparity.check.lookup import Answer, Finding
 from gradparity.faults import FAULTS
-from gradparity.faults.dictionary import THEMES
+from gradparity.faults.all_faults import THEMES
 from gradparity.studies.peers import scores
 from gradparity.studies.peers.answers import CANNOT, Answers, asked
-from gradparity.studies.peers.pieces import OUTSIDE, changed
+from gradparity.studies.peers.loop_in_pieces import OUTSIDE, changed
 from gradparity.studies.peers.table import each, rows, sentence
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "faults.py"

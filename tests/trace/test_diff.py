@@ -15,9 +15,9 @@ from gradparity.parity.compare import Kind
 from gradparity.parity.meaning import Meaning
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import Part
+from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.file import NAME, read
 from gradparity.trace.matching_names import named_alike
-from gradparity.trace.record import Event, Record, Trace
 from gradparity.trace.report import difference, in_a_row, past_the_scaler, sentences
 from gradparity.training import Phase
 from watched import changed, config_of, trace_of

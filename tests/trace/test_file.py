@@ -16,9 +16,9 @@ import gradparity
 from disk import no_file_longer_than
 from gradparity.errors import UserError
 from gradparity.parity.state import Part
+from gradparity.trace.events import Event
 from gradparity.trace.file import NAME, read, tensor_of
 from gradparity.trace.isolation import RecordingWarning
-from gradparity.trace.record import Event
 from gradparity.trace.report import difference, sentences
 from watched import watching
 

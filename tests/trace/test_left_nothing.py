@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 import gradparity
 from gradparity.check.global_state import functions
-from gradparity.trace import patch, recorder
+from gradparity.trace import recorder, wrapping
 from gradparity.trace.recorder import Recorder
 from gradparity.trace.snapshot import Watched
 from left import of_a_recorder
@@ -51,7 +51,7 @@ def patches(monkeypatch):
 
     def noticed(owner, name, wrapper):
         asked.append((owner, name))
-        return patch.wrapped(owner, name, wrapper)
+        return wrapping.wrapped(owner, name, wrapper)
 
     monkeypatch.setattr(recorder, "wrapped", noticed)
     return asked
@@ -107,7 +107,7 @@ def test_a_patch_that_is_forgotten_is_found(patches):
 
         @contextmanager
         def forgetful(owner, name, wrapper, forgotten=forgotten):
-            with patch.wrapped(owner, name, wrapper):
+            with wrapping.wrapped(owner, name, wrapper):
                 ours = vars(owner)[name]
                 yield
             if (owner, name) == forgotten:

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from gradparity.parity.state import Part
+from gradparity.trace.events import Event, Record
 from gradparity.trace.fingerprint import Fingerprint
 from gradparity.trace.line_format import MOST_VALUES, about_in, form_in, parsed, record_in
-from gradparity.trace.record import Event, Record
 
 ROW = ["weight", "float32", [2, 3], [3, 1], "dense"]
 PRINT = Fingerprint("float32", (2, 3), (3, 1), "dense", "0" * 32, 0.5)

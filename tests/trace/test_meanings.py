@@ -7,7 +7,7 @@ import pytest
 
 from gradparity.check.observe import observe
 from gradparity.faults import FAULTS
-from gradparity.faults.dictionary import THEMES
+from gradparity.faults.all_faults import THEMES
 from gradparity.faults.fault import Kind
 from gradparity.faults.patching import reference_with
 from gradparity.parity.meaning import Meaning

@@ -13,7 +13,7 @@ from torch.optim import LBFGS, SGD
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import Part
 from gradparity.studies.two_ways import build
-from gradparity.trace.record import Event
+from gradparity.trace.events import Event
 from gradparity.trace.report import difference
 from small import STEPS, small_task
 from watched import changed, config_of, events_of, lane_of, trace_of, watching

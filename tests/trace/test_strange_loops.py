@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 import gradparity
 from gradparity.parity.bits import same_bits
 from gradparity.parity.dense_parts import pieces
+from gradparity.trace.events import Event
 from gradparity.trace.file import read
 from gradparity.trace.isolation import RecordingWarning
-from gradparity.trace.record import Event
 from strange_loops import LOOPS
 
 

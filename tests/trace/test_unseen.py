@@ -17,10 +17,10 @@ from gradparity.errors import UserError
 from gradparity.parity.bits import same_bits
 from gradparity.parity.state import Part
 from gradparity.trace import file
+from gradparity.trace.events import Event
 from gradparity.trace.file import read, tensor_of
 from gradparity.trace.guard import Guard
 from gradparity.trace.isolation import RecordingWarning
-from gradparity.trace.record import Event
 from gradparity.trace.recorder import Recorder
 from gradparity.trace.report import difference, sentences
 from gradparity.trace.snapshot import Watched

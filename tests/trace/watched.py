@@ -7,7 +7,7 @@ from gradparity.faults.custom_fault import rewritten
 from gradparity.parity.random_stream import RandomStream
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import ClipConfig
-from gradparity.trace.record import Event, Trace
+from gradparity.trace.events import Event, Trace
 from gradparity.trace.recorder import Recorder
 from gradparity.trace.recording import about
 from gradparity.trace.snapshot import Watched

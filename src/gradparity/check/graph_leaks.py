@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gradparity.check.observe import Look
 from gradparity.faults import stress
-from gradparity.trace.record import Event, Record
+from gradparity.trace.events import Event, Record
 
 MOST_STEPS = 2
 """Steps whose graphs may be alive together: this one, and the last one in a variable not yet overwritten."""

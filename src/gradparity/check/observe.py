@@ -15,8 +15,8 @@ from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.state import Part
 from gradparity.processes import user_frames
 from gradparity.trace.autograd_graph import Reach
+from gradparity.trace.events import PHASE, Record, Trace
 from gradparity.trace.fingerprint import Fingerprint, Printed
-from gradparity.trace.record import PHASE, Record, Trace
 from gradparity.trace.recorder import Recorder
 from gradparity.trace.snapshot import Seen, Watched
 from gradparity.training import Phase

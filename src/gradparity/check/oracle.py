@@ -17,7 +17,7 @@ from gradparity.faults import stress
 from gradparity.faults.stress import Cast
 from gradparity.parity.batch import PADDING, Batch
 from gradparity.parity.state import Part
-from gradparity.trace.record import Event, Record
+from gradparity.trace.events import Event, Record
 from gradparity.trace.snapshot import Seen
 
 ROUNDING = 1e-5

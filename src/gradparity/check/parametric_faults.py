@@ -13,8 +13,8 @@ from gradparity.faults.stress import ACCUMULATION_STEPS, MAX_NORM
 from gradparity.parity.explain import common_ratio
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.state import Part
+from gradparity.trace.events import Event
 from gradparity.trace.fingerprint import Fingerprint
-from gradparity.trace.record import Event
 from gradparity.training import Phase, clip_by_norm, train_step, windows
 
 

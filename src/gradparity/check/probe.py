@@ -13,7 +13,7 @@ from gradparity.check.graph_leaks import Graphs
 from gradparity.check.lookup import first_shown
 from gradparity.check.observe import ENDLESS, Loop, Observed, observe, observe_with
 from gradparity.check.oracle import error_of_first_step
-from gradparity.check.swapped_inputs import Given, running
+from gradparity.check.trained_objects import Given, running
 from gradparity.check.uncheckable import plight, stepped
 from gradparity.errors import UserError
 from gradparity.faults import stress

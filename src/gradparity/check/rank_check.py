@@ -21,9 +21,9 @@ from gradparity.faults import FAULTS
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.processes.launch import launch
 from gradparity.processes.sandbox import PATIENCE
+from gradparity.trace.events import Event
 from gradparity.trace.file import read
 from gradparity.trace.ranks import RankDifferences, as_sentences, paired, ranks_apart
-from gradparity.trace.record import Event
 from gradparity.trace.report import difference
 
 MOST = 8

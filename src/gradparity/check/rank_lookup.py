@@ -22,7 +22,7 @@ from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.faults.patching_on_ranks import on_ranks_with
 from gradparity.parity.state import Part
 from gradparity.processes.collective_guard import Together
-from gradparity.trace.record import Trace
+from gradparity.trace.events import Trace
 
 MOST_PAIRS_ON_RANKS = 300
 """Most pairs to try: fewer than on one rank, since a run takes several times as long if ranks wait for each other."""

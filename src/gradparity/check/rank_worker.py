@@ -19,8 +19,8 @@ from gradparity.faults.stress import Cast
 from gradparity.faults.stress_on_ranks import build_on_ranks, microbatches_of
 from gradparity.parity.batch import Batch
 from gradparity.parity.state import Part
+from gradparity.trace.events import Event, Record
 from gradparity.trace.file import Writer
-from gradparity.trace.record import Event, Record
 from gradparity.trace.recording import about, folder_of_rank
 from gradparity.training.distributed import tensors_of
 from gradparity.training.exchange import share

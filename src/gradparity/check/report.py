@@ -15,8 +15,8 @@ from gradparity.check.uncheckable import no_gradients, no_numbers, stepped
 from gradparity.check.user_loop import listed
 from gradparity.faults import Fault, Kind
 from gradparity.faults.how_to_fix import link, mend
+from gradparity.trace.events import Event
 from gradparity.trace.ranks import RankDifferences
-from gradparity.trace.record import Event
 
 BLIND = """\
 What a check cannot see: your own model, data, loss and hyperparameters (the loop is given others); GPUs, and without

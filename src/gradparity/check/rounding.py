@@ -17,8 +17,8 @@ from gradparity.check.observe import GoOn, Look, Observed, observe
 from gradparity.faults import FAULTS, Fault, Kind
 from gradparity.faults.patching import reference_with
 from gradparity.parity.state import Part
+from gradparity.trace.events import PHASE, Record
 from gradparity.trace.fingerprint import Fingerprint, Printed
-from gradparity.trace.record import PHASE, Record
 
 Watch: TypeAlias = Callable[[Sequence[Fault], str, GoOn], Observed]
 """Runs the reference with faults, in a precision, until its third argument says to stop."""

@@ -9,8 +9,8 @@ from itertools import takewhile
 
 from gradparity.check.observe import Observed
 from gradparity.parity.state import Part
+from gradparity.trace.events import Event, Record
 from gradparity.trace.fingerprint import Fingerprint, Printed
-from gradparity.trace.record import Event, Record
 
 
 def plight(seen: Observed, instead: str) -> str:
@@ -18,7 +18,7 @@ def plight(seen: Observed, instead: str) -> str:
 
     Args:
         seen: the loop as it was observed.
-        instead: what it trains instead of what it was given, in the words of :mod:`gradparity.check.swapped_inputs`.
+        instead: what it trains instead of what it was given, in the words of :mod:`gradparity.check.trained_objects`.
     """
     if seen.error is not None:
         where = f" ({seen.where})" if seen.where else ""

@@ -5,7 +5,7 @@ name), ``patching`` (the reference with a fault in it), ``stress`` (the training
 the same for several ranks, ``how_to_fix`` reverses a patch, ``custom_fault`` is for loops outside the dictionary.
 """
 
-from gradparity.faults.dictionary import FAULTS
+from gradparity.faults.all_faults import FAULTS
 from gradparity.faults.fault import Fault, Kind
 from gradparity.faults.patching import loop_with
 

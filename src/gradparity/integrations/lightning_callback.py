@@ -26,7 +26,7 @@ from gradparity import training
 from gradparity.parity import report
 from gradparity.parity.verdict import Verdict
 from gradparity.trace.diff import compare_traces
-from gradparity.trace.record import Event, Record, Trace
+from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.recorder import Recorder
 from gradparity.trace.snapshot import Watched
 from gradparity.training import Run, Window, take_step

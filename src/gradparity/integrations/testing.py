@@ -16,8 +16,8 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler
 
 from gradparity.parity.random_stream import RandomStream
+from gradparity.trace.events import Trace
 from gradparity.trace.file import read
-from gradparity.trace.record import Trace
 from gradparity.trace.recording import record
 from gradparity.trace.report import difference, sentences
 

@@ -7,7 +7,7 @@ import torch
 
 from gradparity.errors import UserError
 from gradparity.trace.isolation import aside
-from gradparity.trace.patch import wrapped
+from gradparity.trace.wrapping import wrapped
 
 ENGINE = "_engine_run_backward"
 """The function of torch.autograd that .backward(), autograd.backward and autograd.grad all go through."""

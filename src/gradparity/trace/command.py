@@ -8,10 +8,10 @@ from rich.console import Console
 
 from gradparity.cli.arguments import Parser
 from gradparity.errors import UserError
+from gradparity.trace.events import Trace
 from gradparity.trace.file import read
 from gradparity.trace.matching_names import named_alike, parameters
 from gradparity.trace.ranks import RankDifferences, json_of, paired, ranks_apart, show_ranks
-from gradparity.trace.record import Trace
 from gradparity.trace.report import Difference, as_json, difference, sentences, show
 
 

@@ -10,12 +10,12 @@ from gradparity.parity.compare import ABSENT, ZEROS, Kind, Mismatch, figures_of,
 from gradparity.parity.lockstep import ALL, END, STOPS, Comparison, side_by_side
 from gradparity.parity.modes_and_extras import usual
 from gradparity.parity.state import OWN, Part, Unseen
+from gradparity.trace.events import PHASE, Event, Record, Trace
 from gradparity.trace.explain import meaning_of
 from gradparity.trace.file import tensor_of
 from gradparity.trace.fingerprint import UNREAD, Fingerprint, Printed
 from gradparity.trace.matching_names import named_alike
-from gradparity.trace.prefix import Look, is_zero
-from gradparity.trace.record import PHASE, Event, Record, Trace
+from gradparity.trace.until_difference import Look, is_zero
 from gradparity.training import Moment, Phase
 
 UNJUDGED = Part.RNG

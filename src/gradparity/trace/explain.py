@@ -22,9 +22,9 @@ from gradparity.parity.lockstep import ALL, END, Comparison
 from gradparity.parity.meaning import NOTHING, Meaning, Said
 from gradparity.parity.report import times
 from gradparity.parity.state import Part
+from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.explain_gradients import of_backwards, of_gradients
-from gradparity.trace.prefix import STEPS, Side, digest, sides
-from gradparity.trace.record import Event, Record, Trace
+from gradparity.trace.until_difference import STEPS, Side, digest, sides
 from gradparity.training import Phase
 
 SIX_DIGITS = 2e-5

@@ -11,10 +11,10 @@ from gradparity.parity.lockstep import Comparison
 from gradparity.parity.meaning import NOTHING, Meaning, Said
 from gradparity.parity.report import times
 from gradparity.parity.state import Part
+from gradparity.trace.events import Event, Record
 from gradparity.trace.file import tensor_of
 from gradparity.trace.fingerprint import Fingerprint
-from gradparity.trace.prefix import STEPS, Side, digest, gradients, scale_of, total
-from gradparity.trace.record import Event, Record
+from gradparity.trace.until_difference import STEPS, Side, digest, gradients, scale_of, total
 from gradparity.training import Phase
 
 NAMES = ("reference", "candidate")

@@ -24,9 +24,9 @@ from gradparity.files.open_regular import opened
 from gradparity.parity.bits import bits
 from gradparity.parity.dense_parts import pieces
 from gradparity.parity.state import Part, Unseen
+from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.fingerprint import Fingerprint, Printed, fingerprint, shard_of
 from gradparity.trace.line_format import MOST_VALUES, Form, about_in, form_in, note_in, parsed, record_in
-from gradparity.trace.record import Event, Record, Trace
 from gradparity.trace.snapshot import Seen
 
 NAME = "trace.jsonl"

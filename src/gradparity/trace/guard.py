@@ -13,7 +13,7 @@ from threading import RLock
 from typing import Any, TypeAlias
 
 from gradparity.trace.isolation import aside, capturing
-from gradparity.trace.patch import Wrapper
+from gradparity.trace.wrapping import Wrapper
 
 
 @dataclass(frozen=True)

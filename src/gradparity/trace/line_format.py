@@ -12,8 +12,8 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from gradparity.errors import printable
 from gradparity.parity.state import Part, Unseen
+from gradparity.trace.events import Event, Record
 from gradparity.trace.fingerprint import Fingerprint, Printed
-from gradparity.trace.record import Event, Record
 
 Form: TypeAlias = Sequence[tuple[str, Fingerprint]]
 """Names, each with the properties of its tensor that rarely change; digest and norm come with each record."""

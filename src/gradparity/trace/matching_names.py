@@ -5,8 +5,8 @@ from dataclasses import replace
 from functools import cache
 
 from gradparity.parity.state import Part
+from gradparity.trace.events import Trace
 from gradparity.trace.fingerprint import Fingerprint, Printed
-from gradparity.trace.record import Trace
 
 HIDDEN = frozenset({"_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Components that torch.compile, Fabric, FSDP and checkpoint_wrapper add to the names of parameters."""

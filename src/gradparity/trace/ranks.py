@@ -16,8 +16,8 @@ from gradparity.errors import UserError
 from gradparity.parity.explain import where
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
+from gradparity.trace.events import Event, Trace
 from gradparity.trace.file import NAME
-from gradparity.trace.record import Event, Trace
 from gradparity.trace.report import Difference, as_json, show
 
 

@@ -20,16 +20,16 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from gradparity.parity.bits import same_bits
 from gradparity.trace.autograd_graph import Reach, reach
 from gradparity.trace.canary import ENGINE, inputs_of, require_sight
+from gradparity.trace.events import Event, Record
 from gradparity.trace.guard import Call, Guard
 from gradparity.trace.isolation import warn
 from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
-from gradparity.trace.patch import definer, wrapped
 from gradparity.trace.process_rank import ranks
-from gradparity.trace.record import Event, Record
 from gradparity.trace.snapshot import Seen, Watched, at_end, at_forward, at_ready, gradients, unwrapped
 from gradparity.trace.timeline import Timeline
 from gradparity.trace.to_cpu import fingerprints
 from gradparity.trace.unseen import Lacks
+from gradparity.trace.wrapping import definer, wrapped
 
 Watching: TypeAlias = Generator[None, Any, None]
 

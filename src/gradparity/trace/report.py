@@ -13,11 +13,11 @@ from gradparity.parity.meaning import Meaning
 from gradparity.parity.metrics import finite
 from gradparity.parity.verdict import Verdict
 from gradparity.trace.diff import compare_traces, first_other_draw, first_other_events
+from gradparity.trace.events import Trace
 from gradparity.trace.file import lost
 from gradparity.trace.matching_names import named_alike, unmatched
-from gradparity.trace.prefix import steps_of
-from gradparity.trace.record import Trace
 from gradparity.trace.same_updates import Updates, updates
+from gradparity.trace.until_difference import steps_of
 
 
 class Outcome(StrEnum):

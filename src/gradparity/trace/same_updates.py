@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from gradparity.parity.state import Part
 from gradparity.trace.diff import kinds
-from gradparity.trace.prefix import STEPS
-from gradparity.trace.record import Event, Record, Trace
+from gradparity.trace.events import Event, Record, Trace
+from gradparity.trace.until_difference import STEPS
 
 LATER = {
     Part.BUFFERS: "the buffers",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gradparity.parity.state import Part
-from gradparity.trace.record import Event, Record
+from gradparity.trace.events import Event, Record
 from gradparity.trace.snapshot import Seen, Watched, at_accumulated, at_ready, at_stepped, buffers, gradients
 from gradparity.trace.to_cpu import Fingerprints, fingerprints, frozen, on_host
 

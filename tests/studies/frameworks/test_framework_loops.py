@@ -19,7 +19,7 @@ from gradparity.studies.frameworks.watch import (
 )
 from gradparity.studies.tasks import Examples, count
 from gradparity.trace.diff import first_other_events
-from gradparity.trace.record import Event
+from gradparity.trace.events import Event
 
 
 def loop_of(name):

@@ -11,9 +11,9 @@ from gradparity.studies.frameworks.on_ranks import ON_RANKS, of_this_rank
 from gradparity.studies.frameworks.reference import by_examples, microbatches_of, reference_run, windows_of
 from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, TWO_RANKS
 from gradparity.studies.frameworks.watch import outcome_of, recorded
+from gradparity.trace.events import Event
 from gradparity.trace.file import tensor_of
 from gradparity.trace.process_rank import rank, ranks
-from gradparity.trace.record import Event
 from gradparity.training import manual
 from gradparity.training.distributed import RankRun, manual_step, tensors_of
 from gradparity.training.exchange import share

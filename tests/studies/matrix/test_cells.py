@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.state import Part
-from gradparity.studies.matrix import lanes
+from gradparity.studies.matrix import two_runs
 from gradparity.studies.matrix.cell import ACCUMULATION_STEPS, TASKS, Cell
 from gradparity.studies.matrix.run import Outcome, compared, run_cell, run_cells, unavailable
 from gradparity.training import Phase, manual
@@ -28,7 +28,7 @@ def cell_of(task, **fields):
 def test_the_reference_is_one_training_with_itself(task):
     precision = "fp32" if unavailable(task, "fp16") else "fp16"
     cell = cell_of(task, precision=precision, average="EMA")
-    result = compared(cell, lanes.lane(cell, "backward"), lanes.lane(cell, "backward"))
+    result = compared(cell, two_runs.lane(cell, "backward"), two_runs.lane(cell, "backward"))
     assert (result.outcome, result.max_ulp) == (Outcome.IDENTICAL, 0)
     assert result.numbers > 10_000
     assert result.skipped == ((3,) if precision == "fp16" else ())
@@ -43,9 +43,9 @@ def zeros_for_none(loss, parameters):
 
 def test_zeros_in_the_place_of_none_are_caught_where_a_branch_is_not_taken():
     cell = Cell(task="branches", k=1)
-    candidate = lanes.lane(cell, "manual")
+    candidate = two_runs.lane(cell, "manual")
     candidate = replace(candidate, run=replace(candidate.run, route=zeros_for_none))
-    result = compared(cell, lanes.lane(cell, "backward"), candidate)
+    result = compared(cell, two_runs.lane(cell, "backward"), candidate)
     assert (result.outcome, result.step, result.phase, result.part) == ("different", 0, "accumulated", "gradients")
     assert "unused" in result.why or "bright" in result.why
 
@@ -67,9 +67,9 @@ def test_a_wrong_loop_is_caught_where_it_goes_wrong(cell, candidate, step, phase
 @pytest.mark.parametrize("task", ["transformer", "gan"])
 def test_another_decay_of_the_average_is_caught_when_the_first_step_is_made(task, monkeypatch):
     cell = Cell(task=task, average="EMA")
-    reference = lanes.lane(cell, "backward")
-    monkeypatch.setattr(lanes, "get_ema_multi_avg_fn", lambda decay: get_ema_multi_avg_fn(0.91))
-    result = compared(cell, reference, lanes.lane(cell, "manual"))
+    reference = two_runs.lane(cell, "backward")
+    monkeypatch.setattr(two_runs, "get_ema_multi_avg_fn", lambda decay: get_ema_multi_avg_fn(0.91))
+    result = compared(cell, reference, two_runs.lane(cell, "manual"))
     # The first update copies the weights; the decay enters with the second.
     assert (result.outcome, result.step, result.phase, result.part) == ("different", 1, "stepped", "also")
 
@@ -79,8 +79,8 @@ def test_another_decay_of_the_average_is_caught_when_the_first_step_is_made(task
 )
 def test_one_changed_bit_of_what_a_lane_has_beside_its_run_is_caught(task, thing):
     cell = Cell(task=task)
-    reference, candidate = lanes.lane(cell, "backward"), lanes.lane(cell, "manual")
-    for found in lockstep(reference, candidate, lanes.windows(cell)):
+    reference, candidate = two_runs.lane(cell, "backward"), two_runs.lane(cell, "manual")
+    for found in lockstep(reference, candidate, two_runs.windows(cell)):
         assert not found.mismatches
         if found.step == 1:
             break
@@ -96,22 +96,22 @@ def test_one_changed_bit_of_what_a_lane_has_beside_its_run_is_caught(task, thing
 @pytest.mark.parametrize("k", ACCUMULATION_STEPS)
 def test_some_windows_leave_a_branch_out_and_some_do_not(k):
     cell = Cell(task="branches", k=k)
-    lane = lanes.lane(cell, "backward")
+    lane = two_runs.lane(cell, "backward")
     taken = Counter()
-    for window in lanes.windows(cell):
+    for window in two_runs.windows(cell):
         for moment in lane.step(lane.run, window):
             if moment.phase == Phase.CLIPPED:
                 taken["bright"] += lane.run.model.bright.weight.grad is not None
                 taken["dark"] += lane.run.model.dark.weight.grad is not None
         assert lane.run.model.unused.grad is None
         assert all(p.grad is None for p in lane.run.model.frozen.parameters())
-    assert 0 < min(taken.values()) < lanes.STEPS
+    assert 0 < min(taken.values()) < two_runs.STEPS
 
 
 @pytest.mark.parametrize("k", ACCUMULATION_STEPS)
 def test_windows_are_partial_where_five_steps_reach_so_far(k):
-    sizes = [len(window.microbatches) for window in lanes.windows(Cell(k=k))]
-    assert len(sizes) == lanes.STEPS
+    sizes = [len(window.microbatches) for window in two_runs.windows(Cell(k=k))]
+    assert len(sizes) == two_runs.STEPS
     assert (min(sizes) < k) == (k in (3, 4, 8))
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from covering import quick_if_new
 from gradparity.studies.matrix.cell import AXES, Cell, full, pairs_of, pairwise, product_of, refusal
-from gradparity.studies.matrix.lanes import STEPS, task_of
 from gradparity.studies.matrix.run import Outcome, run_cell
+from gradparity.studies.matrix.two_runs import STEPS, task_of
 
 CELLS = pairwise()
 

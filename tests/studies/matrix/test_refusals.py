@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from gradparity.studies.matrix import lanes, refused_by_torch, run
+from gradparity.studies.matrix import refused_by_torch, run, two_runs
 from gradparity.studies.matrix.cell import AXES, CLIPS, OPTIMIZERS, PRECISIONS, TASKS, Cell, refusal
 from gradparity.studies.matrix.run import Outcome, run_cell
 from gradparity.training import Moment, Phase
@@ -34,8 +34,8 @@ OURS = "LBFGS searches along one loss, and a GAN has two"
 
 
 def train(cell: Cell, route: str) -> None:
-    lane = lanes.lane(cell, route)
-    for window in lanes.windows(cell):
+    lane = two_runs.lane(cell, route)
+    for window in two_runs.windows(cell):
         with lane.random.active():
             list(lane.step(lane.run, window))
 
@@ -90,14 +90,14 @@ def asked_anew():
 @pytest.mark.usefixtures("asked_anew")
 def test_a_torch_that_refuses_more_or_less_is_believed(monkeypatch):
     clipped = Cell(task="sparse", optimizer="SGD", clip="norm")
-    monkeypatch.setitem(lanes.CLIPS, "norm", lambda parameters: None)
+    monkeypatch.setitem(two_runs.CLIPS, "norm", lambda parameters: None)
     assert refusal(clipped) is None
 
     def refuses(*_):
         raise RuntimeError("no sparse gradients.  Try another release of torch\nand more")
 
     refused_by_torch.a_clip.cache_clear()
-    monkeypatch.setitem(lanes.CLIPS, "norm", refuses)
+    monkeypatch.setitem(two_runs.CLIPS, "norm", refuses)
     assert refusal(clipped) == "RuntimeError: no sparse gradients"
     monkeypatch.setattr(torch.optim.SGD, "step", refuses)
     assert refusal(Cell(optimizer="SGD")) == "RuntimeError: no sparse gradients"
@@ -120,11 +120,11 @@ def test_reentrant_checkpointing_trains_by_backward_and_refuses_autograd_grad():
 @pytest.mark.parametrize("route", ["backward", "manual"])
 def test_error_if_nonfinite_raises_at_the_step_that_overflows(route):
     cell = Cell(precision="fp16", clip="error_if_nonfinite")
-    lane = lanes.lane(cell, route)
-    lane.run.scaler.load_state_dict(lanes.scaler_of(Cell(precision="fp16"), "cpu").state_dict())
+    lane = two_runs.lane(cell, route)
+    lane.run.scaler.load_state_dict(two_runs.scaler_of(Cell(precision="fp16"), "cpu").state_dict())
     steps = 0
     with pytest.raises(RuntimeError, match="is non-finite, so it cannot be clipped"):  # noqa: PT012
-        for window in lanes.windows(cell):
+        for window in two_runs.windows(cell):
             list(lane.step(lane.run, window))
             steps += 1
     assert steps == 3
@@ -134,9 +134,9 @@ def test_error_if_nonfinite_raises_at_the_step_that_overflows(route):
 @pytest.mark.parametrize("optimizer", ["SGD", "SGD fused"])
 def test_momentum_is_left_out_exactly_where_a_first_gradient_that_comes_late_breaks_it(optimizer, route, monkeypatch):
     cell = Cell(task="branches", optimizer=optimizer, k=1)
-    breaks = lanes.breaks_with_momentum(cell)
+    breaks = two_runs.breaks_with_momentum(cell)
     train(cell, route)
-    monkeypatch.setattr(lanes, "breaks_with_momentum", lambda *_: False)
+    monkeypatch.setattr(two_runs, "breaks_with_momentum", lambda *_: False)
     raised = refused_by_torch.refused(partial(train, cell, route))
     assert (raised is not None) == breaks
     assert raised == refused_by_torch.a_late_gradient(optimizer)
@@ -147,8 +147,8 @@ def test_a_machine_without_a_compiler_refuses_with_its_reason(monkeypatch):
         raise RuntimeError("No working C++ compiler found\nand more")
         yield Moment(Phase.STEPPED)
 
-    made = lanes.lane
-    monkeypatch.setattr(lanes, "lane", lambda *given: lanes.replace(made(*given), step=step))
+    made = two_runs.lane
+    monkeypatch.setattr(two_runs, "lane", lambda *given: two_runs.replace(made(*given), step=step))
     run.unavailable.cache_clear()
     try:
         result = run_cell(Cell(task="compiled"))
@@ -159,7 +159,7 @@ def test_a_machine_without_a_compiler_refuses_with_its_reason(monkeypatch):
 
 
 def test_an_error_that_nobody_expects_is_no_refusal(monkeypatch):
-    monkeypatch.setitem(lanes.CLIPS, "norm", torch.nn.Module)
+    monkeypatch.setitem(two_runs.CLIPS, "norm", torch.nn.Module)
     result = run_cell(Cell())
     assert result.outcome == Outcome.RAISED
     assert result.why.startswith("TypeError: ")

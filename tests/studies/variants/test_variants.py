@@ -13,7 +13,7 @@ from gradparity.parity.state import Part
 from gradparity.studies.tasks import summed_loss
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import OptimizerConfig, ScalerConfig
-from gradparity.studies.variants import VARIANTS, Place, Prediction, outcome, roots
+from gradparity.studies.variants import VARIANTS, Place, Prediction, outcome, sqrt_rounding
 from gradparity.studies.variants.branching import digits_branching
 from gradparity.studies.variants.loops import (
     DIVIDED_AFTER,
@@ -27,7 +27,7 @@ from gradparity.studies.variants.loops import (
 )
 from gradparity.studies.variants.measure import advance, first_difference, lane
 from gradparity.studies.variants.places import missing, unused, unused_at_first, used_twice
-from gradparity.studies.variants.roots import (
+from gradparity.studies.variants.sqrt_rounding import (
     EXACT_ROOTS,
     ExactRoots,
     exact_root,
@@ -247,8 +247,8 @@ def test_but_for_what_is_left_over_where_a_size_is_no_multiple_of_the_kernels_ve
 
 
 def test_a_kernel_that_rounds_otherwise_is_seen(monkeypatch):
-    monkeypatch.setattr(roots, "exact_root", lambda x: x.sqrt().nextafter(torch.ones((), dtype=x.dtype)))
-    assert roots.kernel_rounds_otherwise.__wrapped__(torch.float32)
+    monkeypatch.setattr(sqrt_rounding, "exact_root", lambda x: x.sqrt().nextafter(torch.ones((), dtype=x.dtype)))
+    assert sqrt_rounding.kernel_rounds_otherwise.__wrapped__(torch.float32)
     with ExactRoots():
         assert torch.tensor(0.25).sqrt() > 0.5
 

@@ -18,8 +18,8 @@ from gradparity.parity.verdict import Verdict
 from gradparity.studies.frameworks.reference import reference_loop
 from gradparity.studies.frameworks.scenario import SEED, Job, Scenario, new_job
 from gradparity.trace.diff import compare_traces
+from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.file import read
-from gradparity.trace.record import Event, Record, Trace
 from gradparity.trace.recording import record
 
 Loop = Callable[[Job], None]

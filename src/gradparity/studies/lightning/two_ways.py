@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from gradparity.parity.lockstep import Lane
-from gradparity.studies.lightning.inverted import moments_of
+from gradparity.studies.lightning.stepwise_trainer import moments_of
 from gradparity.studies.tasks import Batch, count
 from gradparity.studies.two_ways.config import Config
 from gradparity.training import Moment, Phase, Run, Window, manual

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard.summary import hparams
 
-from gradparity.studies.matrix import told
+from gradparity.studies.matrix import report
 from gradparity.studies.matrix.picture import figure, glance
 from gradparity.studies.matrix.run import Result
 from gradparity.tensorboard.events import Events
@@ -27,7 +27,7 @@ def write(folder: Path, results: Sequence[Result]) -> None:
     with Events(folder / GLANCE / ANSWER) as writer:
         writer.add_figure("1 glance/1 cells by model", glance(results), close=False)
         writer.add_figure("1 glance/2 cells by model and each other axis", figure(results), close=False)
-        writer.add_text("1 answer", told.page(results))
+        writer.add_text("1 answer", report.page(results))
     columns = [in_columns(result) for result in results if len(results) <= MOST]
     # TensorBoard filters texts only by the values listed here.
     allowed = {name: sorted({column[name] for column in columns}) for name in (columns[0] if columns else ())}

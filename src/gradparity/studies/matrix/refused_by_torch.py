@@ -38,7 +38,7 @@ def a_step(optimizer: str, gradients: Gradients, device: Device = "cpu") -> str 
 
     def attempt() -> None:
         from gradparity.studies.matrix.cell import Cell
-        from gradparity.studies.matrix.lanes import optimizer_of
+        from gradparity.studies.matrix.two_runs import optimizer_of
 
         model, x = _model(gradients, device)
         made = optimizer_of(Cell(task="sparse" if gradients == "sparse" else "digits_mlp", optimizer=optimizer), model)
@@ -62,7 +62,7 @@ def a_clip(clip: str, device: Device = "cpu") -> str | None:
     """Return PyTorch's reason if ``clip`` refuses a sparse gradient."""
 
     def attempt() -> None:
-        from gradparity.studies.matrix.lanes import CLIPS
+        from gradparity.studies.matrix.two_runs import CLIPS
 
         model, x = _model("sparse", device)
         model(x).square().sum().backward()

@@ -18,7 +18,7 @@ from gradparity.parity.step_metrics import Reader, Readings
 from gradparity.parity.verdict import Verdict
 from gradparity.processes.device import Device, require, without_gpus
 from gradparity.processes.fork_server import forks
-from gradparity.studies.matrix import lanes as make
+from gradparity.studies.matrix import two_runs as make
 from gradparity.studies.matrix.cell import Cell, refusal
 
 

@@ -93,7 +93,7 @@ def run_to_its_end(command: Sequence[str], *, cwd: Path, env: Mapping[str, str],
 @contextmanager
 def instead_of_subprocess(*modules: ModuleType) -> Iterator[None]:
     """Let ``modules`` start their processes from the forkserver."""
-    CONTEXT.set_forkserver_preload(["gradparity.studies.peers.ready"])
+    CONTEXT.set_forkserver_preload(["gradparity.studies.peers.preloaded"])
     mine = SimpleNamespace(Popen=Child, run=run_to_its_end, TimeoutExpired=subprocess.TimeoutExpired)
     theirs = [module.__dict__["subprocess"] for module in modules]
     for module in modules:

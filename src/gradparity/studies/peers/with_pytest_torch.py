@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from gradparity.faults import Fault, stress
 from gradparity.parity.batch import PADDING
 from gradparity.studies.peers.answers import CANNOT, Answers, asked
-from gradparity.studies.peers.pieces import (
+from gradparity.studies.peers.loop_in_pieces import (
     FULL_BATCHES,
     OUTSIDE,
     SEED,

@@ -22,7 +22,7 @@ from trainparity.api import AccumulationExecutionPlan, LossAccounting, TrainingS
 from gradparity.faults import FAULTS, Fault, stress
 from gradparity.studies.peers.answers import CANNOT, Answers, asked
 from gradparity.studies.peers.children import instead_of_subprocess
-from gradparity.studies.peers.pieces import (
+from gradparity.studies.peers.loop_in_pieces import (
     FULL_BATCHES,
     OUTSIDE,
     SEED,

@@ -34,7 +34,7 @@ from gradparity.studies.variants.places import (
     unused_at_first,
     used_twice,
 )
-from gradparity.studies.variants.roots import EXACT_ROOTS
+from gradparity.studies.variants.sqrt_rounding import EXACT_ROOTS
 from gradparity.studies.variants.uses import USE_BY_USE
 
 

@@ -10,7 +10,7 @@ from gradparity.studies import tasks
 from gradparity.studies.tasks import Batch, Task
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import Config
-from gradparity.studies.variants.roots import kernel_rounds_otherwise, roots_are_exact
+from gradparity.studies.variants.sqrt_rounding import kernel_rounds_otherwise, roots_are_exact
 from gradparity.studies.variants.uses import uses
 from gradparity.training import PRECISIONS, Phase, Window
 

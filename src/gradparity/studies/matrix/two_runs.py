@@ -19,7 +19,7 @@ from gradparity.parity.lockstep import Lane, Step
 from gradparity.parity.state import HasState
 from gradparity.processes.device import Device
 from gradparity.studies import tasks
-from gradparity.studies.lightning.inverted import moments_of
+from gradparity.studies.lightning.stepwise_trainer import moments_of
 from gradparity.studies.matrix import refused_by_torch
 from gradparity.studies.matrix.cell import Cell
 from gradparity.studies.tasks import Batch, Examples, Task

@@ -10,8 +10,8 @@ import xxhash
 
 from gradparity.parity.lockstep import END, Comparison
 from gradparity.parity.state import Part
+from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.fingerprint import Fingerprint, Printed
-from gradparity.trace.record import Event, Record, Trace
 from gradparity.training import Moment
 
 STEPS = (Event.STEP, Event.SKIP)

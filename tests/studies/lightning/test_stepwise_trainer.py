@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from gradparity.studies.lightning.inverted import moments_of
+from gradparity.studies.lightning.stepwise_trainer import moments_of
 from gradparity.training import Moment, Phase
 
 MOMENTS = [Moment(Phase.FORWARD, 0), Moment(Phase.ACCUMULATED, 0), Moment(Phase.STEPPED)]
