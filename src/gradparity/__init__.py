@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradparity.integrations.testing import assert_parity
-    from gradparity.trace.recording import record
+    from gradparity.trace.record import record
 
 __all__ = ["assert_parity", "record"]
 
-_WHERE = {"assert_parity": "gradparity.integrations.testing", "record": "gradparity.trace.recording"}
+_WHERE = {"assert_parity": "gradparity.integrations.testing", "record": "gradparity.trace.record"}
 
 
 def __getattr__(name: str) -> Any:

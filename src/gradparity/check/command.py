@@ -26,7 +26,7 @@ from gradparity.parity.explain import explain
 from gradparity.processes.sandbox import PATIENCE, apart
 from gradparity.trace.diff import compare_traces, first_other_draw
 from gradparity.trace.file import Writer, read
-from gradparity.trace.recording import about
+from gradparity.trace.record import about
 
 OF_TORCH = ("RuntimeError", "AssertionError", "CheckpointError")
 """Types of the exceptions with which torch stops a loop that has a fault."""

@@ -19,7 +19,7 @@ from gradparity.errors import UserError
 from gradparity.faults import stress
 from gradparity.processes.sandbox import Watch
 from gradparity.trace.file import Writer
-from gradparity.trace.recording import about
+from gradparity.trace.record import about
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from gradparity.parity.batch import Batch
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
 from gradparity.trace.file import Writer
-from gradparity.trace.recording import about, folder_of_rank
+from gradparity.trace.record import about, folder_of_rank
 from gradparity.training.distributed import tensors_of
 from gradparity.training.exchange import share
 

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from gradparity.parity.random_stream import RandomStream
 from gradparity.trace.events import Trace
 from gradparity.trace.file import read
-from gradparity.trace.recording import record
+from gradparity.trace.record import record
 from gradparity.trace.report import difference, sentences
 
 

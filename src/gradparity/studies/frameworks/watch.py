@@ -20,7 +20,7 @@ from gradparity.studies.frameworks.scenario import SEED, Job, Scenario, new_job
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.file import read
-from gradparity.trace.recording import record
+from gradparity.trace.record import record
 
 Loop = Callable[[Job], None]
 
