@@ -1,6 +1,7 @@
 """The rooms of the package have an order, and each imports only those before it."""
 
 import ast
+import re
 from pathlib import Path
 
 import gradparity
@@ -37,6 +38,26 @@ def test_every_room_is_in_the_order_and_says_what_it_is_for():
     assert rooms == {*ORDER, "__init__", "__main__"}
     for room in ORDER[1:]:
         assert ast.get_docstring(ast.parse((HOUSE / room / "__init__.py").read_text()))
+
+
+def reading_order(docstring):
+    """The modules that a room's docstring names, in the order in which they are to be read."""
+    _, _, order = docstring.partition("Read in this order: ")
+    return re.findall(r"``([a-z_]+)/?``", order.partition(". ")[0])
+
+
+def test_what_a_room_says_to_read_is_there():
+    orders = {
+        path.parent: reading_order(ast.get_docstring(ast.parse(path.read_text())))
+        for path in HOUSE.rglob("__init__.py")
+    }
+    assert sum(map(bool, orders.values())) >= 8
+    there = {room: {path.stem for path in room.iterdir()} for room in orders}
+    assert {
+        str(room): lost
+        for room, order in orders.items()
+        if (lost := [name for name in order if name not in there[room]])
+    } == {}
 
 
 def test_no_room_imports_one_that_comes_after_it():

@@ -1,6 +1,6 @@
 """Known bugs of training loops, each a patch to the reference step.
 
-Read in this order: ``fault`` (the definition), ``catalogue/`` (all faults, one file per theme), ``dictionary`` (all by
+Read in this order: ``fault`` (the definition), ``catalogue/`` (all faults, one file per theme), ``all_faults`` (all by
 name), ``patching`` (the reference with a fault in it), ``stress`` (the training in which faults show). ``*on_ranks`` is
 the same for several ranks, ``how_to_fix`` reverses a patch, ``custom_fault`` is for loops outside the dictionary.
 """
