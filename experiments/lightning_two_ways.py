@@ -17,7 +17,7 @@ from rich.table import Column, Table
 
 from gradparity import training
 from gradparity.parity.lockstep import lockstep
-from gradparity.parity.verdict import Verdict
+from gradparity.parity.verdict import Verdict, verdict_of
 from gradparity.studies import experiment, tasks
 from gradparity.studies.experiment import Answer, say
 from gradparity.studies.lightning.two_ways import WAYS, Way, under_lightning
@@ -79,11 +79,8 @@ def compare(config: Config, loop: str, microbatches: int, way: Way) -> Verdict:
         islice(tasks.shuffled(examples, config.microbatch_size, torch.Generator().manual_seed(0)), microbatches)
     )
     candidate = under_lightning(build.lane(config, task, "backward"), config, way, batches)
-    verdict = Verdict()
     windows = training.windows(batches, config.accumulation_steps, tasks.count)
-    for found in lockstep(build.lane(config, task, loop), candidate, windows):
-        verdict.add(found)
-    return verdict
+    return verdict_of(lockstep(build.lane(config, task, loop), candidate, windows))
 
 
 def cell(verdict: Verdict) -> str:

@@ -6,6 +6,7 @@ from functools import cache, partial
 
 from torch.amp.grad_scaler import GradScaler
 
+from gradparity.parity import verdict
 from gradparity.parity.lockstep import Comparison, Lane, lockstep
 from gradparity.parity.verdict import Verdict
 from gradparity.studies.tasks import TASKS, Examples, Task
@@ -57,7 +58,4 @@ def comparisons(config: Config, lanes: list[Lane] | None = None) -> Iterator[Com
 
 
 def verdict_of(config: Config, lanes: list[Lane] | None = None) -> Verdict:
-    verdict = Verdict()
-    for found in comparisons(config, lanes):
-        verdict.add(found)
-    return verdict
+    return verdict.verdict_of(comparisons(config, lanes))

@@ -24,7 +24,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from gradparity import training
 from gradparity.parity import report
-from gradparity.parity.verdict import Verdict
+from gradparity.parity.verdict import Verdict, verdict_of
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.recorder import Recorder
@@ -112,8 +112,8 @@ class ParityCallback(lightning.Callback):
         with self._ours.paused(), torch.random.fork_rng(gpus()), quietly(), self._theirs.watching():
             take_step(self._run, window)
         ours, theirs = ([r for r in records if r.event != Event.END] for records in self._records.values())
-        for found in compare_traces(Trace({}, theirs, complete=False), Trace({}, ours, complete=False)):
-            self.verdict.add(found)
+        both = Trace({}, theirs, complete=False), Trace({}, ours, complete=False)
+        verdict_of(compare_traces(*both), verdict=self.verdict)
         for records in self._records.values():
             records.clear()
 

@@ -1,6 +1,7 @@
 """The result of a lockstep: how much was compared, in which phases, and where the first difference was."""
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gradparity.parity.compare import Mismatch
@@ -77,3 +78,27 @@ class Verdict:
 
     def _cell(self, phase: Phase, part: Part) -> Cell:
         return self.cells.setdefault((phase, part), Cell())
+
+
+def verdict_of(
+    comparisons: Iterable[Comparison],
+    watching: Callable[[Comparison], None] = lambda _: None,
+    *,
+    verdict: Verdict | None = None,
+    up_to_first: bool = False,
+) -> Verdict:
+    """Return the verdict on two runs: of :func:`~gradparity.parity.lockstep.lockstep`, or of two traces.
+
+    Args:
+        comparisons: in the order in which they are made.
+        watching: called with each comparison, once it is counted.
+        verdict: goes on from this one, if it is given.
+        up_to_first: stop at the first difference; what follows from it is not compared.
+    """
+    verdict = verdict or Verdict()
+    for found in comparisons:
+        verdict.add(found)
+        watching(found)
+        if up_to_first and verdict.first:
+            break
+    return verdict

@@ -11,7 +11,7 @@ from gradparity.parity import report
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.meaning import Meaning
 from gradparity.parity.metrics import finite
-from gradparity.parity.verdict import Verdict
+from gradparity.parity.verdict import Verdict, verdict_of
 from gradparity.trace.diff import compare_traces, first_other_draw, first_other_events
 from gradparity.trace.events import Trace
 from gradparity.trace.file import lost
@@ -69,13 +69,9 @@ def difference(
     reference: Trace, candidate: Trace, watching: Callable[[Comparison], None] = lambda _: None
 ) -> Difference:
     """Compare two traces, and call ``watching`` with each comparison as it is made."""
-    verdict = Verdict()
     reference, candidate = named_alike(reference, candidate)
-    for found in compare_traces(reference, candidate):
-        verdict.add(found)
-        watching(found)
     return Difference(
-        verdict,
+        verdict_of(compare_traces(reference, candidate), watching),
         first_other_events(reference, candidate),
         first_other_draw(reference, candidate),
         doubts(reference, candidate),

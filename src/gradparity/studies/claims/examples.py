@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, SparseAdam
 
 from gradparity.parity.bits import same_bits
-from gradparity.parity.lockstep import lockstep
+from gradparity.parity.lockstep import Comparison, lockstep
 from gradparity.parity.step_metrics import Reader, Readings
 from gradparity.parity.verdict import Verdict as LockstepVerdict
+from gradparity.parity.verdict import verdict_of
 from gradparity.studies.tasks import TASKS
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import ClipConfig, Config, OptimizerConfig, PrecisionName, ScalerConfig
@@ -122,13 +123,13 @@ def train_both_ways(
     )
     task = TASKS["digits_mlp"]()
     lanes = build.lanes(config, task)
-    reader, verdict, steps = Reader(lanes[0].run), LockstepVerdict(), list[Readings]()
-    for found in lockstep(*lanes, build.windows(config, task)):
-        verdict.add(found)
-        readings = reader.take(found.reference)
-        if readings:
+    reader, steps = Reader(lanes[0].run), list[Readings]()
+
+    def read(found: Comparison) -> None:
+        if readings := reader.take(found.reference):
             steps.append(readings)
-    return verdict, steps
+
+    return verdict_of(lockstep(*lanes, build.windows(config, task)), read), steps
 
 
 def in_words(verdict: LockstepVerdict) -> str:

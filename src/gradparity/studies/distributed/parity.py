@@ -8,10 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gradparity.parity.lockstep import Lane, lockstep
+from gradparity.parity.lockstep import Comparison, Lane, lockstep
 from gradparity.parity.metrics import Difference, Figures
 from gradparity.parity.state import Part
-from gradparity.parity.verdict import Verdict
+from gradparity.parity.verdict import verdict_of
 from gradparity.training import Moment, Phase, Window
 from gradparity.training.distributed import RankRun
 
@@ -67,11 +67,13 @@ class Outcome:
 
 def compare_on_every_rank(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]]) -> Outcome:
     """Train both lanes in lockstep on this rank's windows. Collective: every rank needs the same number of windows."""
-    verdict, across = Verdict(), list[Across]()
-    for found in lockstep(reference, candidate, windows):
-        verdict.add(found)
+    across = list[Across]()
+
+    def look_across(found: Comparison) -> None:
         if found.step >= 0 and found.phase == Phase.STEPPED:
             across.append(_across(candidate))
+
+    verdict = verdict_of(lockstep(reference, candidate, windows), look_across)
     first = None
     if verdict.first:
         at, what = verdict.first

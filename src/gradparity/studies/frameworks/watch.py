@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gradparity.parity.random_stream import RandomStream
-from gradparity.parity.verdict import Verdict
+from gradparity.parity.verdict import Verdict, verdict_of
 from gradparity.studies.frameworks.reference import reference_loop
 from gradparity.studies.frameworks.scenario import SEED, Job, Scenario, new_job
 from gradparity.trace.diff import compare_traces
@@ -101,17 +101,12 @@ def outcome_of(loop: Loop, scenario: Scenario, reference: Loop = reference_loop)
             candidate = recorded(loop, scenario, Path(folder))
         except (ValueError, RuntimeError, NotImplementedError) as error:
             return Outcome(None, f"{type(error).__name__}: {' '.join(str(error).split())}")
-        return Outcome(verdict_of(expected, candidate), "", (steps_of(expected), steps_of(candidate)), candidate)
-
-
-def verdict_of(reference: Trace, candidate: Trace) -> Verdict:
-    """Compare two traces up to the first difference, which explains those after it."""
-    verdict = Verdict()
-    for found in compare_traces(reference, candidate):
-        verdict.add(found)
-        if verdict.first:
-            break
-    return verdict
+        return Outcome(
+            verdict_of(compare_traces(expected, candidate), up_to_first=True),
+            "",
+            (steps_of(expected), steps_of(candidate)),
+            candidate,
+        )
 
 
 def steps_of(trace: Trace) -> int:
@@ -126,7 +121,7 @@ def checked_reference(scenario: Scenario, reference: Loop = reference_loop) -> T
     atexit.register(shutil.rmtree, folder)
     uninterrupted = replace(scenario, save_after=None)
     once, again = (recorded(reference, uninterrupted, folder / name) for name in ("reference", "again"))
-    if not (null := verdict_of(once, again)).parity:
+    if not (null := verdict_of(compare_traces(once, again), up_to_first=True)).parity:
         raise NullTestError(f"The reference differs from itself: {null.explanation}")
     return once
 

@@ -13,9 +13,9 @@ import torch
 
 from gradparity.errors import UserError, without_deterministic_form
 from gradparity.parity.bits import same_bits
-from gradparity.parity.lockstep import Lane, lockstep
+from gradparity.parity.lockstep import Comparison, Lane, lockstep
 from gradparity.parity.step_metrics import Reader, Readings
-from gradparity.parity.verdict import Verdict
+from gradparity.parity.verdict import verdict_of
 from gradparity.processes.device import Device, require, without_gpus
 from gradparity.processes.fork_server import forks
 from gradparity.studies.matrix import two_runs as make
@@ -77,15 +77,17 @@ def run_cell(cell: Cell, candidate: str = "manual", device: Device = "cpu") -> R
 
 def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu") -> Result:
     """Run two lanes of ``cell`` on ``device`` in lockstep and return the result."""
-    verdict, reader, steps = Verdict(), Reader(reference.run), list[Readings]()
+    reader, steps = Reader(reference.run), list[Readings]()
     parameters = list(reference.run.model.parameters())
     start = [p.detach().clone() for p in parameters]
+
+    def read(found: Comparison) -> None:
+        if readings := reader.take(found.reference):
+            steps.append(readings)
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse invariant checks")  # Adagrad makes sparse tensors without them
-        for found in lockstep(reference, candidate, make.windows(cell, device)):
-            verdict.add(found)
-            readings = reader.take(found.reference)
-            steps += [readings] if readings else []
+        verdict = verdict_of(lockstep(reference, candidate, make.windows(cell, device)), read)
     first, mismatch = verdict.first or (None, None)
     return Result(
         cell=cell,
