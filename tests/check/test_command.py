@@ -1,6 +1,7 @@
 """`gradparity check`: what it prints, what it returns, and the one sentence for what it cannot use."""
 
 import json
+import os
 import sys
 from functools import partial
 from io import StringIO
@@ -67,6 +68,12 @@ def test_the_number_of_threads_that_it_is_observed_with_is_no_fault_of_a_loop(ca
     finally:
         torch.set_num_threads(1)
     assert "threads" not in capsys.readouterr().out
+
+
+def test_no_gpu_is_looked_for(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert main(["check", "loops:nothing"]) == 2
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_no_gradients_are_computed_before_the_loop_has_a_process_of_its_own(monkeypatch):

@@ -23,6 +23,7 @@ from gradparity.cli.arguments import Parser
 from gradparity.errors import UserError
 from gradparity.faults import stress
 from gradparity.parity.explain import explain
+from gradparity.processes.device import without_gpus
 from gradparity.processes.sandbox import PATIENCE, apart
 from gradparity.trace.diff import compare_traces, first_other_draw
 from gradparity.trace.file import Writer, read
@@ -105,6 +106,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--nproc is {given.nproc}; allowed is 1 to {MOST}")
     if not 0 < given.patience <= A_DAY:
         raise UserError(f"--patience is {given.patience:g}; it takes seconds, more than 0 and at most {A_DAY}")
+    without_gpus()  # before torch has looked for any: the loop runs in a fork of this process
     if given.nproc > 1:
         checked = check_on_ranks(given.loop, given.precision, given.nproc, given.patience)
     else:
