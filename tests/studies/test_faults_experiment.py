@@ -49,6 +49,7 @@ def test_faults_of_several_ranks_are_among_them(tmp_path, capsys):
     assert [(one["theme"], one["name"]) for one in written["faults"]][-1] == ("several ranks", "mean-of-rank-means")
 
 
+@pytest.mark.long
 def test_with_all_there_is_a_row_for_each_fault(tmp_path, capsys):
     assert run("--all", "--only", "resuming", "--output", tmp_path) == 0
     told = capsys.readouterr().out
