@@ -29,7 +29,7 @@ from gradparity.tensorboard import Board, picture
 from small import small_task
 
 HERE = Path(__file__).parent
-EXPERIMENTS = HERE.parent / "experiments"
+EXPERIMENTS = HERE.parents[1] / "experiments"
 FORKS = multiprocessing.get_context("forkserver")
 IMPORTED = [
     "killed",
