@@ -84,6 +84,7 @@ def test_wrong_loops_are_named_with_the_ranks_that_diverge_first(loop, capsys):
 
 
 @pytest.mark.usefixtures("like_which")
+@pytest.mark.parametrize("like_which", ["few"], indirect=True)
 def test_a_loop_that_exchanges_too_often_is_no_bug_and_told_so(capsys):
     code, told = checked("by_ddp_without_no_sync", capsys)
     assert code == 0
@@ -98,6 +99,7 @@ def test_a_loop_that_exchanges_too_often_is_no_bug_and_told_so(capsys):
 
 @pytest.mark.long
 @pytest.mark.usefixtures("like_which")
+@pytest.mark.parametrize("like_which", ["few"], indirect=True)
 def test_a_fault_of_one_rank_is_found_on_several(capsys):
     code, told = checked("by_ddp_clipped_while_scaled", capsys)
     assert code == 1
