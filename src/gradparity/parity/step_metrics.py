@@ -24,7 +24,7 @@ class Readings:
     lr: float
     """Learning rate of the first group, in this step."""
     skipped: bool
-    """Whether a gradient overflowed and the scaler skipped the step."""
+    """True if a gradient overflowed and the scaler skipped the step."""
 
 
 class Reader:

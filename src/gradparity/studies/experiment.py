@@ -24,7 +24,7 @@ class Answer:
 
     sentence: str
     holds: bool = True
-    """Whether the result is as it should be. The exit code is 0 if so, and 1 if not."""
+    """True if the result is as it should be: exit code 0, else 1."""
     folder: Path
     """The folder of its TensorBoard files."""
     pages: str = "Text"

@@ -72,7 +72,7 @@ class Trace:
     records: list[Record]
     folder: str | None = None
     complete: bool = True
-    """Whether the recording finished."""
+    """True if the recording finished."""
     notes: tuple[str, ...] = ()
     """Things that the recording lacks, one sentence each."""
     rename: Callable[[str], str] = unchanged

@@ -44,7 +44,7 @@ class Guard:
     def __init__(self, on_fault: Callable[[Exception], None]) -> None:
         self.on_fault = on_fault
         self.over = False
-        """Whether the guard has stopped and runs nothing more."""
+        """True once the guard has stopped and runs nothing more."""
         self.skipped = 0
         """The number of calls that were not run because a CUDA graph was being captured."""
         self._lock = RLock()

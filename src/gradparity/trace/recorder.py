@@ -54,7 +54,7 @@ class Recorder:
         self.warns = warns
         self._guard = Guard(self._failed)
         self._deaf = False
-        """Whether events are ignored, during :meth:`paused`."""
+        """True while events are ignored, during :meth:`paused`."""
 
     @property
     def step(self) -> int:

@@ -24,7 +24,7 @@ class Updates:
     steps: int = 0
     parameters: bool = False
     state: bool = False
-    """Whether the optimizer's state, apart from its hyperparameters, is the same."""
+    """True if the optimizer's state, apart from its hyperparameters, is the same."""
     ends_apart: tuple[str, ...] = ()
     """The parts that differ when both recordings end."""
 

@@ -30,7 +30,7 @@ class Replacement:
     name: str
     original: Callable[..., Any]
     inherited: bool
-    """Whether the owner inherits the function from a base class. If so, deleting the replacement restores it."""
+    """True if the owner inherits the function from a base class: deleting the replacement restores it."""
     function: Callable[..., Any]
     watchers: list[Wrapper] = field(default_factory=list)
     """The wrappers to call; the latest is the outermost."""

@@ -21,7 +21,7 @@ class Window(Generic[Batch]):
 
     microbatches: tuple[Batch, ...]
     normalizer: float
-    """How many samples or tokens all of ``microbatches`` hold together; on several ranks, the mean over ranks."""
+    """The number of samples or tokens in all of ``microbatches`` together; on several ranks, the mean over ranks."""
 
 
 def windows(

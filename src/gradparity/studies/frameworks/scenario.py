@@ -37,14 +37,14 @@ class Scenario:
     microbatches: int = 12
     """Microbatches of each rank."""
     uneven: bool = False
-    """Whether microbatches have padding, each with a different number of tokens."""
+    """True if microbatches have padding, each with a different number of tokens."""
     max_norm: float | None = None
     """The norm that the gradients are clipped to."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     overflow: bool = False
-    """Whether the loss scale is made to overflow, in the fourth step only."""
+    """True if the loss scale is made to overflow, in the fourth step only."""
     schedule: bool = False
-    """Whether the learning rate changes with every step."""
+    """True if the learning rate changes with every step."""
     save_after: int | None = None
     """Steps after which a checkpoint is saved, and loaded into new objects, which continue from it."""
     dropout: float = 0.1

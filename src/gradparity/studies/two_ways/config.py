@@ -81,7 +81,7 @@ class ScalerConfig:
     """Steps without overflow after which the scale doubles, at least 1."""
 
     backoff_factor: float = 0.5
-    """What an overflow multiplies the scale by, between 0 and 1."""
+    """The factor by which an overflow lowers the scale, between 0 and 1."""
 
     def __post_init__(self) -> None:
         _require(0 < self.init_scale <= LARGEST, "scaler.init_scale", self.init_scale, f"above 0 and up to {LARGEST:g}")
@@ -94,10 +94,10 @@ class Config:
     """Two trainings of the same model on the same data: a reference by .backward(), and a candidate."""
 
     name: str = "two_ways"
-    """What the run is called; its files go to a numbered folder under OUTPUT/NAME."""
+    """The name of the run; its files go to a numbered folder under OUTPUT/NAME."""
 
     task: TaskName | list[TaskName] = "digits_mlp"
-    """What is trained; of a list, one after the other."""
+    """The task to train; of a list, one after the other."""
 
     candidate: CandidateName = "manual"
     """The loop that is held against .backward(): the manual route; the same in less memory; .backward() again, as a
@@ -133,7 +133,7 @@ class Config:
     """CPU threads of torch, 1 to 1024. Another number rounds sums differently."""
 
     device: Device = "cpu"
-    """Where both runs are trained."""
+    """The device of both runs."""
 
     output: Path = Path("runs")
     """Folder for TensorBoard files, exact figures and verdicts."""
