@@ -56,8 +56,8 @@ def test_what_it_returns_comes_back_and_what_it_changes_does_not():
     assert gone(pid)
 
 
-def test_no_gpu_is_found_there():
-    here = os.environ.get("CUDA_VISIBLE_DEVICES")
+def test_no_gpu_is_found_there(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", here := "0")
     assert apart(lambda _: (os.environ["CUDA_VISIBLE_DEVICES"], torch.cuda.is_available()), 60) == ("", False)
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == here
 
