@@ -110,7 +110,8 @@ def fits(g: Tensor, p: Tensor) -> bool:
 def take(g: Tensor) -> Tensor:
     """Return ``g`` itself, without a graph; a sparse one loses its coalesced flag, as in AccumulateGrad."""
     if g.is_sparse:
-        return torch.sparse_coo_tensor(g._indices(), g._values(), g.shape, check_invariants=False)
+        with torch.sparse.check_sparse_tensor_invariants(False):  # without this choice, torch 2.11 warns
+            return torch.sparse_coo_tensor(g._indices(), g._values(), g.shape)
     return g.detach()
 
 
