@@ -304,7 +304,9 @@ def test_a_trace_that_could_not_be_read_back_ends_and_says_so(tmp_path, monkeypa
 def test_a_trace_of_very_many_groups_and_tensors_is_read_back(tmp_path):
     parameters = [nn.Parameter(torch.zeros(1)) for _ in range(10_000)]
     model = nn.ParameterList(parameters)
-    optimizer = torch.optim.AdamW([{"params": [p]} for p in parameters])
+    optimizer = torch.optim.AdamW(parameters)
+    [group] = optimizer.param_groups  # adding so many one by one, torch looks through all of them each time
+    optimizer.param_groups = [{**group, "params": [p]} for p in parameters]
     with gradparity.record(model, optimizer, tmp_path):
         torch.stack(list(model)).sum().backward()
         optimizer.step()
