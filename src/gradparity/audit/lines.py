@@ -1,0 +1,68 @@
+"""The user's line that is running, found on the call stack."""
+
+import linecache
+import sys
+import sysconfig
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import FrameType
+
+import gradparity
+
+_LIBRARIES = tuple({*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), str(Path(gradparity.__file__).parent)})
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the user's code."""
+
+    file: str
+    number: int
+    function: str = ""
+
+    def __str__(self) -> str:
+        """Return file and line, as editors open them.
+
+        >>> print(Line("/home/me/train.py", 12))
+        train.py:12
+        """
+        return f"{Path(self.file).name}:{self.number}"
+
+    @property
+    def source(self) -> str:
+        """Return the text of the line; empty if the file cannot be read."""
+        return linecache.getline(self.file, self.number).strip()
+
+
+NOWHERE = Line("?", 0)
+
+
+def here() -> Line:
+    """Return the innermost line on the stack that is the user's, and in no library.
+
+    Code of an installed package counts if nothing else is there, such as a script run with ``-m``.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    installed: FrameType | None = None
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not _of_a_library(file):
+            return Line(file, frame.f_lineno, frame.f_code.co_name)
+        if installed is None and not _of_torch_or_ours(file):
+            installed = frame
+        frame = frame.f_back
+    if installed is None:
+        return NOWHERE
+    return Line(installed.f_code.co_filename, installed.f_lineno, installed.f_code.co_name)
+
+
+@cache
+def _of_a_library(file: str) -> bool:
+    return file.startswith(("<frozen", "<string", *_LIBRARIES))
+
+
+@cache
+def _of_torch_or_ours(file: str) -> bool:
+    return file.startswith("<") or "/torch/" in file or file.startswith((_LIBRARIES[-1], sysconfig.get_path("stdlib"))) \
+        or file.startswith(str(Path(gradparity.__file__).parent))
