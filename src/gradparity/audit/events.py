@@ -35,6 +35,16 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
+class Modes:
+    """The modes of the models that an optimizer trains, when a backward begins."""
+
+    in_train: bool
+    """True if each of these models, as a whole, is in training mode."""
+    evaluating: int
+    """The number of layers with another behaviour in evaluation (dropout, batch normalization) that are in it."""
+
+
+@dataclass(frozen=True)
 class Backward:
     """A call of ``backward``, or of ``autograd.grad`` for parameters of the optimizer."""
 
@@ -50,6 +60,7 @@ class Backward:
     weights: str
     """A digest of the optimizer's parameters at the beginning of the backward."""
     create_graph: bool = False
+    modes: "Modes | None" = None
     overwritten: int = 0
     """After ``autograd.grad``: the number of gradients that replaced one in ``p.grad`` instead of being added to it."""
 
@@ -159,12 +170,26 @@ class Outsider:
     """The name of a parameter of the same model that an optimizer holds; empty if none does."""
 
 
+@dataclass(frozen=True)
+class Retrained:
+    """A module that the loop had put into evaluation, and that a ``train()`` of a module around it put back."""
+
+    name: str
+    evaluated: Line
+    """The line of its ``eval()``."""
+    trained: Line
+    """The line of the ``train()`` that reached it."""
+    backwards: int
+    """The number of backwards since, with the module still in training mode."""
+
+
 @dataclass
 class Account:
     """All facts of one run."""
 
     stories: list[Story] = field(default_factory=list)
     outsiders: list[Outsider] = field(default_factory=list)
+    retrained: list[Retrained] = field(default_factory=list)
     scalers: list[Line] = field(default_factory=list)
     """The line that built each gradient scaler, in order."""
     notes: list[str] = field(default_factory=list)

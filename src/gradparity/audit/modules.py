@@ -10,11 +10,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules import module as torchs
 
-from gradparity.audit.events import Outsider
+from gradparity.audit.events import Modes, Outsider, Retrained
 from gradparity.audit.lines import Line
 from gradparity.trace.guard import Guard
+
+
+_TWO_FACED = (_BatchNorm, _DropoutNd)
+"""Layers that compute something else in evaluation."""
 
 
 class Modules:
@@ -29,6 +35,9 @@ class Modules:
         self._built: dict[int, int] = {}
         """For each parameter in an optimizer, by ``id``, when the optimizer was built."""
         self._reached: dict[int, tuple[Line, int]] = {}
+        self._evaluated: dict[int, Line] = {}
+        """For each module whose own ``eval()`` was called last, and not its own ``train()``: the line."""
+        self._retrained: dict[int, tuple[Line, Line, int]] = {}
 
     def add(self, model: nn.Module) -> None:
         """Take up a model that was built before the watching began."""
@@ -81,6 +90,52 @@ class Modules:
             first, times = self._reached.get(leaf, (line, 0))
             self._reached[leaf] = first, times + 1
 
+    def mode_set(self, module: nn.Module, training: bool, line: Line) -> None:
+        """Note that the loop has called ``train(training)`` of ``module`` at ``line``."""
+        if not training:
+            self._evaluated[id(module)] = line
+            for inner in module.modules():
+                self._retrained.pop(id(inner), None)
+            return
+        self._evaluated.pop(id(module), None)
+        self._retrained.pop(id(module), None)
+        for inner in module.modules():
+            if inner is not module and id(inner) in self._evaluated:
+                self._retrained.setdefault(id(inner), (self._evaluated[id(inner)], line, 0))
+
+    def backward_passed_by(self, reached: set[int]) -> None:
+        """Count a backward for each module that a ``train()`` from outside has put back; one that is trained is none.
+
+        Args:
+            reached: the ``id`` of each leaf that the backward reaches.
+        """
+        for key, (evaluated, trained, times) in list(self._retrained.items()):
+            module = self._modules[key]() if key in self._modules else None
+            if module is None or any(id(p) in reached for p in module.parameters()):
+                del self._retrained[key]
+            else:
+                self._retrained[key] = evaluated, trained, times + 1
+
+    def retrained(self) -> dict[int, Retrained]:
+        """Return the modules in training mode against the loop's own ``eval()``, which no backward has reached since."""
+        names = {id(m): name for root in self.roots() for name, m in root.named_modules()}
+        found = {}
+        for key, (evaluated, trained, times) in self._retrained.items():
+            module = self._modules[key]() if key in self._modules else None
+            if module is None or times < 2 or next(module.parameters(), None) is None:
+                continue
+            if any(isinstance(m, _TWO_FACED) and m.training for m in module.modules()):
+                found[key] = Retrained(names.get(key, type(module).__name__), evaluated, trained, times)
+        return found
+
+    def modes(self, parameters: set[int]) -> Modes | None:
+        """Return the modes of the models with any of these parameters, given by ``id``; ``None`` if none is known."""
+        roots = [r for r in self.roots() if any(id(p) in parameters for p in r.parameters())]
+        if not roots:
+            return None
+        layers = (m for root in roots for m in root.modules() if isinstance(m, _TWO_FACED))
+        return Modes(all(root.training for root in roots), sum(not layer.training for layer in layers))
+
     def roots(self) -> list[nn.Module]:
         """Return the modules that are in no other one."""
         alive = [(key, ref()) for key, ref in self._modules.items()]
@@ -94,8 +149,8 @@ class Modules:
                 found.setdefault(id(p), name)
         return found
 
-    def outsiders(self, held: set[int]) -> list[Outsider]:
-        """Return the parameters that backwards have reached and that none of the optimizers holds.
+    def outsiders(self, held: set[int]) -> dict[int, Outsider]:
+        """Return the parameters, by ``id``, that backwards have reached and that none of the optimizers holds.
 
         Args:
             held: the ``id`` of each parameter in an optimizer.
@@ -110,4 +165,4 @@ class Modules:
                     line, times = self._reached[id(p)]
                     late = bool(built) and self._born.get(id(p), 0) > built
                     found.setdefault(id(p), Outsider(name, tuple(p.shape), line, times, late, beside))
-        return list(found.values())
+        return found

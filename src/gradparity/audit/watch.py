@@ -24,6 +24,8 @@ from gradparity.audit.events import (
     Clip,
     Event,
     Gradients,
+    Outsider,
+    Retrained,
     Schedule,
     Step,
     Story,
@@ -95,6 +97,10 @@ class Watch:
         """The scaler whose ``step`` runs."""
         self._number = 0
         self._notes: list[str] = []
+        self._held: set[int] = set()
+        """The ``id`` of each parameter that was in an optimizer at any time."""
+        self._outsiders: dict[int, Outsider] = {}
+        self._retrained: dict[int, Retrained] = {}
         self._guard = Guard(self._failed)
 
     def add(self, optimizer: Optimizer, model: nn.Module | None = None) -> None:
@@ -133,28 +139,27 @@ class Watch:
     def account(self) -> Account:
         """Return all facts seen so far."""
         self._guard.run(self._settle_all)
-        stories = []
-        for trainee in self._trainees.values():
-            story = trainee.story
-            self._describe(trainee)
-            if story.events:
-                stories.append(story)
-        held = {id(p) for trainee in self._trainees.values() for p in trainee.parameters()}
-        outsiders = self.modules.outsiders(held)
+        self._guard.run(self._look_around)
+        stories = [t.story for t in self._trainees.values() if t.story.events]
+        outsiders = [p for key, p in self._outsiders.items() if key not in self._held]
         scalers = [line for _, line in self._scalers.values()]
         notes = list(self._notes)
         if self.fault is not None:
             notes.append(f"the watching ended early: {type(self.fault).__name__}: {' '.join(str(self.fault).split())}")
-        return Account(stories, outsiders, scalers, notes)
+        return Account(stories, outsiders, list(self._retrained.values()), scalers, notes)
 
-    def _describe(self, trainee: _Trainee) -> None:
-        optimizer = trainee.optimizer()
-        if optimizer is None:
-            return
-        story = trainee.story
+    def _look_around(self) -> None:
+        """Look at all models and optimizers, while they are alive: names, hyperparameters, parameters outside."""
         names = self.modules.names()
-        story.names = tuple(names.get(id(p), f"parameter {i}") for i, p in enumerate(trainee.parameters()))
-        story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
+        for trainee in self._alive():
+            optimizer, parameters = trainee.optimizer(), trainee.parameters()
+            if optimizer is not None:
+                self._held |= {id(p) for p in parameters}
+                story = trainee.story
+                story.names = tuple(names.get(id(p), f"parameter {i}") for i, p in enumerate(parameters))
+                story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
+        self._outsiders |= self.modules.outsiders(self._held)
+        self._retrained |= self.modules.retrained()
 
     def _failed(self, error: Exception) -> None:
         self.fault = error
@@ -172,6 +177,7 @@ class Watch:
         yield clip_grad, "_group_tensors_by_device_and_dtype", self._clip
         yield Optimizer, "zero_grad", self._zero_grad
         yield nn.Module, "zero_grad", self._zero_grad
+        yield nn.Module, "train", self._mode
         for kind in {lr_scheduler.LRScheduler, *_schedulers_with_a_step()}:
             yield kind, "step", self._schedule
 
@@ -220,6 +226,11 @@ class Watch:
         for trainee, gradients in before:
             self._tell(trainee, ZeroGrad(), gradients, trainee.gradients(), line)
 
+    def _mode(self, call: Call) -> Watching:
+        if not stack_has_more_of("train"):
+            self.modules.mode_set(call.args[0], bool(call.get(1, "mode", True)), here())
+        yield
+
     def _of(self, owner: Any) -> list[_Trainee]:
         """Return who is concerned by a call of ``owner``: an optimizer, or a module with parameters of some."""
         if isinstance(owner, Optimizer):
@@ -260,6 +271,8 @@ class Watch:
         for one in graph.scales:
             scale *= one
         inside = bool(stepping())
+        self.modules.backward_passed_by(reached)
+        modes = {t.story.number: self.modules.modes({id(p) for p in t.parameters()}) for t in concerned}
         reading = Reading(graph.losses, scale)
         with reading:
             result = yield
@@ -268,7 +281,14 @@ class Watch:
         reaches = frozenset(trainee.story.number for trainee in concerned)
         for trainee, gradients, weights in before:
             what = Backward(
-                into_grad, tuple(graph.scales), reading.weights(), reaches, inside, weights, create_graph
+                into_grad,
+                tuple(graph.scales),
+                reading.weights(),
+                reaches,
+                inside,
+                weights,
+                create_graph,
+                modes[trainee.story.number],
             )
             if not into_grad:
                 trainee.expected = _sums(trainee.parameters(), inputs, result)
@@ -371,6 +391,9 @@ class Watch:
         self._enough(trainee)
 
     def _enough(self, trainee: _Trainee) -> None:
+        made = trainee.story.steps
+        if made >= self.steps or made & (made - 1) == 0:  # a model may be gone later: 1, 2, 4, 8, ... steps
+            self._look_around()
         if trainee.story.steps < self.steps:
             return
         if all(t.story.steps >= self.steps for t in self._alive() if t.story.steps):

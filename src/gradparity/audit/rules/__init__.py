@@ -1,0 +1,43 @@
+"""The rules of the audit, one file a theme. Each is a function from facts to findings; none keeps anything."""
+
+from collections.abc import Iterable
+
+from gradparity.audit.events import Account
+from gradparity.audit.finding import Finding, Rule, Verdict
+from gradparity.audit.rules import clipping, modes, normalization, parameters, scaling, wiring, zero_grad
+from gradparity.audit.windows import windows
+
+_FILES = (zero_grad, scaling, clipping, normalization, parameters, modes, wiring)
+
+RULES: dict[str, Rule] = {
+    rule.code: rule for file in _FILES for rule in vars(file).values() if isinstance(rule, Rule)
+}
+"""All rules by their code, in order."""
+
+
+def judge(account: Account, ignored: Iterable[str] = ()) -> list[Finding]:
+    """Return everything that the rules find in the facts, the wrong first, each in the order of the codes.
+
+    Args:
+        account: the facts of a run.
+        ignored: codes of rules that are not asked, or beginnings of codes: ``GP4`` stands for all of its theme.
+    """
+    found: list[Finding] = []
+    by_number = {story.number: windows(story) for story in account.stories}
+    for story in account.stories:
+        own = by_number[story.number]
+        for file in (zero_grad, clipping, normalization, modes, wiring):
+            found += file.of_story(story, own)
+        found += scaling.of_story(story, own, account)
+    found += zero_grad.of_several(account.stories, by_number)
+    found += parameters.of_account(account)
+    found += modes.of_account(account)
+    beginnings = tuple(ignored)
+    kept = [f for f in found if not (beginnings and f.rule.code.startswith(beginnings)) and not _silenced(f)]
+    return sorted(kept, key=lambda f: (list(Verdict).index(f.verdict), f.rule.code))
+
+
+def _silenced(finding: Finding) -> bool:
+    """Return whether the user's line says ``# gradparity: ignore GP101``."""
+    _, mark, codes = finding.line.source.partition("# gradparity: ignore")
+    return bool(mark) and (not codes.strip() or finding.rule.code in codes)

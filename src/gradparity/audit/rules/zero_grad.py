@@ -1,0 +1,274 @@
+"""Rules on gradients that were emptied too late, too early, or not at all."""
+
+from collections.abc import Iterator, Sequence
+
+from gradparity.audit.events import Event, Story, ZeroGrad
+from gradparity.audit.finding import Finding, Rule, Verdict, times
+from gradparity.audit.windows import Window, is_empty, same
+
+LEFT_OVER = Rule(
+    "GP101",
+    "gradients-left-over",
+    "The gradients of a step are still in p.grad when the next backward adds to them. So every step repeats the "
+    "gradients of the steps before it, and the model follows a sum that never ends.",
+    "optimizer.step()\noptimizer.zero_grad()",
+    reported="https://discuss.pytorch.org/t/why-do-we-need-to-set-the-gradients-manually-to-zero-in-pytorch/4903",
+)
+THROWN_AWAY = Rule(
+    "GP102",
+    "gradients-thrown-away",
+    "A zero_grad between backward and step empties the gradients, so the step changes nothing (or only decays).",
+    "optimizer.zero_grad()\nloss.backward()\noptimizer.step()",
+)
+EMPTIED_INSIDE = Rule(
+    "GP103",
+    "emptied-inside-a-window",
+    "The loss is divided for accumulation, but the gradients are emptied before every microbatch. Only the last "
+    "microbatch counts, and its gradient is too small by the number of microbatches.",
+    "for i, batch in enumerate(batches):\n    (loss(batch) / k).backward()\n    if (i + 1) % k == 0:\n"
+    "        optimizer.step()\n        optimizer.zero_grad()",
+)
+GIVEN_UP = Rule(
+    "GP104",
+    "update-given-up-but-not-its-gradients",
+    "The loop goes on without a step, for example because the norm was too large, and leaves the gradients in p.grad. "
+    "They enter the next update, which was meant to do without them.",
+    "if not ok:\n    optimizer.zero_grad()\n    continue",
+    right_in="a window that ends later than the others on purpose",
+    reported="https://github.com/espnet/espnet/pull/3283",
+)
+CLOSURE = Rule(
+    "GP105",
+    "closure-adds-up",
+    "The closure runs several times in one step and does not empty the gradients, so each run adds to those before it. "
+    "The optimizer then searches along a sum of gradients at different points.",
+    "def closure():\n    optimizer.zero_grad()\n    loss = criterion(model(x), y)\n    loss.backward()\n    return loss",
+    reported="https://github.com/Lightning-AI/pytorch-lightning/issues/4083",
+)
+ASCENT_KEPT = Rule(
+    "GP106",
+    "gradient-before-perturbation-kept",
+    "The weights are perturbed between two backwards, as sharpness-aware minimization does, and the first gradient is "
+    "not emptied. The step takes the sum of both, where the method takes the second alone.",
+    "loss(batch).backward()\nperturb(model)\noptimizer.zero_grad()\nloss(batch).backward()\nrestore(model)\n"
+    "optimizer.step()",
+    reported="https://github.com/rollovd/LookSAM/issues/3",
+)
+OTHERS_GRADIENT = Rule(
+    "GP107",
+    "gradient-of-anothers-loss",
+    "A backward that another optimizer has stepped on also reaches these parameters. Its gradient was not emptied, and "
+    "is part of this step.",
+    "for p in discriminator.parameters():\n    p.requires_grad_(False)  # while the generator is trained\n# or\n"
+    "optimizer_d.zero_grad()  # directly before the discriminator's own backward",
+    right_in="a shared encoder that is trained on both losses; multi-task training with a step for each head",
+    reported="https://github.com/Lightning-AI/pytorch-lightning/issues/591",
+)
+
+
+def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+    """Yield what these rules find."""
+    yield from _left_over(story, windows)
+    yield from _thrown_away(windows)
+    yield from _emptied_inside(windows)
+    yield from _given_up(windows)
+    yield from _closure(windows)
+    yield from _ascent_kept(windows)
+
+
+def _left_over(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+    found: list[tuple[Window, Event]] = []
+    emptied = 0
+    for window in windows:
+        if window.previous is None or window.made is None or not window.backwards:
+            continue
+        first, what = window.backwards[0]
+        if not what.into_grad or what.inside_step:
+            continue
+        if same(first.before, window.previous.after) and not window.emptied_after(first):
+            found.append((window, first))
+        elif is_empty(first.before):
+            emptied += 1
+    calls = [e for e in story.events if isinstance(e.what, ZeroGrad)]
+    if not found or (len(found) < 2 and not emptied):
+        return
+    window, first = found[0]
+    where = f"zero_grad is called at {calls[0].line}, but not before that" if calls else "zero_grad is never called"
+    yield Finding(
+        LEFT_OVER,
+        Verdict.WRONG,
+        f"the gradients of the step before were still in p.grad when this backward added to them, in "
+        f"{times(len(found))} of {len(windows)}; {where}",
+        first.line,
+        window.previous.line if window.previous else None,
+        window.step,
+        0,
+        times=len(found),
+    )
+
+
+def _thrown_away(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = []
+    for window in windows:
+        if window.end is None or window.made is None or window.made.closure or not is_empty(window.end.before):
+            continue
+        wrote = [e for e, what in window.backwards if what.into_grad and not is_empty(e.after)]
+        if wrote:
+            emptier = next(
+                (e for e in window.events if isinstance(e.what, ZeroGrad) and e.number > wrote[-1].number), None
+            )
+            if emptier is not None:
+                found.append((window, emptier))
+    if len(found) < 2:
+        return
+    window, emptier = found[0]
+    yield Finding(
+        THROWN_AWAY,
+        Verdict.WRONG,
+        f"zero_grad empties the gradients after the backward and before the step, in {times(len(found))} of "
+        f"{len(windows)}: the step has no gradient left",
+        emptier.line,
+        window.end.line if window.end else None,
+        window.step,
+        times=len(found),
+    )
+
+
+def _emptied_inside(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = []
+    for window in windows:
+        backwards = [(e, what) for e, what in window.backwards if not what.inside_step]
+        number = len(backwards)
+        if window.made is None or number < 2 or len({(e.line, what.weights) for e, what in backwards}) > 1:
+            continue
+        divided = all(
+            what.losses and abs(sum(loss.total for loss in what.losses) * number - 1) < 1e-3 for _, what in backwards
+        )
+        emptied = all(is_empty(e.before) for e, _ in backwards)
+        zeroed = [e for e in window.events if isinstance(e.what, ZeroGrad) and e.number > backwards[0][0].number]
+        if divided and emptied and zeroed:
+            found.append((window, number, zeroed[0]))
+    if len(found) < 2:
+        return
+    window, number, zeroed = found[0]
+    yield Finding(
+        EMPTIED_INSIDE,
+        Verdict.WRONG,
+        f"each of {number} microbatches is divided by {number}, but zero_grad runs between them, so only the last one "
+        f"reaches the step, in {times(len(found))}",
+        zeroed.line,
+        window.backwards[0][0].line,
+        window.step,
+        1,
+        times=len(found),
+    )
+
+
+def _given_up(windows: Sequence[Window]) -> Iterator[Finding]:
+    """Find windows in which a clip or unscale, the last act before a step elsewhere, is followed by a backward."""
+    found, usual = [], 0
+    for window in windows:
+        if window.made is None or not window.clips or not window.backwards:
+            continue
+        last = window.backwards[-1][0]
+        early = [e for e, _ in window.clips if e.number < last.number and e.number > window.backwards[0][0].number]
+        after = [e for e, _ in window.backwards if early and e.number > early[0].number]
+        if not early:
+            usual += 1
+        elif not any(is_empty(e.before) for e in after):
+            found.append((window, early[0], after[0]))
+    if not found or usual < 2 or usual <= len(found):
+        return
+    window, clip, after = found[0]
+    yield Finding(
+        GIVEN_UP,
+        Verdict.WRONG,
+        f"after the clip at {clip.line} no step was made and the gradients stayed, so this backward added to those of "
+        f"the update that was given up, in {times(len(found))}; elsewhere the step follows the clip",
+        after.line,
+        clip.line,
+        window.step,
+        times=len(found),
+    )
+
+
+def _closure(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = []
+    for window in windows:
+        inside = [(e, what) for e, what in window.backwards if what.inside_step and what.into_grad]
+        added = [b for (a, _), (b, _) in zip(inside, inside[1:], strict=False) if same(b.before, a.after)]
+        if added:
+            found.append((window, added))
+    if not found:
+        return
+    window, added = found[0]
+    yield Finding(
+        CLOSURE,
+        Verdict.WRONG,
+        f"the closure was called {len(added) + 1} times in one step, and each backward added to the gradients of the "
+        "call before",
+        added[0].line,
+        window.end.line if window.end else None,
+        window.step,
+        times=len(found),
+    )
+
+
+def _ascent_kept(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = []
+    for window in windows:
+        backwards = [(e, what) for e, what in window.backwards if not what.inside_step and what.into_grad]
+        if window.made is None or len(backwards) < 2:
+            continue
+        (first, before), (last, after) = backwards[0], backwards[-1]
+        perturbed = before.weights != after.weights
+        restored = window.made.weights_before == before.weights
+        if perturbed and restored and not is_empty(last.before) and not window.emptied_after(first):
+            found.append((window, first, last))
+    if len(found) < 2:
+        return
+    window, first, last = found[0]
+    yield Finding(
+        ASCENT_KEPT,
+        Verdict.WRONG,
+        f"the weights were perturbed between two backwards and restored before the step, and the gradient of the first "
+        f"(at {first.line}) was not emptied, in {times(len(found))}",
+        last.line,
+        first.line,
+        window.step,
+        times=len(found),
+    )
+
+
+def of_several(stories: Sequence[Story], by_number: dict[int, Sequence[Window]]) -> Iterator[Finding]:
+    """Yield what needs the steps of several optimizers: a gradient that another optimizer has stepped on."""
+    for story in stories:
+        found = []
+        for window in by_number[story.number]:
+            if window.end is None or window.made is None:
+                continue
+            own = [(e, what) for e, what in window.backwards if what.into_grad]
+            for event, what in own[:-1]:
+                others = what.reaches - {story.number}
+                taken = [
+                    step.end
+                    for other in others
+                    for step in by_number.get(other, ())
+                    if step.end is not None and event.number < step.end.number < own[-1][0].number
+                ]
+                if taken and event.line != own[-1][0].line and not window.emptied_after(event):
+                    found.append((window, event, taken[0]))
+                    break
+        if len(found) >= 2:
+            window, event, step = found[0]
+            yield Finding(
+                OTHERS_GRADIENT,
+                Verdict.UNUSUAL,
+                f"this backward belongs to the step at {step.line}, and what it left here was still part of "
+                f"{story.name}'s own step, {times(len(found), 'time')}",
+                event.line,
+                window.end.line if window.end else None,
+                window.step,
+                optimizer=story.name,
+                times=len(found),
+            )
