@@ -23,12 +23,17 @@ It needs torch alone, and each of its files can be read on its own.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradparity.audit.session import Audit as audit
     from gradparity.integrations.testing import assert_parity
     from gradparity.trace.record import record
 
-__all__ = ["assert_parity", "record"]
+__all__ = ["assert_parity", "audit", "record"]
 
-_WHERE = {"assert_parity": "gradparity.integrations.testing", "record": "gradparity.trace.record"}
+_WHERE = {
+    "assert_parity": ("gradparity.integrations.testing", "assert_parity"),
+    "audit": ("gradparity.audit.session", "Audit"),
+    "record": ("gradparity.trace.record", "record"),
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -36,7 +41,8 @@ def __getattr__(name: str) -> Any:
     if name in _WHERE:
         from importlib import import_module
 
-        return getattr(import_module(_WHERE[name]), name)
+        module, what = _WHERE[name]
+        return getattr(import_module(module), what)
     raise AttributeError(f"module 'gradparity' has no attribute {name!r}")
 
 
