@@ -1,0 +1,40 @@
+"""Each rule finds the loop that breaks it, at the line that breaks it, and says nothing about its repair."""
+
+import inspect
+
+import pytest
+
+from audited_loops import BROKEN
+from gradparity.audit.report import report
+from gradparity.audit.rules import RULES
+from gradparity.audit.watch import Watch
+
+LOOPS = [pytest.param(loop, *expected, id=loop.__name__) for loop, expected in BROKEN.items()]
+
+
+def audited(loop, *arguments):
+    watch = Watch(100)
+    with watch.watching():
+        loop(*arguments)
+    assert watch.fault is None
+    return report(watch.account())
+
+
+@pytest.mark.parametrize(("loop", "code", "verdict"), LOOPS)
+def test_a_broken_rule_is_found_and_nothing_else(loop, code, verdict):
+    found = audited(loop, False)
+    assert [(f.rule.code, str(f.verdict)) for f in found.findings] == [(code, verdict)]
+    assert found.findings[0].line.file == inspect.getsourcefile(loop)
+    assert found.verdict == verdict
+
+
+@pytest.mark.parametrize(("loop", "code", "verdict"), LOOPS)
+def test_nothing_is_said_about_the_repair(loop, code, verdict):
+    found = audited(loop, True)
+    assert [(f.rule.code, f.sentence) for f in found.findings] == []
+    assert found.verdict == "clean"
+    assert found.does
+
+
+def test_every_rule_has_a_loop_that_breaks_it():
+    assert {code for code, _ in BROKEN.values()} == RULES.keys()
