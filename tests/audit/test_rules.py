@@ -3,8 +3,8 @@
 import inspect
 
 import pytest
-
 from audited_loops import BROKEN
+
 from gradparity.audit.report import report
 from gradparity.audit.rules import RULES
 from gradparity.audit.watch import Watch

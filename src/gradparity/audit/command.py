@@ -27,10 +27,14 @@ def main(arguments: Sequence[str]) -> int:
         description="Run a training script as it is, and report what is wrong in its loop. Nothing in it changes.",
         usage="gradparity audit [options] SCRIPT.py [its arguments] | -m MODULE [its arguments] | --explain CODE",
     )
-    parser.add_argument("--steps", type=int, default=STEPS, help="steps of each optimizer to watch (default %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, help="steps of each optimizer to watch (default %(default)s)"
+    )
     parser.add_argument("--then-stop", action="store_true", help="end the script once these steps were watched")
     parser.add_argument("--ignore", action="append", default=[], metavar="CODE", help="a rule, or GP4 for its theme")
-    parser.add_argument("--format", choices=("table", *FORMATS), default="table", help="for people, programs, or review")
+    parser.add_argument(
+        "--format", choices=("table", *FORMATS), default="table", help="for people, programs, or review"
+    )
     parser.add_argument("--output", type=Path, help="write the report to this file instead of standard error")
     parser.add_argument("--explain", metavar="CODE", help="print the page of a rule, and run nothing")
     parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")

@@ -64,5 +64,9 @@ def _of_a_library(file: str) -> bool:
 
 @cache
 def _of_torch_or_ours(file: str) -> bool:
-    return file.startswith("<") or "/torch/" in file or file.startswith((_LIBRARIES[-1], sysconfig.get_path("stdlib"))) \
+    return (
+        file.startswith("<")
+        or "/torch/" in file
+        or file.startswith((_LIBRARIES[-1], sysconfig.get_path("stdlib")))
         or file.startswith(str(Path(gradparity.__file__).parent))
+    )

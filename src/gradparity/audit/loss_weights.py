@@ -125,9 +125,7 @@ def _about(node: Any) -> _About | None:
     try:
         with torch.no_grad():
             reduction = int(node._saved_reduction)
-            weighted = any(
-                getattr(node, name, None) is not None for name in ("_saved_weight", "_saved_pos_weight")
-            )
+            weighted = any(getattr(node, name, None) is not None for name in ("_saved_weight", "_saved_pos_weight"))
             if node.name().startswith("NllLoss"):
                 target: Tensor = node._saved_target
                 tokens = int((target != node._saved_ignore_index).sum())

@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules import module as torchs
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules import module as torchs
 
 from gradparity.audit.events import Modes, Outsider, Retrained
 from gradparity.audit.lines import Line
 from gradparity.trace.guard import Guard
-
 
 _TWO_FACED = (_BatchNorm, _DropoutNd)
 """Layers that compute something else in evaluation."""

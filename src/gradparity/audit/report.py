@@ -150,7 +150,12 @@ def as_sarif(found: Report) -> dict[str, Any]:
                     "driver": {
                         "name": "gradparity",
                         "rules": [
-                            {"id": r.code, "name": r.name, "fullDescription": {"text": r.why}, "help": {"text": r.instead}}
+                            {
+                                "id": r.code,
+                                "name": r.name,
+                                "fullDescription": {"text": r.why},
+                                "help": {"text": r.instead},
+                            }
                             for r in rules
                         ],
                     }

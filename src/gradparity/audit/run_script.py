@@ -75,7 +75,9 @@ def _exited(end: SystemExit) -> Ended:
 
 def _raised(error: BaseException) -> Ended:
     trace = error.__traceback__
-    while trace is not None and ("runpy" in trace.tb_frame.f_code.co_filename or __file__ == trace.tb_frame.f_code.co_filename):
+    while trace is not None and (
+        "runpy" in trace.tb_frame.f_code.co_filename or __file__ == trace.tb_frame.f_code.co_filename
+    ):
         trace = trace.tb_next
     traceback.print_exception(type(error), error, trace)
     return Ended(1, f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -67,6 +67,8 @@ class Audit:
         """Begin to watch."""
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """End the watching; an exception of the loop passes on."""
         self.stop()

@@ -57,7 +57,9 @@ def _of(story: Story) -> Iterator[Item]:
 def _groups(story: Story) -> str:
     number = f"in {len(story.groups)} groups" if len(story.groups) > 1 else "in 1 group"
     decays = sorted({f"{g['weight_decay']:g}" for g in story.groups if isinstance(g.get("weight_decay"), (int, float))})
-    return f"{number} of {times(len(story.names), 'parameter')}" + (f", weight decay {' and '.join(decays)}" if decays else "")
+    return f"{number} of {times(len(story.names), 'parameter')}" + (
+        f", weight decay {' and '.join(decays)}" if decays else ""
+    )
 
 
 def _windows(own: Sequence[Window]) -> Iterator[Item]:

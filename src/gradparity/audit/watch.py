@@ -35,7 +35,7 @@ from gradparity.audit.events import (
     ZeroGrad,
 )
 from gradparity.audit.lines import NOWHERE, Line, here
-from gradparity.audit.loss_weights import SCALED, Graph, Reading, walked
+from gradparity.audit.loss_weights import SCALED, Reading, walked
 from gradparity.audit.modules import Modules
 from gradparity.trace.canary import ENGINE, inputs_of, require_sight
 from gradparity.trace.fingerprint import fingerprint
@@ -384,9 +384,7 @@ class Watch:
         scaler = None if self._scaler is None else self._number_of_scaler(self._scaler)
         scale = None if self._scaler is None else self._scaler.get_scale()
         closure = takes_closure(args, kwargs)
-        what = Step(
-            False, scaler, scale, trainee.weights_before, trainee.weights(), _rates(optimizer), closure
-        )
+        what = Step(False, scaler, scale, trainee.weights_before, trainee.weights(), _rates(optimizer), closure)
         self._tell(trainee, what, gradients, gradients, here())
         self._enough(trainee)
 

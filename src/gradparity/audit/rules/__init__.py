@@ -9,9 +9,7 @@ from gradparity.audit.windows import windows
 
 _FILES = (zero_grad, scaling, clipping, normalization, parameters, modes, wiring)
 
-RULES: dict[str, Rule] = {
-    rule.code: rule for file in _FILES for rule in vars(file).values() if isinstance(rule, Rule)
-}
+RULES: dict[str, Rule] = {rule.code: rule for file in _FILES for rule in vars(file).values() if isinstance(rule, Rule)}
 """All rules by their code, in order."""
 
 

@@ -139,7 +139,9 @@ def _lengths(readable: Sequence[_Accumulated]) -> Iterator[Finding]:
         return
     total = full[0].total
     if _near(total, usual):
-        yield _of(UNDIVIDED, Verdict.UNUSUAL, full, f"the weights of the {usual} microbatches of a window sum to {usual}")
+        yield _of(
+            UNDIVIDED, Verdict.UNUSUAL, full, f"the weights of the {usual} microbatches of a window sum to {usual}"
+        )
     elif _near(total, 1 / usual):
         words = f"the weights of the {usual} microbatches of a window sum to 1/{usual}"
         yield _of(DIVIDED_TWICE, Verdict.UNUSUAL, full, words)
