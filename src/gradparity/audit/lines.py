@@ -11,6 +11,7 @@ from types import FrameType
 import gradparity
 
 _LIBRARIES = tuple({*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), str(Path(gradparity.__file__).parent)})
+_PYTHON_AND_OURS = (str(Path(sysconfig.get_path("stdlib"), "runpy")), str(Path(gradparity.__file__).parent))
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,4 @@ def _of_a_library(file: str) -> bool:
 
 @cache
 def _of_torch_or_ours(file: str) -> bool:
-    return (
-        file.startswith("<")
-        or "/torch/" in file
-        or file.startswith((_LIBRARIES[-1], sysconfig.get_path("stdlib")))
-        or file.startswith(str(Path(gradparity.__file__).parent))
-    )
+    return file.startswith(("<", *_PYTHON_AND_OURS)) or "/torch/" in file

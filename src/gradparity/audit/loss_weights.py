@@ -146,8 +146,8 @@ def _weights(name: str, about: _About, incoming: Tensor, scale: float) -> LossWe
     numbers = incoming.double() / scale
     some = numbers[numbers != 0]
     alike = some.numel() > 0 and float((some.max() - some.min()).abs()) <= 1e-5 * float(some.abs().max())
-    each = float(some.flatten()[0]) if alike else None
-    return LossWeights(name, some.numel(), about.elements, each, float(some.sum()), False, about.weighted)
+    same = float(some.flatten()[0]) if alike else None
+    return LossWeights(name, some.numel(), about.elements, same, float(some.sum()), False, about.weighted)
 
 
 def all_nodes() -> Iterator[str]:

@@ -116,7 +116,7 @@ class Modules:
                 self._retrained[key] = evaluated, trained, times + 1
 
     def retrained(self) -> dict[int, Retrained]:
-        """Return the modules in training mode against the loop's own ``eval()``, which no backward has reached since."""
+        """Return the modules that train though the loop called their ``eval()``, if no backward has reached them."""
         names = {id(m): name for root in self.roots() for name, m in root.named_modules()}
         found = {}
         for key, (evaluated, trained, times) in self._retrained.items():

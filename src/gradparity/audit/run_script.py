@@ -10,6 +10,9 @@ from pathlib import Path
 from gradparity.audit.watch import Watch
 from gradparity.errors import UserError
 
+_OUTSIDE = {__file__, runpy.__file__, "<frozen runpy>"}
+"""Files whose frames are around a script; its own traceback begins below them."""
+
 
 class Enough(BaseException):
     """Ends a script once enough steps were watched; no ``except Exception`` catches it."""
@@ -75,9 +78,7 @@ def _exited(end: SystemExit) -> Ended:
 
 def _raised(error: BaseException) -> Ended:
     trace = error.__traceback__
-    while trace is not None and (
-        "runpy" in trace.tb_frame.f_code.co_filename or __file__ == trace.tb_frame.f_code.co_filename
-    ):
+    while trace is not None and trace.tb_frame.f_code.co_filename in _OUTSIDE:
         trace = trace.tb_next
     traceback.print_exception(type(error), error, trace)
     return Ended(1, f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -48,7 +48,7 @@ def _of(story: Story) -> Iterator[Item]:
     yield from _windows(own)
     yield from _losses(own)
     yield from _scaling(story, own)
-    clipped, reached, item = _clipped(own)
+    _, reached, item = _clipped(own)
     if item is not None:
         yield Item(f"{item.text} in {reached} of {times(len(own))}", item.line)
     yield from _rates(story)

@@ -248,7 +248,8 @@ class Watch:
         if scaler.is_enabled():
             for tensor in result if isinstance(result, (list, tuple)) else [result]:
                 if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
-                    tensor.grad_fn.metadata[SCALED] = scaler.get_scale()
+                    metadata: Any = tensor.grad_fn.metadata
+                    metadata[SCALED] = scaler.get_scale()
 
     def _differentiate(self, call: Call) -> Watching:
         if torch._C._current_graph_task_id() != -1:  # inside another backward, as a checkpoint's

@@ -1,5 +1,6 @@
 """The windows of one optimizer: what happens between two of its steps."""
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -78,7 +79,7 @@ def same(one: Gradients, other: Gradients) -> bool:
 
 def size(gradients: Gradients) -> float:
     """Return the L2 norm over all gradients."""
-    return float(sum((abs(g.norm) ** 2 for g in gradients if g is not None), 0.0)) ** 0.5
+    return math.sqrt(sum((g.norm**2 for g in gradients if g is not None), 0.0))
 
 
 def _looks(event: Event) -> bool:

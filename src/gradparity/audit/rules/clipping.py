@@ -1,5 +1,6 @@
 """Rules on clips that come too late, too often, or for some of the gradients only."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from gradparity.audit.events import Story
@@ -71,7 +72,7 @@ def _inside(windows: Sequence[Window]) -> Iterator[Finding]:
         several += 1
         between = [
             clip
-            for a, b in zip(backwards, backwards[1:], strict=False)
+            for a, b in itertools.pairwise(backwards)
             for clip, _ in window.clips
             if a.number < clip.number < b.number and not is_empty(b.before)
         ]

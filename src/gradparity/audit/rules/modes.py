@@ -17,8 +17,8 @@ FROZEN_RETRAINED = Rule(
 NEVER_BACK = Rule(
     "GP602",
     "trained-in-evaluation-mode",
-    "After an evaluation the model was not put back into training mode. From then on it trains without dropout and with "
-    "the running statistics of batch normalization.",
+    "After an evaluation the model was not put back into training mode. From then on it trains without dropout and "
+    "with the running statistics of batch normalization.",
     "model.eval()\nvalidate(model)\nmodel.train()",
 )
 
@@ -29,8 +29,8 @@ def of_account(account: Account) -> Iterator[Finding]:
         yield Finding(
             FROZEN_RETRAINED,
             Verdict.WRONG,
-            f"{module.name} was put into evaluation at {module.evaluated}, and this train() put it back, though no backward "
-            f"trains it; {times(module.backwards, 'backward')} followed",
+            f"{module.name} was put into evaluation at {module.evaluated}, and this train() put it back, though no "
+            f"backward trains it; {times(module.backwards, 'backward')} followed",
             module.trained,
             module.evaluated,
             times=module.backwards,
@@ -50,8 +50,8 @@ def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     yield Finding(
         NEVER_BACK,
         Verdict.WRONG,
-        f"{times(mode.evaluating, 'layer')} (dropout, batch normalization) are in evaluation mode from here on, and were "
-        f"in training mode before; train() was not called again",
+        f"{times(mode.evaluating, 'layer')} (dropout, batch normalization) are in evaluation mode from here on, and "
+        "were in training mode before; train() was not called again",
         event.line,
         None,
         window.step,

@@ -16,8 +16,8 @@ from gradparity.audit.windows import Window, is_empty
 MEAN_OF_MEANS = Rule(
     "GP401",
     "mean-of-means",
-    "Each microbatch is averaged over its own tokens, and the averages are averaged. A token of a short microbatch then "
-    "weighs more than one of a long one, and the gradient depends on how the batch was cut.",
+    "Each microbatch is averaged over its own tokens, and the averages are averaged. A token of a short microbatch "
+    "then weighs more than one of a long one, and the gradient depends on how the batch was cut.",
     "tokens = sum((batch.labels != -100).sum() for batch in window)\nfor batch in window:\n"
     '    loss = F.cross_entropy(model(batch.x), batch.labels, reduction="sum") / tokens\n    loss.backward()',
     right_in="a mean over sequences or documents instead of tokens",
@@ -34,16 +34,16 @@ PARTIAL = Rule(
 TOO_LONG = Rule(
     "GP403",
     "window-longer-than-its-divisor",
-    "Microbatches that no step has used stay in p.grad, such as the last ones of an epoch, and enter a later window. It "
-    "holds more gradients than it is divided by.",
+    "Microbatches that no step has used stay in p.grad, such as the last ones of an epoch, and enter a later window. "
+    "It holds more gradients than it is divided by.",
     "if (i + 1) % k == 0 or i + 1 == len(batches):\n    optimizer.step()\n    optimizer.zero_grad()",
     reported="https://github.com/Lightning-AI/pytorch-lightning/issues/19987",
 )
 UNDIVIDED = Rule(
     "GP404",
     "accumulated-without-a-division",
-    "Each microbatch is a mean, and their gradients are added without a division. The gradient is that of the mean times "
-    "the number of microbatches.",
+    "Each microbatch is a mean, and their gradients are added without a division. The gradient is that of the mean "
+    "times the number of microbatches.",
     "(loss / k).backward()",
     right_in="a learning rate that was tuned for the sum",
     reported="https://github.com/huggingface/transformers/issues/37110",
@@ -59,7 +59,7 @@ PADDING = Rule(
 DIVIDED_TWICE = Rule(
     "GP406",
     "divided-twice",
-    "The weights of a window sum to one over the number of its microbatches: the loss was divided for accumulation twice.",
+    "The weights of a window sum to one over the number of its microbatches: the loss was divided twice.",
     "(loss / k).backward()  # once; Accelerate, Fabric and Lightning may do it for you",
     right_in="a loss with a coefficient that happens to be that number",
 )

@@ -1,5 +1,6 @@
 """Rules on the loss scale of mixed precision."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from gradparity.audit.events import Account, Story
@@ -26,8 +27,8 @@ BYPASSED = Rule(
 NOT_SCALED = Rule(
     "GP203",
     "loss-not-scaled",
-    "scaler.step divides the gradients by the loss scale, but this loss was not multiplied by it. The gradients are too "
-    "small by that factor, and small ones underflow in half precision.",
+    "scaler.step divides the gradients by the loss scale, but this loss was not multiplied by it. The gradients are "
+    "too small by that factor, and small ones underflow in half precision.",
     "scaler.scale(loss).backward()",
 )
 TWICE = Rule(
@@ -186,7 +187,7 @@ def _scale_moved(windows: Sequence[Window]) -> Iterator[Finding]:
 def _new_scaler(windows: Sequence[Window], account: Account) -> Iterator[Finding]:
     steps = [(w, w.made) for w in windows if w.made is not None and w.made.scaler is not None]
     found = []
-    for (_, before), (window, after) in zip(steps, steps[1:], strict=False):
+    for (_, before), (window, after) in itertools.pairwise(steps):
         assert before.scaler is not None
         assert after.scaler is not None
         again = before.scaler != after.scaler and account.scalers[before.scaler] == account.scalers[after.scaler]

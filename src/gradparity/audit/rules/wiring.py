@@ -9,8 +9,8 @@ from gradparity.audit.windows import Window, is_empty
 OVERWRITTEN = Rule(
     "GP701",
     "overwritten-instead-of-added",
-    "autograd.grad returns gradients and adds nothing. The loop assigns them to p.grad, so each microbatch replaces the "
-    "one before it, and only the last one reaches the step.",
+    "autograd.grad returns gradients and adds nothing. The loop assigns them to p.grad, so each microbatch replaces "
+    "the one before it, and only the last one reaches the step.",
     "for p, g in zip(parameters, torch.autograd.grad(loss, parameters)):\n"
     "    p.grad = g if p.grad is None else p.grad + g",
     right_in="gradients of one term that are meant to replace those of another",

@@ -1,6 +1,7 @@
 """Rules on gradients that were emptied too late, too early, or not at all."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
 from gradparity.audit.events import Event, Story, ZeroGrad
 from gradparity.audit.finding import Finding, Rule, Verdict, times
@@ -42,7 +43,8 @@ CLOSURE = Rule(
     "closure-adds-up",
     "The closure runs several times in one step and does not empty the gradients, so each run adds to those before it. "
     "The optimizer then searches along a sum of gradients at different points.",
-    "def closure():\n    optimizer.zero_grad()\n    loss = criterion(model(x), y)\n    loss.backward()\n    return loss",
+    "def closure():\n    optimizer.zero_grad()\n    loss = criterion(model(x), y)\n    loss.backward()\n"
+    "    return loss",
     reported="https://github.com/Lightning-AI/pytorch-lightning/issues/4083",
 )
 ASCENT_KEPT = Rule(
@@ -150,13 +152,13 @@ def _emptied_inside(windows: Sequence[Window]) -> Iterator[Finding]:
             found.append((window, number, zeroed[0]))
     if len(found) < 2:
         return
-    window, number, zeroed = found[0]
+    window, number, first = found[0]
     yield Finding(
         EMPTIED_INSIDE,
         Verdict.WRONG,
         f"each of {number} microbatches is divided by {number}, but zero_grad runs between them, so only the last one "
         f"reaches the step, in {times(len(found))}",
-        zeroed.line,
+        first.line,
         window.backwards[0][0].line,
         window.step,
         1,
@@ -172,11 +174,11 @@ def _given_up(windows: Sequence[Window]) -> Iterator[Finding]:
             continue
         last = window.backwards[-1][0]
         early = [e for e, _ in window.clips if e.number < last.number and e.number > window.backwards[0][0].number]
-        after = [e for e, _ in window.backwards if early and e.number > early[0].number]
+        later = [e for e, _ in window.backwards if early and e.number > early[0].number]
         if not early:
             usual += 1
-        elif not any(is_empty(e.before) for e in after):
-            found.append((window, early[0], after[0]))
+        elif not any(is_empty(e.before) for e in later):
+            found.append((window, early[0], later[0]))
     if not found or usual < 2 or usual <= len(found):
         return
     window, clip, after = found[0]
@@ -196,7 +198,7 @@ def _closure(windows: Sequence[Window]) -> Iterator[Finding]:
     found = []
     for window in windows:
         inside = [(e, what) for e, what in window.backwards if what.inside_step and what.into_grad]
-        added = [b for (a, _), (b, _) in zip(inside, inside[1:], strict=False) if same(b.before, a.after)]
+        added = [b for (a, _), (b, _) in itertools.pairwise(inside) if same(b.before, a.after)]
         if added:
             found.append((window, added))
     if not found:
@@ -240,7 +242,7 @@ def _ascent_kept(windows: Sequence[Window]) -> Iterator[Finding]:
     )
 
 
-def of_several(stories: Sequence[Story], by_number: dict[int, Sequence[Window]]) -> Iterator[Finding]:
+def of_several(stories: Sequence[Story], by_number: Mapping[int, Sequence[Window]]) -> Iterator[Finding]:
     """Yield what needs the steps of several optimizers: a gradient that another optimizer has stepped on."""
     for story in stories:
         found = []
