@@ -125,7 +125,7 @@ def generator_and_critic(right):
 
 def scaled(right, clip=False, bypass=False, unscaled_loss=False, twice=False, moved=False):
     model, optimizer = small()
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0 if bypass else 1024.0)
     for step in range(STEPS):
         optimizer.zero_grad()
         for index in range(2):
@@ -182,7 +182,9 @@ def scaler_made_again(right):
             scaler = fresh()
         for _ in range(4):
             optimizer.zero_grad()
-            scaler.scale(1e6 * loss_of(model)).backward()
+            with torch.autocast("cpu", dtype=torch.float16):
+                loss = 1e6 * loss_of(model)
+            scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
 

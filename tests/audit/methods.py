@@ -272,7 +272,9 @@ def threshold_times_scale():
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for _ in range(STEPS):
         optimizer.zero_grad()
-        scaler.scale(loss_of(model)).backward()
+        with torch.autocast("cpu", dtype=torch.float16):
+            loss = loss_of(model)
+        scaler.scale(loss).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0 * scaler.get_scale())
         scaler.step(optimizer)
         scaler.update()
@@ -285,7 +287,9 @@ def two_scaled_optimizers():
     for _ in range(STEPS):
         for optimizer in optimizers:
             optimizer.zero_grad()
-        scaler.scale(loss_of(one) + loss_of(another)).backward()
+        with torch.autocast("cpu", dtype=torch.float16):
+            loss = loss_of(one) + loss_of(another)
+        scaler.scale(loss).backward()
         for optimizer in optimizers:
             scaler.unscale_(optimizer)
             scaler.step(optimizer)

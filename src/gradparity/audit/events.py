@@ -7,7 +7,7 @@ optimizers is an event of both.
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from gradparity.audit.lines import Line
+from gradparity.audit.lines import Line, Raised
 from gradparity.trace.fingerprint import Fingerprint
 
 Gradients: TypeAlias = tuple[Fingerprint | None, ...]
@@ -42,6 +42,26 @@ class Modes:
     """True if each of these models, as a whole, is in training mode."""
     evaluating: int
     """The number of layers with another behaviour in evaluation (dropout, batch normalization) that are in it."""
+    counted: int = 0
+    """The number of batches that all layers of batch normalization have counted together."""
+    norms: int = 0
+    """The number of these layers."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """How the gradients of one ``autograd.grad`` have arrived in ``p.grad``."""
+
+    overwritten: int = 0
+    """Those that replaced a gradient instead of being added to it."""
+    swapped: int = 0
+    """Those that hold the bits of another parameter's gradient."""
+    dropped: int = 0
+    """Those that are not there at all, though they are not zero."""
+    other: int = 0
+    """Those that hold neither the gradient nor its sum with what was there."""
+    zeros: int = 0
+    """Those that were ``None`` and are zeros now."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +81,16 @@ class Backward:
     """A digest of the optimizer's parameters at the beginning of the backward."""
     create_graph: bool = False
     modes: "Modes | None" = None
-    overwritten: int = 0
-    """After ``autograd.grad``: the number of gradients that replaced one in ``p.grad`` instead of being added to it."""
+    written: "Written | None" = None
+    """After ``autograd.grad``: how the loop has written the gradients to ``p.grad``."""
+    again: bool = False
+    """True if the same loss was differentiated before."""
+    random: str = ""
+    """A digest of the state of the CPU's random numbers at the beginning of the backward."""
+    half: bool = True
+    """True if the graph holds numbers of half precision, or casts to it."""
+    shared: int = 0
+    """The number of gradients that share their memory with the one of another parameter, after the backward."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +113,7 @@ class Clip:
     """``max_norm`` or ``clip_value``; ``None`` if it cannot be read."""
     by_value: bool
     covered: int
-    """The number of the optimizer's gradients that it was given."""
+    """The number of the optimizer's gradients that it was given; 0 if it was given none of any optimizer."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +129,9 @@ class Step:
     rates: tuple[float, ...]
     """The learning rate of each group."""
     closure: bool = False
+    state_before: str = ""
+    """A digest of the optimizer's own state, such as its moments."""
+    state_after: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +148,10 @@ class Schedule:
     """A learning rate scheduler of the optimizer made a step."""
 
     name: str
+    count: int = 0
+    """Its own count of steps."""
+    rates: tuple[float, ...] = ()
+    """The learning rate of each group after it."""
 
 
 What: TypeAlias = Backward | ZeroGrad | Unscale | Clip | Step | Update | Schedule
@@ -146,6 +181,8 @@ class Story:
     events: list[Event] = field(default_factory=list)
     names: tuple[str, ...] = ()
     """The name of each parameter, in the order of the groups."""
+    trained: tuple[bool, ...] = ()
+    """For each parameter, whether it requires a gradient."""
     groups: tuple[dict[str, object], ...] = ()
     """The hyperparameters of each group, without its parameters."""
 
@@ -189,8 +226,11 @@ class Account:
 
     stories: list[Story] = field(default_factory=list)
     outsiders: list[Outsider] = field(default_factory=list)
+    raised: Raised | None = None
     retrained: list[Retrained] = field(default_factory=list)
     scalers: list[Line] = field(default_factory=list)
     """The line that built each gradient scaler, in order."""
+    schedulers: list[tuple[int, str, Line]] = field(default_factory=list)
+    """Each learning rate scheduler that was built: the number of its optimizer, its class, and the line."""
     notes: list[str] = field(default_factory=list)
     """Things that were not seen, one sentence each."""

@@ -39,6 +39,15 @@ class Line:
 NOWHERE = Line("?", 0)
 
 
+@dataclass(frozen=True)
+class Raised:
+    """The exception that ended a loop."""
+
+    kind: str
+    message: str
+    line: Line
+
+
 def here() -> Line:
     """Return the innermost line on the stack that is the user's, and in no library.
 
@@ -56,6 +65,16 @@ def here() -> Line:
     if installed is None:
         return NOWHERE
     return Line(installed.f_code.co_filename, installed.f_lineno, installed.f_code.co_name)
+
+
+def raised(error: BaseException) -> Raised:
+    """Return an exception with the innermost line of the user's that it passed through."""
+    line, trace = NOWHERE, error.__traceback__
+    while trace is not None:
+        if not _of_a_library(trace.tb_frame.f_code.co_filename):
+            line = Line(trace.tb_frame.f_code.co_filename, trace.tb_lineno, trace.tb_frame.f_code.co_name)
+        trace = trace.tb_next
+    return Raised(type(error).__name__, " ".join(str(error).split()), line)
 
 
 @cache

@@ -26,6 +26,8 @@ _NODES = {
     "HuberLossBackward0",
 }
 
+_HALVES = (torch.float16, torch.bfloat16)
+
 MOST_NODES = 200_000
 """Nodes of a graph that are looked at, at most."""
 
@@ -41,6 +43,8 @@ class Graph:
     losses: list[Any] = field(default_factory=list)
     """The loss nodes, in the order of the walk."""
     scales: list[float] = field(default_factory=list)
+    half: bool = False
+    """True if there is a cast, or a loss or leaf of half precision."""
     whole: bool = True
     """False if the graph was too large, or holds nodes written in Python, which may hide leaves."""
 
@@ -63,7 +67,9 @@ def walked(roots: tuple[Any, ...]) -> Graph:
         leaf = getattr(node, "variable", None)
         if leaf is not None:
             found.leaves.append(leaf)
+            found.half |= leaf.dtype in _HALVES
         name = node.name()
+        found.half |= name == "ToCopyBackward0"
         if name in _NODES:
             found.losses.append(node)
         if "Mul" in name and SCALED in node.metadata:

@@ -127,13 +127,26 @@ class Modules:
                 found[key] = Retrained(names.get(key, type(module).__name__), evaluated, trained, times)
         return found
 
+    def _fixed_on_purpose(self, root: nn.Module) -> Iterator[nn.Module]:
+        """Yield the modules inside ``root`` whose own ``eval()`` the loop called, and all inside them."""
+        for module in root.modules():
+            if module is not root and id(module) in self._evaluated and not module.training:
+                yield from module.modules()
+
     def modes(self, parameters: set[int]) -> Modes | None:
         """Return the modes of the models with any of these parameters, given by ``id``; ``None`` if none is known."""
         roots = [r for r in self.roots() if any(id(p) in parameters for p in r.parameters())]
         if not roots:
             return None
-        layers = (m for root in roots for m in root.modules() if isinstance(m, _TWO_FACED))
-        return Modes(all(root.training for root in roots), sum(not layer.training for layer in layers))
+        fixed = {id(m) for root in roots for m in self._fixed_on_purpose(root)}
+        layers = [m for root in roots for m in root.modules() if isinstance(m, _TWO_FACED) and id(m) not in fixed]
+        counts = [m.num_batches_tracked for m in layers if isinstance(m, _BatchNorm)]
+        return Modes(
+            all(root.training for root in roots),
+            sum(not layer.training for layer in layers),
+            sum(int(count) for count in counts if count is not None),
+            len(counts),
+        )
 
     def roots(self) -> list[nn.Module]:
         """Return the modules that are in no other one."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gradparity.audit.lines import raised
 from gradparity.audit.watch import Watch
 from gradparity.errors import UserError
 
@@ -63,6 +64,7 @@ def run(target: str, arguments: Sequence[str], watch: Watch, module: bool = Fals
             raise UserError(f"there is no module {target}; name one that python -m finds") from None
         return _raised(error)
     except Exception as error:
+        watch.raised = raised(error)
         return _raised(error)
     finally:
         sys.argv, sys.path[:] = before_argv, before_path

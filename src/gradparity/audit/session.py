@@ -8,6 +8,7 @@ from types import TracebackType
 from torch import nn
 from torch.optim import Optimizer
 
+from gradparity.audit.lines import raised
 from gradparity.audit.report import Report, report
 from gradparity.audit.watch import STEPS, Watch
 
@@ -71,4 +72,6 @@ class Audit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the watching; an exception of the loop passes on."""
+        if isinstance(error, Exception):
+            self._watch.raised = raised(error)
         self.stop()

@@ -5,7 +5,7 @@ It writes to no tensor of the training and draws no random number. An error in i
 
 import sys
 import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -32,9 +32,10 @@ from gradparity.audit.events import (
     Unscale,
     Update,
     What,
+    Written,
     ZeroGrad,
 )
-from gradparity.audit.lines import NOWHERE, Line, here
+from gradparity.audit.lines import NOWHERE, Line, Raised, here
 from gradparity.audit.loss_weights import SCALED, Reading, walked
 from gradparity.audit.modules import Modules
 from gradparity.trace.canary import ENGINE, inputs_of, require_sight
@@ -56,8 +57,8 @@ class _Trainee:
     def __init__(self, optimizer: Optimizer, number: int, made: Line) -> None:
         self.optimizer = weakref.ref(optimizer)
         self.story = Story(number, type(optimizer).__name__, made)
-        self.weights_before = ""
-        self.expected: dict[int, tuple[str, str]] = {}
+        self.weights_before = self.state_before = ""
+        self.expected: dict[int, tuple[str, str] | None] = {}
         """For gradients of ``autograd.grad``: by position, the digest of the sum, and of the new gradient alone."""
         self.awaited: int | None = None
         """The position of the event whose gradients the loop has not written yet."""
@@ -68,6 +69,21 @@ class _Trainee:
 
     def gradients(self) -> Gradients:
         return tuple(None if p.grad is None else fingerprint(p.grad) for p in self.parameters())
+
+    def state(self) -> str:
+        """Return a digest of the optimizer's own state."""
+        optimizer, digest = self.optimizer(), xxhash.xxh3_128()
+        for p in self.parameters():
+            for name, value in (optimizer.state.get(p, {}) if optimizer is not None else {}).items():
+                content = fingerprint(value).digest if isinstance(value, Tensor) else repr(value)
+                digest.update(f"{name}{content}".encode())
+        return digest.hexdigest()
+
+    def shared(self) -> int:
+        """Return the number of gradients that share their memory with one before them."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None and _is_plain(p.grad)]
+        places = [g.untyped_storage()._cdata for g in gradients]
+        return len(places) - len(set(places))
 
     def weights(self) -> str:
         """Return a digest of all parameters."""
@@ -90,9 +106,11 @@ class Watch:
         self.done = done
         self.modules = Modules()
         self.fault: Exception | None = None
+        self.raised: Raised | None = None
+        """The exception that has ended the loop, if one has."""
         self._trainees: dict[int, _Trainee] = {}
         self._scalers: dict[int, tuple[GradScaler, Line]] = {}
-        self._schedulers: dict[int, Any] = {}
+        self._schedulers: list[tuple[int, str, Line]] = []
         self._scaler: GradScaler | None = None
         """The scaler whose ``step`` runs."""
         self._number = 0
@@ -146,7 +164,15 @@ class Watch:
         notes = list(self._notes)
         if self.fault is not None:
             notes.append(f"the watching ended early: {type(self.fault).__name__}: {' '.join(str(self.fault).split())}")
-        return Account(stories, outsiders, list(self._retrained.values()), scalers, notes)
+        return Account(
+            stories=stories,
+            outsiders=outsiders,
+            retrained=list(self._retrained.values()),
+            scalers=scalers,
+            schedulers=self._schedulers,
+            notes=notes,
+            raised=self.raised,
+        )
 
     def _look_around(self) -> None:
         """Look at all models and optimizers, while they are alive: names, hyperparameters, parameters outside."""
@@ -156,6 +182,7 @@ class Watch:
             if optimizer is not None:
                 self._held |= {id(p) for p in parameters}
                 story = trainee.story
+                story.trained = tuple(p.requires_grad for p in parameters)
                 story.names = tuple(names.get(id(p), f"parameter {i}") for i, p in enumerate(parameters))
                 story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
         self._outsiders |= self.modules.outsiders(self._held)
@@ -175,6 +202,8 @@ class Watch:
         yield GradScaler, "step", self._scaler_step
         yield GradScaler, "update", self._update
         yield clip_grad, "_group_tensors_by_device_and_dtype", self._clip
+        yield clip_grad, "_get_total_norm", self._clip_of_nothing
+        yield lr_scheduler.LRScheduler, "__init__", self._scheduler_built
         yield Optimizer, "zero_grad", self._zero_grad
         yield nn.Module, "zero_grad", self._zero_grad
         yield nn.Module, "train", self._mode
@@ -271,7 +300,8 @@ class Watch:
         scale = 1.0
         for one in graph.scales:
             scale *= one
-        inside = bool(stepping())
+        inside, again = bool(stepping()), _again(roots)
+        drawn = fingerprint(torch.get_rng_state()).digest
         self.modules.backward_passed_by(reached)
         modes = {t.story.number: self.modules.modes({id(p) for p in t.parameters()}) for t in concerned}
         reading = Reading(graph.losses, scale)
@@ -290,6 +320,10 @@ class Watch:
                 weights,
                 create_graph,
                 modes[trainee.story.number],
+                again=again,
+                random=drawn,
+                half=graph.half,
+                shared=trainee.shared(),
             )
             if not into_grad:
                 trainee.expected = _sums(trainee.parameters(), inputs, result)
@@ -304,11 +338,8 @@ class Watch:
         event = trainee.story.events[position]
         assert isinstance(event.what, Backward)
         now = trainee.gradients()
-        overwritten = sum(
-            index < len(now) and now[index] is not None and added != alone and now[index].digest == alone  # type: ignore[union-attr]
-            for index, (added, alone) in trainee.expected.items()
-        )
-        trainee.story.events[position] = replace(event, what=replace(event.what, overwritten=overwritten), after=now)
+        what = replace(event.what, written=_written(trainee.expected, now), shared=trainee.shared())
+        trainee.story.events[position] = replace(event, what=what, after=now)
 
     def _settle_all(self) -> None:
         for trainee in self._trainees.values():
@@ -342,6 +373,24 @@ class Watch:
             name, threshold = clipping
             self._tell(trainee, Clip(threshold, "value" in name, covered), gradients, (), here())
 
+    def _clip_of_nothing(self, call: Call) -> Watching:
+        """Record a clip that was given no gradient, though one optimizer, and only one, has some."""
+        tensors = call.get(0, "tensors")
+        yield
+        if isinstance(tensors, (list, tuple)) and not tensors and stack_has_more_of("clip_grad_norm_"):
+            with_gradients = [t for t in self._alive() if any(g is not None and g.norm for g in t.gradients())]
+            if len(with_gradients) == 1:
+                [trainee] = with_gradients
+                self._settle(trainee)
+                self._tell(trainee, Clip(None, False, 0), trainee.gradients(), (), here())
+
+    def _scheduler_built(self, call: Call) -> Watching:
+        yield
+        optimizer = _bare(call.get(1, "optimizer"))
+        if isinstance(optimizer, Optimizer):
+            made = self._trainee(optimizer).story.number, type(call.args[0]).__name__, here()
+            self._schedulers.append(made)
+
     def _scaler_step(self, call: Call) -> Watching:
         scaler: GradScaler = call.args[0]
         optimizer = _bare(call.get(1, "optimizer"))
@@ -352,6 +401,7 @@ class Watch:
         self._settle(trainee)
         made = trainee.story.steps
         before, weights, scale = trainee.gradients(), trainee.weights(), scaler.get_scale()
+        state = trainee.state()
         self._scaler = scaler
         try:
             yield
@@ -359,7 +409,16 @@ class Watch:
             self._scaler = None
         if trainee.story.steps == made:
             number = self._number_of_scaler(scaler)
-            what = Step(True, number, scale, weights, trainee.weights(), _rates(optimizer))
+            what = Step(
+                True,
+                number,
+                scale,
+                weights,
+                trainee.weights(),
+                _rates(optimizer),
+                state_before=state,
+                state_after=trainee.state(),
+            )
             self._tell(trainee, what, before, trainee.gradients(), here())
             self._enough(trainee)
 
@@ -371,7 +430,7 @@ class Watch:
         if not is_nested(optimizer, stepping()):
             trainee = self._trainee(optimizer)
             self._settle(trainee)
-            trainee.weights_before = trainee.weights()
+            trainee.weights_before, trainee.state_before = trainee.weights(), trainee.state()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's own has no annotations
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -385,7 +444,17 @@ class Watch:
         scaler = None if self._scaler is None else self._number_of_scaler(self._scaler)
         scale = None if self._scaler is None else self._scaler.get_scale()
         closure = takes_closure(args, kwargs)
-        what = Step(False, scaler, scale, trainee.weights_before, trainee.weights(), _rates(optimizer), closure)
+        what = Step(
+            False,
+            scaler,
+            scale,
+            trainee.weights_before,
+            trainee.weights(),
+            _rates(optimizer),
+            closure,
+            trainee.state_before,
+            trainee.state(),
+        )
         self._tell(trainee, what, gradients, gradients, here())
         self._enough(trainee)
 
@@ -417,7 +486,8 @@ class Watch:
         scheduler = call.args[0]
         optimizer = _bare(getattr(scheduler, "optimizer", None))
         if isinstance(optimizer, Optimizer) and not stack_has_more_of("step", "_initial_step"):
-            self._tell(self._trainee(optimizer), Schedule(type(scheduler).__name__), (), (), here())
+            what = Schedule(type(scheduler).__name__, int(getattr(scheduler, "last_epoch", 0)), _rates(optimizer))
+            self._tell(self._trainee(optimizer), what, (), (), here())
 
 
 def _bare(optimizer: Any) -> Any:
@@ -432,17 +502,63 @@ def _rates(optimizer: Optimizer) -> tuple[float, ...]:
     return tuple(float(group["lr"]) for group in optimizer.param_groups if "lr" in group)
 
 
-def _sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> dict[int, tuple[str, str]]:
-    """Return, by position, the digests that ``p.grad`` has once a gradient was added to it, or has replaced it."""
+def _sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> dict[int, tuple[str, str] | None]:
+    """Return, by position, the digests that ``p.grad`` has once a gradient was added to it, or has replaced it.
+
+    ``None`` stands for a parameter that has no gradient.
+    """
     position = {id(p): index for index, p in enumerate(parameters)}
-    found = {}
+    found: dict[int, tuple[str, str] | None] = {}
     for p, g in zip(inputs, result, strict=False):
         index = position.get(id(p))
-        if index is None or not isinstance(g, Tensor) or g.layout != torch.strided:
+        if index is None or (g is not None and not _is_plain(g)):
+            continue
+        if g is None:
+            found[index] = None
             continue
         alone = fingerprint(g).digest
-        added = alone if p.grad is None else fingerprint(p.grad + g).digest
-        found[index] = added, alone
+        found[index] = (alone if p.grad is None else fingerprint(p.grad + g).digest), alone
+    return found
+
+
+def _written(expected: Mapping[int, tuple[str, str] | None], now: Gradients) -> Written:
+    """Compare the gradients in ``p.grad`` with what was expected of the loop."""
+    counts = {"overwritten": 0, "swapped": 0, "dropped": 0, "other": 0, "zeros": 0}
+    each = {digests[1]: index for index, digests in expected.items() if digests is not None}
+    for index, digests in expected.items():
+        have = now[index] if index < len(now) else None
+        if digests is None:
+            counts["zeros"] += have is not None and have.norm == 0
+            continue
+        added, alone = digests
+        if have is None:
+            counts["dropped"] += 1
+        elif have.digest == added:
+            continue
+        elif have.digest == alone:
+            counts["overwritten"] += 1
+        elif each.get(have.digest, index) != index:
+            counts["swapped"] += 1
+        else:
+            counts["other"] += 1
+    return Written(**counts)
+
+
+def _is_plain(tensor: Any) -> bool:
+    return isinstance(tensor, Tensor) and tensor.layout == torch.strided
+
+
+_DIFFERENTIATED = "gradparity differentiated"
+
+
+def _again(roots: Sequence[Any]) -> bool:
+    """Return whether one of the roots was differentiated before, and mark all of them."""
+    found = False
+    for root in roots:
+        if isinstance(root, Tensor) and root.grad_fn is not None:
+            metadata: Any = root.grad_fn.metadata
+            found |= _DIFFERENTIATED in metadata
+            metadata[_DIFFERENTIATED] = True
     return found
 
 

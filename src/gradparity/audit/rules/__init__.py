@@ -4,10 +4,21 @@ from collections.abc import Iterable
 
 from gradparity.audit.events import Account
 from gradparity.audit.finding import Finding, Rule, Verdict
-from gradparity.audit.rules import clipping, modes, normalization, parameters, scaling, wiring, zero_grad
+from gradparity.audit.rules import (
+    clipping,
+    modes,
+    normalization,
+    parameters,
+    raised,
+    scaling,
+    schedules,
+    stepping,
+    wiring,
+    zero_grad,
+)
 from gradparity.audit.windows import windows
 
-_FILES = (zero_grad, scaling, clipping, normalization, parameters, modes, wiring)
+_FILES = (zero_grad, scaling, clipping, normalization, parameters, modes, wiring, stepping, schedules, raised)
 
 RULES: dict[str, Rule] = {rule.code: rule for file in _FILES for rule in vars(file).values() if isinstance(rule, Rule)}
 """All rules by their code, in order."""
@@ -24,12 +35,14 @@ def judge(account: Account, ignored: Iterable[str] = ()) -> list[Finding]:
     by_number = {story.number: windows(story) for story in account.stories}
     for story in account.stories:
         own = by_number[story.number]
-        for file in (zero_grad, clipping, normalization, modes, wiring):
+        for file in (zero_grad, clipping, normalization, modes, wiring, stepping, schedules):
             found += file.of_story(story, own)
         found += scaling.of_story(story, own, account)
     found += zero_grad.of_several(account.stories, by_number)
     found += parameters.of_account(account)
     found += modes.of_account(account)
+    found += schedules.of_account(account)
+    found += raised.of_account(account)
     beginnings = tuple(ignored)
     kept = [f for f in found if not (beginnings and f.rule.code.startswith(beginnings)) and not _silenced(f)]
     return sorted(kept, key=lambda f: (list(Verdict).index(f.verdict), f.rule.code))

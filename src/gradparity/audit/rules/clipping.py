@@ -1,9 +1,10 @@
 """Rules on clips that come too late, too often, or for some of the gradients only."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
-from gradparity.audit.events import Story
+from gradparity.audit.events import Event, Story
 from gradparity.audit.finding import Finding, Rule, Verdict, times
 from gradparity.audit.windows import Window, is_empty, same
 
@@ -32,11 +33,38 @@ SOME = Rule(
 )
 
 
+NOTHING = Rule(
+    "GP304",
+    "clip-of-nothing",
+    "The clip was given no gradient, for example because a generator of parameters had been used up before. It has no "
+    "effect.",
+    "parameters = list(model.parameters())\ntorch.nn.utils.clip_grad_norm_(parameters, max_norm)",
+    right_in="a clip of a part that has no gradients in this step",
+)
+BY_PARTS = Rule(
+    "GP305",
+    "gradients-changed-by-several-factors",
+    "Between the last backward and the step the gradients were not multiplied by one factor, so their direction "
+    "changed: each part was clipped by its own norm, or something else has written to them.",
+    "torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)",
+    right_in="clips by layer or by value, gradient surgery, centralization, noise",
+)
+ENLARGED = Rule(
+    "GP306",
+    "gradients-enlarged",
+    "A clip shortens gradients that are too long and leaves the others alone. These were lengthened.",
+    "factor = min(1.0, max_norm / (norm + 1e-6))",
+    right_in="normalized gradients",
+)
+
+
 def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     """Yield what these rules find."""
     yield from _too_late(windows)
     yield from _inside(windows)
     yield from _some(windows)
+    yield from _nothing(windows)
+    yield from _factors(windows)
 
 
 def _too_late(windows: Sequence[Window]) -> Iterator[Finding]:
@@ -116,3 +144,52 @@ def _some(windows: Sequence[Window]) -> Iterator[Finding]:
         window.step,
         times=len(found),
     )
+
+
+def _nothing(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = [(w, e) for w in windows for e, clip in w.clips if not clip.covered and w.made is not None]
+    others = any(clip.covered for w in windows for _, clip in w.clips)
+    if len(found) < 2 or others:
+        return
+    window, event = found[0]
+    words = f"the clip was given no gradient, though the optimizer had some, in {times(len(found))}"
+    yield Finding(NOTHING, Verdict.UNUSUAL, words, event.line, None, window.step, times=len(found))
+
+
+def _factors(windows: Sequence[Window]) -> Iterator[Finding]:
+    """Compare each gradient's norm at the step with the one after the last backward, or after ``unscale_``."""
+    several, larger = [], []
+    for window in windows:
+        if window.end is None or window.made is None or not window.backwards or window.made.closure:
+            continue
+        last = window.unscaled or window.backwards[-1][0]
+        inside = [event for event, _ in window.clips if event.number < last.number]
+        restarted = any(is_empty(event.before) for event, _ in window.backwards[1:])
+        if inside or restarted or any(clip.by_value or len(window.clips) == 1 for _, clip in window.clips):
+            continue
+        factors = _of_each(last, window.end)
+        if len(factors) < 2:
+            continue
+        if max(factors) - min(factors) > 1e-3 * max(factors):
+            several.append((window, factors))
+        elif max(factors) > 1 + 1e-3 and not _scaled_back(factors[0]):
+            larger.append((window, factors))
+    for rule, found in ((BY_PARTS, several), (ENLARGED, larger)):
+        if len(found) > 1:
+            window, factors = found[0]
+            assert window.end is not None
+            words = f"from the last backward to the step the gradients were multiplied by {min(factors):.4g}"
+            if rule is BY_PARTS:
+                words += f" to {max(factors):.4g}"
+            line = window.clips[0][0].line if window.clips else window.end.line
+            yield Finding(rule, Verdict.UNUSUAL, f"{words}, in {times(len(found))}", line, None, window.step)
+
+
+def _of_each(one: Event, other: Event) -> list[float]:
+    pairs = zip(one.after, other.before, strict=False)
+    return [abs(b.norm / a.norm) for a, b in pairs if a and b and a.norm and math.isfinite(a.norm + b.norm)]
+
+
+def _scaled_back(factor: float) -> bool:
+    """Return whether a factor is a power of two, as a loss scale is."""
+    return abs(math.log2(factor) - round(math.log2(factor))) < 1e-3

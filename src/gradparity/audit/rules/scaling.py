@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
-from gradparity.audit.events import Account, Story
+from gradparity.audit.events import Account, Step, Story, Update
 from gradparity.audit.finding import Finding, Rule, Verdict, times
 from gradparity.audit.windows import Window, same, size
 
@@ -53,6 +53,14 @@ NEW_SCALER = Rule(
     reported="https://github.com/conservationtechlab/animl-py/pull/304",
 )
 
+SCALE_JUMPED = Rule(
+    "GP207",
+    "scale-set-beside-the-scaler",
+    "The loss scale is not the one that the last update() has left: the scaler was made anew or not restored.",
+    "scaler.load_state_dict(checkpoint['scaler'])",
+    right_in="a scale that is set by hand",
+)
+
 
 def of_story(story: Story, windows: Sequence[Window], account: Account) -> Iterator[Finding]:
     """Yield what these rules find."""
@@ -62,6 +70,7 @@ def of_story(story: Story, windows: Sequence[Window], account: Account) -> Itera
     yield from _twice(windows)
     yield from _scale_moved(windows)
     yield from _new_scaler(windows, account)
+    yield from _jumped(story)
 
 
 def _factor(window: Window) -> float:
@@ -209,3 +218,16 @@ def _new_scaler(windows: Sequence[Window], account: Account) -> Iterator[Finding
         window.step,
         times=len(found),
     )
+
+
+def _jumped(story: Story) -> Iterator[Finding]:
+    last: Update | None = None
+    for event in story.events:
+        if isinstance(event.what, Update):
+            last = event.what
+        elif isinstance(event.what, Step) and last is not None and event.what.scaler == last.scaler:
+            scale = event.what.scale
+            if scale not in (None, last.after):
+                words = f"update() had left the loss scale at {last.after:g}, and this step finds {scale:g}"
+                yield Finding(SCALE_JUMPED, Verdict.UNUSUAL, words, event.line)
+                return
