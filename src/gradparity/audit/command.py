@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gradparity.audit.report import Report, as_json, as_sarif, explain, report, show
+from gradparity.audit.report import NOT_JUDGED, Report, as_json, as_sarif, explain, report, show
 from gradparity.audit.rules import RULES
 from gradparity.audit.run_script import Ended, Enough, run
 from gradparity.audit.watch import STEPS, Watch
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     ended = run(target, its_own, watch, module=given.module)
     found = report(watch.account(), given.ignore)
     _write(found, ended, target, given.format, given.output)
-    if not found.steps:
+    if found.verdict == NOT_JUDGED:
         return 2
     return 1 if found.wrong else 0
 

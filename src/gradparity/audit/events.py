@@ -30,6 +30,8 @@ class LossWeights:
     """The sum of all tokens' weights: 1 for a mean, without the loss scale."""
     mean: bool = False
     """True if the loss function itself divided by its number of tokens (``reduction="mean"``)."""
+    half: bool = False
+    """True if the loss was computed in half precision."""
     weighted: bool = False
     """True if the loss has weights by class or by element."""
 
@@ -85,8 +87,6 @@ class Backward:
     """After ``autograd.grad``: how the loop has written the gradients to ``p.grad``."""
     again: bool = False
     """True if the same loss was differentiated before."""
-    random: str = ""
-    """A digest of the state of the CPU's random numbers at the beginning of the backward."""
     half: bool = True
     """True if the graph holds numbers of half precision, or casts to it."""
     shared: int = 0
@@ -114,6 +114,8 @@ class Clip:
     by_value: bool
     covered: int
     """The number of the optimizer's gradients that it was given; 0 if it was given none of any optimizer."""
+    twice: int = 0
+    """The number of these that it was given more than once."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,8 @@ class Event:
     line: Line
     before: Gradients = ()
     after: Gradients = ()
+    random: str = ""
+    """A digest of the state of the CPU's random numbers."""
 
 
 @dataclass
@@ -232,5 +236,7 @@ class Account:
     """The line that built each gradient scaler, in order."""
     schedulers: list[tuple[int, str, Line]] = field(default_factory=list)
     """Each learning rate scheduler that was built: the number of its optimizer, its class, and the line."""
+    let_go: bool = False
+    """True if the watching ended before the loop did."""
     notes: list[str] = field(default_factory=list)
     """Things that were not seen, one sentence each."""

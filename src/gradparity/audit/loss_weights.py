@@ -124,6 +124,7 @@ class _About:
     elements: int
     divisor: float
     weighted: bool
+    half: bool
 
 
 def _about(node: Any) -> _About | None:
@@ -132,13 +133,14 @@ def _about(node: Any) -> _About | None:
         with torch.no_grad():
             reduction = int(node._saved_reduction)
             weighted = any(getattr(node, name, None) is not None for name in ("_saved_weight", "_saved_pos_weight"))
+            half = node._saved_self.dtype in _HALVES
             if node.name().startswith("NllLoss"):
                 target: Tensor = node._saved_target
                 tokens = int((target != node._saved_ignore_index).sum())
                 divisor = float(node._saved_total_weight) if reduction == MEAN else 1.0
-                return _About(reduction, tokens, target.numel(), divisor, weighted)
+                return _About(reduction, tokens, target.numel(), divisor, weighted, half)
             elements: int = node._saved_self.numel()
-            return _About(reduction, elements, elements, float(elements) if reduction == MEAN else 1.0, weighted)
+            return _About(reduction, elements, elements, float(elements) if reduction == MEAN else 1.0, weighted, half)
     except (RuntimeError, AttributeError):
         return None
 
@@ -147,13 +149,20 @@ def _weights(name: str, about: _About, incoming: Tensor, scale: float) -> LossWe
     if about.reduction in (MEAN, SUM):
         each = float(incoming) / scale / (about.divisor or 1.0)
         return LossWeights(
-            name, about.tokens, about.elements, each, each * about.tokens, about.reduction == MEAN, about.weighted
+            name,
+            about.tokens,
+            about.elements,
+            each,
+            each * about.tokens,
+            about.reduction == MEAN,
+            about.half,
+            about.weighted,
         )
     numbers = incoming.double() / scale
     some = numbers[numbers != 0]
     alike = some.numel() > 0 and float((some.max() - some.min()).abs()) <= 1e-5 * float(some.abs().max())
     same = float(some.flatten()[0]) if alike else None
-    return LossWeights(name, some.numel(), about.elements, same, float(some.sum()), False, about.weighted)
+    return LossWeights(name, some.numel(), about.elements, same, float(some.sum()), False, about.half, about.weighted)
 
 
 def all_nodes() -> Iterator[str]:

@@ -14,6 +14,9 @@ from gradparity.audit.lines import Line
 from gradparity.audit.rules import RULES, judge
 from gradparity.audit.statement import Item, statement, unexercised
 
+NOT_JUDGED = "not judged"
+"""The verdict if no optimizer made a step."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -35,8 +38,8 @@ class Report:
     @property
     def verdict(self) -> str:
         """Return ``wrong``, ``unusual`` or ``clean``; ``not judged`` if no optimizer made a step."""
-        if not self.steps:
-            return "not judged"
+        if not self.steps and not self.findings:
+            return NOT_JUDGED
         return next((str(v) for v in Verdict if any(f.verdict == v for f in self.findings)), "clean")
 
 
@@ -53,7 +56,7 @@ def report(account: Account, ignored: Sequence[str] = ()) -> Report:
 
 def show(found: Report, console: Console) -> None:
     """Print a report: findings first, then what the loop does."""
-    if not found.steps:
+    if not found.steps and not found.findings:
         console.print("gradparity audit: no torch optimizer made a step, so nothing was judged", soft_wrap=True)
     for finding in found.findings:
         _show(finding, console)

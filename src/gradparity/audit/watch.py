@@ -114,6 +114,7 @@ class Watch:
         self._scaler: GradScaler | None = None
         """The scaler whose ``step`` runs."""
         self._number = 0
+        self._let_go_early = False
         self._notes: list[str] = []
         self._held: set[int] = set()
         """The ``id`` of each parameter that was in an optimizer at any time."""
@@ -172,6 +173,7 @@ class Watch:
             schedulers=self._schedulers,
             notes=notes,
             raised=self.raised,
+            let_go=self._let_go_early,
         )
 
     def _look_around(self) -> None:
@@ -239,7 +241,8 @@ class Watch:
 
     def _tell(self, trainee: _Trainee, what: What, before: Gradients, after: Gradients, line: Line) -> None:
         self._number += 1
-        trainee.story.events.append(Event(what, self._number, line, before, after))
+        random = fingerprint(torch.get_rng_state()).digest
+        trainee.story.events.append(Event(what, self._number, line, before, after, random))
 
     def _zero_grad(self, call: Call) -> Watching:
         owner = call.args[0]
@@ -300,8 +303,7 @@ class Watch:
         scale = 1.0
         for one in graph.scales:
             scale *= one
-        inside, again = bool(stepping()), _again(roots)
-        drawn = fingerprint(torch.get_rng_state()).digest
+        inside, again = bool(stepping()), into_grad and _again(graph.losses)
         self.modules.backward_passed_by(reached)
         modes = {t.story.number: self.modules.modes({id(p) for p in t.parameters()}) for t in concerned}
         reading = Reading(graph.losses, scale)
@@ -321,7 +323,6 @@ class Watch:
                 create_graph,
                 modes[trainee.story.number],
                 again=again,
-                random=drawn,
                 half=graph.half,
                 shared=trainee.shared(),
             )
@@ -359,7 +360,9 @@ class Watch:
 
     def _clip(self, call: Call) -> Watching:
         clipping = _clipping()
-        given = {id(g) for group in call.args[0] for g in group}
+        listed = [id(g) for group in call.args[0] for g in group]
+        given = set(listed)
+        twice = len(listed) - len(given)
         before = []
         if clipping is not None:
             for trainee in self._alive():
@@ -371,7 +374,7 @@ class Watch:
         for trainee, covered, gradients in before:
             assert clipping is not None
             name, threshold = clipping
-            self._tell(trainee, Clip(threshold, "value" in name, covered), gradients, (), here())
+            self._tell(trainee, Clip(threshold, "value" in name, covered, twice), gradients, (), here())
 
     def _clip_of_nothing(self, call: Call) -> Watching:
         """Record a clip that was given no gradient, though one optimizer, and only one, has some."""
@@ -466,6 +469,7 @@ class Watch:
             return
         if all(t.story.steps >= self.steps for t in self._alive() if t.story.steps):
             self._settle_all()
+            self._let_go_early = True
             self.let_go()
             self.done()
 
@@ -551,14 +555,12 @@ def _is_plain(tensor: Any) -> bool:
 _DIFFERENTIATED = "gradparity differentiated"
 
 
-def _again(roots: Sequence[Any]) -> bool:
-    """Return whether one of the roots was differentiated before, and mark all of them."""
+def _again(losses: Sequence[Any]) -> bool:
+    """Return whether one of these loss nodes was differentiated into ``p.grad`` before, and mark all of them."""
     found = False
-    for root in roots:
-        if isinstance(root, Tensor) and root.grad_fn is not None:
-            metadata: Any = root.grad_fn.metadata
-            found |= _DIFFERENTIATED in metadata
-            metadata[_DIFFERENTIATED] = True
+    for node in losses:
+        found |= _DIFFERENTIATED in node.metadata
+        node.metadata[_DIFFERENTIATED] = True
     return found
 
 

@@ -38,6 +38,8 @@ def judge(account: Account, ignored: Iterable[str] = ()) -> list[Finding]:
         for file in (zero_grad, clipping, normalization, modes, wiring, stepping, schedules):
             found += file.of_story(story, own)
         found += scaling.of_story(story, own, account)
+    if account.let_go or account.raised is not None:  # the loop went on, or never came to its end
+        found = [f for f in found if f.rule is not zero_grad.NEVER_STEPPED]
     found += zero_grad.of_several(account.stories, by_number)
     found += parameters.of_account(account)
     found += modes.of_account(account)

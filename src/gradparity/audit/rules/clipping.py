@@ -57,6 +57,14 @@ ENLARGED = Rule(
     right_in="normalized gradients",
 )
 
+TWICE = Rule(
+    "GP307",
+    "gradient-clipped-twice",
+    "The clip was given one gradient twice, as of a tied weight that is listed under both names. It counts twice in "
+    "the norm and is multiplied twice.",
+    "torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)  # lists a tied weight once",
+)
+
 
 def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     """Yield what these rules find."""
@@ -65,6 +73,7 @@ def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     yield from _some(windows)
     yield from _nothing(windows)
     yield from _factors(windows)
+    yield from _twice(windows)
 
 
 def _too_late(windows: Sequence[Window]) -> Iterator[Finding]:
@@ -130,7 +139,7 @@ def _some(windows: Sequence[Window]) -> Iterator[Finding]:
         event = window.clips[-1][0]
         covered = sum(clip.covered for _, clip in window.clips)
         present = sum(g is not None for g in event.before)
-        if covered < present:
+        if 0 < covered < present:
             found.append((window, event, covered, present))
     if len(found) < 2:
         return
@@ -193,3 +202,11 @@ def _of_each(one: Event, other: Event) -> list[float]:
 def _scaled_back(factor: float) -> bool:
     """Return whether a factor is a power of two, as a loss scale is."""
     return abs(math.log2(factor) - round(math.log2(factor))) < 1e-3
+
+
+def _twice(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = [(w, e, clip.twice) for w in windows for e, clip in w.clips if clip.twice]
+    if found:
+        window, event, number = found[0]
+        words = f"the clip was given {times(number, 'gradient')} twice, in {times(len(found), 'clip')}"
+        yield Finding(TWICE, Verdict.WRONG, words, event.line, None, window.step, times=len(found))

@@ -132,12 +132,13 @@ def _repeated(windows: Sequence[Window]) -> Iterator[Finding]:
     last = ""
     found = []
     for window in windows:
-        for event, what in window.backwards:
-            if what.random != last and first.get(what.random, window.step) != window.step:
+        for event in window.events:
+            if event.random != last and first.get(event.random, window.step) != window.step:
                 found.append((window, event))
-            first.setdefault(what.random, window.step)
-            last = what.random
-    if len(found) > 1:
+            first.setdefault(event.random, window.step)
+            last = event.random
+    steps = {window.step for window, _ in found}
+    if len(steps) > 1:
         window, event = found[0]
-        words = f"the random numbers returned to a state of an earlier step, {times(len(found), 'time')}"
-        yield Finding(SAME_NUMBERS, Verdict.UNUSUAL, words, event.line, None, window.step, times=len(found))
+        words = f"the random numbers returned to a state of an earlier step, in {times(len(steps))}"
+        yield Finding(SAME_NUMBERS, Verdict.UNUSUAL, words, event.line, None, window.step, times=len(steps))

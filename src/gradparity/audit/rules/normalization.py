@@ -64,6 +64,14 @@ DIVIDED_TWICE = Rule(
     right_in="a loss with a coefficient that happens to be that number",
 )
 
+IN_HALF = Rule(
+    "GP407",
+    "loss-in-half-precision",
+    "The model's weights have full precision, and the loss was computed in half: its sum is rounded to three digits, "
+    "and overflows early in float16.",
+    "loss = F.cross_entropy(logits.float(), targets)",
+)
+
 ALIKE = 1e-3
 """Relative difference of weights that counts as rounding: half precision has about three digits."""
 
@@ -86,6 +94,7 @@ def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     yield from _mean_of_means(readable)
     yield from _lengths(readable)
     yield from _padding(readable)
+    yield from _in_half(windows)
 
 
 def _readable(window: Window) -> _Accumulated | None:
@@ -190,3 +199,13 @@ def _padding(readable: Sequence[_Accumulated]) -> Iterator[Finding]:
         one.window.step,
         times=len(found),
     )
+
+
+def _in_half(windows: Sequence[Window]) -> Iterator[Finding]:
+    losses = [(w, e, loss) for w in windows for e, what in w.backwards for loss in what.losses]
+    full = any(g is not None and g.dtype in ("float32", "float64") for _, e, _ in losses for g in e.after)
+    found = [(w, e) for w, e, loss in losses if loss.half]
+    if full and len(found) > 1:
+        window, event = found[0]
+        words = f"the loss was computed in half precision, in {times(len(found), 'backward')}"
+        yield Finding(IN_HALF, Verdict.UNUSUAL, words, event.line, None, window.step, times=len(found))

@@ -1,6 +1,7 @@
 """Rules on the loss scale of mixed precision."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 from gradparity.audit.events import Account, Step, Story, Update
@@ -61,6 +62,13 @@ SCALE_JUMPED = Rule(
     right_in="a scale that is set by hand",
 )
 
+UNSCALED_TWICE = Rule(
+    "GP208",
+    "unscaled-by-hand-and-by-the-scaler",
+    "The gradients were divided by the loss scale twice: by the loop, and again by the scaler. They nearly vanish.",
+    "scaler.unscale_(optimizer)  # remembers that it was done; step() then does not do it again",
+)
+
 
 def of_story(story: Story, windows: Sequence[Window], account: Account) -> Iterator[Finding]:
     """Yield what these rules find."""
@@ -71,6 +79,7 @@ def of_story(story: Story, windows: Sequence[Window], account: Account) -> Itera
     yield from _scale_moved(windows)
     yield from _new_scaler(windows, account)
     yield from _jumped(story)
+    yield from _unscaled_twice(windows)
 
 
 def _factor(window: Window) -> float:
@@ -231,3 +240,23 @@ def _jumped(story: Story) -> Iterator[Finding]:
                 words = f"update() had left the loss scale at {last.after:g}, and this step finds {scale:g}"
                 yield Finding(SCALE_JUMPED, Verdict.UNUSUAL, words, event.line)
                 return
+
+
+def _unscaled_twice(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = []
+    for window in windows:
+        scale = _factor(window)
+        if window.unscaled is None or window.made is None or scale <= 1 or window.clips:
+            continue
+        last = window.backwards[-1][0]
+        pairs = [(a, b) for a, b in zip(last.after, window.unscaled.before, strict=False) if a and b and a.norm]
+        factors = [abs(b.norm / a.norm) * scale for a, b in pairs if math.isfinite(a.norm)]
+        if factors and all(abs(factor - 1) < 1e-2 for factor in factors):
+            found.append((window, last, scale))
+    if found:
+        window, last, scale = found[0]
+        assert window.unscaled is not None
+        words = (
+            f"the loop divided the gradients by {scale:g}, and the scaler divides them again, in {times(len(found))}"
+        )
+        yield Finding(UNSCALED_TWICE, Verdict.WRONG, words, window.unscaled.line, last.line, window.step)

@@ -80,7 +80,7 @@ def _place(made: Sequence[Window]) -> Iterator[Finding]:
     for window in made:
         backwards = [e.number for e, _ in window.backwards]
         late = [e for e, _ in _schedules(window) if backwards and e.number > backwards[-1]]
-        if late:
+        if len(late) == 1 == len(_schedules(window)):
             found.append((window, late[0]))
     if len(found) > 1 and len(found) >= len(made) - 1:
         window, event = found[0]

@@ -114,7 +114,7 @@ def _between(made: Sequence[Window]) -> Iterator[Finding]:
 
 
 def _differentiated_twice(made: Sequence[Window]) -> Iterator[Finding]:
-    found = [w for w in made if any(what.again and what.into_grad for _, what in w.backwards)]
+    found = [w for w in made if any(what.again and not is_empty(e.before) for e, what in w.backwards)]
     if len(found) > 1:
         yield _of(TWICE_DIFFERENTIATED, Verdict.UNUSUAL, found, "the same loss was differentiated twice")
 
@@ -130,7 +130,8 @@ def _never_reached(story: Story, made: Sequence[Window]) -> Iterator[Finding]:
         and story.trained[index]
         and all(index < len(look) and look[index] is None for look in looks)
     ]
-    if never and len(never) < len(story.names):
+    by_hand = any(not what.into_grad for w in made for _, what in w.backwards)
+    if never and not by_hand and len(never) < len(story.names):
         names = ", ".join(story.names[i] for i in never[:3]) + (f" and {len(never) - 3} more" if len(never) > 3 else "")
         yield _of(NEVER_REACHED, Verdict.UNUSUAL, made, f"{names} never got a gradient")
 

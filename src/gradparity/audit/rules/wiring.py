@@ -87,7 +87,12 @@ def _written(windows: Sequence[Window]) -> Iterator[Finding]:
     for rule, verdict, words, chosen in (
         (SWAPPED, Verdict.WRONG, "gradients went to another parameter", [g for g in grads if _in(g[2]).swapped]),
         (DROPPED, Verdict.UNUSUAL, "gradients were not written to p.grad", [g for g in grads if _in(g[2]).dropped]),
-        (OTHERWISE, Verdict.UNUSUAL, "gradients were written otherwise", [g for g in grads if _in(g[2]).other]),
+        (
+            OTHERWISE,
+            Verdict.UNUSUAL,
+            "gradients were written otherwise",
+            [g for g in grads if _in(g[2]).other and not g[2].shared],
+        ),
         (ZEROS, Verdict.UNUSUAL, "zeros were written where there was none", [g for g in grads if _in(g[2]).zeros]),
         (SHARED, Verdict.UNUSUAL, "gradients share memory", [g for g in grads if g[2].shared and several]),
     ):

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from gradparity.audit.events import Event, Story, ZeroGrad
+from gradparity.audit.events import Event, Gradients, Story, ZeroGrad
 from gradparity.audit.finding import Finding, Rule, Verdict, times
 from gradparity.audit.windows import Window, is_empty, same
 
@@ -14,6 +14,20 @@ LEFT_OVER = Rule(
     "gradients of the steps before it, and the model follows a sum that never ends.",
     "optimizer.step()\noptimizer.zero_grad()",
     reported="https://discuss.pytorch.org/t/why-do-we-need-to-set-the-gradients-manually-to-zero-in-pytorch/4903",
+)
+PARTLY_LEFT = Rule(
+    "GP108",
+    "some-gradients-left-over",
+    "Some gradients of the optimizer are emptied after its step and others are not: those repeat earlier steps.",
+    "optimizer.zero_grad()  # all of its groups",
+    right_in="parts that are trained with longer windows",
+)
+NEVER_STEPPED = Rule(
+    "GP109",
+    "last-microbatches-never-stepped",
+    "The training ended with gradients in p.grad that no step has used.",
+    "if (i + 1) % k == 0 or i + 1 == len(batches):\n    optimizer.step()\n    optimizer.zero_grad()",
+    right_in="epochs whose short last window is dropped on purpose",
 )
 THROWN_AWAY = Rule(
     "GP102",
@@ -76,10 +90,12 @@ def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     yield from _given_up(windows)
     yield from _closure(windows)
     yield from _ascent_kept(windows)
+    yield from _never_stepped(windows)
 
 
 def _left_over(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     found: list[tuple[Window, Event]] = []
+    partly: list[tuple[Window, Event, int]] = []
     emptied = 0
     for window in windows:
         if window.previous is None or window.made is None or not window.backwards:
@@ -91,6 +107,20 @@ def _left_over(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
             found.append((window, first))
         elif is_empty(first.before):
             emptied += 1
+        elif number := _kept(first.before, window.previous.after):
+            partly.append((window, first, number))
+    if len(partly) > 1 and len(partly) >= emptied:
+        window, first, number = partly[0]
+        yield Finding(
+            PARTLY_LEFT,
+            Verdict.UNUSUAL,
+            f"{number} of {len(first.before)} gradients of the step before were still there, in {times(len(partly))}",
+            first.line,
+            window.zeroed.line if window.zeroed else None,
+            window.step,
+            0,
+            times=len(partly),
+        )
     calls = [e for e in story.events if isinstance(e.what, ZeroGrad)]
     if not found or (len(found) < 2 and not emptied):
         return
@@ -107,6 +137,13 @@ def _left_over(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
         0,
         times=len(found),
     )
+
+
+def _kept(now: Gradients, before: Gradients) -> int:
+    """Return the number of gradients that are still those of the step before, if others were emptied."""
+    kept = sum(a is not None and a.norm != 0 and a == b for a, b in zip(now, before, strict=False))
+    gone = sum((a is None or a.norm == 0) and b is not None and b.norm != 0 for a, b in zip(now, before, strict=False))
+    return kept if gone else 0
 
 
 def _thrown_away(windows: Sequence[Window]) -> Iterator[Finding]:
@@ -143,12 +180,11 @@ def _emptied_inside(windows: Sequence[Window]) -> Iterator[Finding]:
         number = len(backwards)
         if window.made is None or number < 2 or len({(e.line, what.weights) for e, what in backwards}) > 1:
             continue
-        divided = all(
-            what.losses and abs(sum(loss.total for loss in what.losses) * number - 1) < 1e-3 for _, what in backwards
-        )
-        emptied = all(is_empty(e.before) for e, _ in backwards)
+        readable = all(what.losses for _, what in backwards)
+        whole = abs(sum(loss.total for _, what in backwards for loss in what.losses) - 1) < 1e-3
+        emptied = any(is_empty(e.before) for e, _ in backwards[1:])
         zeroed = [e for e in window.events if isinstance(e.what, ZeroGrad) and e.number > backwards[0][0].number]
-        if divided and emptied and zeroed:
+        if readable and whole and emptied and zeroed:
             found.append((window, number, zeroed[0]))
     if len(found) < 2:
         return
@@ -156,8 +192,8 @@ def _emptied_inside(windows: Sequence[Window]) -> Iterator[Finding]:
     yield Finding(
         EMPTIED_INSIDE,
         Verdict.WRONG,
-        f"each of {number} microbatches is divided by {number}, but zero_grad runs between them, so only the last one "
-        f"reaches the step, in {times(len(found))}",
+        f"the weights of {number} microbatches sum to 1, so all of them are meant, but zero_grad runs between them and "
+        f"throws the earlier ones away, in {times(len(found))}",
         first.line,
         window.backwards[0][0].line,
         window.step,
@@ -240,6 +276,18 @@ def _ascent_kept(windows: Sequence[Window]) -> Iterator[Finding]:
         window.step,
         times=len(found),
     )
+
+
+def _never_stepped(windows: Sequence[Window]) -> Iterator[Finding]:
+    made = [len(window.backwards) for window in windows if window.made is not None]
+    last = windows[-1] if windows else None
+    if last is None or last.made is not None or len(made) < 2 or min(made) < 2 or not last.backwards:
+        return
+    event = last.backwards[-1][0]
+    number = len(last.backwards)
+    if not is_empty(event.after) and not last.emptied_after(event) and number < max(made):
+        words = f"the last {times(number, 'backward')} of the training were followed by no step"
+        yield Finding(NEVER_STEPPED, Verdict.UNUSUAL, words, event.line, None, last.step)
 
 
 def of_several(stories: Sequence[Story], by_number: Mapping[int, Sequence[Window]]) -> Iterator[Finding]:
