@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 from gradparity.audit.events import Backward, Clip, Event, Gradients, Schedule, Step, Story, Unscale, Update, ZeroGrad
@@ -45,6 +46,11 @@ class Window:
     def zeroed(self) -> Event | None:
         """Return its first ``zero_grad``."""
         return next((e for e in self.events if isinstance(e.what, ZeroGrad)), None)
+
+    @property
+    def adds_up(self) -> bool:
+        """Return whether each backward added to what the one before had left, and nothing was written in between."""
+        return all(a.after == b.before for (a, _), (b, _) in pairwise(self.backwards))
 
     def emptied_after(self, event: Event) -> bool:
         """Return whether the gradients are empty at any moment after ``event`` and before the step reads them."""

@@ -173,8 +173,7 @@ def _factors(windows: Sequence[Window]) -> Iterator[Finding]:
             continue
         last = window.unscaled or window.backwards[-1][0]
         inside = [event for event, _ in window.clips if event.number < last.number]
-        restarted = any(is_empty(event.before) for event, _ in window.backwards[1:])
-        if inside or restarted or any(clip.by_value or len(window.clips) == 1 for _, clip in window.clips):
+        if inside or not window.adds_up or any(clip.by_value or len(window.clips) == 1 for _, clip in window.clips):
             continue
         factors = _of_each(last, window.end)
         if len(factors) < 2:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gradparity.audit.events import Event, LossWeights, Story
 from gradparity.audit.finding import Finding, Rule, Verdict, times
-from gradparity.audit.windows import Window, is_empty
+from gradparity.audit.windows import Window
 
 MEAN_OF_MEANS = Rule(
     "GP401",
@@ -101,7 +101,7 @@ def _readable(window: Window) -> _Accumulated | None:
     backwards = [(e, what) for e, what in window.backwards if not what.inside_step]
     if window.made is None or not backwards or len({(e.line, what.weights) for e, what in backwards}) > 1:
         return None
-    if any(len(what.losses) != 1 for _, what in backwards) or any(is_empty(e.before) for e, _ in backwards[1:]):
+    if any(len(what.losses) != 1 for _, what in backwards) or not window.adds_up:
         return None
     return _Accumulated(window, tuple((e, what.losses[0]) for e, what in backwards))
 

@@ -280,8 +280,9 @@ def _ascent_kept(windows: Sequence[Window]) -> Iterator[Finding]:
 
 def _never_stepped(windows: Sequence[Window]) -> Iterator[Finding]:
     made = [len(window.backwards) for window in windows if window.made is not None]
+    lines = {event.line for window in windows for event, _ in window.backwards}
     last = windows[-1] if windows else None
-    if last is None or last.made is not None or len(made) < 2 or min(made) < 2 or not last.backwards:
+    if last is None or last.made is not None or len(lines) > 1 or len(made) < 2 or min(made) < 2 or not last.backwards:
         return
     event = last.backwards[-1][0]
     number = len(last.backwards)
