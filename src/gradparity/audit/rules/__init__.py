@@ -10,15 +10,30 @@ from gradparity.audit.rules import (
     normalization,
     parameters,
     raised,
+    scalers,
     scaling,
     schedules,
+    several_backwards,
     stepping,
     wiring,
     zero_grad,
 )
 from gradparity.audit.windows import windows
 
-_FILES = (zero_grad, scaling, clipping, normalization, parameters, modes, wiring, stepping, schedules, raised)
+_FILES = (
+    zero_grad,
+    several_backwards,
+    scaling,
+    scalers,
+    clipping,
+    normalization,
+    parameters,
+    modes,
+    wiring,
+    stepping,
+    schedules,
+    raised,
+)
 
 RULES: dict[str, Rule] = {rule.code: rule for file in _FILES for rule in vars(file).values() if isinstance(rule, Rule)}
 """All rules by their code, in order."""
@@ -35,12 +50,22 @@ def judge(account: Account, ignored: Iterable[str] = ()) -> list[Finding]:
     by_number = {story.number: windows(story) for story in account.stories}
     for story in account.stories:
         own = by_number[story.number]
-        for file in (zero_grad, clipping, normalization, modes, wiring, stepping, schedules):
+        for file in (
+            zero_grad,
+            several_backwards,
+            scaling,
+            clipping,
+            normalization,
+            modes,
+            wiring,
+            stepping,
+            schedules,
+        ):
             found += file.of_story(story, own)
-        found += scaling.of_story(story, own, account)
+        found += scalers.of_story(story, own, account)
     if account.let_go or account.raised is not None:  # the loop went on, or never came to its end
         found = [f for f in found if f.rule is not zero_grad.NEVER_STEPPED]
-    found += zero_grad.of_several(account.stories, by_number)
+    found += several_backwards.of_several(account.stories, by_number)
     found += parameters.of_account(account)
     found += modes.of_account(account)
     found += schedules.of_account(account)
