@@ -23,7 +23,7 @@ It needs torch alone, and each of its files can be read on its own.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradparity.audit.session import Audit as audit  # noqa: N813  # called like a function
+    from gradparity.auditing.session import Audit as audit  # noqa: N813  # called like a function
     from gradparity.integrations.testing import assert_parity
     from gradparity.trace.record import record
 
@@ -31,7 +31,7 @@ __all__ = ["assert_parity", "audit", "record"]
 
 _WHERE = {
     "assert_parity": ("gradparity.integrations.testing", "assert_parity"),
-    "audit": ("gradparity.audit.session", "Audit"),
+    "audit": ("gradparity.auditing.session", "Audit"),
     "record": ("gradparity.trace.record", "record"),
 }
 

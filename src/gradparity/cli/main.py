@@ -7,7 +7,7 @@ from importlib import import_module
 from gradparity.cli.arguments import exits
 
 COMMANDS = {
-    "audit": ("gradparity.audit.command", "what is wrong in the loop of a script, which runs as it is"),
+    "audit": ("gradparity.auditing.command", "what is wrong in the loop of a script, which runs as it is"),
     "check": ("gradparity.check.command", "which known fault a training loop has"),
     "claims": (
         "gradparity.studies.claims.command",

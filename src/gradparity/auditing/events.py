@@ -1,0 +1,242 @@
+"""Facts of a running loop: one event each, with the user's line that caused it and the gradients around it.
+
+Facts only: nothing is judged here. An event belongs to one optimizer. A backward that reaches the parameters of two
+optimizers is an event of both.
+"""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from gradparity.auditing.lines import Line, Raised
+from gradparity.trace.fingerprint import Fingerprint
+
+Gradients: TypeAlias = tuple[Fingerprint | None, ...]
+"""A fingerprint of the gradient of each parameter of one optimizer, in the order of its groups."""
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """The weight of single tokens (samples, pixels) in what is differentiated, read off the graph at one loss node."""
+
+    node: str
+    """The node of autograd's graph, such as ``NllLossBackward0``."""
+    tokens: int
+    """The number of elements that have a weight: those not ignored and not masked."""
+    elements: int
+    """The number of all elements of the loss, padding included."""
+    weight: float | None
+    """The derivative by the loss of one token, without the loss scale; ``None`` if tokens weigh differently."""
+    total: float
+    """The sum of all tokens' weights: 1 for a mean, without the loss scale."""
+    mean: bool = False
+    """True if the loss function itself divided by its number of tokens (``reduction="mean"``)."""
+    half: bool = False
+    """True if the loss was computed in half precision."""
+    weighted: bool = False
+    """True if the loss has weights by class or by element."""
+
+
+@dataclass(frozen=True)
+class Modes:
+    """The modes of the models that an optimizer trains, when a backward begins."""
+
+    in_train: bool
+    """True if each of these models, as a whole, is in training mode."""
+    evaluating: int
+    """The number of layers with another behaviour in evaluation (dropout, batch normalization) that are in it."""
+    counted: int = 0
+    """The number of batches that all layers of batch normalization have counted together."""
+    norms: int = 0
+    """The number of these layers."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """How the gradients of one ``autograd.grad`` have arrived in ``p.grad``."""
+
+    overwritten: int = 0
+    """Those that replaced a gradient instead of being added to it."""
+    swapped: int = 0
+    """Those that hold the bits of another parameter's gradient."""
+    dropped: int = 0
+    """Those that are not there at all, though they are not zero."""
+    other: int = 0
+    """Those that hold neither the gradient nor its sum with what was there."""
+    zeros: int = 0
+    """Those that were ``None`` and are zeros now."""
+
+
+@dataclass(frozen=True)
+class Backward:
+    """A call of ``backward``, or of ``autograd.grad`` for parameters of the optimizer."""
+
+    into_grad: bool
+    """True for ``backward``; false for ``autograd.grad``, which returns the gradients."""
+    scales: tuple[float, ...]
+    """The loss scales that the graph contains: none, one, or more if the loss was scaled twice."""
+    losses: tuple[LossWeights, ...]
+    reaches: frozenset[int]
+    """The optimizers that hold a parameter which this backward reaches, by their number."""
+    inside_step: bool
+    """True if it runs in a closure that ``step`` calls."""
+    weights: str
+    """A digest of the optimizer's parameters at the beginning of the backward."""
+    create_graph: bool = False
+    modes: "Modes | None" = None
+    written: "Written | None" = None
+    """After ``autograd.grad``: how the loop has written the gradients to ``p.grad``."""
+    again: bool = False
+    """True if the same loss was differentiated before."""
+    half: bool = True
+    """True if the graph holds numbers of half precision, or casts to it."""
+    shared: int = 0
+    """The number of gradients that share their memory with the one of another parameter, after the backward."""
+
+
+@dataclass(frozen=True)
+class ZeroGrad:
+    """The gradients were emptied, by ``zero_grad`` of the optimizer or of a module."""
+
+
+@dataclass(frozen=True)
+class Unscale:
+    """``scaler.unscale_`` was called."""
+
+    scale: float
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip function of ``torch.nn.utils`` was called with gradients of the optimizer."""
+
+    threshold: float | None
+    """``max_norm`` or ``clip_value``; ``None`` if it cannot be read."""
+    by_value: bool
+    covered: int
+    """The number of the optimizer's gradients that it was given; 0 if it was given none of any optimizer."""
+    twice: int = 0
+    """The number of these that it was given more than once."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The optimizer made a step, or its scaler skipped it."""
+
+    skipped: bool
+    scaler: int | None
+    """The number of the scaler whose ``step`` made it; ``None`` if the loop called the optimizer's ``step``."""
+    scale: float | None
+    weights_before: str
+    weights_after: str
+    rates: tuple[float, ...]
+    """The learning rate of each group."""
+    closure: bool = False
+    state_before: str = ""
+    """A digest of the optimizer's own state, such as its moments."""
+    state_after: str = ""
+
+
+@dataclass(frozen=True)
+class Update:
+    """``scaler.update`` was called."""
+
+    scaler: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning rate scheduler of the optimizer made a step."""
+
+    name: str
+    count: int = 0
+    """Its own count of steps."""
+    rates: tuple[float, ...] = ()
+    """The learning rate of each group after it."""
+
+
+What: TypeAlias = Backward | ZeroGrad | Unscale | Clip | Step | Update | Schedule
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of one optimizer."""
+
+    what: What
+    number: int
+    """Its position among all events of the process."""
+    line: Line
+    before: Gradients = ()
+    after: Gradients = ()
+    random: str = ""
+    """A digest of the state of the CPU's random numbers."""
+
+
+@dataclass
+class Story:
+    """Everything that happened to one optimizer, in order."""
+
+    number: int
+    name: str
+    """The class of the optimizer."""
+    made: Line
+    """The line that built it."""
+    events: list[Event] = field(default_factory=list)
+    names: tuple[str, ...] = ()
+    """The name of each parameter, in the order of the groups."""
+    trained: tuple[bool, ...] = ()
+    """For each parameter, whether it requires a gradient."""
+    groups: tuple[dict[str, object], ...] = ()
+    """The hyperparameters of each group, without its parameters."""
+
+    @property
+    def steps(self) -> int:
+        """Return the number of steps, made or skipped."""
+        return sum(isinstance(event.what, Step) for event in self.events)
+
+
+@dataclass(frozen=True)
+class Outsider:
+    """A parameter that gets gradients though no optimizer holds it."""
+
+    name: str
+    shape: tuple[int, ...]
+    line: Line
+    """The backward that reached it first."""
+    times: int
+    late: bool
+    """True if it was registered in its module after the optimizer of that model had been built."""
+    beside: str
+    """The name of a parameter of the same model that an optimizer holds; empty if none does."""
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A module that the loop had put into evaluation, and that a ``train()`` of a module around it put back."""
+
+    name: str
+    evaluated: Line
+    """The line of its ``eval()``."""
+    trained: Line
+    """The line of the ``train()`` that reached it."""
+    backwards: int
+    """The number of backwards since, with the module still in training mode."""
+
+
+@dataclass
+class Account:
+    """All facts of one run."""
+
+    stories: list[Story] = field(default_factory=list)
+    outsiders: list[Outsider] = field(default_factory=list)
+    raised: Raised | None = None
+    retrained: list[Retrained] = field(default_factory=list)
+    scalers: list[Line] = field(default_factory=list)
+    """The line that built each gradient scaler, in order."""
+    schedulers: list[tuple[int, str, Line]] = field(default_factory=list)
+    """Each learning rate scheduler that was built: the number of its optimizer, its class, and the line."""
+    let_go: bool = False
+    """True if the watching ended before the loop did."""
+    notes: list[str] = field(default_factory=list)
+    """Things that were not seen, one sentence each."""

@@ -1,0 +1,67 @@
+"""A rule, and what it has found: a verdict with the lines and figures that show it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gradparity.auditing.events import Event
+from gradparity.auditing.lines import Line
+
+
+class Verdict(StrEnum):
+    """The verdicts on a loop. They are never mixed."""
+
+    WRONG = "wrong"
+    """A promise of PyTorch, or of the mean over the window, is broken, and the bits show it."""
+    UNUSUAL = "unusual"
+    """Right in some methods, which the rule names."""
+    UNEXERCISED = "not exercised"
+    """The loop never came to the place that would show it."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule with a stable code, and its page."""
+
+    code: str
+    """``GP`` and three digits; the first one is the theme."""
+    name: str
+    why: str
+    """The effect on the training, in a few sentences."""
+    instead: str
+    """The code to write instead."""
+    right_in: str = ""
+    """The methods in which it is right, if there are any."""
+    reported: str = ""
+    """Where it was reported in the wild."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a rule has found."""
+
+    rule: Rule
+    verdict: Verdict
+    sentence: str
+    line: Line
+    """The line that breaks the rule."""
+    other: Line | None = None
+    """The line that it collides with."""
+    step: int | None = None
+    microbatch: int | None = None
+    optimizer: str = ""
+    times: int = 1
+    """The number of steps that show it."""
+
+
+def at(event: Event) -> Line:
+    """Return the line of an event."""
+    return event.line
+
+
+def times(count: int, of: str = "step") -> str:
+    """Return a number with its noun.
+
+    >>> times(1), times(3)
+    ('1 step', '3 steps')
+    """
+    return f"{count} {of}{'' if count == 1 else 's'}"

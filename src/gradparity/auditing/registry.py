@@ -1,0 +1,81 @@
+"""The optimizers, scalers and schedulers that were found, and the story of each optimizer."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+from gradparity.auditing.events import Backward, Event, Gradients, Story, What
+from gradparity.auditing.lines import NOWHERE, Line, here
+from gradparity.auditing.modules import Modules
+from gradparity.auditing.trainee import Trainee, written
+from gradparity.trace.fingerprint import fingerprint
+
+
+class Registry:
+    """Everything that was found to take part in a training."""
+
+    def __init__(self, modules: Modules) -> None:
+        self.modules = modules
+        self.scalers: dict[int, tuple[GradScaler, Line]] = {}
+        """Each scaler by ``id``, with the line that built it; they are held, so that no other gets the ``id``."""
+        self.schedulers: list[tuple[int, str, Line]] = []
+        self._trainees: dict[int, Trainee] = {}
+        self._number = 0
+
+    @property
+    def stories(self) -> list[Story]:
+        """Return the stories in which anything happened."""
+        return [t.story for t in self._trainees.values() if t.story.events]
+
+    def trainee(self, optimizer: Optimizer, line: Line = NOWHERE) -> Trainee:
+        """Return an optimizer as it is watched, from now on if it was not before."""
+        known = self._trainees.get(id(optimizer))
+        if known is None or known.optimizer() is not optimizer:
+            if known is not None:  # its id was used before, by an optimizer that is gone
+                self._trainees[-len(self._trainees) - 1] = known
+            known = Trainee(optimizer, len(self._trainees), line)
+            self._trainees[id(optimizer)] = known
+            self.modules.optimizer_built(known.parameters())
+        return known
+
+    def alive(self) -> list[Trainee]:
+        """Return the optimizers that are alive."""
+        return [t for t in self._trainees.values() if t.optimizer() is not None]
+
+    def concerned(self, owner: Any) -> list[Trainee]:
+        """Return who is concerned by a call of ``owner``: an optimizer, or a module with parameters of some."""
+        if isinstance(owner, Optimizer):
+            return [self.trainee(owner)]
+        ids = {id(p) for p in owner.parameters()}
+        return [t for t in self.alive() if not ids.isdisjoint(map(id, t.parameters()))]
+
+    def number_of_scaler(self, scaler: GradScaler) -> int:
+        """Return the number of a scaler, in the order in which they were found."""
+        if id(scaler) not in self.scalers:
+            self.scalers[id(scaler)] = scaler, here()  # held, so that no other scaler gets its id
+        return list(self.scalers).index(id(scaler))
+
+    def tell(self, trainee: Trainee, what: What, before: Gradients, after: Gradients, line: Line) -> None:
+        """Add an event to a story."""
+        self._number += 1
+        random = fingerprint(torch.get_rng_state()).digest
+        trainee.story.events.append(Event(what, self._number, line, before, after, random))
+
+    def settle(self, trainee: Trainee) -> None:
+        """Look at gradients of ``autograd.grad`` that the loop has written since, and complete that event."""
+        if trainee.awaited is None:
+            return
+        position, trainee.awaited = trainee.awaited, None
+        event = trainee.story.events[position]
+        assert isinstance(event.what, Backward)
+        now = trainee.gradients()
+        what = replace(event.what, written=written(trainee.expected, now), shared=trainee.shared())
+        trainee.story.events[position] = replace(event, what=what, after=now)
+
+    def settle_all(self) -> None:
+        """Settle every optimizer."""
+        for trainee in self._trainees.values():
+            self.settle(trainee)

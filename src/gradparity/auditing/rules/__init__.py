@@ -1,0 +1,81 @@
+"""The rules of the audit, one file a theme. Each is a function from facts to findings; none keeps anything."""
+
+from collections.abc import Iterable
+
+from gradparity.auditing.events import Account
+from gradparity.auditing.finding import Finding, Rule, Verdict
+from gradparity.auditing.rules import (
+    clipping,
+    modes,
+    normalization,
+    parameters,
+    raised,
+    scalers,
+    scaling,
+    schedules,
+    several_backwards,
+    stepping,
+    wiring,
+    zero_grad,
+)
+from gradparity.auditing.windows import windows
+
+_FILES = (
+    zero_grad,
+    several_backwards,
+    scaling,
+    scalers,
+    clipping,
+    normalization,
+    parameters,
+    modes,
+    wiring,
+    stepping,
+    schedules,
+    raised,
+)
+
+RULES: dict[str, Rule] = {rule.code: rule for file in _FILES for rule in vars(file).values() if isinstance(rule, Rule)}
+"""All rules by their code, in order."""
+
+
+def judge(account: Account, ignored: Iterable[str] = ()) -> list[Finding]:
+    """Return everything that the rules find in the facts, the wrong first, each in the order of the codes.
+
+    Args:
+        account: the facts of a run.
+        ignored: codes of rules that are not asked, or beginnings of codes: ``GP4`` stands for all of its theme.
+    """
+    found: list[Finding] = []
+    by_number = {story.number: windows(story) for story in account.stories}
+    for story in account.stories:
+        own = by_number[story.number]
+        for file in (
+            zero_grad,
+            several_backwards,
+            scaling,
+            clipping,
+            normalization,
+            modes,
+            wiring,
+            stepping,
+            schedules,
+        ):
+            found += file.of_story(story, own)
+        found += scalers.of_story(story, own, account)
+    if account.let_go or account.raised is not None:  # the loop went on, or never came to its end
+        found = [f for f in found if f.rule is not zero_grad.NEVER_STEPPED]
+    found += several_backwards.of_several(account.stories, by_number)
+    found += parameters.of_account(account)
+    found += modes.of_account(account)
+    found += schedules.of_account(account)
+    found += raised.of_account(account)
+    beginnings = tuple(ignored)
+    kept = [f for f in found if not (beginnings and f.rule.code.startswith(beginnings)) and not _silenced(f)]
+    return sorted(kept, key=lambda f: (list(Verdict).index(f.verdict), f.rule.code))
+
+
+def _silenced(finding: Finding) -> bool:
+    """Return whether the user's line says ``# gradparity: ignore GP101``."""
+    _, mark, codes = finding.line.source.partition("# gradparity: ignore")
+    return bool(mark) and (not codes.strip() or finding.rule.code in codes)

@@ -1,0 +1,211 @@
+"""Rules on clips that come too late, too often, or for some of the gradients only."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+from gradparity.auditing.events import Event, Story
+from gradparity.auditing.finding import Finding, Rule, Verdict, times
+from gradparity.auditing.windows import Window, is_empty, same
+
+TOO_LATE = Rule(
+    "GP301",
+    "clip-after-step",
+    "The gradients are clipped after the optimizer has read them, and emptied before the next step. The clip has no "
+    "effect.",
+    "loss.backward()\ntorch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)\noptimizer.step()",
+)
+INSIDE = Rule(
+    "GP302",
+    "clip-inside-a-window",
+    "The accumulated gradients are clipped after every microbatch. The earlier microbatches are clipped again and "
+    "again, and count less than the later ones.",
+    "if (i + 1) % k == 0:\n    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n    optimizer.step()\n"
+    "    optimizer.zero_grad()",
+    right_in="differentially private training, which clips each sample's gradient by itself",
+)
+SOME = Rule(
+    "GP303",
+    "clip-of-some-gradients",
+    "The norm is taken over some of the optimizer's gradients, and the others are not clipped.",
+    "torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)",
+    right_in="a clip for each part of the model; a part that is not clipped on purpose",
+)
+
+
+NOTHING = Rule(
+    "GP304",
+    "clip-of-nothing",
+    "The clip was given no gradient, for example because a generator of parameters had been used up before. It has no "
+    "effect.",
+    "parameters = list(model.parameters())\ntorch.nn.utils.clip_grad_norm_(parameters, max_norm)",
+    right_in="a clip of a part that has no gradients in this step",
+)
+BY_PARTS = Rule(
+    "GP305",
+    "gradients-changed-by-several-factors",
+    "Between the last backward and the step the gradients were not multiplied by one factor, so their direction "
+    "changed: each part was clipped by its own norm, or something else has written to them.",
+    "torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)",
+    right_in="clips by layer or by value, gradient surgery, centralization, noise",
+)
+ENLARGED = Rule(
+    "GP306",
+    "gradients-enlarged",
+    "A clip shortens gradients that are too long and leaves the others alone. These were lengthened.",
+    "factor = min(1.0, max_norm / (norm + 1e-6))",
+    right_in="normalized gradients",
+)
+
+TWICE = Rule(
+    "GP307",
+    "gradient-clipped-twice",
+    "The clip was given one gradient twice, as of a tied weight that is listed under both names. It counts twice in "
+    "the norm and is multiplied twice.",
+    "torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)  # lists a tied weight once",
+)
+
+
+def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+    """Yield what these rules find."""
+    yield from _too_late(windows)
+    yield from _inside(windows)
+    yield from _some(windows)
+    yield from _nothing(windows)
+    yield from _factors(windows)
+    yield from _twice(windows)
+
+
+def _too_late(windows: Sequence[Window]) -> Iterator[Finding]:
+    found, in_time = [], 0
+    for window in windows:
+        for event, _ in window.clips:
+            earlier = [e for e, _ in window.backwards if e.number < event.number]
+            if earlier or window.previous is None or not same(event.before, window.previous.after):
+                in_time += 1
+            elif not window.backwards or is_empty(window.backwards[0][0].before):
+                found.append((window, event))
+    if len(found) < 2 or in_time:
+        return
+    window, event = found[0]
+    yield Finding(
+        TOO_LATE,
+        Verdict.WRONG,
+        f"the clip runs after the step has read the gradients, which are then emptied, {times(len(found), 'time')} of "
+        f"{len(found)}: it has no effect",
+        event.line,
+        window.previous.line if window.previous else None,
+        window.step,
+        times=len(found),
+    )
+
+
+def _inside(windows: Sequence[Window]) -> Iterator[Finding]:
+    found, several = [], 0
+    for window in windows:
+        backwards = [e for e, what in window.backwards if what.into_grad]
+        if window.made is None or len(backwards) < 2:
+            continue
+        several += 1
+        between = [
+            clip
+            for a, b in itertools.pairwise(backwards)
+            for clip, _ in window.clips
+            if a.number < clip.number < b.number and not is_empty(b.before)
+        ]
+        if len(between) == len(backwards) - 1:
+            found.append((window, between[0], backwards[1]))
+    if len(found) < 2 or len(found) < several:
+        return
+    window, clip, after = found[0]
+    yield Finding(
+        INSIDE,
+        Verdict.WRONG,
+        f"the accumulated gradients are clipped after every microbatch, in {times(len(found))} of {len(windows)}, and "
+        "the next microbatch is added to what was clipped",
+        clip.line,
+        after.line,
+        window.step,
+        0,
+        times=len(found),
+    )
+
+
+def _some(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = []
+    for window in windows:
+        if window.made is None or not window.clips:
+            continue
+        event = window.clips[-1][0]
+        covered = sum(clip.covered for _, clip in window.clips)
+        present = sum(g is not None for g in event.before)
+        if 0 < covered < present:
+            found.append((window, event, covered, present))
+    if len(found) < 2:
+        return
+    window, event, covered, present = found[0]
+    yield Finding(
+        SOME,
+        Verdict.UNUSUAL,
+        f"the clip covers {covered} of the optimizer's {present} gradients, in {times(len(found))}",
+        event.line,
+        None,
+        window.step,
+        times=len(found),
+    )
+
+
+def _nothing(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = [(w, e) for w in windows for e, clip in w.clips if not clip.covered and w.made is not None]
+    others = any(clip.covered for w in windows for _, clip in w.clips)
+    if len(found) < 2 or others:
+        return
+    window, event = found[0]
+    words = f"the clip was given no gradient, though the optimizer had some, in {times(len(found))}"
+    yield Finding(NOTHING, Verdict.UNUSUAL, words, event.line, None, window.step, times=len(found))
+
+
+def _factors(windows: Sequence[Window]) -> Iterator[Finding]:
+    """Compare each gradient's norm at the step with the one after the last backward, or after ``unscale_``."""
+    several, larger = [], []
+    for window in windows:
+        if window.end is None or window.made is None or not window.backwards or window.made.closure:
+            continue
+        last = window.unscaled or window.backwards[-1][0]
+        inside = [event for event, _ in window.clips if event.number < last.number]
+        if inside or not window.adds_up or any(clip.by_value or len(window.clips) == 1 for _, clip in window.clips):
+            continue
+        factors = _of_each(last, window.end)
+        if len(factors) < 2:
+            continue
+        if max(factors) - min(factors) > 1e-3 * max(factors):
+            several.append((window, factors))
+        elif max(factors) > 1 + 1e-3 and not _scaled_back(factors[0]):
+            larger.append((window, factors))
+    for rule, found in ((BY_PARTS, several), (ENLARGED, larger)):
+        if len(found) > 1:
+            window, factors = found[0]
+            assert window.end is not None
+            words = f"from the last backward to the step the gradients were multiplied by {min(factors):.4g}"
+            if rule is BY_PARTS:
+                words += f" to {max(factors):.4g}"
+            line = window.clips[0][0].line if window.clips else window.end.line
+            yield Finding(rule, Verdict.UNUSUAL, f"{words}, in {times(len(found))}", line, None, window.step)
+
+
+def _of_each(one: Event, other: Event) -> list[float]:
+    pairs = zip(one.after, other.before, strict=False)
+    return [abs(b.norm / a.norm) for a, b in pairs if a and b and a.norm and math.isfinite(a.norm + b.norm)]
+
+
+def _scaled_back(factor: float) -> bool:
+    """Return whether a factor is a power of two, as a loss scale is."""
+    return abs(math.log2(factor) - round(math.log2(factor))) < 1e-3
+
+
+def _twice(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = [(w, e, clip.twice) for w in windows for e, clip in w.clips if clip.twice]
+    if found:
+        window, event, number = found[0]
+        words = f"the clip was given {times(number, 'gradient')} twice, in {times(len(found), 'clip')}"
+        yield Finding(TWICE, Verdict.WRONG, words, event.line, None, window.step, times=len(found))

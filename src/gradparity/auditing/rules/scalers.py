@@ -1,0 +1,99 @@
+"""Rules on a scaler that is made again, set by hand, or helped by hand."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+from gradparity.auditing.events import Account, Step, Story, Update
+from gradparity.auditing.finding import Finding, Rule, Verdict, times
+from gradparity.auditing.rules.scaling import factor_of
+from gradparity.auditing.windows import Window
+
+NEW_SCALER = Rule(
+    "GP206",
+    "scaler-made-again",
+    "A new GradScaler starts at its initial scale and forgets what the one before had found. The first steps overflow "
+    "and are skipped, each time anew.",
+    "scaler = torch.amp.GradScaler()  # once, beside the optimizer\nfor epoch in range(epochs): ...",
+    reported="https://github.com/conservationtechlab/animl-py/pull/304",
+)
+SCALE_JUMPED = Rule(
+    "GP207",
+    "scale-set-beside-the-scaler",
+    "The loss scale is not the one that the last update() has left: the scaler was made anew or not restored.",
+    "scaler.load_state_dict(checkpoint['scaler'])",
+    right_in="a scale that is set by hand",
+)
+UNSCALED_TWICE = Rule(
+    "GP208",
+    "unscaled-by-hand-and-by-the-scaler",
+    "The gradients were divided by the loss scale twice: by the loop, and again by the scaler. They nearly vanish.",
+    "scaler.unscale_(optimizer)  # remembers that it was done; step() then does not do it again",
+)
+
+
+def of_story(story: Story, windows: Sequence[Window], account: Account) -> Iterator[Finding]:
+    """Yield what these rules find."""
+    yield from _new_scaler(windows, account)
+    yield from _jumped(story)
+    yield from _unscaled_twice(windows)
+
+
+def _new_scaler(windows: Sequence[Window], account: Account) -> Iterator[Finding]:
+    steps = [(w, w.made) for w in windows if w.made is not None and w.made.scaler is not None]
+    found = []
+    for (_, before), (window, after) in itertools.pairwise(steps):
+        assert before.scaler is not None
+        assert after.scaler is not None
+        again = before.scaler != after.scaler and account.scalers[before.scaler] == account.scalers[after.scaler]
+        if again and before.scale and after.scale and after.scale > before.scale:
+            found.append((window, before, after))
+    skipped = [window for window, _, after in found if after.skipped]
+    if not skipped:
+        return
+    window, before, after = next(one for one in found if one[2].skipped)
+    assert window.end is not None
+    assert after.scaler is not None
+    yield Finding(
+        NEW_SCALER,
+        Verdict.WRONG,
+        f"a new GradScaler was made for the same optimizer, {times(len(found), 'time')}: the scale jumped from "
+        f"{before.scale:g} back to {after.scale:g}, and the next step overflowed and was skipped",
+        account.scalers[after.scaler],
+        window.end.line,
+        window.step,
+        times=len(found),
+    )
+
+
+def _jumped(story: Story) -> Iterator[Finding]:
+    last: Update | None = None
+    for event in story.events:
+        if isinstance(event.what, Update):
+            last = event.what
+        elif isinstance(event.what, Step) and last is not None and event.what.scaler == last.scaler:
+            scale = event.what.scale
+            if scale not in (None, last.after):
+                words = f"update() had left the loss scale at {last.after:g}, and this step finds {scale:g}"
+                yield Finding(SCALE_JUMPED, Verdict.UNUSUAL, words, event.line)
+                return
+
+
+def _unscaled_twice(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = []
+    for window in windows:
+        scale = factor_of(window)
+        if window.unscaled is None or window.made is None or scale <= 1 or window.clips:
+            continue
+        last = window.backwards[-1][0]
+        pairs = [(a, b) for a, b in zip(last.after, window.unscaled.before, strict=False) if a and b and a.norm]
+        factors = [abs(b.norm / a.norm) * scale for a, b in pairs if math.isfinite(a.norm)]
+        if factors and all(abs(factor - 1) < 1e-2 for factor in factors):
+            found.append((window, last, scale))
+    if found:
+        window, last, scale = found[0]
+        assert window.unscaled is not None
+        words = (
+            f"the loop divided the gradients by {scale:g}, and the scaler divides them again, in {times(len(found))}"
+        )
+        yield Finding(UNSCALED_TWICE, Verdict.WRONG, words, window.unscaled.line, last.line, window.step)

@@ -1,0 +1,174 @@
+"""Rules on the loss scale of mixed precision."""
+
+from collections.abc import Iterator, Sequence
+
+from gradparity.auditing.events import Story
+from gradparity.auditing.finding import Finding, Rule, Verdict, times
+from gradparity.auditing.windows import Window, same, size
+
+CLIP_SCALED = Rule(
+    "GP201",
+    "clip-before-unscale",
+    "The gradients still carry the loss scale when they are clipped, so the threshold meets numbers up to 65536 times "
+    "too large. scaler.step then divides the clipped gradients by the scale, and the update nearly vanishes.",
+    "scaler.unscale_(optimizer)\ntorch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n"
+    "scaler.step(optimizer)\nscaler.update()",
+    right_in="a threshold that is multiplied by the scale",
+    reported="https://github.com/milesial/Pytorch-UNet/issues/468",
+)
+BYPASSED = Rule(
+    "GP202",
+    "scaler-bypassed",
+    "The loss was scaled, and optimizer.step() read gradients that nobody had divided by the scale. Plain SGD makes "
+    "steps that are too large by that factor. No overflow is looked for.",
+    "scaler.step(optimizer)\nscaler.update()",
+)
+NOT_SCALED = Rule(
+    "GP203",
+    "loss-not-scaled",
+    "scaler.step divides the gradients by the loss scale, but this loss was not multiplied by it. The gradients are "
+    "too small by that factor, and small ones underflow in half precision.",
+    "scaler.scale(loss).backward()",
+)
+TWICE = Rule(
+    "GP204",
+    "loss-scaled-twice",
+    "The loss was multiplied by the loss scale twice and the gradients are divided by it once.",
+    "scaler.scale(loss).backward()",
+)
+SCALE_MOVED = Rule(
+    "GP205",
+    "scale-changed-inside-a-window",
+    "scaler.update() ran between the microbatches of a window, so they were scaled differently, and unscale_ divides "
+    "all of them by the last scale.",
+    "if (i + 1) % k == 0:\n    scaler.step(optimizer)\n    scaler.update()\n    optimizer.zero_grad()",
+)
+
+
+def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+    """Yield what these rules find."""
+    yield from _clip_scaled(windows)
+    yield from _bypassed(windows)
+    yield from _not_scaled(windows)
+    yield from _twice(windows)
+    yield from _scale_moved(windows)
+
+
+def factor_of(window: Window) -> float:
+    """Return the loss scale of the window's last backward; 1 without one."""
+    factor = 1.0
+    for scale in window.backwards[-1][1].scales if window.backwards else ():
+        factor *= scale
+    return factor
+
+
+def _clip_scaled(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = []
+    for window in windows:
+        scale = factor_of(window)
+        if window.made is None or scale <= 1 or window.made.scaler is None:
+            continue
+        last = window.backwards[-1][0]
+        for event, clip in window.clips:
+            before = window.unscaled is None or event.number < window.unscaled.number
+            finite = clip.threshold is not None and clip.threshold < scale
+            if before and finite and event.number > last.number and same(event.before, last.after):
+                found.append((window, event, clip, scale))
+                break
+    if not found:
+        return
+    window, event, clip, scale = found[0]
+    after = window.unscaled or window.end
+    yield Finding(
+        CLIP_SCALED,
+        Verdict.WRONG,
+        f"the gradients were clipped to {clip.threshold:g} while they still carried the loss scale of {scale:g} (their "
+        f"norm was {size(event.before):.4g}), in {times(len(found))} of {len(windows)}",
+        event.line,
+        after.line if after else None,
+        window.step,
+        times=len(found),
+    )
+
+
+def _bypassed(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = []
+    for window in windows:
+        if window.made is None or window.end is None or window.made.scaler is not None or factor_of(window) == 1:
+            continue
+        last = window.backwards[-1][0]
+        clipped = [event for event, _ in window.clips if event.number > last.number]
+        read = clipped[0].before if clipped else window.end.before
+        if window.unscaled is None and same(read, last.after):
+            found.append((window, last))
+    if not found:
+        return
+    window, last = found[0]
+    assert window.end is not None
+    yield Finding(
+        BYPASSED,
+        Verdict.WRONG,
+        f"optimizer.step() read gradients that still carried the loss scale of {factor_of(window):g}, in "
+        f"{times(len(found))} of {len(windows)}: the loss was scaled, and the step went past the scaler",
+        window.end.line,
+        last.line,
+        window.step,
+        times=len(found),
+    )
+
+
+def _not_scaled(windows: Sequence[Window]) -> Iterator[Finding]:
+    found, scaled = [], 0
+    for window in windows:
+        if window.made is None or window.made.scaler is None or not window.made.scale or window.made.scale == 1:
+            continue
+        for index, (event, what) in enumerate(window.backwards):
+            if what.scales:
+                scaled += 1
+            elif what.into_grad:
+                readable = what.losses and all(loss.total < window.made.scale / 2 for loss in what.losses)
+                found.append((window, event, index, bool(readable)))
+    if not found:
+        return
+    certain = [one for one in found if one[3]]
+    window, event, index, _ = (certain or found)[0]
+    assert window.end is not None
+    verdict = Verdict.WRONG if scaled or certain else Verdict.UNUSUAL
+    among = f"; {times(scaled, 'other backward')} had a scaled loss" if scaled else ""
+    assert window.made is not None
+    yield Finding(
+        NOT_SCALED,
+        verdict,
+        f"this loss was not scaled, and scaler.step divided its gradients by {window.made.scale:g}, in "
+        f"{times(len(found), 'backward')}{among}",
+        event.line,
+        window.end.line,
+        window.step,
+        index,
+        times=len(found),
+    )
+
+
+def _twice(windows: Sequence[Window]) -> Iterator[Finding]:
+    for window in windows:
+        for index, (event, what) in enumerate(window.backwards):
+            if len(what.scales) > 1 and window.made is not None and window.made.scaler is not None:
+                factors = " x ".join(f"{scale:g}" for scale in what.scales)
+                sentence = f"this loss was scaled by {factors}, and the gradients are divided by the scale once"
+                yield Finding(TWICE, Verdict.WRONG, sentence, event.line, None, window.step, index)
+                return
+
+
+def _scale_moved(windows: Sequence[Window]) -> Iterator[Finding]:
+    for window in windows:
+        scaled = [(e, what.scales[0]) for e, what in window.backwards if len(what.scales) == 1]
+        different = [(e, scale) for e, scale in scaled if scale != scaled[0][1]]
+        if window.made is not None and window.made.scaler is not None and different:
+            event, scale = different[0]
+            if same(event.before, scaled[0][0].after) or not window.emptied_after(scaled[0][0]):
+                sentence = (
+                    f"the microbatches of one window were scaled by {scaled[0][1]:g} and by {scale:g}, and unscale_ "
+                    "divides by the last scale alone"
+                )
+                yield Finding(SCALE_MOVED, Verdict.WRONG, sentence, event.line, scaled[0][0].line, window.step)
+                return

@@ -1,0 +1,156 @@
+"""Rules on the learning rate and its schedule."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from gradparity.auditing.events import Account, Event, Schedule, Step, Story
+from gradparity.auditing.finding import Finding, Rule, Verdict, times
+from gradparity.auditing.windows import Window
+
+BEFORE_STEP = Rule(
+    "GP811",
+    "schedule-before-the-step",
+    "The scheduler runs between backward and step, so the first learning rate of the schedule is never used.",
+    "optimizer.step()\nscheduler.step()",
+    reported="https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate",
+)
+EVERY_MICROBATCH = Rule(
+    "GP812",
+    "schedule-every-microbatch",
+    "The scheduler runs once a microbatch, so it is over before the training is, by the number of microbatches a step.",
+    "if (i + 1) % k == 0:\n    optimizer.step()\n    scheduler.step()",
+    right_in="a schedule that was planned in microbatches",
+)
+SEVERAL_TIMES = Rule(
+    "GP813",
+    "schedule-several-times-a-step",
+    "The scheduler runs more than once for each optimizer step.",
+    "optimizer.step()\nscheduler.step()",
+    right_in="two schedulers that are meant to multiply; a schedule in samples or epochs",
+)
+ON_SKIPPED = Rule(
+    "GP814",
+    "schedule-advanced-on-a-skipped-step",
+    "The scaler skipped the step for an overflow, and the scheduler advanced all the same. The warm-up loses its first "
+    "steps.",
+    "scale = scaler.get_scale()\nscaler.step(optimizer)\nscaler.update()\nif scaler.get_scale() >= scale:\n"
+    "    scheduler.step()",
+    right_in="long schedules, for which a few steps do not matter",
+)
+BACKWARDS = Rule(
+    "GP815",
+    "schedule-starts-again",
+    "The scheduler's own count fell: it was made anew, or not restored with the optimizer.",
+    "scheduler = make_scheduler(optimizer)  # once\nscheduler.load_state_dict(checkpoint['scheduler'])",
+    right_in="warm restarts; several stages of training",
+)
+RATE_WRITTEN = Rule(
+    "GP816",
+    "learning-rate-set-beside-its-schedule",
+    "A scheduler sets the learning rate, and something else has changed it since. Most schedulers compute the next "
+    "rate from the present one, and stay off their plan.",
+    "scheduler = SequentialLR(optimizer, [warmup, cosine], milestones=[warmup_steps])",
+    right_in="a warm-up by hand before the schedule begins",
+)
+NEVER_STEPPED = Rule(
+    "GP817",
+    "scheduler-never-stepped",
+    "A scheduler was built and never ran while the audit watched, so the learning rate stays where it began.",
+    "optimizer.step()\nscheduler.step()",
+    right_in="a schedule by epoch, if no epoch ended yet",
+)
+
+
+def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+    """Yield what these rules find."""
+    made = [window for window in windows if window.made is not None]
+    yield from _place(made)
+    yield from _number(windows)
+    yield from _skipped(windows)
+    yield from _count(story)
+    yield from _rate(story)
+
+
+def _schedules(window: Window) -> list[tuple[Event, Schedule]]:
+    return [(e, e.what) for e in window.events if isinstance(e.what, Schedule)]
+
+
+def _place(made: Sequence[Window]) -> Iterator[Finding]:
+    found = []
+    for window in made:
+        backwards = [e.number for e, _ in window.backwards]
+        late = [e for e, _ in _schedules(window) if backwards and e.number > backwards[-1]]
+        if len(late) == 1 == len(_schedules(window)):
+            found.append((window, late[0]))
+    if len(found) > 1 and len(found) >= len(made) - 1:
+        window, event = found[0]
+        assert window.end is not None
+        words = f"the scheduler runs after the backward and before the step, in {times(len(found))} of {len(made)}"
+        yield Finding(BEFORE_STEP, Verdict.UNUSUAL, words, event.line, window.end.line, window.step, times=len(found))
+
+
+def _number(windows: Sequence[Window]) -> Iterator[Finding]:
+    counts = [(w, _schedules(w), len(w.backwards)) for w in windows[1:] if w.made is not None]
+    every = [(w, s) for w, s, number in counts if number > 1 and len(s) == number and len({e.line for e, _ in s}) == 1]
+    if len(every) > 1 and len(every) >= len(counts) - 2:
+        window, schedules = every[0]
+        words = f"the scheduler runs {len(schedules)} times a step, once for each microbatch"
+        yield Finding(EVERY_MICROBATCH, Verdict.UNUSUAL, words, schedules[0][0].line, None, window.step)
+        return
+    several = [(w, s) for w, s, _ in counts if len(s) > 1 and len({what.name for _, what in s}) == 1]
+    if len(several) > 1 and len(several) >= len(counts) - 2:
+        window, schedules = several[0]
+        words = f"{schedules[0][1].name} runs {len(schedules)} times for one step"
+        yield Finding(SEVERAL_TIMES, Verdict.UNUSUAL, words, schedules[0][0].line, None, window.step)
+
+
+def _skipped(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = []
+    for before, window in itertools.pairwise(windows):
+        first = window.backwards[0][0].number if window.backwards else window.events[-1].number + 1
+        early = [e for e, _ in _schedules(window) if e.number < first]
+        if before.made is not None and before.made.skipped and early:
+            found.append((before, early[0]))
+    if found:
+        window, event = found[0]
+        assert window.end is not None
+        words = f"the scaler skipped the step, and the scheduler advanced, {times(len(found), 'time')}"
+        yield Finding(ON_SKIPPED, Verdict.UNUSUAL, words, event.line, window.end.line, window.step, times=len(found))
+
+
+def _count(story: Story) -> Iterator[Finding]:
+    last: dict[str, int] = {}
+    for event in story.events:
+        if isinstance(event.what, Schedule):
+            name, count = event.what.name, event.what.count
+            if count <= last.get(name, -1) and last.get(name, 0) > 1:
+                words = f"{name} had counted {last[name]} steps, and now counts {count}"
+                yield Finding(BACKWARDS, Verdict.UNUSUAL, words, event.line)
+                return
+            last[name] = count
+
+
+def _rate(story: Story) -> Iterator[Finding]:
+    """Find a learning rate at a step that is not the one which the schedule set."""
+    rates: tuple[float, ...] | None = None
+    found = []
+    for event in story.events:
+        if isinstance(event.what, Schedule):
+            rates = event.what.rates
+        elif rates is not None and isinstance(event.what, Step) and event.what.rates != rates:
+            found.append((event, rates, event.what.rates))
+    if found:
+        event, planned, used = found[0]
+        words = f"the schedule set the learning rate to {planned[0]:.4g}, and the step used {used[0]:.4g}"
+        yield Finding(RATE_WRITTEN, Verdict.UNUSUAL, words, event.line, times=len(found))
+
+
+def of_account(account: Account) -> Iterator[Finding]:
+    """Yield the schedulers that were built and never ran."""
+    for story in account.stories:
+        built = [(name, line) for number, name, line in account.schedulers if number == story.number]
+        ran = any(isinstance(event.what, Schedule) for event in story.events)
+        if built and not ran and story.steps > 1:
+            name, line = built[-1]
+            words = f"{name} was built and did not run in {times(story.steps)}"
+            yield Finding(NEVER_STEPPED, Verdict.UNEXERCISED, words, line)

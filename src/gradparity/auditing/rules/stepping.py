@@ -1,0 +1,145 @@
+"""Rules on steps, and on weights and states that change between two of them."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+from gradparity.auditing.events import Story
+from gradparity.auditing.finding import Finding, Rule, Verdict, times
+from gradparity.auditing.windows import Window, is_empty, same
+
+AGAIN = Rule(
+    "GP801",
+    "stepped-twice-on-the-same-gradients",
+    "No backward ran between two steps, and the second one read the same gradients.",
+    "optimizer.step()  # once a window",
+    right_in="methods that make several steps along one gradient",
+)
+NOTHING_TO_READ = Rule(
+    "GP802",
+    "step-without-gradients",
+    "The optimizer made a step before any backward had given it a gradient.",
+    "loss.backward()\noptimizer.step()",
+)
+NOT_FINITE = Rule(
+    "GP803",
+    "stepped-on-infinite-gradients",
+    "A gradient was infinite or NaN and the step was made all the same. The weights are NaN from then on.",
+    "scaler.step(optimizer)  # skips such a step\n# or, without a scaler\nif torch.isfinite(norm):\n"
+    "    optimizer.step()",
+)
+WEIGHTS_WRITTEN = Rule(
+    "GP804",
+    "weights-written-between-steps",
+    "The weights are not those that the last step has left: something else has written to them.",
+    "with torch.no_grad(): ...  # nothing between the steps, or an optimizer that does it",
+    right_in="WGAN's clipped weights, lookahead, averages that are swapped in, projections, a restored best checkpoint",
+)
+STATE_CHANGED = Rule(
+    "GP805",
+    "optimizer-state-changed-between-steps",
+    "The moments of the optimizer are not those that the last step has left. Without them it begins anew.",
+    "optimizer = torch.optim.AdamW(model.parameters())  # once\noptimizer.load_state_dict(checkpoint['optimizer'])",
+    right_in="restarts that forget the moments on purpose",
+)
+TWICE_DIFFERENTIATED = Rule(
+    "GP806",
+    "loss-differentiated-twice",
+    "The same loss was differentiated twice in one window with its graph kept, so its gradient counts twice.",
+    "loss.backward()",
+    right_in="gradients of one loss that are looked at one by one",
+)
+NEVER_REACHED = Rule(
+    "GP807",
+    "parameter-without-gradient",
+    "The optimizer holds parameters that no backward ever reached, though they require gradients: the graph does not "
+    "lead to them, or they are not used.",
+    "x = block(x)  # without .detach(), .data or no_grad",
+    right_in="models with parts that this training does not use",
+)
+
+
+def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+    """Yield what these rules find."""
+    made = [window for window in windows if window.made is not None]
+    yield from _steps(made)
+    yield from _between(made)
+    yield from _differentiated_twice(made)
+    yield from _never_reached(story, made)
+
+
+def _steps(made: Sequence[Window]) -> Iterator[Finding]:
+    again, nothing, infinite = [], [], []
+    for window in made:
+        assert window.end is not None
+        assert window.made is not None
+        if not window.backwards and not window.made.closure:
+            if window.previous is not None and same(window.end.before, window.previous.after):
+                again.append(window)
+            elif is_empty(window.end.before) and all(e.what == window.made for e in window.events):
+                nothing.append(window)
+        moved = not window.made.skipped and window.made.weights_before != window.made.weights_after
+        if moved and any(g is not None and not math.isfinite(g.norm) for g in window.end.before):
+            infinite.append(window)
+    if len(again) > 1:
+        yield _of(
+            AGAIN, Verdict.UNUSUAL, again, "no backward ran since the step before, and the gradients are the same"
+        )
+    if nothing:
+        yield _of(NOTHING_TO_READ, Verdict.UNUSUAL, nothing, "no backward ran before this step, and it had no gradient")
+    if infinite:
+        scaled = any(window.made is not None and window.made.scale for window in made)
+        words = "a gradient was infinite or NaN, and the step was made"
+        yield _of(NOT_FINITE, Verdict.WRONG if scaled else Verdict.UNUSUAL, infinite, words)
+
+
+def _between(made: Sequence[Window]) -> Iterator[Finding]:
+    weights, state = [], []
+    for before, window in itertools.pairwise(made):
+        assert before.made is not None
+        assert window.made is not None
+        if before.end is None or window.end is None or len(before.end.after) != len(window.end.before):
+            continue  # parameters came or went
+        first = window.backwards[0][1].weights if window.backwards else window.made.weights_before
+        restored = window.made.weights_before == before.made.weights_after
+        if first != before.made.weights_after and not restored:
+            weights.append(window)
+        if window.made.state_before != before.made.state_after:
+            state.append(window)
+    if weights:
+        yield _of(WEIGHTS_WRITTEN, Verdict.UNUSUAL, weights, "the weights are not those that the step before has left")
+    if state:
+        words = "the optimizer's own state is not the one that the step before has left"
+        yield _of(STATE_CHANGED, Verdict.UNUSUAL, state, words)
+
+
+def _differentiated_twice(made: Sequence[Window]) -> Iterator[Finding]:
+    found = [w for w in made if any(what.again and not is_empty(e.before) for e, what in w.backwards)]
+    if len(found) > 1:
+        yield _of(TWICE_DIFFERENTIATED, Verdict.UNUSUAL, found, "the same loss was differentiated twice")
+
+
+def _never_reached(story: Story, made: Sequence[Window]) -> Iterator[Finding]:
+    looks = [w.end.before for w in made if w.end is not None and w.backwards]
+    if len(looks) < 2:
+        return
+    never = [
+        index
+        for index in range(len(story.names))
+        if index < len(story.trained)
+        and story.trained[index]
+        and all(index < len(look) and look[index] is None for look in looks)
+    ]
+    by_hand = any(not what.into_grad for w in made for _, what in w.backwards)
+    if never and not by_hand and len(never) < len(story.names):
+        names = ", ".join(story.names[i] for i in never[:3]) + (f" and {len(never) - 3} more" if len(never) > 3 else "")
+        yield _of(NEVER_REACHED, Verdict.UNUSUAL, made, f"{names} never got a gradient")
+
+
+def _of(rule: Rule, verdict: Verdict, found: Sequence[Window], words: str) -> Finding:
+    window = found[0]
+    assert window.end is not None
+    first = window.backwards[0][0].line if window.backwards and rule is not NOT_FINITE else window.end.line
+    return Finding(
+        rule, verdict, f"{words}, in {times(len(found))}", first, window.end.line, window.step, times=len(found)
+    )

@@ -1,0 +1,106 @@
+"""Rules on gradients that the loop writes to p.grad itself."""
+
+from collections.abc import Iterator, Sequence
+
+from gradparity.auditing.events import Backward, Story, Written
+from gradparity.auditing.finding import Finding, Rule, Verdict, times
+from gradparity.auditing.windows import Window, is_empty
+
+OVERWRITTEN = Rule(
+    "GP701",
+    "overwritten-instead-of-added",
+    "autograd.grad returns gradients and adds nothing. The loop assigns them to p.grad, so each microbatch replaces "
+    "the one before it, and only the last one reaches the step.",
+    "for p, g in zip(parameters, torch.autograd.grad(loss, parameters)):\n"
+    "    p.grad = g if p.grad is None else p.grad + g",
+    right_in="gradients of one term that are meant to replace those of another",
+)
+
+SWAPPED = Rule(
+    "GP702",
+    "gradient-of-another-parameter",
+    "A gradient was written to the .grad of another parameter than the one it belongs to.",
+    "for p, g in zip(parameters, torch.autograd.grad(loss, parameters), strict=True): ...",
+)
+DROPPED = Rule(
+    "GP703",
+    "gradient-not-written",
+    "autograd.grad returned a gradient for this parameter, and the loop has not written it to p.grad.",
+    "for p, g in zip(parameters, grads, strict=True):\n    if g is not None:\n        p.grad = g",
+    right_in="a step that trains some of the parameters only",
+)
+OTHERWISE = Rule(
+    "GP704",
+    "gradient-written-otherwise",
+    "p.grad holds neither the gradient that autograd.grad returned, nor its sum with what was there.",
+    "p.grad = g if p.grad is None else p.grad + g",
+    right_in="gradient surgery, and other methods that rewrite gradients",
+)
+ZEROS = Rule(
+    "GP705",
+    "zeros-in-the-place-of-none",
+    "A parameter that took no part has a gradient of zeros instead of None. Optimizers skip None, and move and decay "
+    "a parameter with zeros.",
+    "if g is not None:\n    p.grad = g",
+)
+SHARED = Rule(
+    "GP706",
+    "gradients-share-memory",
+    "The gradients of two parameters are one tensor. The next microbatch that adds to them in place adds twice.",
+    "p.grad = g.clone()",
+)
+
+
+def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+    """Yield what these rules find."""
+    yield from _overwritten(windows)
+    yield from _written(windows)
+
+
+def _overwritten(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = []
+    for window in windows:
+        grads = [(e, what) for e, what in window.backwards if not what.into_grad]
+        alike = len({(e.line, what.weights) for e, what in grads}) == 1
+        replaced = [e for e, what in grads[1:] if what.written and what.written.overwritten and not is_empty(e.after)]
+        if window.made is not None and len(grads) > 1 and alike and len(replaced) == len(grads) - 1:
+            found.append((window, replaced[0], len(grads)))
+    if not found:
+        return
+    window, event, number = found[0]
+    yield Finding(
+        OVERWRITTEN,
+        Verdict.WRONG,
+        f"{number} microbatches were differentiated in one window, and each one's gradients replaced those of the one "
+        f"before, in {times(len(found))}",
+        event.line,
+        window.end.line if window.end else None,
+        window.step,
+        1,
+        times=len(found),
+    )
+
+
+def _written(windows: Sequence[Window]) -> Iterator[Finding]:
+    grads = [(w, e, what) for w in windows if w.made is not None for e, what in w.backwards if not what.into_grad]
+    several = any(len(w.backwards) > 1 for w, _, _ in grads)
+    for rule, verdict, words, chosen in (
+        (SWAPPED, Verdict.WRONG, "gradients went to another parameter", [g for g in grads if _in(g[2]).swapped]),
+        (DROPPED, Verdict.UNUSUAL, "gradients were not written to p.grad", [g for g in grads if _in(g[2]).dropped]),
+        (
+            OTHERWISE,
+            Verdict.UNUSUAL,
+            "gradients were written otherwise",
+            [g for g in grads if _in(g[2]).other and not g[2].shared],
+        ),
+        (ZEROS, Verdict.UNUSUAL, "zeros were written where there was none", [g for g in grads if _in(g[2]).zeros]),
+        (SHARED, Verdict.UNUSUAL, "gradients share memory", [g for g in grads if g[2].shared and several]),
+    ):
+        if len(chosen) > 1:
+            window, event, _ = chosen[0]
+            sentence = f"{words}, in {times(len(chosen), 'backward')}"
+            yield Finding(rule, verdict, sentence, event.line, None, window.step, times=len(chosen))
+
+
+def _in(what: Backward) -> Written:
+    return what.written or Written()

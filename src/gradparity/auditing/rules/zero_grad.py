@@ -1,0 +1,212 @@
+"""Rules on gradients that were emptied too late, too early, or not at all."""
+
+from collections.abc import Iterator, Sequence
+
+from gradparity.auditing.events import Event, Gradients, Story, ZeroGrad
+from gradparity.auditing.finding import Finding, Rule, Verdict, times
+from gradparity.auditing.windows import Window, is_empty, same
+
+LEFT_OVER = Rule(
+    "GP101",
+    "gradients-left-over",
+    "The gradients of a step are still in p.grad when the next backward adds to them. So every step repeats the "
+    "gradients of the steps before it, and the model follows a sum that never ends.",
+    "optimizer.step()\noptimizer.zero_grad()",
+    reported="https://discuss.pytorch.org/t/why-do-we-need-to-set-the-gradients-manually-to-zero-in-pytorch/4903",
+)
+PARTLY_LEFT = Rule(
+    "GP108",
+    "some-gradients-left-over",
+    "Some gradients of the optimizer are emptied after its step and others are not: those repeat earlier steps.",
+    "optimizer.zero_grad()  # all of its groups",
+    right_in="parts that are trained with longer windows",
+)
+NEVER_STEPPED = Rule(
+    "GP109",
+    "last-microbatches-never-stepped",
+    "The training ended with gradients in p.grad that no step has used.",
+    "if (i + 1) % k == 0 or i + 1 == len(batches):\n    optimizer.step()\n    optimizer.zero_grad()",
+    right_in="epochs whose short last window is dropped on purpose",
+)
+THROWN_AWAY = Rule(
+    "GP102",
+    "gradients-thrown-away",
+    "A zero_grad between backward and step empties the gradients, so the step changes nothing (or only decays).",
+    "optimizer.zero_grad()\nloss.backward()\noptimizer.step()",
+)
+EMPTIED_INSIDE = Rule(
+    "GP103",
+    "emptied-inside-a-window",
+    "The loss is divided for accumulation, but the gradients are emptied before every microbatch. Only the last "
+    "microbatch counts, and its gradient is too small by the number of microbatches.",
+    "for i, batch in enumerate(batches):\n    (loss(batch) / k).backward()\n    if (i + 1) % k == 0:\n"
+    "        optimizer.step()\n        optimizer.zero_grad()",
+)
+GIVEN_UP = Rule(
+    "GP104",
+    "update-given-up-but-not-its-gradients",
+    "The loop goes on without a step, for example because the norm was too large, and leaves the gradients in p.grad. "
+    "They enter the next update, which was meant to do without them.",
+    "if not ok:\n    optimizer.zero_grad()\n    continue",
+    right_in="a window that ends later than the others on purpose",
+    reported="https://github.com/espnet/espnet/pull/3283",
+)
+
+
+def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+    """Yield what these rules find."""
+    yield from _left_over(story, windows)
+    yield from _thrown_away(windows)
+    yield from _emptied_inside(windows)
+    yield from _given_up(windows)
+    yield from _never_stepped(windows)
+
+
+def _left_over(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+    found: list[tuple[Window, Event]] = []
+    partly: list[tuple[Window, Event, int]] = []
+    emptied = 0
+    for window in windows:
+        if window.previous is None or window.made is None or not window.backwards:
+            continue
+        first, what = window.backwards[0]
+        if not what.into_grad or what.inside_step:
+            continue
+        if same(first.before, window.previous.after) and not window.emptied_after(first):
+            found.append((window, first))
+        elif is_empty(first.before):
+            emptied += 1
+        elif number := _kept(first.before, window.previous.after):
+            partly.append((window, first, number))
+    if len(partly) > 1 and len(partly) >= emptied:
+        window, first, number = partly[0]
+        yield Finding(
+            PARTLY_LEFT,
+            Verdict.UNUSUAL,
+            f"{number} of {len(first.before)} gradients of the step before were still there, in {times(len(partly))}",
+            first.line,
+            window.zeroed.line if window.zeroed else None,
+            window.step,
+            0,
+            times=len(partly),
+        )
+    calls = [e for e in story.events if isinstance(e.what, ZeroGrad)]
+    if not found or (len(found) < 2 and not emptied):
+        return
+    window, first = found[0]
+    where = f"zero_grad is called at {calls[0].line}, but not before that" if calls else "zero_grad is never called"
+    yield Finding(
+        LEFT_OVER,
+        Verdict.WRONG,
+        f"the gradients of the step before were still in p.grad when this backward added to them, in "
+        f"{times(len(found))} of {len(windows)}; {where}",
+        first.line,
+        window.previous.line if window.previous else None,
+        window.step,
+        0,
+        times=len(found),
+    )
+
+
+def _kept(now: Gradients, before: Gradients) -> int:
+    """Return the number of gradients that are still those of the step before, if others were emptied."""
+    kept = sum(a is not None and a.norm != 0 and a == b for a, b in zip(now, before, strict=False))
+    gone = sum((a is None or a.norm == 0) and b is not None and b.norm != 0 for a, b in zip(now, before, strict=False))
+    return kept if gone else 0
+
+
+def _thrown_away(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = []
+    for window in windows:
+        if window.end is None or window.made is None or window.made.closure or not is_empty(window.end.before):
+            continue
+        wrote = [e for e, what in window.backwards if what.into_grad and not is_empty(e.after)]
+        if wrote:
+            emptier = next(
+                (e for e in window.events if isinstance(e.what, ZeroGrad) and e.number > wrote[-1].number), None
+            )
+            if emptier is not None:
+                found.append((window, emptier))
+    if len(found) < 2:
+        return
+    window, emptier = found[0]
+    yield Finding(
+        THROWN_AWAY,
+        Verdict.WRONG,
+        f"zero_grad empties the gradients after the backward and before the step, in {times(len(found))} of "
+        f"{len(windows)}: the step has no gradient left",
+        emptier.line,
+        window.end.line if window.end else None,
+        window.step,
+        times=len(found),
+    )
+
+
+def _emptied_inside(windows: Sequence[Window]) -> Iterator[Finding]:
+    found = []
+    for window in windows:
+        backwards = [(e, what) for e, what in window.backwards if not what.inside_step]
+        number = len(backwards)
+        if window.made is None or number < 2 or len({(e.line, what.weights) for e, what in backwards}) > 1:
+            continue
+        readable = all(what.losses for _, what in backwards)
+        whole = abs(sum(loss.total for _, what in backwards for loss in what.losses) - 1) < 1e-3
+        emptied = any(is_empty(e.before) for e, _ in backwards[1:])
+        zeroed = [e for e in window.events if isinstance(e.what, ZeroGrad) and e.number > backwards[0][0].number]
+        if readable and whole and emptied and zeroed:
+            found.append((window, number, zeroed[0]))
+    if len(found) < 2:
+        return
+    window, number, first = found[0]
+    yield Finding(
+        EMPTIED_INSIDE,
+        Verdict.WRONG,
+        f"the weights of {number} microbatches sum to 1, so all of them are meant, but zero_grad runs between them and "
+        f"throws the earlier ones away, in {times(len(found))}",
+        first.line,
+        window.backwards[0][0].line,
+        window.step,
+        1,
+        times=len(found),
+    )
+
+
+def _given_up(windows: Sequence[Window]) -> Iterator[Finding]:
+    """Find windows in which a clip or unscale, the last act before a step elsewhere, is followed by a backward."""
+    found, usual = [], 0
+    for window in windows:
+        if window.made is None or not window.clips or not window.backwards:
+            continue
+        last = window.backwards[-1][0]
+        early = [e for e, _ in window.clips if e.number < last.number and e.number > window.backwards[0][0].number]
+        later = [e for e, _ in window.backwards if early and e.number > early[0].number]
+        if not early:
+            usual += 1
+        elif not any(is_empty(e.before) for e in later):
+            found.append((window, early[0], later[0]))
+    if not found or usual < 2 or usual <= len(found):
+        return
+    window, clip, after = found[0]
+    yield Finding(
+        GIVEN_UP,
+        Verdict.WRONG,
+        f"after the clip at {clip.line} no step was made and the gradients stayed, so this backward added to those of "
+        f"the update that was given up, in {times(len(found))}; elsewhere the step follows the clip",
+        after.line,
+        clip.line,
+        window.step,
+        times=len(found),
+    )
+
+
+def _never_stepped(windows: Sequence[Window]) -> Iterator[Finding]:
+    made = [len(window.backwards) for window in windows if window.made is not None]
+    lines = {event.line for window in windows for event, _ in window.backwards}
+    last = windows[-1] if windows else None
+    if last is None or last.made is not None or len(lines) > 1 or len(made) < 2 or min(made) < 2 or not last.backwards:
+        return
+    event = last.backwards[-1][0]
+    number = len(last.backwards)
+    if not is_empty(event.after) and not last.emptied_after(event) and number < max(made):
+        words = f"the last {times(number, 'backward')} of the training were followed by no step"
+        yield Finding(NEVER_STEPPED, Verdict.UNUSUAL, words, event.line, None, last.step)

@@ -1,0 +1,77 @@
+"""``gradparity.audit``: watch a loop inside a program, as a ``with`` block or between two calls."""
+
+import atexit
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from types import TracebackType
+
+from torch import nn
+from torch.optim import Optimizer
+
+from gradparity.auditing.lines import raised
+from gradparity.auditing.report import Report, report
+from gradparity.auditing.watch import STEPS, Watch
+
+
+class Audit:
+    """An audit of everything that trains while it runs.
+
+    Args:
+        model: the model to train; without it, models that are built later are found by themselves.
+        optimizer: its optimizer; without it, optimizers that are built or used later are found.
+        steps: the number of steps of each optimizer to watch.
+        ignored: codes of rules that are not asked.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        optimizer: Optimizer | Sequence[Optimizer] | None = None,
+        *,
+        steps: int = STEPS,
+        ignored: Sequence[str] = (),
+    ) -> None:
+        self._watch = Watch(steps)
+        self._ignored = ignored
+        self._stack = ExitStack()
+        self._report: Report | None = None
+        for one in [optimizer] if isinstance(optimizer, Optimizer) else optimizer or []:
+            self._watch.add(one)
+        if model is not None:
+            self._watch.modules.add(model)
+
+    def start(self) -> "Audit":
+        """Begin to watch. The end of the program ends it too.
+
+        Raises:
+            UserError: if nothing would be seen on this version of torch.
+        """
+        self._stack.enter_context(self._watch.watching())
+        atexit.register(self.stop)
+        return self
+
+    def stop(self) -> Report:
+        """End the watching, and return the report."""
+        if self._report is None:
+            self._report = report(self._watch.account(), self._ignored)
+            with suppress(Exception):
+                atexit.unregister(self.stop)
+            self._stack.close()
+        return self._report
+
+    @property
+    def report(self) -> Report:
+        """Return the report: the final one after the end, else of what was seen until now."""
+        return self._report or report(self._watch.account(), self._ignored)
+
+    def __enter__(self) -> "Audit":
+        """Begin to watch."""
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the watching; an exception of the loop passes on."""
+        if isinstance(error, Exception):
+            self._watch.raised = raised(error)
+        self.stop()

@@ -1,0 +1,124 @@
+"""A plain statement of what a loop does, each item with its line, and of what it never came to."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gradparity.auditing.events import Account, Schedule, Step, Story, Update
+from gradparity.auditing.finding import times
+from gradparity.auditing.lines import Line
+from gradparity.auditing.windows import Window, size, windows
+
+
+@dataclass(frozen=True)
+class Item:
+    """One fact about a loop, for people."""
+
+    text: str
+    line: Line | None = None
+
+
+def statement(account: Account) -> list[Item]:
+    """Return what the loop does, optimizer by optimizer."""
+    return [item for story in account.stories if story.steps for item in _of(story)]
+
+
+def unexercised(account: Account) -> list[str]:
+    """Return what no step has shown, so that nothing can be said about it."""
+    found = []
+    for story in account.stories:
+        own = [window for window in windows(story) if window.made is not None]
+        if not own:
+            continue
+        name = story.name
+        if any(w.made and w.made.scaler is not None for w in own) and not any(w.made and w.made.skipped for w in own):
+            found.append(f"{name}: no step was skipped for an overflow")
+        lengths = {len(w.backwards) for w in own}
+        if lengths != {1} and len(lengths) == 1:
+            found.append(f"{name}: no window was shorter than {lengths.pop()} microbatches")
+        clipped, reached, _ = _clipped(own)
+        if clipped and not reached:
+            found.append(f"{name}: no norm reached the threshold of the clip")
+    return found
+
+
+def _of(story: Story) -> Iterator[Item]:
+    own = [window for window in windows(story) if window.made is not None]
+    yield Item(f"{story.name} {_groups(story)}, {times(len(own))} watched", story.made)
+    yield from _windows(own)
+    yield from _losses(own)
+    yield from _scaling(story, own)
+    _, reached, item = _clipped(own)
+    if item is not None:
+        yield Item(f"{item.text} in {reached} of {times(len(own))}", item.line)
+    yield from _rates(story)
+
+
+def _groups(story: Story) -> str:
+    number = f"in {len(story.groups)} groups" if len(story.groups) > 1 else "in 1 group"
+    decays = sorted({f"{g['weight_decay']:g}" for g in story.groups if isinstance(g.get("weight_decay"), (int, float))})
+    return f"{number} of {times(len(story.names), 'parameter')}" + (
+        f", weight decay {' and '.join(decays)}" if decays else ""
+    )
+
+
+def _windows(own: Sequence[Window]) -> Iterator[Item]:
+    lengths = Counter(len(window.backwards) for window in own)
+    usual = lengths.most_common(1)[0][0]
+    first = next((w.backwards[0][0].line for w in own if w.backwards), None)
+    others = ", ".join(f"{n} in {times(count)}" for n, count in sorted(lengths.items()) if n != usual)
+    way = ""
+    if any(not what.into_grad for w in own for _, what in w.backwards):
+        way = ", by autograd.grad"
+    yield Item(f"{times(usual, 'backward')} a step{way}" + (f" ({others})" if others else ""), first)
+
+
+def _losses(own: Sequence[Window]) -> Iterator[Item]:
+    read = [(e, loss) for w in own for e, what in w.backwards for loss in what.losses]
+    if not read:
+        yield Item("the loss is none whose weights can be read off the graph (its own reduction, or soft targets)")
+        return
+    kinds = Counter(loss.node.removesuffix("Backward0") for _, loss in read)
+    sums = [sum(loss.total for _, what in w.backwards for loss in what.losses) for w in own]
+    least, most = min(sums), max(sums)
+    total = f"{most:.4g}" if most - least <= 1e-3 * abs(most) else f"{least:.4g} to {most:.4g}"
+    yield Item(f"loss: {', '.join(kinds)}; the weights of a window's tokens sum to {total}", read[0][0].line)
+
+
+def _scaling(story: Story, own: Sequence[Window]) -> Iterator[Item]:
+    scales = [w.made.scale for w in own if w.made is not None and w.made.scale is not None]
+    if not scales:
+        return
+    skipped = sum(w.made.skipped for w in own if w.made is not None)
+    moved = f"{scales[0]:g}" + (f" to {scales[-1]:g}" if scales[-1] != scales[0] else "")
+    line = next((e.line for e in story.events if isinstance(e.what, Update)), None)
+    yield Item(f"loss scale {moved}; {skipped} of {times(len(own))} skipped for an overflow", line)
+
+
+def _clipped(own: Sequence[Window]) -> tuple[int, int, Item | None]:
+    """Return the number of windows with a clip, the number in which it reached its threshold, and an item."""
+    clips = [(e, clip) for w in own for e, clip in w.clips[-1:]]
+    if not clips:
+        return 0, 0, None
+    limits = sorted({f"{clip.threshold:g}" for _, clip in clips if clip.threshold is not None})
+    reached = sum(
+        clip.threshold is not None
+        and (max((abs(g.norm) for g in e.before if g), default=0) if clip.by_value else size(e.before)) > clip.threshold
+        for e, clip in clips
+    )
+    way = "by value" if clips[0][1].by_value else "to norm"
+    return len(clips), reached, Item(f"clipped {way} {' or '.join(limits)}, and reached", clips[0][0].line)
+
+
+def _rates(story: Story) -> Iterator[Item]:
+    steps = [e.what for e in story.events if isinstance(e.what, Step)]
+    first, last = steps[0].rates, steps[-1].rates
+    scheduled = [e for e in story.events if isinstance(e.what, Schedule)]
+    words = " and ".join(dict.fromkeys(f"{rate:.4g}" for rate in first))
+    if last != first:
+        words += " to " + " and ".join(dict.fromkeys(f"{rate:.4g}" for rate in last))
+    if scheduled and isinstance(scheduled[0].what, Schedule):
+        name = scheduled[0].what.name
+        yield Item(f"learning rate {words}; {name} stepped {times(len(scheduled), 'time')}", scheduled[0].line)
+    elif words:
+        yield Item(f"learning rate {words}, by no scheduler that was seen")

@@ -1,0 +1,213 @@
+"""Watchers of PyTorch's functions, in the order of a step. Each only reads, and adds what it saw to a story."""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad
+from torch.optim import Optimizer, lr_scheduler
+
+from gradparity.auditing.call_stack import clipping, runs_inside
+from gradparity.auditing.events import Backward, Clip, Schedule, Step, ZeroGrad
+from gradparity.auditing.lines import here
+from gradparity.auditing.loss_weights import Reading, walked
+from gradparity.auditing.registry import Registry
+from gradparity.auditing.scaler_watchers import ScalerWatchers
+from gradparity.auditing.trainee import Trainee, bare, rates, sums
+from gradparity.trace.canary import ENGINE, inputs_of
+from gradparity.trace.guard import Call
+from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
+
+Watching: TypeAlias = Generator[None, Any, None]
+
+
+class Watchers:
+    """The watchers of one audit.
+
+    Args:
+        known: the optimizers and what happens to them.
+        stepped: called after each step of an optimizer, made or skipped.
+    """
+
+    def __init__(self, known: Registry, stepped: Callable[[Trainee], None]) -> None:
+        self.known = known
+        self.modules = known.modules
+        self._enough = stepped
+        self._scalers = ScalerWatchers(known, stepped)
+
+    def places(self) -> Iterator[tuple[Any, str, Callable[[Call], Watching]]]:
+        """Yield each function of PyTorch that has no hook: its owner, its name, and its watcher."""
+        yield Optimizer, "__init__", self._built
+        yield torch.autograd, ENGINE, self._differentiate
+        yield from self._scalers.places()
+        yield clip_grad, "_group_tensors_by_device_and_dtype", self._clip
+        yield clip_grad, "_get_total_norm", self._clip_of_nothing
+        yield lr_scheduler.LRScheduler, "__init__", self._scheduler_built
+        yield Optimizer, "zero_grad", self._zero_grad
+        yield nn.Module, "zero_grad", self._zero_grad
+        yield nn.Module, "train", self._mode
+        for kind in {lr_scheduler.LRScheduler, *_schedulers_with_a_step()}:
+            yield kind, "step", self._schedule
+
+    def _built(self, call: Call) -> Watching:
+        yield
+        self.known.trainee(call.args[0], here())
+
+    def _scheduler_built(self, call: Call) -> Watching:
+        yield
+        optimizer = bare(call.get(1, "optimizer"))
+        if isinstance(optimizer, Optimizer):
+            made = self.known.trainee(optimizer).story.number, type(call.args[0]).__name__, here()
+            self.known.schedulers.append(made)
+
+    def _zero_grad(self, call: Call) -> Watching:
+        owner = call.args[0]
+        if runs_inside("zero_grad"):
+            yield
+            return
+        concerned = self.known.concerned(owner)
+        before = [(trainee, trainee.gradients()) for trainee in concerned]
+        for trainee, _ in before:
+            self.known.settle(trainee)
+        yield
+        line = here()
+        for trainee, gradients in before:
+            self.known.tell(trainee, ZeroGrad(), gradients, trainee.gradients(), line)
+
+    def _mode(self, call: Call) -> Watching:
+        if not runs_inside("train"):
+            self.modules.mode_set(call.args[0], bool(call.get(1, "mode", True)), here())
+        yield
+
+    def _differentiate(self, call: Call) -> Watching:
+        if torch._C._current_graph_task_id() != -1:  # inside another backward, as a checkpoint's
+            yield
+            return
+        inputs, into_grad = inputs_of(call.args, call.kwargs)
+        roots = tuple(call.args[0])
+        graph = walked(roots)
+        reached = {id(leaf) for leaf in graph.leaves}
+        if inputs:
+            reached &= {id(x) for x in inputs}
+        alive = self.known.alive()
+        concerned = [t for t in alive if not reached.isdisjoint(map(id, t.parameters()))]
+        line = here()
+        for trainee in concerned:
+            self.known.settle(trainee)
+        before = [(trainee, trainee.gradients(), trainee.weights()) for trainee in concerned]
+        create_graph = bool(call.args[3] if len(call.args) > 3 else call.kwargs.get("create_graph", False))
+        scale = 1.0
+        for one in graph.scales:
+            scale *= one
+        inside, again = bool(stepping()), into_grad and marked_again(graph.losses)
+        self.modules.backward_passed_by(reached)
+        modes = {t.story.number: self.modules.modes({id(p) for p in t.parameters()}) for t in concerned}
+        reading = Reading(graph.losses, scale)
+        with reading:
+            result = yield
+        if into_grad and not inputs:
+            self.modules.reached(reached, line)
+        reaches = frozenset(trainee.story.number for trainee in concerned)
+        for trainee, gradients, weights in before:
+            what = Backward(
+                into_grad,
+                tuple(graph.scales),
+                reading.weights(),
+                reaches,
+                inside,
+                weights,
+                create_graph,
+                modes[trainee.story.number],
+                again=again,
+                half=graph.half,
+                shared=trainee.shared(),
+            )
+            if not into_grad:
+                trainee.expected = sums(trainee.parameters(), inputs, result)
+                trainee.awaited = len(trainee.story.events)
+            self.known.tell(trainee, what, gradients, trainee.gradients(), line)
+
+    def _clip(self, call: Call) -> Watching:
+        running = clipping()
+        listed = [id(g) for group in call.args[0] for g in group]
+        given = set(listed)
+        twice = len(listed) - len(given)
+        before = []
+        if running is not None:
+            for trainee in self.known.alive():
+                covered = sum(id(p.grad) in given for p in trainee.parameters() if p.grad is not None)
+                if covered:
+                    self.known.settle(trainee)
+                    before.append((trainee, covered, trainee.gradients()))
+        yield
+        for trainee, covered, gradients in before:
+            assert running is not None
+            name, threshold = running
+            self.known.tell(trainee, Clip(threshold, "value" in name, covered, twice), gradients, (), here())
+
+    def _clip_of_nothing(self, call: Call) -> Watching:
+        """Record a clip that was given no gradient, though one optimizer, and only one, has some."""
+        tensors = call.get(0, "tensors")
+        yield
+        if isinstance(tensors, (list, tuple)) and not tensors and runs_inside("clip_grad_norm_"):
+            with_gradients = [t for t in self.known.alive() if any(g is not None and g.norm for g in t.gradients())]
+            if len(with_gradients) == 1:
+                [trainee] = with_gradients
+                self.known.settle(trainee)
+                self.known.tell(trainee, Clip(None, False, 0), trainee.gradients(), (), here())
+
+    def step_begins(self, optimizer: Optimizer) -> None:
+        """Look at what a step starts from."""
+        if not is_nested(optimizer, stepping()):
+            trainee = self.known.trainee(optimizer)
+            self.known.settle(trainee)
+            trainee.weights_before, trainee.state_before = trainee.weights(), trainee.state()
+
+    def step_ends(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Record a step that was made."""
+        if is_nested(optimizer, stepping()):
+            return
+        trainee = self.known.trainee(optimizer)
+        gradients = trainee.gradients()
+        scaler = None if self._scalers.running is None else self.known.number_of_scaler(self._scalers.running)
+        scale = None if self._scalers.running is None else self._scalers.running.get_scale()
+        closure = takes_closure(args, kwargs)
+        what = Step(
+            False,
+            scaler,
+            scale,
+            trainee.weights_before,
+            trainee.weights(),
+            rates(optimizer),
+            closure,
+            trainee.state_before,
+            trainee.state(),
+        )
+        self.known.tell(trainee, what, gradients, gradients, here())
+        self._enough(trainee)
+
+    def _schedule(self, call: Call) -> Watching:
+        yield
+        scheduler = call.args[0]
+        optimizer = bare(getattr(scheduler, "optimizer", None))
+        if isinstance(optimizer, Optimizer) and not runs_inside("step", "_initial_step"):
+            what = Schedule(type(scheduler).__name__, int(getattr(scheduler, "last_epoch", 0)), rates(optimizer))
+            self.known.tell(self.known.trainee(optimizer), what, (), (), here())
+
+
+_DIFFERENTIATED = "gradparity differentiated"
+
+
+def marked_again(losses: Sequence[Any]) -> bool:
+    """Return whether one of these loss nodes was differentiated into ``p.grad`` before, and mark all of them."""
+    found = False
+    for node in losses:
+        found |= _DIFFERENTIATED in node.metadata
+        node.metadata[_DIFFERENTIATED] = True
+    return found
+
+
+def _schedulers_with_a_step() -> list[type]:
+    kinds = [kind for kind in vars(lr_scheduler).values() if isinstance(kind, type)]
+    return [k for k in kinds if issubclass(k, lr_scheduler.LRScheduler) and "step" in vars(k)]

@@ -1,0 +1,103 @@
+"""The windows of one optimizer: what happens between two of its steps."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+
+from gradparity.auditing.events import (
+    Backward,
+    Clip,
+    Event,
+    Gradients,
+    Schedule,
+    Step,
+    Story,
+    Unscale,
+    Update,
+    ZeroGrad,
+)
+
+Microbatch: TypeAlias = tuple[Event, Backward]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The events after one step of an optimizer, up to and with its next one."""
+
+    step: int
+    """Its number, from 0."""
+    events: tuple[Event, ...]
+    end: Event | None
+    """The step that ends it; ``None`` for what follows the last step."""
+    previous: Event | None
+    """The step before it."""
+
+    @property
+    def made(self) -> Step | None:
+        """Return the facts of the step that ends it."""
+        return self.end.what if self.end is not None and isinstance(self.end.what, Step) else None
+
+    @property
+    def backwards(self) -> list[Microbatch]:
+        """Return its backwards, in order."""
+        return [(e, e.what) for e in self.events if isinstance(e.what, Backward)]
+
+    @property
+    def clips(self) -> list[tuple[Event, Clip]]:
+        """Return its clips, in order."""
+        return [(e, e.what) for e in self.events if isinstance(e.what, Clip)]
+
+    @property
+    def unscaled(self) -> Event | None:
+        """Return its first ``unscale_``."""
+        return next((e for e in self.events if isinstance(e.what, Unscale)), None)
+
+    @property
+    def zeroed(self) -> Event | None:
+        """Return its first ``zero_grad``."""
+        return next((e for e in self.events if isinstance(e.what, ZeroGrad)), None)
+
+    @property
+    def adds_up(self) -> bool:
+        """Return whether each backward added to what the one before had left, and nothing was written in between."""
+        return all(a.after == b.before for (a, _), (b, _) in pairwise(self.backwards))
+
+    def emptied_after(self, event: Event) -> bool:
+        """Return whether the gradients are empty at any moment after ``event`` and before the step reads them."""
+        later = [e for e in self.events if e.number > event.number and _looks(e)]
+        return any(is_empty(e.before) or (e is not self.end and e.after != () and is_empty(e.after)) for e in later)
+
+
+def windows(story: Story) -> list[Window]:
+    """Return the windows of a story, in order. What follows the last step comes last, if anything does."""
+    found: list[Window] = []
+    events: list[Event] = []
+    previous: Event | None = None
+    for event in story.events:
+        events.append(event)
+        if isinstance(event.what, Step):
+            found.append(Window(len(found), tuple(events), event, previous))
+            events, previous = [], event
+    if events:
+        found.append(Window(len(found), tuple(events), None, previous))
+    return found
+
+
+def is_empty(gradients: Gradients) -> bool:
+    """Return whether each gradient is ``None`` or zero."""
+    return all(g is None or g.norm == 0 for g in gradients)
+
+
+def same(one: Gradients, other: Gradients) -> bool:
+    """Return whether two looks saw the same bits, and a gradient that is not zero among them."""
+    return len(one) == len(other) and not is_empty(one) and one == other
+
+
+def size(gradients: Gradients) -> float:
+    """Return the L2 norm over all gradients."""
+    return math.sqrt(sum((g.norm**2 for g in gradients if g is not None), 0.0))
+
+
+def _looks(event: Event) -> bool:
+    return not isinstance(event.what, (Update, Schedule))

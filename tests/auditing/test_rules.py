@@ -1,0 +1,46 @@
+"""Each rule finds the loop that breaks it, at the line that breaks it, and says nothing about its repair."""
+
+import inspect
+
+import pytest
+from audited_loops import BROKEN
+
+from gradparity.auditing.lines import raised
+from gradparity.auditing.report import report
+from gradparity.auditing.rules import RULES
+from gradparity.auditing.watch import Watch
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of the wrong loops
+
+LOOPS = [pytest.param(loop, *expected, id=loop.__name__) for loop, expected in BROKEN.items()]
+
+
+def audited(loop, *arguments):
+    watch = Watch(100)
+    with watch.watching():
+        try:
+            loop(*arguments)
+        except (RuntimeError, AssertionError) as error:  # torch's GradScaler raises both
+            watch.raised = raised(error)
+    assert watch.fault is None
+    return report(watch.account())
+
+
+@pytest.mark.parametrize(("loop", "code", "verdict"), LOOPS)
+def test_a_broken_rule_is_found_and_nothing_else(loop, code, verdict):
+    found = audited(loop, False)
+    assert [(f.rule.code, str(f.verdict)) for f in found.findings] == [(code, verdict)]
+    assert found.findings[0].line.file == inspect.getsourcefile(loop)
+    assert found.verdict == verdict
+
+
+@pytest.mark.parametrize(("loop", "code", "verdict"), LOOPS)
+def test_nothing_is_said_about_the_repair(loop, code, verdict):
+    found = audited(loop, True)
+    assert [(f.rule.code, f.sentence) for f in found.findings] == []
+    assert (found.verdict, found.steps > 0) == ("clean", True)
+    assert found.does
+
+
+def test_every_rule_has_a_loop_that_breaks_it():
+    assert {code for code, _ in BROKEN.values()} == RULES.keys()
