@@ -856,7 +856,7 @@ BROKEN = {
     schedule_on_skipped_steps: ("GP814", "unusual"),
     schedule_made_again: ("GP815", "unusual"),
     rate_written: ("GP816", "unusual"),
-    schedule_forgotten: ("GP817", "not exercised"),
+    schedule_forgotten: ("GP817", "unusual"),
     two_unscales: ("GP901", "wrong"),
     no_update: ("GP902", "wrong"),
     emptied_before_the_scaler: ("GP903", "wrong"),

@@ -1,7 +1,11 @@
 """Judge any training loop where it stands, without a second loop to compare with.
 
-Read `events` for the facts of a loop, `watch` for how they are seen, `loss_weights` for the weight of a token, `rules`
-for what is wrong or unusual, then `report` and `command`.
+Facts and verdicts are apart: the watchers write down what happens, and the rules are functions from that to findings.
+
+Read in this order: ``events``, ``watch``, ``watchers``, ``loss_weights``, ``windows``, ``rules``, ``report``,
+``command``.
 """
 
-__all__: list[str] = []
+from gradparity.auditing.session import Audit
+
+__all__ = ["Audit"]

@@ -8,14 +8,12 @@ from gradparity.auditing.lines import Line
 
 
 class Verdict(StrEnum):
-    """The verdicts on a loop. They are never mixed."""
+    """The verdicts of a rule. What a loop never came to is no verdict: it is listed apart, as not exercised."""
 
     WRONG = "wrong"
     """A promise of PyTorch, or of the mean over the window, is broken, and the bits show it."""
     UNUSUAL = "unusual"
     """Right in some methods, which the rule names."""
-    UNEXERCISED = "not exercised"
-    """The loop never came to the place that would show it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Rule:
     right_in: str = ""
     """The methods in which it is right, if there are any."""
     reported: str = ""
-    """Where it was reported in the wild."""
+    """The address of a report of it in the wild."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ def unexercised(account: Account) -> list[str]:
         lengths = {len(w.backwards) for w in own}
         if lengths != {1} and len(lengths) == 1:
             found.append(f"{name}: no window was shorter than {lengths.pop()} microbatches")
+        built = [kind for number, kind, _ in account.schedulers if number == story.number]
+        if built and not any(isinstance(event.what, Schedule) for event in story.events):
+            found.append(f"{name}: {built[-1]} did not run")
         clipped, reached, _ = _clipped(own)
         if clipped and not reached:
             found.append(f"{name}: no norm reached the threshold of the clip")
