@@ -52,7 +52,7 @@ class Modes:
 
 @dataclass(frozen=True)
 class Written:
-    """How the gradients of one ``autograd.grad`` have arrived in ``p.grad``."""
+    """The ways in which the gradients of one ``autograd.grad`` have arrived in ``p.grad``."""
 
     overwritten: int = 0
     """Those that replaced a gradient instead of being added to it."""

@@ -37,7 +37,7 @@ SCALED = "gradparity scaled"
 
 @dataclass
 class Graph:
-    """What a walk through a graph has found."""
+    """The result of a walk through a graph."""
 
     leaves: list[Tensor] = field(default_factory=list)
     losses: list[Any] = field(default_factory=list)
@@ -117,7 +117,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class _About:
-    """What a loss node has saved of its forward."""
+    """Facts that a loss node has saved of its forward."""
 
     reduction: int
     tokens: int

@@ -25,10 +25,10 @@ class Report:
 
     findings: tuple[Finding, ...] = ()
     does: tuple[Item, ...] = ()
-    """What the loop does."""
+    """Statements on the loop, each with its line."""
     unexercised: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    """What the audit has not seen."""
+    """Things that the audit has not seen."""
     steps: int = 0
 
     @property
