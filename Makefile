@@ -14,10 +14,10 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 test: .venv/installed  ## Run the tests, one of every kind
 	$(PYTEST) -m "not long"
 
-test-long: export KILLS ?= 12
-test-long: export GRADPARITY_FUZZ ?= 200
+test-long: export KILLS ?= 8
+test-long: export GRADPARITY_FUZZ ?= 100
 test-long: .venv/installed  ## Run the others: more instances, kills and spoiled files, and what takes long
-	$(PYTEST) -m "long or many" --hypothesis-seed=0
+	$(PYTEST) --numprocesses 3 -m "long or many" --hypothesis-seed=0  # many of them wait for processes of their own
 
 # PyTorch, oneDNN and MKL take the instructions of an older processor, with which sums round otherwise. What Inductor
 # compiles does not build with PyTorch's.
