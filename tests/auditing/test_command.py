@@ -92,8 +92,8 @@ def test_a_script_that_makes_no_step_is_not_judged(tmp_path, capsys):
         (("absent.py",), "there is no script absent.py; name a file, or a module after -m"),
         (("-m", "absent_module"), "there is no module absent_module; name one that python -m finds"),
         (("--steps", "0", "x.py"), "--steps is 0; allowed is 1 to 100000"),
-        (("--ignore", "GP9999", "x.py"), "there is no rule GP9999; there are GP101, "),
-        (("--explain", "XY1"), "there is no rule XY1; there are GP101, "),
+        (("--ignore", "GP9999", "x.py"), "there is no rule GP9999; there are GP001, "),
+        (("--explain", "XY1"), "there is no rule XY1; there are GP001, "),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from gradparity.auditing.report import NOT_JUDGED, Report, as_json, as_sarif, explain, report, show
 from gradparity.auditing.rules import RULES
+from gradparity.auditing.rules.expected import expected
 from gradparity.auditing.run_script import Ended, Enough, run
 from gradparity.auditing.watch import STEPS, Watch
 from gradparity.cli.arguments import Parser, check_range
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--format", choices=("table", *FORMATS), default="table", help="for people, programs, or review"
     )
+    parser.add_argument(
+        "--expect", default="", metavar="NAME=VALUE,...", help="such as accumulation_steps=4,max_norm=1"
+    )
     parser.add_argument("--output", type=Path, help="write the report to this file instead of standard error")
     parser.add_argument("--explain", metavar="CODE", help="print the page of a rule, and run nothing")
     parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
@@ -48,9 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     if not given.script:
         raise UserError("name the script to audit, such as gradparity audit train.py; see gradparity audit --help")
     target, *its_own = given.script
+    meant = expected(given.expect)
     watch = Watch(given.steps, _stop if given.then_stop else lambda: None)
     ended = run(target, its_own, watch, module=given.module)
-    found = report(watch.account(), ignored)
+    found = report(watch.account(), ignored, meant)
     _write(found, ended, target, given.format, given.output)
     if found.verdict == NOT_JUDGED:
         return 2

@@ -13,6 +13,7 @@ from gradparity.auditing.events import Account
 from gradparity.auditing.finding import Finding, Rule, Verdict
 from gradparity.auditing.lines import Line
 from gradparity.auditing.rules import RULES, judge
+from gradparity.auditing.rules.expected import Expected
 from gradparity.auditing.statement import Item, statement, unexercised
 
 NOT_JUDGED = "not judged"
@@ -44,10 +45,10 @@ class Report:
         return next((str(v) for v in Verdict if any(f.verdict == v for f in self.findings)), "clean")
 
 
-def report(account: Account, ignored: Sequence[str] = ()) -> Report:
+def report(account: Account, ignored: Sequence[str] = (), meant: Expected | None = None) -> Report:
     """Judge the facts of a run."""
     return Report(
-        tuple(judge(account, ignored)),
+        tuple(judge(account, ignored, meant)),
         tuple(statement(account)),
         tuple(unexercised(account)),
         tuple(account.notes),

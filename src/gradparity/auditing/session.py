@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from gradparity.auditing.lines import raised
 from gradparity.auditing.report import Report, report
+from gradparity.auditing.rules.expected import Expected
 from gradparity.auditing.watch import STEPS, Watch
 
 
@@ -21,6 +22,11 @@ class Audit:
         optimizer: its optimizer; without it, optimizers that are built or used later are found.
         steps: the number of steps of each optimizer to watch.
         ignored: codes of rules that are not asked.
+        meant: names and values of what was meant, as in :class:`gradparity.auditing.rules.expected.Expected`: anything
+            else is wrong.
+
+    Raises:
+        TypeError: for a name that is not in it.
     """
 
     def __init__(
@@ -30,9 +36,11 @@ class Audit:
         *,
         steps: int = STEPS,
         ignored: Sequence[str] = (),
+        **meant: float | str,
     ) -> None:
         self._watch = Watch(steps)
         self._ignored = ignored
+        self._meant = Expected(**meant)  # type: ignore[arg-type]  # an unknown name is a TypeError
         self._stack = ExitStack()
         self._report: Report | None = None
         for one in [optimizer] if isinstance(optimizer, Optimizer) else optimizer or []:
@@ -53,7 +61,7 @@ class Audit:
     def stop(self) -> Report:
         """End the watching, and return the report."""
         if self._report is None:
-            self._report = report(self._watch.account(), self._ignored)
+            self._report = report(self._watch.account(), self._ignored, self._meant)
             with suppress(Exception):
                 atexit.unregister(self.stop)
             self._stack.close()
@@ -62,7 +70,7 @@ class Audit:
     @property
     def report(self) -> Report:
         """Return the report: the final one after the end, else of what was seen until now."""
-        return self._report or report(self._watch.account(), self._ignored)
+        return self._report or report(self._watch.account(), self._ignored, self._meant)
 
     def __enter__(self) -> "Audit":
         """Begin to watch."""

@@ -6,6 +6,7 @@ from gradparity.auditing.events import Account
 from gradparity.auditing.finding import Finding, Rule, Verdict
 from gradparity.auditing.rules import (
     clipping,
+    expected,
     modes,
     normalization,
     parameters,
@@ -18,9 +19,11 @@ from gradparity.auditing.rules import (
     wiring,
     zero_grad,
 )
+from gradparity.auditing.rules.expected import Expected
 from gradparity.auditing.windows import windows
 
 _FILES = (
+    expected,
     zero_grad,
     several_backwards,
     scaling,
@@ -35,16 +38,19 @@ _FILES = (
     raised,
 )
 
-RULES: dict[str, Rule] = {rule.code: rule for file in _FILES for rule in vars(file).values() if isinstance(rule, Rule)}
+_ALL = [rule for file in _FILES for rule in vars(file).values() if isinstance(rule, Rule)]
+
+RULES: dict[str, Rule] = {rule.code: rule for rule in sorted(_ALL, key=lambda rule: rule.code)}
 """All rules by their code, in order."""
 
 
-def judge(account: Account, ignored: Iterable[str] = ()) -> list[Finding]:
+def judge(account: Account, ignored: Iterable[str] = (), meant: Expected | None = None) -> list[Finding]:
     """Return everything that the rules find in the facts, the wrong first, each in the order of the codes.
 
     Args:
         account: the facts of a run.
         ignored: codes of rules that are not asked, or beginnings of codes: ``GP4`` stands for all of its theme.
+        meant: what the user has said of the loop.
     """
     found: list[Finding] = []
     by_number = {story.number: windows(story) for story in account.stories}
@@ -70,6 +76,7 @@ def judge(account: Account, ignored: Iterable[str] = ()) -> list[Finding]:
     found += modes.of_account(account)
     found += schedules.of_account(account)
     found += raised.of_account(account)
+    found += expected.of_account(account, meant or Expected())
     beginnings = tuple(ignored)
     kept = [f for f in found if not (beginnings and f.rule.code.startswith(beginnings)) and not _silenced(f)]
     return sorted(kept, key=lambda f: (list(Verdict).index(f.verdict), f.rule.code))
