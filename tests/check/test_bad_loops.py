@@ -11,31 +11,31 @@ import pytest
 import bad_loops
 from gradparity.check import command, lookup, rounding
 from gradparity.check.command import check
-from gradparity.check.lookup import Answer
-from gradparity.check.observe import observe_with
-from gradparity.check.user_loop import called
+from gradparity.check.lookup import Match
+from gradparity.check.observe import observe_reference
+from gradparity.check.user_loop import call_by_name
 from gradparity.cli.main import main
 from gradparity.faults import FAULTS
 from gradparity.processes import sandbox
 from patience import with_some_patience
 
 RAISING = {
-    "raises_at_once": r"did not come to its end: ValueError: no data \(bad_loops.py, line \d+ in raises_at_once\)",
+    "raises_at_once": r"did not finish: ValueError: no data \(bad_loops.py, line \d+ in raises_at_once\)",
     "raises_after_a_step": r"RuntimeError: CUDA out of memory, say \(bad_loops.py, line \d+ in raises_after_a_step\)",
     "raises_in_a_hook": r"ZeroDivisionError: division by zero \(bad_loops.py, line \d+ in <lambda>\)",
     "raises_from_another": "RuntimeError: no configuration",
     "raises_a_group": r"ExceptionGroup: two workers \(2 sub-exceptions\)",
-    "raises_what_cannot_be_told": r"SpeechlessError: no words \(bad_loops.py, line \d+ in raises_what_cannot_be_told\)",
-    "raises_a_base_exception": "did not come to its end: Rude: out of the way",
-    "is_cancelled": "did not come to its end: CancelledError",
-    "interrupts_itself": r"KeyboardInterrupt is raised by the loop itself \(bad_loops.py, line \d+ in interrupts_itself\)",
+    "raises_what_cannot_be_told": r"SpeechlessError: its message cannot be printed \(bad_loops.py, line \d+ in raises_what_cannot_be_told\)",
+    "raises_a_base_exception": "did not finish: Rude: out of the way",
+    "is_cancelled": "did not finish: CancelledError",
+    "interrupts_itself": r"the loop itself raises KeyboardInterrupt \(bad_loops.py, line \d+ in interrupts_itself\)",
     "recurses": "RecursionError: maximum recursion depth exceeded",
     "wants_too_much_memory": "DefaultCPUAllocator: can't allocate memory",
-    "wants_too_long_a_list": "did not come to its end: MemoryError",
-    "warns_as_an_error": "did not come to its end: UserWarning: Detected call of",
-    "asks_the_user": "did not come to its end: EOFError: EOF when reading a line",
-    "starts_a_debugger": "did not come to its end: BdbQuit",
-    "swallows_everything_once": "did not come to its end: it went on and on",
+    "wants_too_long_a_list": "did not finish: MemoryError",
+    "warns_as_an_error": "did not finish: UserWarning: Detected call of",
+    "asks_the_user": "did not finish: EOFError: EOF when reading a line",
+    "starts_a_debugger": "did not finish: BdbQuit",
+    "swallows_everything_once": "did not finish: it was stopped after five times as many forwards",
     "exits": r"calls exit instead of returning: SystemExit \(bad_loops.py, line \d+ in exits\)",
     "exits_with_words": "calls exit instead of returning: SystemExit: bye",
     "changes_the_dtype": "RuntimeError: expected m1 and m2 to have the same dtype",
@@ -43,18 +43,18 @@ RAISING = {
 }
 
 ENDING_THE_PROCESS = {
-    "exits_at_once": "ended its process with exit code 0, as os._exit does; let it return instead",
+    "exits_at_once": "ended its process with exit code 0, as os._exit does; make it return instead",
     "is_killed": "was killed by SIGKILL",
-    "aborts": r"crashed its process by SIGABRT \(bad_loops.py, line \d+ in aborts\)",
-    "crashes": r"crashed its process by SIGSEGV \(bad_loops.py, line \d+ in crashes\)",
-    "forks": "forks, and returns in both processes",
+    "aborts": r"crashed its process with SIGABRT \(bad_loops.py, line \d+ in aborts\)",
+    "crashes": r"crashed its process with SIGSEGV \(bad_loops.py, line \d+ in crashes\)",
+    "forks": "forks, and both processes return from it",
     "leaves_the_family": "ended its process with exit code 0",
 }
 
 GOING_ON = {
     "leaves_a_thread_that_trains": r"leaves the thread .+ \(bad_loops.py, line \d+ in go_on_training\) running",
     "leaves_a_thread_that_waits": r"leaves the thread .+ \(bad_loops.py, line \d+ in wait_for_nothing\) running",
-    "leaves_a_timer": r"leaves the thread Thread-\d+ running when it returns; let it wait for that, or stop it",
+    "leaves_a_timer": r"leaves the thread Thread-\d+ running when it returns; wait for it in the loop, or stop it",
     "leaves_a_process": "leaves the process ForkProcess-.+ running",
 }
 
@@ -63,44 +63,44 @@ TRAINING_NOTHING = {
     "returns_false": "computed no gradients, and never made a step",
     "only_forwards": "computed no gradients, and never made a step",
     "never_steps": "computed gradients, but never made a step with the optimizer that it was given",
-    "makes_a_coroutine": "TypeError: it returned a coroutine, which nobody awaits",
-    "awaits_in_part": "TypeError: it returned a coroutine, which nobody awaits",
-    "builds_its_own_optimizer": r"trains the model with another optimizer \(AdamW\) than the one that it was given",
-    "trains_a_copy": "trains something else than the model that it was given, a copy for one, with another AdamW",
-    "copies_the_optimizer_too": "trains something else than the model that it was given",
-    "trains_a_copy_with_the_optimizer": "Before that, it computes gradients, but none for the parameters of the model",
+    "makes_a_coroutine": "TypeError: it returned a coroutine, that is never awaited",
+    "awaits_in_part": "TypeError: it returned a coroutine, that is never awaited",
+    "builds_its_own_optimizer": r"trains the model with an optimizer of its own \(AdamW\), not with the one that it was given",
+    "trains_a_copy": "trains other parameters than the given model's, such as a copy's, with an AdamW of its own",
+    "copies_the_optimizer_too": "trains other parameters than the given model's",
+    "trains_a_copy_with_the_optimizer": "Before that, it computes gradients, but none for the given model's parameters",
     "replaces_the_groups": "Before that, it leaves an optimizer that holds none of the model's parameters",
     "loads_by_assignment": "Before that, it leaves an optimizer that holds none of the model's parameters",
 }
 
 NO_LOOPS = {
-    "a_module": "is no plain function",
-    "a_generator_in_part": "is no plain function",
-    "yields_asynchronously": "is no plain function",
-    "Trainer": "is no plain function",
-    "wants_more": "asks for learning_rate and device; what it can take, by name, is model,",
-    "takes_only_places": "asks for model and optimizer",
-    "draws_elsewhere": "does not repeat itself: run twice, it differs at step 0, microbatch 0, forward: loss",
+    "a_module": "is not a plain function",
+    "a_generator_in_part": "is not a plain function",
+    "yields_asynchronously": "is not a plain function",
+    "Trainer": "is not a plain function",
+    "wants_more": "takes learning_rate and device; the arguments of a loop are model,",
+    "takes_only_places": "takes model and optimizer",
+    "draws_elsewhere": "does not repeat itself: a second run differs at step 0, microbatch 0, forward: loss",
 }
 
 FAULTY = {
-    "replaces_a_layer": "puts another parameter in the place of up.weight, of which the optimizer does not know",
-    "replaces_a_layer_later": "puts another parameter in the place of up.weight",
-    "adds_a_layer": "adds scale, of which the optimizer does not know",
+    "replaces_a_layer": "replaces the parameter up.weight, and the optimizer does not hold the new one",
+    "replaces_a_layer_later": "replaces the parameter up.weight",
+    "adds_a_layer": "adds the parameter scale, and the optimizer does not hold the new one",
     "freezes_everything": "like the reference with one fault: loss-detached",
-    "loses_its_numbers": "with NaN or infinities from the beginning: there the loss is not finite, no gradient is, and 8",
-    "overflows_always": "with NaN or infinities from the beginning: there the loss is not finite",
-    "loses_its_weights": "with NaN or infinities from the beginning: there the weights are not finite",
-    "loses_its_numbers_later": "from step 1 on: there the weights are not finite, no gradient is, and every weight is",
-    "leaves_float64": "The same updates, but .+ leaves the default dtype at torch.float64, and after that the reference",
-    "leaves_a_device": "leaves the default device at meta, and after that",
-    "leaves_gradients_off": "leaves the recording of gradients off, and after that",
+    "loses_its_numbers": "computes a NaN or infinite loss from the beginning, so no gradient is finite, and 8",
+    "overflows_always": "computes a NaN or infinite loss from the beginning",
+    "loses_its_weights": "has NaN or infinite weights from the beginning",
+    "loses_its_numbers_later": "NaN or infinite weights from step 1 on, so no gradient is finite, and all weights become",
+    "leaves_float64": "The same updates, but .+ leaves the default dtype at torch.float64, and the reference then computes",
+    "leaves_a_device": "leaves the default device at meta, and the reference then",
+    "leaves_gradients_off": "leaves gradient recording off, and the reference then",
     "leaves_inference_on": "leaves inference mode on",
-    "leaves_autocast_on": "leaves autocast on and autocast's depth at 1, and after that",
-    "leaves_a_patched_function": "leaves a replaced torch.nn.functional.dropout, and after that",
-    "leaves_a_patched_method": "leaves a replaced torch.optim.adamw.AdamW.step, and after that",
-    "leaves_a_global_hook": "leaves a hook in torch.nn.modules.module._global_forward_hooks, and after that",
-    "leaves_a_mode_on": r"leaves function modes \(Twice\) on, and after that",
+    "leaves_autocast_on": "leaves autocast on and autocast's depth at 1, and the reference then",
+    "leaves_a_patched_function": "leaves a replaced torch.nn.functional.dropout, and the reference then",
+    "leaves_a_patched_method": "leaves a replaced torch.optim.adamw.AdamW.step, and the reference then",
+    "leaves_a_global_hook": "leaves a hook in torch.nn.modules.module._global_forward_hooks, and the reference then",
+    "leaves_a_mode_on": r"leaves function modes \(Twice\) on, and the reference then",
 }
 
 RIGHT = {
@@ -113,7 +113,7 @@ RIGHT = {
     "compiles": "",
     "leaves_anomalies_detected": "It leaves anomaly detection on, which makes no difference here",
     "leaves_a_harmless_global_hook": "leaves a hook in torch.optim.optimizer._global_optimizer_post_hooks, which makes no",
-    "leaves_hooks": "leaves hooks on the module up, the parameter up.weight, the model and the optimizer; remove them",
+    "leaves_hooks": "leaves hooks on the module up, the parameter up.weight, the model and the optimizer; remove them before",
     "leaves_much_that_is_harmless": "deterministic algorithms at 2, .+ threads at 2 and the working directory at /, which",
 }
 
@@ -148,7 +148,7 @@ HELPERS = {
 @cache
 def right(precision):
     """The reference, run once for all of them."""
-    return observe_with([], precision)
+    return observe_reference([], precision)
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +156,7 @@ def _in_the_folder_of_the_loops(monkeypatch):
     monkeypatch.chdir(Path(__file__).parent)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(
-        command, "observe_with", lambda faults, *rest: observe_with(faults, *rest) if faults else right(*rest)
+        command, "observe_reference", lambda faults, *rest: observe_reference(faults, *rest) if faults else right(*rest)
     )
 
 
@@ -204,7 +204,7 @@ def test_each_has_its_own_verdict(name, capsys):
 
 
 def test_no_more_faults_are_looked_for_than_it_is_told(known):
-    checked = check(partial(called, bad_loops.overflows_always, "loop"), "loop", "fp16")
+    checked = check(partial(call_by_name, bad_loops.overflows_always, "loop"), "loop", "fp16")
     assert checked.finding.tried == len(known)
 
 
@@ -213,9 +213,9 @@ def test_one_that_never_ends_is_told_where_it_was(name, capsys):
     def attempt(seconds):
         assert main(["check", f"bad_loops:{name}", "--patience", f"{seconds}"]) == 2
         told = capsys.readouterr().err
-        said = rf"gradparity check: bad_loops:{name} is not over after {seconds:g} s \(bad_loops.py, line \d+ in"
+        said = rf"gradparity check: bad_loops:{name} has not finished after {seconds:g} s \(bad_loops.py, line \d+ in"
         assert re.match(said, told)
-        assert f" in {ENDLESS[name]}); let it come to its end, or give it more --patience\n" in told
+        assert f" in {ENDLESS[name]}); make it return, or raise --patience\n" in told
 
     with_some_patience(attempt)
 
@@ -225,7 +225,7 @@ def test_one_that_puts_off_the_alarm_is_ended_from_outside(monkeypatch, capsys):
 
     def attempt(seconds):
         assert main(["check", "bad_loops:puts_off_the_alarm", "--patience", f"{seconds}"]) == 2
-        said = f"bad_loops:puts_off_the_alarm is not over after {seconds:g} s; let it come"
+        said = f"bad_loops:puts_off_the_alarm has not finished after {seconds:g} s; make it return"
         assert said in capsys.readouterr().err
 
     with_some_patience(attempt)
@@ -245,10 +245,10 @@ def test_one_that_puts_off_the_alarm_is_ended_from_outside(monkeypatch, capsys):
     indirect=["known"],
 )
 def test_without_a_scaler_it_is_told_just_so(name, precision):
-    checked = check(partial(called, getattr(bad_loops, name), name), name, precision)
-    assert checked.finding.answer == Answer.UNKNOWN
+    checked = check(partial(call_by_name, getattr(bad_loops, name), name), name, precision)
+    assert checked.finding.match == Match.UNKNOWN
     assert checked.code == 1
-    assert checked.plight or checked.seen.error is None
+    assert checked.probe.uncheckable or checked.probe.observed.end.finished
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_without_a_scaler_it_is_told_just_so(name, precision):
         ("import sys; sys.exit(1)", r"naughty cannot be imported \(SystemExit: 1\)"),
         (
             "raise KeyboardInterrupt",
-            r"KeyboardInterrupt is raised by the loop itself \(naughty.py, line 1 in <module>\)",
+            r"the loop itself raises KeyboardInterrupt \(naughty.py, line 1 in <module>\)",
         ),
         ("raise BaseExceptionGroup('x', [GeneratorExit()])", r"naughty cannot be imported \(BaseExceptionGroup: x"),
     ],
@@ -276,7 +276,7 @@ def test_a_module_whose_import_never_ends_is_told_so(tmp_path, monkeypatch, caps
 
     def attempt(seconds):
         assert main(["check", "naughty:train", "--patience", f"{seconds}"]) == 2
-        said = f"the import of naughty is not over after {seconds:g} s (naughty.py, line 1 in <module>)"
+        said = f"the import of naughty has not finished after {seconds:g} s (naughty.py, line 1 in <module>)"
         assert said in capsys.readouterr().err
 
     with_some_patience(attempt)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from gradparity.check.command import check
-from gradparity.check.lookup import Answer
-from gradparity.check.user_loop import called
+from gradparity.check.lookup import Match
+from gradparity.check.user_loop import call_by_name
 from gradparity.cli.main import main
 
 
@@ -73,13 +73,13 @@ def by_lightning(model, optimizer, batches, loss, scheduler, plan):
 
 @pytest.mark.parametrize("loop", [by_accelerate, by_fabric])
 def test_a_framework_that_is_told_the_tokens_of_the_window_makes_the_reference_updates(loop):
-    assert check(partial(called, loop, "loop"), "loop", "fp32").finding.answer == Answer.IDENTICAL
+    assert check(partial(call_by_name, loop, "loop"), "loop", "fp32").finding.match == Match.IDENTICAL
 
 
 def test_lightning_is_named_by_how_it_divides():
     """Its mean of means is one fault, its division by the full K in the last window another, and both are one entry."""
-    finding = check(partial(called, by_lightning, "loop"), "loop", "fp32").finding
-    assert finding.answer == Answer.FAULT
+    finding = check(partial(call_by_name, by_lightning, "loop"), "loop", "fp32").finding
+    assert finding.match == Match.FAULT
     assert [fault.name for fault in finding.faults] == ["mean-of-microbatch-means-by-full-k"]
 
 

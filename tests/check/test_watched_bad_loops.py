@@ -9,8 +9,8 @@ from test_bad_loops import FAULTY, RAISING, RIGHT, TRAINING_NOTHING
 
 import bad_loops
 import gradparity
-from gradparity.check.global_state import Settings
-from gradparity.check.user_loop import GIVEN, called
+from gradparity.check.global_state import GlobalState
+from gradparity.check.user_loop import ARGUMENTS, call_by_name
 from gradparity.faults import stress
 from gradparity.processes.sandbox import apart
 from gradparity.trace.file import read
@@ -34,24 +34,24 @@ def by_assert_parity(loop, folder):
         return tuple(vars(stress.build("fp16")).values())
 
     def candidate(*given):
-        loop(**dict(zip(GIVEN, given, strict=True)))
+        loop(**dict(zip(ARGUMENTS, given, strict=True)))
 
     gradparity.assert_parity(bad_loops.right, candidate, make, folder=folder, full=False)
 
 
-def after_each(watch_it, folder, watch):
+def after_each(watch_it, folder, limit):
     """By loop: how it ended, and what is left of a recorder."""
-    before, found = Settings.now(), {}
+    before, found = GlobalState.now(), {}
     for name in NAMES:
         cast = stress.build("fp16")
         end = "returned"
-        with watch.over(name):
+        with limit.on(name):
             try:
-                watch_it(called(getattr(bad_loops, name), name), folder / name)
+                watch_it(call_by_name(getattr(bad_loops, name), name), folder / name)
             except BaseException as error:
                 end = type(error).__name__
         found[name] = end, of_a_recorder(cast.model, cast.optimizer, cast.scaler, cast.scheduler)
-        before.put_back()  # afterwards, since it would put back what a recorder had forgotten
+        before.restore()  # afterwards, since it would put back what a recorder had forgotten
     return found
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from gradparity.check.lookup import first_shown
-from gradparity.check.observe import observe_with
+from gradparity.check.loop_end import EndKind
+from gradparity.check.observe import observe_reference
 from gradparity.faults import FAULTS, Kind
 from gradparity.faults.fault import order
 from gradparity.faults.patching import REFERENCE, ClashError, patched, reference_with
@@ -48,11 +49,13 @@ def test_a_fault_that_rounding_can_hide_in_one_precision_shows_in_another(name):
 def shown_on(processor, *names):
     """By fault: where it first shows on another processor."""
     with OtherProcessor(processor):
-        reference = observe_with([], PRECISION)
+        reference = observe_reference([], PRECISION)
         # Those that end early are seen to their end; of all others, the first difference is enough.
-        seen = {name: observe_with([FAULTS[name]], PRECISION, reference.looks) for name in names}
-        given_up = [name for name, one in seen.items() if one.error == "given up" and len(one.looks) > 30]
-        seen |= {name: observe_with([FAULTS[name]], PRECISION) for name in given_up}
+        seen = {name: observe_reference([FAULTS[name]], PRECISION, reference.observations) for name in names}
+        given_up = [
+            name for name, one in seen.items() if one.end.kind == EndKind.STOPPED and len(one.observations) > 30
+        ]
+        seen |= {name: observe_reference([FAULTS[name]], PRECISION) for name in given_up}
     return {name: first_shown(reference, one) for name, one in seen.items()}
 
 
@@ -89,7 +92,7 @@ def test_a_wrong_place_is_seen():
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_raises_if_and_only_if_it_says_so(name):
-    assert (known(name).error is not None) == (FAULTS[name].kind == Kind.RAISES)
+    assert (not known(name).end.finished) == (FAULTS[name].kind == Kind.RAISES)
 
 
 def alike(names, precisions):
@@ -97,7 +100,7 @@ def alike(names, precisions):
     groups = defaultdict(set)
     for name in (None, *names):
         seen = [known(name, precision) for precision in precisions]
-        groups[tuple((*one.looks, one.error) for one in seen)].add(name)
+        groups[tuple((*one.observations, one.end) for one in seen)].add(name)
     return [same for same in groups.values() if len(same) > 1]
 
 

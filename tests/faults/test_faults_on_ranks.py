@@ -5,7 +5,7 @@ import re
 import pytest
 
 import ends
-from gradparity.check.rank_lookup import UNSEEN
+from gradparity.check.rank_lookup import NEEDING_UNUSED_PARAMETERS
 from gradparity.faults import FAULTS, Kind
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.faults.patching import ClashError, patched, source
@@ -89,4 +89,7 @@ def test_ranks_that_do_not_part_are_let_through():
 
 
 def test_faults_of_parameters_that_a_step_does_not_use_do_not_show_on_several_ranks_and_others_do():
-    assert launch(ends.differ_from_the_reference, 2, [*UNSEEN, "clip-before-unscale"]) == [["clip-before-unscale"]] * 2
+    assert (
+        launch(ends.differ_from_the_reference, 2, [*NEEDING_UNUSED_PARAMETERS, "clip-before-unscale"])
+        == [["clip-before-unscale"]] * 2
+    )

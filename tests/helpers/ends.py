@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from gradparity.check.rank_lookup import watched_together
+from gradparity.check.rank_lookup import guarded_reference
 from gradparity.faults import FAULTS
-from gradparity.processes.collective_guard import PartedError, Together
+from gradparity.processes.collective_guard import CollectiveGuard, RanksPartedError
 from gradparity.training import exchange
 
 
@@ -77,7 +77,7 @@ def averages(in_order):
 
 def differ_from_the_reference(names):
     """Which faults of one rank this rank sees on several."""
-    watch = watched_together(Together())
+    watch = guarded_reference(CollectiveGuard())
     reference, *others = (
         watch(faults, "fp16", lambda *_: True) for faults in ([], *([FAULTS[name]] for name in names))
     )
@@ -86,8 +86,8 @@ def differ_from_the_reference(names):
 
 def parts(how):
     """Runs that rank 1 may leave: whether this rank was stopped, and what the next run sums up."""
-    together, names = Together(), {}
-    together.guard(names)
+    guard, names = CollectiveGuard(), {}
+    guard.guard(names)
     stopped = False
     try:
         names["total"](1)
@@ -95,9 +95,9 @@ def parts(how):
             names["total"](1)
         elif how == "does another exchange":
             names["share"](iter([torch.zeros(1)]))
-    except PartedError:
+    except RanksPartedError:
         stopped = True
-    together.end()
+    guard.end_run()
     total = names["total"](dist.get_rank() + 1)
-    together.end()
+    guard.end_run()
     return stopped, total

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gradparity.check.lookup import Answer, Finding
+from gradparity.check.lookup import Finding, Match
 from gradparity.faults import FAULTS
 from gradparity.faults.all_faults import THEMES
 from gradparity.studies.peers import scores
@@ -64,7 +64,7 @@ def test_who_is_not_installed_is_told_with_how_to_install_it(tmp_path, capsys):
 
 
 def test_a_fault_that_is_not_named_makes_it_fail(tmp_path, monkeypatch):
-    monkeypatch.setattr(scores, "look_up", lambda *_: Finding(Answer.UNKNOWN))
+    monkeypatch.setattr(scores, "look_up", lambda *_: Finding(Match.UNKNOWN))
     assert run("--only", "naive", "--output", tmp_path) == 1
 
 

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 from torch.utils.hooks import RemovableHandle
 
 import gradparity
-from gradparity.check.global_state import functions
+from gradparity.check.global_state import torch_functions
 from gradparity.trace import recorder, wrapping
 from gradparity.trace.recorder import Recorder
 from gradparity.trace.snapshot import Watched
@@ -66,7 +66,7 @@ def called(owner):
 
 
 def test_all_that_it_patches_and_hooks_is_found_while_it_watches_and_nothing_afterwards(patches):
-    made, before = things(), functions()
+    made, before = things(), torch_functions()
     assert not of_a_recorder(*made)
     with recorder_of(made).watching():
         found = of_a_recorder(*made)
@@ -74,12 +74,12 @@ def test_all_that_it_patches_and_hooks_is_found_while_it_watches_and_nothing_aft
         assert len(patches) >= 9
         train(*made)
     assert not of_a_recorder(*made)
-    assert functions() == before
+    assert torch_functions() == before
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_wherever_the_loop_is_given_up_nothing_is_left(raised):
-    seen, before = [], functions()
+    seen, before = [], torch_functions()
     made = things()
     with recorder_of(made, lambda record, _: seen.append(record.event)).watching():
         train(*made)
@@ -96,7 +96,7 @@ def test_wherever_the_loop_is_given_up_nothing_is_left(raised):
             train(*made)
         assert told == seen[: event + 1]
         assert not of_a_recorder(*made)
-    assert functions() == before
+    assert torch_functions() == before
 
 
 def test_a_patch_that_is_forgotten_is_found(patches):

@@ -97,7 +97,7 @@ AT_LEAST = {"fp32": 115, "fp16": 140}
 """Faults of which something is said, so that to say nothing is no way to pass."""
 
 
-class Keeper:
+class RecordSink:
     """Keeps the tensors of each record."""
 
     def __init__(self):
@@ -109,7 +109,7 @@ class Keeper:
 
 @cache
 def seen(name, precision):
-    names, keeper = reference_with([FAULTS[name]] if name else []), Keeper()
+    names, keeper = reference_with([FAULTS[name]] if name else []), RecordSink()
     return observe(names["reference"], names["build"], precision, writer=keeper).trace, keeper.tensors
 
 

@@ -1,4 +1,4 @@
-"""The ``gradparity check`` command, which looks a user's loop up among the known faults.
+"""The ``gradparity check`` command, which observations a user's loop up among the known faults.
 
 Read in this order: ``observe`` (the loop under the stress scenario), ``probe`` (all observations of it), ``lookup``
 (the fault that behaves the same), ``parametric_faults`` (faults with a number in them), ``rounding``, ``report`` (the
