@@ -12,7 +12,7 @@ import gradparity
 from gradparity.check.global_state import GlobalState
 from gradparity.check.user_loop import ARGUMENTS, call_by_name
 from gradparity.faults import stress
-from gradparity.processes.sandbox import apart
+from gradparity.processes.sandbox import run_in_subprocess
 from gradparity.trace.file import read
 from left import of_a_recorder
 
@@ -56,7 +56,7 @@ def after_each(watch_it, folder, limit):
 
 
 def test_whatever_a_recorded_loop_does_nothing_of_the_recorder_is_left(tmp_path):
-    found = apart(partial(after_each, by_record, tmp_path), 60)
+    found = run_in_subprocess(partial(after_each, by_record, tmp_path), 60)
     assert len(found) > 50
     assert {name: left for name, (_, left) in found.items() if left} == {}
     ends = {end for end, _ in found.values()}
@@ -75,7 +75,7 @@ def test_whatever_a_loop_does_under_assert_parity_nothing_of_the_recorder_is_lef
         "leaves_a_patched_method",
     ]
     monkeypatch.setitem(globals(), "NAMES", some)
-    found = apart(partial(after_each, by_assert_parity, tmp_path), 60)
+    found = run_in_subprocess(partial(after_each, by_assert_parity, tmp_path), 60)
     assert {name: left for name, (_, left) in found.items() if left} == {}
     ends = {name: end for name, (end, _) in found.items()}
     assert ends["keeps_an_average"] == ends["leaves_hooks"] == "returned"
@@ -92,5 +92,5 @@ def test_a_recorder_that_never_ends_is_found(tmp_path, monkeypatch):
         recordings[-1].__enter__()
 
     monkeypatch.setitem(globals(), "NAMES", ["does_nothing"])
-    found = apart(partial(after_each, begin, tmp_path), 60)
+    found = run_in_subprocess(partial(after_each, begin, tmp_path), 60)
     assert ("torch.amp.grad_scaler.GradScaler", "step") in found["does_nothing"][1]
