@@ -88,7 +88,7 @@ FAULTY = {
     "replaces_a_layer_later": "replaces the parameter up.weight",
     "adds_a_layer": "adds the parameter scale, and the optimizer does not hold the new one",
     "freezes_everything": "like the reference with one fault: loss-detached",
-    "loses_its_numbers": "computes a NaN or infinite loss from the beginning, so no gradient is finite, and 8",
+    "loses_its_numbers": "computes a NaN or infinite loss from the beginning, so no gradient is finite, and all its last 8",
     "overflows_always": "computes a NaN or infinite loss from the beginning",
     "loses_its_weights": "has NaN or infinite weights from the beginning",
     "loses_its_numbers_later": "NaN or infinite weights from step 1 on, so no gradient is finite, and all weights become",
@@ -171,7 +171,7 @@ def known(request, monkeypatch):
     return few
 
 
-def test_every_loop_of_the_zoo_has_a_sentence():
+def test_every_bad_loop_has_an_expected_sentence():
     ours = {
         name
         for name, thing in vars(bad_loops).items()
@@ -190,7 +190,7 @@ def test_every_loop_of_the_zoo_has_a_sentence():
     + [pytest.param("all", name, marks=pytest.mark.long) for name in FAULTY],
     indirect=["known"],
 )
-def test_each_has_its_own_verdict(name, capsys):
+def test_each_bad_loop_gets_its_sentence_and_exit_code(name, capsys):
     code = main(["check", f"bad_loops:{name}"])
     out, err = capsys.readouterr()
     assert (code, bool(err)) == (CODES[name], not out), out or err
@@ -203,13 +203,13 @@ def test_each_has_its_own_verdict(name, capsys):
         assert err.count("\n") == 1
 
 
-def test_no_more_faults_are_looked_for_than_it_is_told(known):
+def test_an_uncheckable_loop_is_compared_with_single_faults_only(known):
     checked = check(partial(call_by_name, bad_loops.overflows_always, "loop"), "loop", "fp16")
     assert checked.finding.tried == len(known)
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_one_that_never_ends_is_told_where_it_was(name, capsys):
+def test_a_loop_that_never_returns_is_reported_with_its_line(name, capsys):
     def attempt(seconds):
         assert main(["check", f"bad_loops:{name}", "--patience", f"{seconds}"]) == 2
         told = capsys.readouterr().err
@@ -220,7 +220,7 @@ def test_one_that_never_ends_is_told_where_it_was(name, capsys):
     with_some_patience(attempt)
 
 
-def test_one_that_puts_off_the_alarm_is_ended_from_outside(monkeypatch, capsys):
+def test_a_loop_that_cancels_the_alarm_is_killed_by_the_parent(monkeypatch, capsys):
     monkeypatch.setattr(sandbox, "GRACE", 4)
 
     def attempt(seconds):
@@ -244,7 +244,7 @@ def test_one_that_puts_off_the_alarm_is_ended_from_outside(monkeypatch, capsys):
     ],
     indirect=["known"],
 )
-def test_without_a_scaler_it_is_told_just_so(name, precision):
+def test_a_bad_loop_without_a_scaler_is_unknown_in_other_precisions(name, precision):
     checked = check(partial(call_by_name, getattr(bad_loops, name), name), name, precision)
     assert checked.finding.match == Match.UNKNOWN
     assert checked.code == 1
@@ -263,14 +263,14 @@ def test_without_a_scaler_it_is_told_just_so(name, precision):
         ("raise BaseExceptionGroup('x', [GeneratorExit()])", r"naughty cannot be imported \(BaseExceptionGroup: x"),
     ],
 )
-def test_a_module_that_misbehaves_when_it_is_imported_is_told_so(source, sentence, tmp_path, monkeypatch, capsys):
+def test_a_module_that_raises_or_exits_on_import_gets_one_sentence(source, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("naughty.py").write_text(source)
     assert main(["check", "naughty:train"]) == 2
     assert re.search(sentence, capsys.readouterr().err)
 
 
-def test_a_module_whose_import_never_ends_is_told_so(tmp_path, monkeypatch, capsys):
+def test_a_module_whose_import_never_finishes_is_reported_with_its_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("naughty.py").write_text("while True: pass")
 
@@ -282,7 +282,7 @@ def test_a_module_whose_import_never_ends_is_told_so(tmp_path, monkeypatch, caps
     with_some_patience(attempt)
 
 
-def test_what_a_module_sets_when_it_is_imported_is_no_fault_of_its_loop(tmp_path, monkeypatch, capsys):
+def test_settings_changed_by_an_import_are_not_blamed_on_the_loop(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     sets = "torch.set_default_dtype(torch.float64)\ntorch.set_grad_enabled(False)\n"
     Path("settled.py").write_text(f"import torch\n{sets}from loops import example as train\n")

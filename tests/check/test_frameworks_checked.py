@@ -72,11 +72,11 @@ def by_lightning(model, optimizer, batches, loss, scheduler, plan):
 
 
 @pytest.mark.parametrize("loop", [by_accelerate, by_fabric])
-def test_a_framework_that_is_told_the_tokens_of_the_window_makes_the_reference_updates(loop):
+def test_a_framework_loop_that_divides_by_the_window_tokens_is_identical(loop):
     assert check(partial(call_by_name, loop, "loop"), "loop", "fp32").finding.match == Match.IDENTICAL
 
 
-def test_lightning_is_named_by_how_it_divides():
+def test_the_normalization_of_lightning_is_named():
     """Its mean of means is one fault, its division by the full K in the last window another, and both are one entry."""
     finding = check(partial(call_by_name, by_lightning, "loop"), "loop", "fp32").finding
     assert finding.match == Match.FAULT
@@ -87,7 +87,7 @@ def other_names(net, opt, data, criterion, amp, sched, settings):
     by_fabric(net, opt, data, criterion, sched, settings)
 
 
-def test_seven_things_under_other_names_are_taken_in_their_order(capsys):
+def test_seven_arguments_under_other_names_are_passed_in_order(capsys):
     assert main(["check", f"{__name__}:other_names", "--precision", "fp32"]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith("Identical:")

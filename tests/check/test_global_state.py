@@ -53,12 +53,12 @@ def changed_and_restored(change, limit):
     return told, before.changed(), values == after
 
 
-def test_every_setting_is_tried():
+def test_every_setting_has_a_test():
     assert CHANGES.keys() == SETTINGS.keys()
 
 
 @pytest.mark.parametrize(("change", "sentence"), [*CHANGES.values(), *OTHERS.values()])
-def test_a_change_is_named_and_put_back(change, sentence):
+def test_a_changed_setting_is_named_and_restored(change, sentence):
     told, afterwards, same = run_in_subprocess(lambda limit: changed_and_restored(change, limit), 60)
     assert sentence in told
     assert set(told) <= {sentence, "gradient recording off"}  # which inference mode is, too
@@ -66,11 +66,11 @@ def test_a_change_is_named_and_put_back(change, sentence):
     assert same
 
 
-def test_what_nobody_has_changed_is_not_named():
+def test_without_a_change_nothing_is_named():
     assert GlobalState.now().changed() == []
 
 
-def test_a_setting_that_is_not_put_back_is_noticed(monkeypatch):
+def test_a_setting_that_is_not_restored_is_noticed(monkeypatch):
     kept = Setting(torch.get_default_dtype, lambda dtype: None)
     monkeypatch.setattr(global_state, "SETTINGS", {**SETTINGS, "the default dtype": kept})
     _, afterwards, same = run_in_subprocess(
@@ -80,7 +80,7 @@ def test_a_setting_that_is_not_put_back_is_noticed(monkeypatch):
     assert not same
 
 
-def test_a_default_device_is_put_back_together_with_a_mode_above_it():
+def test_a_default_device_is_restored_under_a_function_mode():
     def change():
         torch.set_default_device("meta")
         BaseTorchFunctionMode().__enter__()

@@ -22,14 +22,14 @@ def graphs_of(loop, precision="fp16"):
 @pytest.mark.parametrize(
     "loop", [*loops.IDENTICAL, loops.adds_up_numbers, loops.gradients_kept_aside, stress.reference]
 )
-def test_a_right_loop_keeps_no_graph_longer_than_a_step(loop):
+def test_a_correct_loop_keeps_no_graph_longer_than_a_step(loop):
     graphs, _ = graphs_of(loop)
     assert len(graphs.alive) == 8
     assert graphs.steps_kept == 0
 
 
 @pytest.mark.parametrize(("loop", "kept"), [(loops.adds_up_losses, 4), (loops.keeps_outputs, 8)])
-def test_a_loop_that_keeps_graphs_is_seen_to_though_it_makes_the_same_updates(loop, kept):
+def test_kept_graphs_are_counted_though_the_updates_are_the_same(loop, kept):
     graphs, seen = graphs_of(loop)
     assert seen == observe_reference([], "fp16"), "to count graphs changes no bit"
     assert graphs.steps_kept == kept
@@ -37,7 +37,7 @@ def test_a_loop_that_keeps_graphs_is_seen_to_though_it_makes_the_same_updates(lo
     assert [steps for steps, _ in graphs.alive[:4]] == [1, 2, 3, 4]
 
 
-def test_it_fails_the_check_and_is_told_how_to_mend_it():
+def test_kept_graphs_fail_the_check_and_the_fix_is_named():
     checked = check(partial(call_by_name, loops.keeps_outputs, "loop"), "loops:keeps_outputs", "fp16")
     assert not checked.passed
     assert headline(checked).startswith("The same updates, but loops:keeps_outputs keeps the graphs of 8 steps alive: ")

@@ -33,7 +33,7 @@ def test_the_reference_behaves_like_itself():
 
 @pytest.mark.parametrize("loop", IDENTICAL, ids=lambda loop: loop.__name__)
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
-def test_right_loops_written_otherwise_are_identical(loop, precision):
+def test_correct_loops_written_in_other_ways_are_identical(loop, precision):
     assert seen(loop, precision) == observe_reference([], precision)
 
 
@@ -42,7 +42,7 @@ def test_without_a_scale_no_scaler_is_needed():
     assert seen(loops.without_a_scaler, "fp16") != known(None)
 
 
-def test_a_right_loop_of_which_less_is_seen_is_told_to_make_the_same_updates():
+def test_a_loop_whose_gradients_are_partly_hidden_makes_the_same_updates():
     loop = seen(loops.gradients_kept_aside)
     assert loop != known(None)
     assert look_up(loop, known(None), see).match == Match.SAME_UPDATES
@@ -51,7 +51,7 @@ def test_a_right_loop_of_which_less_is_seen_is_told_to_make_the_same_updates():
 @pytest.mark.parametrize(
     "name", ["clip-before-unscale", pytest.param("optimizer-not-restored", marks=pytest.mark.long)]
 )
-def test_a_fault_is_named_without_having_run_any_to_its_end(name):
+def test_a_fault_is_named_although_each_run_stops_at_its_first_difference(name):
     found = look_up(known(name), known(None), lambda faults, expected: observe_reference(faults, PRECISION, expected))
     assert found.match == Match.FAULT
     assert FAULTS[name] in found.faults
@@ -81,7 +81,7 @@ def sampled_pairs(number):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("number", "most"), [(3, 2)])
-def test_two_faults_together_are_named_as_the_two_in_most_cases(number, most):
+def test_most_pairs_of_faults_are_named(number, most):
     named = 0
     for _, both in sampled_pairs(number):
         found = look_up(both, known(None), see)
@@ -89,7 +89,7 @@ def test_two_faults_together_are_named_as_the_two_in_most_cases(number, most):
     assert named >= most
 
 
-def test_a_loop_with_two_faults_written_by_hand_is_named_as_the_pair():
+def test_two_faults_in_a_hand_written_loop_are_named():
     found = look_up(seen(loops.clip_and_schedule_wrong), known(None), see)
     assert found.match == Match.PAIR
     assert {fault.name for fault in found.faults} == {"clip-before-unscale", "schedule-advanced-on-skipped-steps"}
@@ -109,20 +109,20 @@ def test_a_loop_with_two_faults_written_by_hand_is_named_as_the_pair():
         ),
     ],
 )
-def test_three_faults_are_named_though_two_of_them_begin_like_others(monkeypatch, loop, names):
+def test_three_faults_are_named_though_two_begin_like_other_faults(monkeypatch, loop, names):
     monkeypatch.setattr(lookup, "MOST_PAIRS", 0)
     found = look_up(seen(loop), known(None), see)
     assert (found.match, {fault.name for fault in found.faults}) == (Match.PAIR, names)
 
 
-def test_an_unknown_fault_is_told_as_unknown_with_its_first_divergence(monkeypatch):
+def test_an_unknown_fault_is_unknown_with_its_first_divergence(monkeypatch):
     monkeypatch.setattr(lookup, "MOST_PAIRS", 20)
     found = look_up(seen(loops.shorter_and_shorter), known(None), see)
     assert found.match == Match.UNKNOWN
     assert place(found.first) == "step 4, clipped"
 
 
-def test_an_unknown_fault_that_begins_like_a_known_one_is_told_as_close_to_it(monkeypatch):
+def test_an_unknown_fault_that_begins_like_a_known_one_is_closest_to_it(monkeypatch):
     monkeypatch.setattr(lookup, "MOST_PAIRS", 20)
     first, second = FAULTS["clip-before-unscale"], FAULTS["partial-window-divided-by-full-k"]
     observations = [
@@ -146,7 +146,7 @@ def test_an_unknown_fault_that_begins_like_a_known_one_is_told_as_close_to_it(mo
         ("plan.accumulation_steps", "5", "accumulates-5-instead-of-3"),
     ],
 )  # fmt: skip
-def test_the_number_in_a_fault_is_read_off_the_loop(line, wrong, name):
+def test_the_number_in_a_fault_is_inferred(line, wrong, name):
     assert line in EXAMPLE
     written = {"torch": torch}
     exec(EXAMPLE.replace(line, wrong), written)

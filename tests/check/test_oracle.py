@@ -61,11 +61,11 @@ def test_the_first_gradient_of_the_reference_is_that_of_the_whole_window_in_floa
     ["mean-of-microbatch-means", "padding-counted", "sequences-counted-instead-of-tokens", "not-divided-at-all",
      "divided-twice", "one-use-of-a-tied-weight-dropped", "only-the-last-microbatch-differentiated"],
 )  # fmt: skip
-def test_the_oracle_sees_a_wrong_normalization_and_a_wrong_graph(name):
+def test_the_oracle_finds_a_wrong_normalization_and_a_wrong_graph(name):
     assert error_of([FAULTS[name]]) > 100 * RELATIVE_ROUNDING
 
 
-def test_the_oracle_sees_a_loss_that_takes_padding_for_tokens():
+def test_the_oracle_finds_a_loss_that_trains_on_padding():
     padding_trained_on = Fault(
         name="padding-trained-on",
         symptom="Padding is taken for the first token.",
@@ -100,12 +100,12 @@ def test_finite_differences_find_the_gradient_of_the_oracle():
 
 
 @pytest.mark.parametrize("name", ["example", "autograd_grad_and_a_clip_by_hand", "clip_and_schedule_wrong"])
-def test_a_loop_is_asked_for_its_first_gradient_before_it_is_clipped(name):
+def test_the_oracle_reads_the_first_gradient_before_it_is_clipped(name):
     assert error_of_first_gradient(call_by_name(getattr(loops, name), name)) < RELATIVE_ROUNDING
 
 
 @pytest.mark.parametrize("name", ["mean-of-microbatch-means", "padding-counted", "divided-twice"])
-def test_a_loop_with_a_wrong_first_gradient_is_seen_by_the_oracle_alone(name):
+def test_the_oracle_alone_finds_a_wrong_first_gradient(name):
     assert error_of_first_gradient(reference_with([FAULTS[name]])["reference"]) > 100 * RELATIVE_ROUNDING
 
 

@@ -45,7 +45,7 @@ def checked(loop, capsys, *more):
 
 
 @pytest.mark.parametrize("loop", ["by_ddp", "by_hand"])
-def test_right_loops_are_identical_on_every_rank(loop, capsys):
+def test_correct_loops_are_identical_on_every_rank(loop, capsys):
     code, told = checked(loop, capsys)
     assert code == 0
     assert told["answer"] == "identical"
@@ -57,7 +57,7 @@ def test_right_loops_are_identical_on_every_rank(loop, capsys):
 
 
 @pytest.mark.long
-def test_in_another_precision_too(capsys):
+def test_a_correct_loop_is_identical_in_fp32(capsys):
     assert checked("by_ddp", capsys, "--precision", "fp32")[1]["answer"] == "identical"
 
 
@@ -90,7 +90,7 @@ def test_wrong_loops_are_named_with_the_ranks_that_diverge_first(loop, capsys):
 
 @pytest.mark.usefixtures("match_with_rounding")
 @pytest.mark.parametrize("match_with_rounding", ["few"], indirect=True)
-def test_a_loop_that_exchanges_too_often_is_no_bug_and_told_so(capsys):
+def test_exchanging_every_microbatch_is_not_a_bug(capsys):
     code, told = checked("by_ddp_without_no_sync", capsys)
     assert code == 0
     assert told["headline"].startswith("Not a bug, but not the same bits")
@@ -141,7 +141,7 @@ def refused(loop, words, capsys, *more):
         ("other_draws_each_time", r"loops_on_ranks:other_draws_each_time does not repeat itself: a second run differs on rank 0 at"),
     ],
 )  # fmt: skip
-def test_a_loop_that_a_rank_does_not_bring_to_its_end_is_told_in_one_sentence(loop, words, capsys):
+def test_a_rank_that_does_not_finish_gets_one_sentence(loop, words, capsys):
     refused(loop, words, capsys)
 
 
@@ -152,7 +152,7 @@ def test_a_loop_that_a_rank_does_not_bring_to_its_end_is_told_in_one_sentence(lo
         ("all_sleep", r"rank 0, rank 1 had not finished after {four_times} s: rank 0 is at loops_on_ranks.py, line \d+ in all_sleep,"),
     ],
 )  # fmt: skip
-def test_a_loop_that_never_ends_on_a_rank_is_told_in_one_sentence(loop, words, capsys):
+def test_a_rank_that_hangs_gets_one_sentence_in_time(loop, words, capsys):
     def attempt(seconds):
         said = words.format(seconds=f"{seconds:g}", four_times=f"{4 * seconds:g}")
         refused(loop, said, capsys, "--patience", f"{seconds}")
@@ -181,13 +181,13 @@ def test_bad_input_is_one_sentence(arguments, sentence, capsys):
     assert told.err.count("\n") == 1
 
 
-def test_one_rank_is_todays_check(capsys):
+def test_one_rank_is_the_check_without_nproc(capsys):
     assert main(["check", "--nproc", "1", "loops:example"]) == 0
     assert capsys.readouterr().out.startswith("Identical: loops:example behaves like the reference")
 
 
 @pytest.mark.parametrize(("loop", "faults"), [("by_ddp_rounded", ()), ("alone", (RANK_FAULTS["unsynchronised"],))])
-def test_roundings_are_told_from_faults_on_all_ranks_together(loop, faults, match_with_rounding, tmp_path, monkeypatch):
+def test_rounding_is_told_from_a_fault_on_all_ranks_together(loop, faults, match_with_rounding, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent)
     name = f"loops_on_ranks:{loop}"
     in_fp32 = launch(observe_in_fp32, 2, name)
@@ -195,7 +195,7 @@ def test_roundings_are_told_from_faults_on_all_ranks_together(loop, faults, matc
     assert launch(match_with_rounding, 2, loops, in_fp32, "fp16") == [faults] * 2
 
 
-def test_what_is_not_looked_for_on_several_ranks_is_counted():
+def test_faults_left_out_on_several_ranks_are_known():
     left_out = {name for name in FAULTS if name not in known_on_ranks()}
     raising = {name for name, fault in FAULTS.items() if fault.kind == Kind.RAISES}
     assert left_out == raising | set(NEEDING_UNUSED_PARAMETERS) | {"summed-loss"}

@@ -22,12 +22,12 @@ def explained(loop):
     return match_with_rounding(loop_in_fp16, in_fp32, "fp16")
 
 
-def test_a_right_loop_with_roundings_of_its_own_is_like_the_reference():
+def test_a_correct_loop_with_its_own_rounding_matches_the_reference():
     loop = example_with("= loss(model, batch) / tokens", "= loss(model, batch) / 3 / tokens * 3")
     assert explained(loop) == ()
 
 
-def test_a_fault_with_roundings_of_its_own_is_like_that_fault():
+def test_a_fault_with_additional_rounding_matches_that_fault():
     loop = example_with("= loss(model, batch) / tokens", "= loss(model, batch) / tokens * len(window) / 3")
     assert explained(loop) == (FAULTS["partial-window-divided-by-full-k"],)
 

@@ -55,7 +55,7 @@ def after_each(watch_it, folder, limit):
     return found
 
 
-def test_whatever_a_recorded_loop_does_nothing_of_the_recorder_is_left(tmp_path):
+def test_no_recorded_loop_leaves_anything_of_the_recorder(tmp_path):
     found = run_in_subprocess(partial(after_each, by_record, tmp_path), 60)
     assert len(found) > 50
     assert {name: left for name, (_, left) in found.items() if left} == {}
@@ -65,7 +65,7 @@ def test_whatever_a_recorded_loop_does_nothing_of_the_recorder_is_left(tmp_path)
     assert read(tmp_path / "keeps_an_average").complete
 
 
-def test_whatever_a_loop_does_under_assert_parity_nothing_of_the_recorder_is_left(tmp_path, monkeypatch):
+def test_no_loop_under_assert_parity_leaves_anything_of_the_recorder(tmp_path, monkeypatch):
     some = ["keeps_an_average", "leaves_hooks", "does_nothing", "builds_its_own_optimizer", "loses_its_numbers"]
     some += [
         "raises_a_base_exception",
@@ -83,7 +83,7 @@ def test_whatever_a_loop_does_under_assert_parity_nothing_of_the_recorder_is_lef
     assert ends["raises_a_base_exception"] == "Rude"
 
 
-def test_a_recorder_that_never_ends_is_found(tmp_path, monkeypatch):
+def test_a_recorder_left_in_place_is_found(tmp_path, monkeypatch):
     recordings = []
 
     def begin(loop, folder):

@@ -33,14 +33,14 @@ def test_the_cpu_needs_nothing(flags):
     assert flags() == (False, None)
 
 
-def test_without_a_gpu_there_is_one_sentence(monkeypatch, flags):
+def test_cuda_without_a_gpu_gets_one_sentence(monkeypatch, flags):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"^device is cuda, but torch finds no GPU here; use --device cpu$"):
         prepare_device("cuda")
     assert flags() == (False, None)
 
 
-def test_on_a_gpu_algorithms_are_asked_to_be_deterministic(monkeypatch, flags):
+def test_a_gpu_gets_deterministic_algorithms(monkeypatch, flags):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     torch.backends.cudnn.benchmark = True
     prepare_device("cuda")
@@ -48,7 +48,7 @@ def test_on_a_gpu_algorithms_are_asked_to_be_deterministic(monkeypatch, flags):
     assert not torch.backends.cudnn.benchmark
 
 
-def test_every_process_is_strict_not_only_warned(monkeypatch, flags):
+def test_an_operation_without_deterministic_form_raises_not_only_warns(monkeypatch, flags):
     """With ``warn_only`` attention's gradients differ from run to run."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     prepare_device("cuda")
@@ -81,7 +81,7 @@ def test_an_operation_without_deterministic_form_is_one_sentence_with_exit_code_
     assert told.count("\n") == 1
 
 
-def test_torchs_own_alert_is_understood(flags):
+def test_the_error_of_torch_is_recognized(flags):
     """As torch words it today: this operation has no deterministic form on the CPU either."""
     torch.use_deterministic_algorithms(True)
     with pytest.raises(RuntimeError) as raised:
@@ -89,7 +89,7 @@ def test_torchs_own_alert_is_understood(flags):
     assert without_deterministic_form(raised.value).startswith("put_ has no deterministic form")
 
 
-def test_another_error_is_not_taken_for_one_of_these():
+def test_other_errors_are_not_taken_for_it():
     @exits("program")
     def main():
         raise RuntimeError("size mismatch")
@@ -99,7 +99,7 @@ def test_another_error_is_not_taken_for_one_of_these():
     assert without_deterministic_form(ValueError(ALERT.format("x"))) is None
 
 
-def test_a_cell_of_the_matrix_that_has_no_deterministic_form_is_refused_in_a_sentence(monkeypatch):
+def test_a_matrix_cell_without_deterministic_form_is_refused_in_one_sentence(monkeypatch):
     def raises(*_):
         raise RuntimeError(ALERT.format("some_backward_cuda"))
 
@@ -133,7 +133,7 @@ def test_a_rank_on_the_cpu_finds_no_gpu():
     assert "prepare_worker(device)" in inspect.getsource(_run_rank), "the fork server of these tests may see none"
 
 
-def test_without_gpus_an_optimizer_asks_none(monkeypatch):
+def test_with_gpus_hidden_an_optimizer_asks_none(monkeypatch):
     """As if there was one, and each question put to it went wrong, as in a fork."""
     there = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1)
     monkeypatch.setattr(torch._C, "_accelerator_getAccelerator", lambda: torch.device("cuda"))
@@ -147,7 +147,7 @@ def test_without_gpus_an_optimizer_asks_none(monkeypatch):
     assert (torch.accelerator.is_available(), gpus()[0]) == (False, "")
 
 
-def test_a_rank_tells_an_operation_without_deterministic_form_in_one_sentence():
+def test_a_rank_reports_an_operation_without_deterministic_form_in_one_sentence():
     with pytest.raises(RuntimeError) as raised:
         raise RuntimeError(ALERT.format("some_backward_cuda"))
     assert end_of_rank(raised.value).raised.startswith("some_backward_cuda has no deterministic form")

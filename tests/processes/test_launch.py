@@ -12,7 +12,7 @@ from gradparity.processes.launch import launch
 from patience import with_some_patience
 
 
-def test_every_rank_returns_what_it_found_with_one_thread_each():
+def test_every_rank_returns_its_result_and_has_one_thread():
     assert launch(ends.sums, 3, 10) == [(0, 33, 1), (1, 33, 1), (2, 33, 1)]
     assert not multiprocessing.active_children()
 
@@ -26,7 +26,7 @@ def test_every_rank_returns_what_it_found_with_one_thread_each():
         (ends.exchanges, ((3, 2),), r"rank 1 had finished while rank 0 still waited at ends.py, line \d+ in exchanges; make as"),
     ],
 )  # fmt: skip
-def test_a_rank_that_goes_wrong_is_named_in_one_line(function, arguments, words):
+def test_a_failed_rank_is_named_in_one_line(function, arguments, words):
     told(words, function, 2, *arguments)
 
 
@@ -46,18 +46,18 @@ def told(words, function, ranks, *arguments, **patience):
         (ends.other_collectives, 2, r"all ranks waited for each other: rank 0 is at ends.py, line \d+ .*, rank 1 is at ends.py"),
     ],
 )  # fmt: skip
-def test_ranks_that_wait_in_vain_are_named_with_where_each_is(function, ranks, words):
+def test_ranks_that_wait_for_each_other_are_named_with_their_lines(function, ranks, words):
     with_some_patience(lambda seconds: told(words.format(f"{seconds:g}"), function, ranks, patience=seconds))
 
 
-def test_ranks_that_do_not_end_are_stopped_when_the_time_is_up():
+def test_ranks_that_do_not_finish_are_stopped_in_time():
     words = (
         r"rank 0, rank 1 had not finished after {} s: rank 0 is at ends.py, line \d+ in all_sleep, rank 1 is at ends"
     )
     with_some_patience(lambda seconds: told(words.format(f"{seconds:g}"), ends.all_sleep, 2, seconds=seconds))
 
 
-def test_more_ranks_than_gpus_are_refused_before_any_is_started():
+def test_more_ranks_than_gpus_are_refused_before_any_starts():
     gpus = torch.cuda.device_count()
     with pytest.raises(UserError, match=f"^{gpus + 2} ranks need a GPU each, and torch finds {gpus} here$"):
         launch(ends.sums, gpus + 2, 1, device="cuda")

@@ -44,7 +44,7 @@ def told_in(file):
     return int(file.read_text())
 
 
-def test_what_it_returns_comes_back_and_what_it_changes_does_not():
+def test_the_result_comes_back_and_changes_stay_there():
     def work(limit):
         with limit.on("it"):
             state.append(1)
@@ -56,7 +56,7 @@ def test_what_it_returns_comes_back_and_what_it_changes_does_not():
     assert gone(pid)
 
 
-def test_no_gpu_is_found_there(monkeypatch):
+def test_the_sandbox_finds_no_gpu(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", here := "0")
     assert run_in_subprocess(lambda _: (os.environ["CUDA_VISIBLE_DEVICES"], torch.cuda.is_available()), 60) == (
         "",
@@ -65,7 +65,7 @@ def test_no_gpu_is_found_there(monkeypatch):
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == here
 
 
-def test_where_a_fork_cannot_compute_gradients_there_is_one_sentence(monkeypatch):
+def test_a_fork_that_cannot_compute_gradients_gets_one_sentence(monkeypatch):
     """So it is where there is a GPU and gradients were computed here."""
     here, backward = os.getpid(), torch.Tensor.backward
 
@@ -79,7 +79,7 @@ def test_where_a_fork_cannot_compute_gradients_there_is_one_sentence(monkeypatch
         run_in_subprocess(lambda _: None, 60)
 
 
-def test_what_it_raises_is_raised_here_with_the_place_there():
+def test_an_exception_is_raised_here_with_its_traceback_there():
     def work(limit):
         raise LookupError("nowhere")
 
@@ -104,7 +104,7 @@ def test_what_it_raises_is_raised_here_with_the_place_there():
         (os.abort, r"it crashed its process with SIGABRT \(test_sandbox.py, line \d+ in work\); fix that first"),
     ],
 )  # fmt: skip
-def test_how_it_ended_without_a_result_is_told(end, sentence):
+def test_an_end_without_a_result_is_described(end, sentence):
     def work(limit):
         with limit.on("it"):
             end()
@@ -113,7 +113,7 @@ def test_how_it_ended_without_a_result_is_told(end, sentence):
         run_in_subprocess(work, 60)
 
 
-def test_where_it_crashed_is_told_though_a_library_has_reset_the_signal():
+def test_the_line_of_a_crash_is_known_though_a_library_reset_the_signal():
     """As a Trainer of Lightning does when it ends; what ``faulthandler`` has put there is not Python's to see."""
 
     def work(limit):
@@ -125,7 +125,7 @@ def test_where_it_crashed_is_told_though_a_library_has_reset_the_signal():
         run_in_subprocess(work, 60)
 
 
-def test_one_that_does_not_end_is_told_with_where_it_is():
+def test_user_code_that_does_not_finish_is_reported_with_its_line():
     def work(limit):
         with limit.on("it"):
             time.sleep(1000)
@@ -139,7 +139,7 @@ def test_one_that_does_not_end_is_told_with_where_it_is():
     with_some_patience(attempt)
 
 
-def test_only_what_is_watched_must_be_over_in_time():
+def test_only_user_code_counts_against_the_time_limit():
     def attempt(seconds):
         def work(limit):
             for _ in range(4):
@@ -156,7 +156,7 @@ def test_only_what_is_watched_must_be_over_in_time():
     with_some_patience(attempt)
 
 
-def test_its_alarm_may_be_undone_and_it_ends_all_the_same(monkeypatch):
+def test_a_process_that_cancels_its_alarm_is_ended_by_its_parent(monkeypatch):
     monkeypatch.setattr(module, "GRACE", 0.2)
 
     def work(limit):
@@ -184,7 +184,7 @@ def test_an_orphan_ends_by_itself(tmp_path):
     wait_until(lambda: gone(pid))
 
 
-def test_all_that_it_has_started_is_ended_with_it():
+def test_everything_that_it_started_ends_with_it():
     def work(limit):
         with limit.on("it"):
             threading.Thread(target=time.sleep, args=(60,)).start()
@@ -217,7 +217,7 @@ def test_an_interrupt_from_a_terminal_ends_both(tmp_path):
     assert gone(told_in(tmp_path / "pid"))
 
 
-def test_it_reads_nothing_and_its_output_is_no_answer(capfd):
+def test_it_reads_no_input_and_its_output_goes_to_stderr(capfd):
     def work(limit):
         print("by Python", flush=True)
         os.write(1, b"by the system\n")

@@ -109,9 +109,9 @@ def remarks(result: CheckResult) -> list[str]:
         lines.append(f"It diverges from {faults} {where}; the remaining difference is not identified.")
     if probe.oracle is not None:
         right = "right" if probe.oracle < RELATIVE_ROUNDING else "wrong"
+        error = f"relative error {probe.oracle:.1g}" if math.isfinite(probe.oracle) else "not finite"
         lines.append(
-            f"Its first gradient is {right}: the relative error is {probe.oracle:.1g}, against the whole "
-            "window's gradient in float64."
+            f"Compared with the whole window in float64, its first gradient, before any clip, is {right}: {error}."
         )
     if finding.also_here and loop.end.finished and steps_made(loop):
         lines.append(f"{len(finding.also_here)} known faults first show at the same place, but differently.")
@@ -131,9 +131,9 @@ def show(result: CheckResult, console: Console) -> None:
 def _show(fault: Fault, console: Console) -> None:
     console.print()
     console.print(Text.assemble((fault.name, "bold"), f"  {fault.symptom}"), soft_wrap=True)
-    console.print(f"To show, it needs {fault.needs}.", style="dim", soft_wrap=True)
+    console.print(f"Needed for it to show: {fault.needs}.", style="dim", soft_wrap=True)
     for where, patch in fault.changes.items():
-        console.print(f"  in {where.__name__}, wrong (-) → right (+):")
+        console.print(f"  in {where.__name__} of the reference, wrong (-) → right (+):")
         for line in mend(patch):
             console.print(Text(f"    {line}", _COLOURS.get(line[:1], "")), soft_wrap=True)
     for source in fault.sources:

@@ -57,7 +57,8 @@ def no_finite_gradients(loop: ObservedLoop) -> str:
     step = steps[0]
     first = next(r for r in loop.trace.records if r.step == step and r.event == Event.FORWARD)
     skips = sum(r.event == Event.SKIP and r.step >= step for r in loop.trace.records)
-    result = f"{skips} of its last {len(steps)} steps are skipped" if skips else "all weights become NaN or infinite"
+    number = "all" if skips == len(steps) else f"{skips} of"
+    result = f"{number} its last {len(steps)} steps are skipped" if skips else "all weights become NaN or infinite"
     start = "from the beginning" if step == 0 else f"from step {step} on"
     if any(not math.isfinite(p.norm) for p in _prints(first, Part.PARAMETERS)):
         return f"has NaN or infinite weights {start}, so no gradient is finite, and {result}"
