@@ -7,7 +7,7 @@ still be reached are counted.
 """
 
 import gc
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,9 +34,9 @@ class GraphLeaks:
     alive: list[tuple[int, int]] = field(default_factory=list)
     """For each step: the number of steps whose graphs are alive, and the number of nodes of all live graphs."""
 
-    def build(self, precision: str) -> stress.Cast:
-        """Build the stress scenario, with a model that marks its graphs."""
-        cast = stress.build(precision)
+    def build(self, precision: str, build: Callable[[str], stress.Cast] = stress.build) -> stress.Cast:
+        """Call ``build`` for the stress scenario, and have its model mark its graphs."""
+        cast = build(precision)
         cast.model.register_forward_hook(self.mark)
         return cast
 

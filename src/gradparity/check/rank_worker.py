@@ -6,6 +6,7 @@ error message says so. Anything that a loop leaves behind in a process ends with
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
@@ -37,13 +38,8 @@ def observe_both(name: str, precision: str, folder: Path) -> tuple[ObservedLoop,
 def observe_both_again(name: str, precision: str) -> tuple[ObservedLoop, ObservedLoop, GraphLeaks]:
     """Observe both once more, and the graphs that the loop keeps."""
     graphs = GraphLeaks()
-
-    def build(precision: str) -> Cast:
-        cast = build_on_ranks(precision)
-        cast.model.register_forward_hook(graphs.mark)
-        return cast
-
     reference = _observe_all(_reference(), precision)
+    build = partial(graphs.build, build=build_on_ranks)
     return reference, _observe_all(load_loop(name), precision, build, graphs.count), graphs
 
 
@@ -65,8 +61,8 @@ def error_of_rank(name: str) -> float | None:
     """
 
     def window(cast: Cast) -> list[Batch]:
-        of_ranks = [microbatches_of(rank) for rank in range(dist.get_world_size())]
-        return [batch for batches in of_ranks for batch in batches[: cast.plan.accumulation_steps]]
+        ranks = range(dist.get_world_size())
+        return [batch for rank in ranks for batch in microbatches_of(rank)[: cast.plan.accumulation_steps]]
 
     return error_of_first_gradient(load_loop(name), _build_shared, window, seed=dist.get_rank())
 

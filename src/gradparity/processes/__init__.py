@@ -1,9 +1,9 @@
 """Code that runs in other processes: a user's loop in a sandbox, or a training on several ranks.
 
 Read in this order: ``device`` (a process made ready for a GPU, or without any), ``fork_server`` (a fast start),
-``sandbox`` (one process that may hang or crash), ``launch`` (one process for each rank), ``failed_ranks`` (the rank that
-failed first, and its error), ``collective_guard`` (all ranks make an exchange, or none), ``user_frames`` (the line of
-the user's code where something happened).
+``sandbox`` (one process that may hang or crash), ``launch`` (one process for each rank), ``failed_ranks`` (the first
+rank that failed, and its error), ``collective_guard`` (all ranks make an exchange, or none), ``user_frames`` (the line
+of the user's code where something happened).
 """
 
 from gradparity.processes.collective_guard import CollectiveGuard
