@@ -2,13 +2,13 @@
 
 import re
 import sys
-import types
 from functools import cache, partial
 from pathlib import Path
 
 import pytest
+import test_command
 
-import bad_loops
+from bad_loops import CODES, ENDLESS, FAULTY, HELPERS, KINDS, LOOPS, RIGHT, SENTENCES, loop_named, path_of
 from gradparity.check import command, lookup, rounding
 from gradparity.check.command import check
 from gradparity.check.lookup import Match
@@ -18,131 +18,6 @@ from gradparity.cli.main import main
 from gradparity.faults import FAULTS
 from gradparity.processes import sandbox
 from patience import with_some_patience
-
-RAISING = {
-    "raises_at_once": r"did not finish: ValueError: no data \(bad_loops.py, line \d+ in raises_at_once\)",
-    "raises_after_a_step": r"RuntimeError: CUDA out of memory, say \(bad_loops.py, line \d+ in raises_after_a_step\)",
-    "raises_in_a_hook": r"ZeroDivisionError: division by zero \(bad_loops.py, line \d+ in <lambda>\)",
-    "raises_from_another": "RuntimeError: no configuration",
-    "raises_a_group": r"ExceptionGroup: two workers \(2 sub-exceptions\)",
-    "raises_what_cannot_be_told": r"SpeechlessError: its message cannot be printed \(bad_loops.py, line \d+ in raises_what_cannot_be_told\)",
-    "raises_a_base_exception": "did not finish: Rude: out of the way",
-    "is_cancelled": "did not finish: CancelledError",
-    "interrupts_itself": r"the loop itself raises KeyboardInterrupt \(bad_loops.py, line \d+ in interrupts_itself\)",
-    "recurses": "RecursionError: maximum recursion depth exceeded",
-    "wants_too_much_memory": "DefaultCPUAllocator: can't allocate memory",
-    "wants_too_long_a_list": "did not finish: MemoryError",
-    "warns_as_an_error": "did not finish: UserWarning: Detected call of",
-    "asks_the_user": "did not finish: EOFError: EOF when reading a line",
-    "starts_a_debugger": "did not finish: BdbQuit",
-    "swallows_everything_once": "did not finish: it was stopped after five times as many forwards",
-    "exits": r"calls exit instead of returning: SystemExit \(bad_loops.py, line \d+ in exits\)",
-    "exits_with_words": "calls exit instead of returning: SystemExit: bye",
-    "changes_the_dtype": "RuntimeError: expected m1 and m2 to have the same dtype",
-    "replaces_the_tensors_under_swap": "RuntimeError: expected m1 and m2 to have the same dtype",
-}
-
-ENDING_THE_PROCESS = {
-    "exits_at_once": "ended its process with exit code 0, as os._exit does; make it return instead",
-    "is_killed": "was killed by SIGKILL",
-    "aborts": r"crashed its process with SIGABRT \(bad_loops.py, line \d+ in aborts\)",
-    "crashes": r"crashed its process with SIGSEGV \(bad_loops.py, line \d+ in crashes\)",
-    "forks": "forks, and both processes return from it",
-    "leaves_the_family": "ended its process with exit code 0",
-}
-
-GOING_ON = {
-    "leaves_a_thread_that_trains": r"leaves the thread .+ \(bad_loops.py, line \d+ in go_on_training\) running",
-    "leaves_a_thread_that_waits": r"leaves the thread .+ \(bad_loops.py, line \d+ in wait_for_nothing\) running",
-    "leaves_a_timer": r"leaves the thread Thread-\d+ running when it returns; wait for it in the loop, or stop it",
-    "leaves_a_process": "leaves the process ForkProcess-.+ running",
-}
-
-TRAINING_NOTHING = {
-    "does_nothing": "computed no gradients, and never made a step with the optimizer that it was given",
-    "returns_false": "computed no gradients, and never made a step",
-    "only_forwards": "computed no gradients, and never made a step",
-    "never_steps": "computed gradients, but never made a step with the optimizer that it was given",
-    "makes_a_coroutine": "TypeError: it returned a coroutine, that is never awaited",
-    "awaits_in_part": "TypeError: it returned a coroutine, that is never awaited",
-    "builds_its_own_optimizer": r"trains the model with an optimizer of its own \(AdamW\), not with the one that it was given",
-    "trains_a_copy": "trains other parameters than the given model's, such as a copy's, with an AdamW of its own",
-    "copies_the_optimizer_too": "trains other parameters than the given model's",
-    "trains_a_copy_with_the_optimizer": "Before that, it computes gradients, but none for the given model's parameters",
-    "replaces_the_groups": "Before that, it leaves an optimizer that holds none of the model's parameters",
-    "loads_by_assignment": "Before that, it leaves an optimizer that holds none of the model's parameters",
-}
-
-NO_LOOPS = {
-    "a_module": "is not a plain function",
-    "a_generator_in_part": "is not a plain function",
-    "yields_asynchronously": "is not a plain function",
-    "Trainer": "is not a plain function",
-    "wants_more": "takes learning_rate and device; the arguments of a loop are model,",
-    "takes_only_places": "takes model and optimizer",
-    "draws_elsewhere": "does not repeat itself: a second run differs at step 0, microbatch 0, forward: loss",
-}
-
-FAULTY = {
-    "replaces_a_layer": "replaces the parameter up.weight, and the optimizer does not hold the new one",
-    "replaces_a_layer_later": "replaces the parameter up.weight",
-    "adds_a_layer": "adds the parameter scale, and the optimizer does not hold the new one",
-    "freezes_everything": "like the reference with one fault: loss-detached",
-    "loses_its_numbers": "computes a NaN or infinite loss from the beginning, so no gradient is finite, and all its last 8",
-    "overflows_always": "computes a NaN or infinite loss from the beginning",
-    "loses_its_weights": "has NaN or infinite weights from the beginning",
-    "loses_its_numbers_later": "NaN or infinite weights from step 1 on, so no gradient is finite, and all weights become",
-    "leaves_float64": "The same updates, but .+ leaves the default dtype at torch.float64, and the reference then computes",
-    "leaves_a_device": "leaves the default device at meta, and the reference then",
-    "leaves_gradients_off": "leaves gradient recording off, and the reference then",
-    "leaves_inference_on": "leaves inference mode on",
-    "leaves_autocast_on": "leaves autocast on and autocast's depth at 1, and the reference then",
-    "leaves_a_patched_function": "leaves a replaced torch.nn.functional.dropout, and the reference then",
-    "leaves_a_patched_method": "leaves a replaced torch.optim.adamw.AdamW.step, and the reference then",
-    "leaves_a_global_hook": "leaves a hook in torch.nn.modules.module._global_forward_hooks, and the reference then",
-    "leaves_a_mode_on": r"leaves function modes \(Twice\) on, and the reference then",
-}
-
-RIGHT = {
-    "swaps_the_data": "",
-    "leaves_a_command": "",
-    "trains_in_a_thread": "",
-    "keeps_a_pool": "",
-    "talks_a_lot": "",
-    "keeps_an_average": "",
-    "compiles": "",
-    "leaves_anomalies_detected": "It leaves anomaly detection on, which makes no difference here",
-    "leaves_a_harmless_global_hook": "leaves a hook in torch.optim.optimizer._global_optimizer_post_hooks, which makes no",
-    "leaves_hooks": "leaves hooks on the module up, the parameter up.weight, the model and the optimizer; remove them before",
-    "leaves_much_that_is_harmless": "deterministic algorithms at 2, .+ threads at 2 and the working directory at /, which",
-}
-
-ENDLESS = {
-    "sleeps": "sleeps",
-    "spins": "spins",
-    "waits_for_a_lock": "waits_for_a_lock",
-    "joins_a_thread_that_never_ends": "joins_a_thread_that_never_ends",
-    "hangs_in_c": "hangs_in_c",
-    "hangs_deaf": "spins",
-    "only_looks": "only_looks",
-    "swallows_everything": "swallows_everything",
-}
-"""By the function in which they are."""
-
-KINDS = RAISING, ENDING_THE_PROCESS, GOING_ON, TRAINING_NOTHING, NO_LOOPS, FAULTY, RIGHT
-
-CODES = {
-    **dict.fromkeys([*RAISING, *ENDING_THE_PROCESS, *GOING_ON, *TRAINING_NOTHING, *NO_LOOPS], 2),
-    **dict.fromkeys(FAULTY, 1),
-    **dict.fromkeys(RIGHT, 0),
-}
-SENTENCES = {name: sentence for kind in KINDS for name, sentence in kind.items()}
-
-HELPERS = {
-    *("leaving", "starts", "go_on_training", "wait_for_nothing", "double_the_gradients", "autocast_on", "inference_on"),
-    *("patch_dropout", "patch_step", "hook_all_modules", "hook_all_optimizers", "hook_the_model", "a_mode_on"),
-    *("change_many_harmless_things", "SpeechlessError", "Rude"),
-}
 
 
 @cache
@@ -172,14 +47,9 @@ def known(request, monkeypatch):
 
 
 def test_every_bad_loop_has_an_expected_sentence():
-    ours = {
-        name
-        for name, thing in vars(bad_loops).items()
-        if getattr(thing, "__module__", None) == "bad_loops"
-        or (isinstance(thing, types.ModuleType) and name[:2] == "a_")
-    }
-    assert ours - HELPERS | {"awaits_in_part", "a_generator_in_part"} == {*SENTENCES, *ENDLESS, "puts_off_the_alarm"}
-    assert len(ours) > 60
+    elsewhere = {name.partition(":")[2] for name in test_command.SENTENCES if name.startswith("not_loops:")}
+    assert LOOPS.keys() - HELPERS - elsewhere == {*SENTENCES, *ENDLESS, "puts_off_the_alarm"}
+    assert len(LOOPS) > 60
 
 
 @pytest.mark.usefixtures("known")
@@ -191,7 +61,7 @@ def test_every_bad_loop_has_an_expected_sentence():
     indirect=["known"],
 )
 def test_each_bad_loop_gets_its_sentence_and_exit_code(name, capsys):
-    code = main(["check", f"bad_loops:{name}"])
+    code = main(["check", path_of(name)])
     out, err = capsys.readouterr()
     assert (code, bool(err)) == (CODES[name], not out), out or err
     told = out or err
@@ -204,16 +74,16 @@ def test_each_bad_loop_gets_its_sentence_and_exit_code(name, capsys):
 
 
 def test_an_uncheckable_loop_is_compared_with_single_faults_only(known):
-    checked = check(partial(call_by_name, bad_loops.overflows_always, "loop"), "loop", "fp16")
+    checked = check(partial(call_by_name, loop_named("overflows_always"), "loop"), "loop", "fp16")
     assert checked.finding.tried == len(known)
 
 
 @pytest.mark.parametrize("name", ENDLESS)
 def test_a_loop_that_never_returns_is_reported_with_its_line(name, capsys):
     def attempt(seconds):
-        assert main(["check", f"bad_loops:{name}", "--patience", f"{seconds}"]) == 2
+        assert main(["check", path_of(name), "--patience", f"{seconds}"]) == 2
         told = capsys.readouterr().err
-        said = rf"gradparity check: bad_loops:{name} has not finished after {seconds:g} s \(bad_loops.py, line \d+ in"
+        said = rf"gradparity check: {path_of(name)} has not finished after {seconds:g} s \(loops_that_do_not_return.py, line \d+ in"
         assert re.match(said, told)
         assert f" in {ENDLESS[name]}); make it return, or raise --patience\n" in told
 
@@ -224,8 +94,8 @@ def test_a_loop_that_cancels_the_alarm_is_killed_by_the_parent(monkeypatch, caps
     monkeypatch.setattr(sandbox, "GRACE", 4)
 
     def attempt(seconds):
-        assert main(["check", "bad_loops:puts_off_the_alarm", "--patience", f"{seconds}"]) == 2
-        said = f"bad_loops:puts_off_the_alarm has not finished after {seconds:g} s; make it return"
+        assert main(["check", path_of("puts_off_the_alarm"), "--patience", f"{seconds}"]) == 2
+        said = f"loops_that_do_not_return:puts_off_the_alarm has not finished after {seconds:g} s; make it return"
         assert said in capsys.readouterr().err
 
     with_some_patience(attempt)
@@ -245,7 +115,7 @@ def test_a_loop_that_cancels_the_alarm_is_killed_by_the_parent(monkeypatch, caps
     indirect=["known"],
 )
 def test_a_bad_loop_without_a_scaler_is_unknown_in_other_precisions(name, precision):
-    checked = check(partial(call_by_name, getattr(bad_loops, name), name), name, precision)
+    checked = check(partial(call_by_name, loop_named(name), name), name, precision)
     assert checked.finding.match == Match.UNKNOWN
     assert checked.code == 1
     assert checked.probe.uncheckable or checked.probe.observed.end.finished

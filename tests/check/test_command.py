@@ -29,11 +29,11 @@ SENTENCES = {
     "tests/loops:example": "write MODULE:FUNCTION",
     "no_such_module:train": "no_such_module cannot be imported (ModuleNotFoundError",
     "loops:no_such_loop": "loops has no no_such_loop",
-    "loops:no_function": "is not a plain function",
-    "loops:awaits": "is not a plain function",
-    "loops:asks_for_a_device": "takes device; the arguments of a loop are model, optimizer,",
-    "loops:takes_no_model": "does not take the model",
-    "loops:counts_its_calls": "does not repeat itself: a second run differs at step 0, microbatch 0, forward: loss",
+    "not_loops:no_function": "is not a plain function",
+    "not_loops:awaits": "is not a plain function",
+    "not_loops:asks_for_a_device": "takes device; the arguments of a loop are model, optimizer,",
+    "not_loops:takes_no_model": "does not take the model",
+    "not_loops:counts_its_calls": "does not repeat itself: a second run differs at step 0, microbatch 0, forward: loss",
 }
 
 
@@ -55,7 +55,7 @@ def test_a_loop_that_cannot_be_checked_gets_one_sentence_and_exit_code_2(loop, s
 
 def test_a_correct_loop_is_identical(capsys):
     assert main(["check", "loops:example"]) == 0
-    verdict, oracle, *rest = capsys.readouterr().out.splitlines()
+    verdict, oracle, _, *rest = capsys.readouterr().out.splitlines()
     assert verdict == "Identical: loops:example behaves like the reference, bit for bit, in 8 steps, 2 of them skipped."
     assert oracle.startswith(
         "Compared with the whole window in float64, its first gradient, before any clip, is right: "

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import leaking_loops
 import pytest
 
 import loops
@@ -20,7 +21,7 @@ def graphs_of(loop, precision="fp16"):
 
 
 @pytest.mark.parametrize(
-    "loop", [*loops.IDENTICAL, loops.adds_up_numbers, loops.gradients_kept_aside, stress.reference]
+    "loop", [*loops.IDENTICAL, leaking_loops.adds_up_numbers, loops.gradients_kept_aside, stress.reference]
 )
 def test_a_correct_loop_keeps_no_graph_longer_than_a_step(loop):
     graphs, _ = graphs_of(loop)
@@ -28,7 +29,7 @@ def test_a_correct_loop_keeps_no_graph_longer_than_a_step(loop):
     assert graphs.steps_kept == 0
 
 
-@pytest.mark.parametrize(("loop", "kept"), [(loops.adds_up_losses, 4), (loops.keeps_outputs, 8)])
+@pytest.mark.parametrize(("loop", "kept"), [(leaking_loops.adds_up_losses, 4), (leaking_loops.keeps_outputs, 8)])
 def test_kept_graphs_are_counted_though_the_updates_are_the_same(loop, kept):
     graphs, seen = graphs_of(loop)
     assert seen == observe_reference([], "fp16"), "to count graphs changes no bit"
@@ -38,7 +39,9 @@ def test_kept_graphs_are_counted_though_the_updates_are_the_same(loop, kept):
 
 
 def test_kept_graphs_fail_the_check_and_the_fix_is_named():
-    checked = check(partial(call_by_name, loops.keeps_outputs, "loop"), "loops:keeps_outputs", "fp16")
+    checked = check(partial(call_by_name, leaking_loops.keeps_outputs, "loop"), "leaking_loops:keeps_outputs", "fp16")
     assert not checked.passed
-    assert headline(checked).startswith("The same updates, but loops:keeps_outputs keeps the graphs of 8 steps alive: ")
+    assert headline(checked).startswith(
+        "The same updates, but leaking_loops:keeps_outputs keeps the graphs of 8 steps alive: "
+    )
     assert any("keep its .item() or .detach() instead" in line for line in remarks(checked))

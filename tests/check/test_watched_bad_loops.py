@@ -5,10 +5,9 @@ All run in one process, a fork of this one, since what they leave themselves is 
 
 from functools import partial
 
-from test_bad_loops import FAULTY, RAISING, RIGHT, TRAINING_NOTHING
-
-import bad_loops
 import gradparity
+import loops
+from bad_loops import FAULTY, RAISING, RIGHT, TRAINING_NOTHING, loop_named
 from gradparity.check.global_state import GlobalState
 from gradparity.check.user_loop import ARGUMENTS, call_by_name
 from gradparity.faults import stress
@@ -36,7 +35,7 @@ def by_assert_parity(loop, folder):
     def candidate(*given):
         loop(**dict(zip(ARGUMENTS, given, strict=True)))
 
-    gradparity.assert_parity(bad_loops.right, candidate, make, folder=folder, full=False)
+    gradparity.assert_parity(loops.example, candidate, make, folder=folder, full=False)
 
 
 def after_each(watch_it, folder, limit):
@@ -47,7 +46,7 @@ def after_each(watch_it, folder, limit):
         end = "returned"
         with limit.on(name):
             try:
-                watch_it(call_by_name(getattr(bad_loops, name), name), folder / name)
+                watch_it(call_by_name(loop_named(name), name), folder / name)
             except BaseException as error:
                 end = type(error).__name__
         found[name] = end, of_a_recorder(cast.model, cast.optimizer, cast.scaler, cast.scheduler)

@@ -125,6 +125,7 @@ def show(result: CheckResult, console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False)
     for fault in result.finding.faults:
         _show(fault, console)
+    console.print()
     console.print(LIMITS_ON_RANKS if result.ranks else LIMITS, style="dim", soft_wrap=True)
 
 
@@ -133,7 +134,7 @@ def _show(fault: Fault, console: Console) -> None:
     console.print(Text.assemble((fault.name, "bold"), f"  {fault.symptom}"), soft_wrap=True)
     console.print(f"Needed for it to show: {fault.needs}.", style="dim", soft_wrap=True)
     for where, patch in fault.changes.items():
-        console.print(f"  in {where.__name__} of the reference, wrong (-) → right (+):")
+        console.print(f"  in the reference's {where.__name__}, wrong (-) → right (+):")
         for line in mend(patch):
             console.print(Text(f"    {line}", _COLOURS.get(line[:1], "")), soft_wrap=True)
     for source in fault.sources:
