@@ -1,4 +1,4 @@
-"""All bad loops by name, and the sentence and exit code that `gradparity check` has for each of them."""
+"""All bad loops by name, with the sentence and the exit code that `gradparity check` gives each of them."""
 
 import types
 
@@ -68,7 +68,7 @@ NO_LOOPS = {
     "a_generator_in_part": "is not a plain function",
     "yields_asynchronously": "is not a plain function",
     "Trainer": "is not a plain function",
-    "wants_more": "takes learning_rate and device; the arguments of a loop are model,",
+    "wants_more": "takes learning_rate and device, but a loop gets only model,",
     "takes_only_places": "takes model and optimizer",
     "draws_elsewhere": "does not repeat itself: a second run differs at step 0, microbatch 0, forward: loss",
 }
@@ -117,7 +117,7 @@ ENDLESS = {
     "only_looks": "only_looks",
     "swallows_everything": "swallows_everything",
 }
-"""By the function in which they are."""
+"""By loop: the function that does not return."""
 
 KINDS = RAISING, ENDING_THE_PROCESS, GOING_ON, TRAINING_NOTHING, NO_LOOPS, FAULTY, RIGHT
 
@@ -135,7 +135,7 @@ HELPERS = {
 }
 
 PARTIAL = {"awaits_in_part", "a_generator_in_part"}
-"""Of these ``functools.partial`` does not say in which module they are."""
+"""Loops by ``functools.partial``, which has no ``__module__``."""
 
 LOOPS = {
     name: (module, thing)
@@ -153,5 +153,5 @@ def loop_named(name):
 
 
 def path_of(name):
-    """Return what the command line calls a bad loop."""
+    """Return the name of a bad loop on the command line."""
     return f"{LOOPS[name][0].__name__}:{name}"

@@ -1,4 +1,4 @@
-"""A lookup among few faults, as each rank makes it: what the dictionary holds has a test of its own, in tests/distributed."""
+"""A lookup among few faults, as each rank makes it; tests/faults covers all of them."""
 
 from gradparity.check import rank_lookup
 from gradparity.faults import FAULTS

@@ -1,4 +1,4 @@
-"""Loops that make the right updates, of which two keep the graphs of their losses or outputs."""
+"""Loops that make the right updates; two of them keep the graphs of their losses or outputs."""
 
 from torch import nn
 
@@ -32,7 +32,7 @@ def keeps_outputs(model, optimizer, batches, loss, scaler, scheduler, plan):
 
 
 def adds_up_numbers(model, optimizer, batches, loss, scaler, scheduler, plan):
-    """Right: what it keeps of each loss is without its graph."""
+    """Right: it keeps each loss without its graph."""
     losses = []
     example(
         model, optimizer, batches, lambda *of: (losses.append((x := loss(*of)).detach()), x)[1], scaler, scheduler, plan

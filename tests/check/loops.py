@@ -1,4 +1,4 @@
-"""Loops as somebody might write them by hand, in plain PyTorch: right ones, and wrong ones that are no known fault."""
+"""Loops written by hand in plain PyTorch: correct ones, and wrong ones with one or more faults."""
 
 import copy
 import io
@@ -111,7 +111,7 @@ def as_a_generator(model, optimizer, batches, loss, scaler, scheduler, plan):
 
 
 def gradients_kept_aside(model, optimizer, batches, loss, scaler, scheduler, plan):
-    """Right, but `p.grad` is set once for all microbatches, so less is seen of it."""
+    """Right, but `p.grad` is set once for all microbatches, so its gradients are not observed after each microbatch."""
     parameters = list(model.parameters())
     for _ in range(plan.epochs):
         for window in windows(batches, plan):

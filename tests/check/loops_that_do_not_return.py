@@ -96,7 +96,7 @@ def starts_a_debugger(model, batches):
 
 
 def swallows_everything(model, optimizer, batches, loss):
-    """Never ends, and no exception gets through it."""
+    """Catches every exception and goes on for ever."""
     while True:
         with contextlib.suppress(BaseException):
             loss(model, batches[0]).backward()
@@ -104,7 +104,7 @@ def swallows_everything(model, optimizer, batches, loss):
 
 
 def swallows_everything_once(model, optimizer, batches, loss, scaler, scheduler, plan):
-    """Does too much, and takes whatever stops it for its own end."""
+    """Does too much, and returns when it is stopped."""
     with contextlib.suppress(BaseException):
         for _ in range(1000):
             loss(model, batches[0]).backward()
@@ -146,13 +146,13 @@ def hangs_deaf(model, batches):
 
 
 def puts_off_the_alarm(model, batches):
-    """Has an alarm of its own, of which there is one in a process."""
+    """Sets an alarm of its own; a process has only one."""
     faulthandler.dump_traceback_later(1e6, file=sys.__stderr__)
     spins(model, batches)
 
 
 def only_looks(model, batches, loss):
-    """Makes forwards for ever, which leave no record."""
+    """Makes forwards for ever, and no record of them."""
     while True:
         loss(model, batches[0])
 

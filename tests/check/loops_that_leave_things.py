@@ -20,8 +20,6 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from loops import example as right
 
-# Right loops that leave something behind, which whoever comes next will find.
-
 
 def leaving(mess):
     def loop(model, optimizer, batches, loss, scaler, scheduler, plan):
@@ -173,7 +171,7 @@ def talks_a_lot(model, optimizer, batches, loss, scaler, scheduler, plan):
 
 
 def keeps_an_average(model, optimizer, batches, loss, scaler, scheduler, plan):
-    """Right, with a copy of the model, as everybody makes one for a moving average."""
+    """Right, with a copy of the model, as for a moving average."""
     average = copy.deepcopy(model)
     right(model, optimizer, batches, loss, scaler, scheduler, plan)
     with torch.no_grad():
@@ -187,5 +185,5 @@ def compiles(model, optimizer, batches, loss, scaler, scheduler, plan):
 
 
 def draws_elsewhere(model, optimizer, batches, loss, scaler, scheduler, plan):
-    """Another loop each time."""
+    """Different in each run."""
     right(model, optimizer, batches, lambda *given: loss(*given) * secrets.randbelow(2**40), scaler, scheduler, plan)

@@ -44,7 +44,7 @@ awaits_in_part = functools.partial(lambda model, batches, rate: makes_a_coroutin
 
 
 class Trainer:
-    """A class whose making trains nothing."""
+    """A class; its constructor trains nothing."""
 
     def __init__(self, model, optimizer, batches, loss, scaler, scheduler, plan):
         self.given = (model, optimizer, batches, loss, scaler, scheduler, plan)
@@ -63,7 +63,7 @@ def trains_a_copy(model, optimizer, batches, loss, scaler, scheduler, plan):
 
 
 def trains_a_copy_with_the_optimizer(model, optimizer, batches, loss, scaler, scheduler, plan):
-    """The gradients go to the copy, and the optimizer steps without any."""
+    """The copy gets the gradients, and the optimizer steps without any."""
     right(copy.deepcopy(model), optimizer, batches, loss, scaler, scheduler, plan)
 
 
@@ -93,7 +93,7 @@ def loads_by_assignment(model, optimizer, batches, loss, scaler, scheduler, plan
 
 
 def adds_a_layer(model, optimizer, batches, loss, scaler, scheduler, plan):
-    """A new parameter that the optimizer has never heard of."""
+    """A new parameter that the optimizer does not hold."""
     model.scale = nn.Parameter(torch.ones(()))
     right(model, optimizer, batches, lambda *given: loss(*given) * model.scale, scaler, scheduler, plan)
 
@@ -144,7 +144,7 @@ def loses_its_weights(model, optimizer, batches, loss, scaler, scheduler, plan):
 
 
 def loses_its_numbers_later(model, optimizer, batches, loss, scaler, scheduler, plan):
-    """After the first step, and without a scaler that would look."""
+    """After the first step, and without a scaler to skip steps."""
     for group in optimizer.param_groups:
         group["lr"] = 1e30
     for window in (batches[:3], batches[3:6], batches[6:9]):

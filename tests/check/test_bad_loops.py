@@ -1,4 +1,4 @@
-"""Bad loops through `gradparity check`: each is told by a sentence of its own, and none takes the check down with it."""
+"""Bad loops through `gradparity check`: each gets a sentence of its own, and none crashes the check."""
 
 import re
 import sys
@@ -22,7 +22,7 @@ from patience import with_some_patience
 
 @cache
 def right(precision):
-    """The reference, run once for all of them."""
+    """Return the observed reference; it runs once for all tests."""
     return observe_reference([], precision)
 
 
@@ -37,7 +37,7 @@ def _in_the_folder_of_the_loops(monkeypatch):
 
 @pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.long)])
 def known(request, monkeypatch):
-    """The faults that are looked for: few, or all, which have tests of their own."""
+    """Compare with few faults, or with all; return them."""
     if request.param == "all":
         return FAULTS
     few = {name: FAULTS[name] for name in ("loss-detached", "naive")}
@@ -64,9 +64,9 @@ def test_each_bad_loop_gets_its_sentence_and_exit_code(name, capsys):
     code = main(["check", path_of(name)])
     out, err = capsys.readouterr()
     assert (code, bool(err)) == (CODES[name], not out), out or err
-    told = out or err
-    assert re.search(SENTENCES[name], told)
-    assert "Traceback" not in told
+    output = out or err
+    assert re.search(SENTENCES[name], output)
+    assert "Traceback" not in output
     if name in RIGHT:
         assert out.startswith("Identical: ")
     if err:
@@ -82,10 +82,10 @@ def test_an_uncheckable_loop_is_compared_with_single_faults_only(known):
 def test_a_loop_that_never_returns_is_reported_with_its_line(name, capsys):
     def attempt(seconds):
         assert main(["check", path_of(name), "--patience", f"{seconds}"]) == 2
-        told = capsys.readouterr().err
+        output = capsys.readouterr().err
         said = rf"gradparity check: {path_of(name)} has not finished after {seconds:g} s \(loops_that_do_not_return.py, line \d+ in"
-        assert re.match(said, told)
-        assert f" in {ENDLESS[name]}); make it return, or raise --patience\n" in told
+        assert re.match(said, output)
+        assert f" in {ENDLESS[name]}); make it return, or raise --patience\n" in output
 
     with_some_patience(attempt)
 

@@ -1,4 +1,4 @@
-"""`gradparity check`: what it prints, what it returns, and the one sentence for what it cannot use."""
+"""`gradparity check`: its output, its exit codes, and one sentence for each loop that it cannot check."""
 
 import json
 import os
@@ -31,7 +31,7 @@ SENTENCES = {
     "loops:no_such_loop": "loops has no no_such_loop",
     "not_loops:no_function": "is not a plain function",
     "not_loops:awaits": "is not a plain function",
-    "not_loops:asks_for_a_device": "takes device; the arguments of a loop are model, optimizer,",
+    "not_loops:asks_for_a_device": "takes device, but a loop gets only model, optimizer,",
     "not_loops:takes_no_model": "does not take the model",
     "not_loops:counts_its_calls": "does not repeat itself: a second run differs at step 0, microbatch 0, forward: loss",
 }
@@ -46,11 +46,11 @@ def _in_the_folder_of_the_loops(monkeypatch):
 @pytest.mark.parametrize(("loop", "sentence"), SENTENCES.items())
 def test_a_loop_that_cannot_be_checked_gets_one_sentence_and_exit_code_2(loop, sentence, capsys):
     assert main(["check", loop]) == 2
-    told = capsys.readouterr()
-    assert not told.out
-    assert told.err.startswith("gradparity check: ")
-    assert sentence in told.err
-    assert told.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert not output.out
+    assert output.err.startswith("gradparity check: ")
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
 
 
 def test_a_correct_loop_is_identical(capsys):
@@ -79,7 +79,7 @@ def test_the_command_hides_all_gpus(monkeypatch):
 
 
 def test_no_gradients_are_computed_before_the_loop_has_its_process(monkeypatch):
-    """Where there is a GPU, none could be computed there afterwards."""
+    """On a machine with a GPU, none could be computed there afterwards."""
     order = []
     for name in ("run_in_subprocess", "observe_reference"):
         called_ = getattr(command, name)
@@ -109,18 +109,20 @@ def two_faults():
 
 def test_two_faults_are_named_with_the_fix_of_each(two_faults):
     show(two_faults, Console(file=(file := StringIO()), width=200))
-    told = file.getvalue()
-    assert "with two faults: clip-before-unscale and schedule-advanced-on-skipped-steps." in told
-    assert "At step 0, phase unscaled, the gradient of position differs in its bits." in told
-    assert "It looks as if clipping met gradients that were still multiplied by the scale of 4096." in told
-    assert "    -    run.scheduler.step()\n    +    if run.scaler.get_scale() >= scale > 1e-38:\n" in told
-    assert "    -    run.clip(run.parameters)\n         run.scaler.unscale_(run.optimizer)\n    +    run.clip(" in told
-    assert "https://github.com/pytorch/pytorch/issues/67590" in told
+    output = file.getvalue()
+    assert "with two faults: clip-before-unscale and schedule-advanced-on-skipped-steps." in output
+    assert "At step 0, phase unscaled, the gradient of position differs in its bits." in output
+    assert "It looks as if clipping met gradients that were still multiplied by the scale of 4096." in output
+    assert "    -    run.scheduler.step()\n    +    if run.scaler.get_scale() >= scale > 1e-38:\n" in output
+    assert (
+        "    -    run.clip(run.parameters)\n         run.scaler.unscale_(run.optimizer)\n    +    run.clip(" in output
+    )
+    assert "https://github.com/pytorch/pytorch/issues/67590" in output
 
 
 @pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.long)])
 def _among_faults(request, monkeypatch):
-    """Few are looked for, or all."""
+    """Compare with few faults, or with all."""
     monkeypatch.setattr(lookup, "MOST_PAIRS", 1)
     if request.param == "few":
         names = (
@@ -183,6 +185,6 @@ def test_help_shows_a_correct_loop_and_the_limits(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["check", "--help"])
     assert stopped.value.code == 0
-    told = capsys.readouterr().out
-    assert "def train(model, optimizer, batches, loss, scaler, scheduler, plan):" in told
-    assert LIMITS in told
+    output = capsys.readouterr().out
+    assert "def train(model, optimizer, batches, loss, scaler, scheduler, plan):" in output
+    assert LIMITS in output

@@ -1,4 +1,4 @@
-"""Frameworks through the same command: right where they are used rightly, and named where they divide as they do."""
+"""Loops of frameworks through `gradparity check`: a correct one passes, and Lightning's normalization is named."""
 
 import logging
 from functools import partial
@@ -67,7 +67,7 @@ def by_lightning(model, optimizer, batches, loss, scheduler, plan):
         gradient_clip_val=plan.max_norm, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
     )  # fmt: skip
-    # A generator of its own: a loader draws a seed from the stream that the dropout masks come from.
+    # A separate generator: else the loader draws a seed from the stream of the dropout masks.
     trainer.fit(Module(), torch.utils.data.DataLoader(batches, batch_size=None, generator=torch.Generator()))
 
 
@@ -77,7 +77,7 @@ def test_a_framework_loop_that_divides_by_the_window_tokens_is_identical(loop):
 
 
 def test_the_normalization_of_lightning_is_named():
-    """Its mean of means is one fault, its division by the full K in the last window another, and both are one entry."""
+    """It takes a mean of means, and divides the last window by the full K; one entry of the dictionary has both."""
     finding = check(partial(call_by_name, by_lightning, "loop"), "loop", "fp32").finding
     assert finding.match == Match.FAULT
     assert [fault.name for fault in finding.faults] == ["mean-of-microbatch-means-by-full-k"]

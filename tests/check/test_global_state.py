@@ -1,4 +1,4 @@
-"""Each setting of a process that a loop may change is named, and put back."""
+"""Each process-wide setting that a loop may change is named, and restored."""
 
 import os
 
@@ -47,10 +47,10 @@ OTHERS = {
 def changed_and_restored(change, limit):
     before, values = GlobalState.now(), {name: setting.get() for name, setting in SETTINGS.items()}
     change()
-    told = before.changed()
+    output = before.changed()
     before.restore()
     after = {name: setting.get() for name, setting in SETTINGS.items()}
-    return told, before.changed(), values == after
+    return output, before.changed(), values == after
 
 
 def test_every_setting_has_a_test():
@@ -59,9 +59,9 @@ def test_every_setting_has_a_test():
 
 @pytest.mark.parametrize(("change", "sentence"), [*CHANGES.values(), *OTHERS.values()])
 def test_a_changed_setting_is_named_and_restored(change, sentence):
-    told, afterwards, same = run_in_subprocess(lambda limit: changed_and_restored(change, limit), 60)
-    assert sentence in told
-    assert set(told) <= {sentence, "gradient recording off"}  # which inference mode is, too
+    output, afterwards, same = run_in_subprocess(lambda limit: changed_and_restored(change, limit), 60)
+    assert sentence in output
+    assert set(output) <= {sentence, "gradient recording off"}  # which inference mode is, too
     assert afterwards == []
     assert same
 
@@ -85,7 +85,7 @@ def test_a_default_device_is_restored_under_a_function_mode():
         torch.set_default_device("meta")
         BaseTorchFunctionMode().__enter__()
 
-    told, afterwards, same = run_in_subprocess(lambda limit: changed_and_restored(change, limit), 60)
-    assert len(told) == 2
+    output, afterwards, same = run_in_subprocess(lambda limit: changed_and_restored(change, limit), 60)
+    assert len(output) == 2
     assert afterwards == []
     assert same

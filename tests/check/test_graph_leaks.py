@@ -1,4 +1,4 @@
-"""Loops that keep graphs alive are told so, though they make the same updates; right loops are not accused."""
+"""Loops that keep graphs alive fail, although they make the same updates; correct loops raise no false alarm."""
 
 from functools import partial
 

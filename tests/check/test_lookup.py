@@ -1,4 +1,4 @@
-"""Every fault is named, two together are named as two, and right loops raise no alarm."""
+"""Every fault is named, pairs and triples too, and correct loops raise no false alarm."""
 
 import random
 
@@ -66,7 +66,7 @@ def test_every_fault_is_detected_and_named(name):
 
 
 def sampled_pairs(number):
-    """Pairs of faults that go together, and behave neither like one of the two alone nor like the reference."""
+    """Yield pairs of faults that can be combined, and behave neither like one of them alone nor like the reference."""
     order = random.Random(0)
     while number:
         pair = [FAULTS[name] for name in order.sample(sorted(FAULTS), 2)]

@@ -1,4 +1,4 @@
-"""A loop's end is told by its kind and by the type of its exception, never by the words of a message."""
+"""The kind of a loop's end and the type of its exception decide, never the words of a message."""
 
 from dataclasses import replace
 

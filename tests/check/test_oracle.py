@@ -1,7 +1,6 @@
-"""The reference, under the stress scenario, against what shares nothing with it: one window in float64, differentiated.
+"""The reference compared with an oracle that shares nothing with it: the gradient of one window in float64.
 
-The oracle writes the loss of a window down once more: the negative log-likelihood of all its tokens that are not padding,
-over their number, in float64 and in one graph; and asks finite differences too.
+The oracle is itself compared with finite differences.
 """
 
 import pytest
@@ -18,18 +17,18 @@ from gradparity.training import Phase
 
 FIRST = slice(0, stress.ACCUMULATION_STEPS)
 STEP = 1e-6
-"""Of finite differences; ReLU has its kinks elsewhere."""
+"""The step of the finite differences, too small to reach a kink of ReLU."""
 
 
 def built(names=None):
     torch.manual_seed(0)
     cast = (names or reference_with([]))["build"]("fp32")
-    cast.model.dropout.p = 0.0  # the masks of a float64 model would be others
+    cast.model.dropout.p = 0.0  # a float64 model would draw different masks
     return cast
 
 
 def first_gradients(faults):
-    """Of the first step, before they are clipped."""
+    """Return the gradients of the first step, before they are clipped."""
     names = reference_with(faults)
     cast = built(names)
     run = names["run_of"](
@@ -44,7 +43,7 @@ def first_gradients(faults):
 
 
 def error_of(faults):
-    """The largest relative error of a gradient, by the oracle."""
+    """Return the largest relative error of a gradient, compared with the oracle."""
     gradients = first_gradients(faults)
     cast = built()
     expected = oracle.window_gradients(cast.model, cast.batches[FIRST])

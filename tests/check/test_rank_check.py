@@ -1,4 +1,4 @@
-"""`gradparity check --nproc 2`: right loops pass, wrong ones are named, and bad ones end in one sentence and in time."""
+"""`gradparity check --nproc 2`: correct loops pass, faults are named, and bad loops get one sentence, in bounded time."""
 
 import json
 import multiprocessing
@@ -31,7 +31,7 @@ def _in_the_folder_of_the_loops(monkeypatch):
 
 @pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.long)])
 def match_with_rounding(request, monkeypatch):
-    """Whether few faults are looked for, or all; what finds one but for rounding."""
+    """Compare with few faults, or with all; return the function that finds a fault except for rounding."""
     if request.param == "all":
         return match_with_rounding_on_ranks
     monkeypatch.setattr(rank_check, "look_up_on_ranks", few_on_ranks.look_up)
@@ -46,14 +46,14 @@ def checked(loop, capsys, *more):
 
 @pytest.mark.parametrize("loop", ["by_ddp", "by_hand"])
 def test_correct_loops_are_identical_on_every_rank(loop, capsys):
-    code, told = checked(loop, capsys)
+    code, output = checked(loop, capsys)
     assert code == 0
-    assert told["answer"] == "identical"
-    assert told["headline"] == (
+    assert output["answer"] == "identical"
+    assert output["headline"] == (
         f"Identical: loops_on_ranks:{loop} on 2 ranks behaves like the reference, bit for bit, in 8 steps, 2 of them skipped."
     )
-    assert told["ranks"] == {"number": 2, "diverging": [], "apart": None}
-    assert told["oracle"] < 1e-5
+    assert output["ranks"] == {"number": 2, "diverging": [], "apart": None}
+    assert output["oracle"] < 1e-5
 
 
 @pytest.mark.long
@@ -67,7 +67,7 @@ WRONG = {
     "by_ddp_as_on_one_rank": (["exchanges-every-microbatch", "mean-of-rank-means"], [0, 1], None),
     "by_hand_from_weights_of_its_own": (["ranks-start-apart"], [1], {"step": 0, "ranks": [1]}),
 }
-"""By loop: its faults, the ranks that diverge first, and where ranks part."""
+"""By loop: its faults, the ranks that diverge first, and the step after which ranks differ."""
 
 
 @pytest.mark.usefixtures("match_with_rounding")
@@ -82,49 +82,49 @@ WRONG = {
 )
 def test_wrong_loops_are_named_with_the_ranks_that_diverge_first(loop, capsys):
     faults, diverging, apart = WRONG[loop]
-    code, told = checked(loop, capsys)
+    code, output = checked(loop, capsys)
     assert code == 1
-    assert sorted(fault["name"] for fault in told["faults"]) == faults
-    assert told["ranks"] == {"number": 2, "diverging": diverging, "apart": apart}
+    assert sorted(fault["name"] for fault in output["faults"]) == faults
+    assert output["ranks"] == {"number": 2, "diverging": diverging, "apart": apart}
 
 
 @pytest.mark.usefixtures("match_with_rounding")
 @pytest.mark.parametrize("match_with_rounding", ["few"], indirect=True)
 def test_exchanging_every_microbatch_is_not_a_bug(capsys):
-    code, told = checked("by_ddp_without_no_sync", capsys)
+    code, output = checked("by_ddp_without_no_sync", capsys)
     assert code == 0
-    assert told["headline"].startswith("Not a bug, but not the same bits")
-    assert [fault["name"] for fault in told["faults"]] == ["exchanges-every-microbatch"]
+    assert output["headline"].startswith("Not a bug, but not the same bits")
+    assert [fault["name"] for fault in output["faults"]] == ["exchanges-every-microbatch"]
     assert (
         "    +        with nullcontext() if last else run.wrapped.no_sync():"
-        not in told["faults"][0]["mend"]["ddp_step"]
+        not in output["faults"][0]["mend"]["ddp_step"]
     )
-    assert told["ranks"]["apart"] is None
+    assert output["ranks"]["apart"] is None
 
 
 @pytest.mark.long
 @pytest.mark.usefixtures("match_with_rounding")
 @pytest.mark.parametrize("match_with_rounding", ["few"], indirect=True)
 def test_a_fault_of_one_rank_is_found_on_several(capsys):
-    code, told = checked("by_ddp_clipped_while_scaled", capsys)
+    code, output = checked("by_ddp_clipped_while_scaled", capsys)
     assert code == 1
-    assert "clip-before-unscale" in [fault["name"] for fault in told["faults"]]
-    assert told["answer"] == "fault"
-    assert "All ranks keep the same model." in told["explanation"]
+    assert "clip-before-unscale" in [fault["name"] for fault in output["faults"]]
+    assert output["answer"] == "fault"
+    assert "All ranks keep the same model." in output["explanation"]
 
 
 def test_graphs_that_are_kept_fail_on_several_ranks_too(capsys):
-    code, told = checked("keeps_its_losses", capsys)
-    assert (code, told["answer"]) == (1, "identical")
-    assert told["graphs_kept"] > 2
+    code, output = checked("keeps_its_losses", capsys)
+    assert (code, output["answer"]) == (1, "identical")
+    assert output["graphs_kept"] > 2
 
 
 def refused(loop, words, capsys, *more):
     assert main(["check", "--nproc", "2", f"loops_on_ranks:{loop}", *more]) == 2
-    told = capsys.readouterr()
-    assert not told.out
-    assert re.match(rf"gradparity check: {words}", told.err), told.err
-    assert told.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert not output.out
+    assert re.match(rf"gradparity check: {words}", output.err), output.err
+    assert output.err.count("\n") == 1
     assert not multiprocessing.active_children()
 
 
@@ -175,10 +175,10 @@ def test_a_rank_that_hangs_gets_one_sentence_in_time(loop, words, capsys):
 def test_bad_input_is_one_sentence(arguments, sentence, capsys):
     named = [] if ":" in arguments[-1] else ["loops_on_ranks:by_ddp"]
     assert main(["check", *arguments, *named]) == 2
-    told = capsys.readouterr()
-    assert not told.out
-    assert sentence in told.err
-    assert told.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert not output.out
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
 
 
 def test_one_rank_is_the_check_without_nproc(capsys):

@@ -1,4 +1,4 @@
-"""Other roundings of a right loop are told as that, and no fault hides behind them."""
+"""A correct loop with different rounding is recognized, and no fault is taken for rounding."""
 
 import pytest
 import torch

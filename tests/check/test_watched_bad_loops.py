@@ -1,6 +1,6 @@
-"""`gradparity.record` and `assert_parity` around the bad loops: however they end, nothing of a recorder is left.
+"""`gradparity.record` and `assert_parity` around the bad loops: however a loop ends, nothing of the recorder stays.
 
-All run in one process, a fork of this one, since what they leave themselves is much.
+All run in one fork of this process, because many of them leave things behind.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ from left import of_a_recorder
 
 NAMES = sorted(
     {*RAISING, *TRAINING_NOTHING, *FAULTY, *RIGHT, "leaves_a_thread_that_waits", "leaves_a_timer"}
-    - {"compiles", "swallows_everything_once", "talks_a_lot"}  # of which nothing new is learnt, in much time
+    - {"compiles", "swallows_everything_once", "talks_a_lot"}  # slow, and they show nothing new
 )
 
 
@@ -39,7 +39,7 @@ def by_assert_parity(loop, folder):
 
 
 def after_each(watch_it, folder, limit):
-    """By loop: how it ended, and what is left of a recorder."""
+    """Return, by loop, its end and the parts of a recorder that are left."""
     before, found = GlobalState.now(), {}
     for name in NAMES:
         cast = stress.build("fp16")
@@ -50,7 +50,7 @@ def after_each(watch_it, folder, limit):
             except BaseException as error:
                 end = type(error).__name__
         found[name] = end, of_a_recorder(cast.model, cast.optimizer, cast.scaler, cast.scheduler)
-        before.restore()  # afterwards, since it would put back what a recorder had forgotten
+        before.restore()  # only now, since it would also restore what a recorder left
     return found
 
 

@@ -1,4 +1,4 @@
-"""What ranks are made to do in the tests of ``launch``: functions of a module that they can import."""
+"""Functions for ranks in the tests of ``launch``, in a module that ranks can import."""
 
 import os
 import signal
@@ -59,7 +59,7 @@ def other_collectives():
 
 
 def averages(in_order):
-    """Gradients of which the averages are known: full, on rank 1 alone, nowhere, frozen, in another dtype, transposed."""
+    """Average gradients with known averages: full, on rank 1 alone, nowhere, frozen, in another dtype, transposed."""
     rank = dist.get_rank()
     full, one, nowhere, frozen = (nn.Parameter(torch.zeros(2), requires_grad=i < 3) for i in range(4))
     double, turned = nn.Parameter(torch.zeros(2, dtype=torch.float64)), nn.Parameter(torch.zeros(2, 3).t())
@@ -76,7 +76,7 @@ def averages(in_order):
 
 
 def differ_from_the_reference(names):
-    """Which faults of one rank this rank sees on several."""
+    """Return the faults of one rank that this rank observes on several."""
     watch = guarded_reference(CollectiveGuard())
     reference, *others = (
         watch(faults, "fp16", lambda *_: True) for faults in ([], *([FAULTS[name]] for name in names))
@@ -85,7 +85,7 @@ def differ_from_the_reference(names):
 
 
 def parts(how):
-    """Runs that rank 1 may leave: whether this rank was stopped, and what the next run sums up."""
+    """Let rank 1 leave a run; return whether this rank was stopped, and the sum of the next run."""
     guard, names = CollectiveGuard(), {}
     guard.guard(names)
     stopped = False

@@ -1,4 +1,4 @@
-"""What of a recorder is in the process: looked for wherever torch lets one put a hook or a patch, not in a list of its own."""
+"""Hooks and patches of a recorder in this process, searched wherever torch allows hooks or patches."""
 
 from gradparity.check.global_state import global_hooks, torch_functions
 from gradparity.check.trained_objects import hook_dictionaries
@@ -14,7 +14,7 @@ def is_of_a_recorder(thing):
 
 
 def of_a_recorder(model, *others):
-    """The places of all hooks and patches of recorders, on torch, on the classes of what is given, and on itself."""
+    """Return the places of all hooks and patches of recorders: on torch, and on the given objects and their classes."""
     places = dict(torch_functions())
     for thing in (model, *others):
         for kind in type(thing).__mro__:

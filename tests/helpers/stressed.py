@@ -1,4 +1,4 @@
-"""The reference and all faults as they were seen under the stress scenario, each observed once a process."""
+"""The reference and all faults, observed under the stress scenario once per process."""
 
 from gradparity.check.observe import observe_reference
 from gradparity.faults import FAULTS

@@ -1,4 +1,4 @@
-"""A device is made ready for comparisons, or refused in one sentence."""
+"""A device is prepared for comparisons, or refused in one sentence."""
 
 import inspect
 import os
@@ -18,7 +18,7 @@ from gradparity.studies.matrix.cell import Cell
 
 @pytest.fixture
 def flags(monkeypatch):
-    """The flags, which are put back afterwards."""
+    """Return the flags; they are restored afterwards."""
     benchmark = torch.backends.cudnn.benchmark
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
@@ -49,7 +49,7 @@ def test_a_gpu_gets_deterministic_algorithms(monkeypatch, flags):
 
 
 def test_an_operation_without_deterministic_form_raises_not_only_warns(monkeypatch, flags):
-    """With ``warn_only`` attention's gradients differ from run to run."""
+    """With ``warn_only``, attention's gradients would differ from run to run."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     prepare_device("cuda")
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
@@ -74,15 +74,15 @@ def test_an_operation_without_deterministic_form_is_one_sentence_with_exit_code_
         raise RuntimeError(ALERT.format(operation))
 
     assert main() == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"program: {operation.split()[-1]} has no deterministic form on this device")
-    assert way in told
-    assert told.endswith("or use --device cpu\n")
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith(f"program: {operation.split()[-1]} has no deterministic form on this device")
+    assert way in output
+    assert output.endswith("or use --device cpu\n")
+    assert output.count("\n") == 1
 
 
 def test_the_error_of_torch_is_recognized(flags):
-    """As torch words it today: this operation has no deterministic form on the CPU either."""
+    """This operation has no deterministic form on the CPU either, so torch's own sentence is read."""
     torch.use_deterministic_algorithms(True)
     with pytest.raises(RuntimeError) as raised:
         torch.zeros(3).put_(torch.tensor([0]), torch.tensor([1.0]), accumulate=False)
@@ -134,7 +134,7 @@ def test_a_rank_on_the_cpu_finds_no_gpu():
 
 
 def test_with_gpus_hidden_an_optimizer_asks_none(monkeypatch):
-    """As if there was one, and each question put to it went wrong, as in a fork."""
+    """Pretend that there is one on which every query fails, as in a fork."""
     there = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1)
     monkeypatch.setattr(torch._C, "_accelerator_getAccelerator", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch, "get_device_module", lambda *_: there)

@@ -1,4 +1,4 @@
-"""Ranks that end otherwise than they should: one sentence, in bounded time, and no process is left."""
+"""Ranks that fail: one sentence, in bounded time, and no process is left."""
 
 import multiprocessing
 import re
@@ -27,10 +27,10 @@ def test_every_rank_returns_its_result_and_has_one_thread():
     ],
 )  # fmt: skip
 def test_a_failed_rank_is_named_in_one_line(function, arguments, words):
-    told(words, function, 2, *arguments)
+    assert_fails(words, function, 2, *arguments)
 
 
-def told(words, function, ranks, *arguments, **patience):
+def assert_fails(words, function, ranks, *arguments, **patience):
     with pytest.raises(UserError) as raised:
         launch(function, ranks, *arguments, **patience)
     assert re.match(words, str(raised.value)), raised.value
@@ -47,14 +47,14 @@ def told(words, function, ranks, *arguments, **patience):
     ],
 )  # fmt: skip
 def test_ranks_that_wait_for_each_other_are_named_with_their_lines(function, ranks, words):
-    with_some_patience(lambda seconds: told(words.format(f"{seconds:g}"), function, ranks, patience=seconds))
+    with_some_patience(lambda seconds: assert_fails(words.format(f"{seconds:g}"), function, ranks, patience=seconds))
 
 
 def test_ranks_that_do_not_finish_are_stopped_in_time():
     words = (
         r"rank 0, rank 1 had not finished after {} s: rank 0 is at ends.py, line \d+ in all_sleep, rank 1 is at ends"
     )
-    with_some_patience(lambda seconds: told(words.format(f"{seconds:g}"), ends.all_sleep, 2, seconds=seconds))
+    with_some_patience(lambda seconds: assert_fails(words.format(f"{seconds:g}"), ends.all_sleep, 2, seconds=seconds))
 
 
 def test_more_ranks_than_gpus_are_refused_before_any_starts():

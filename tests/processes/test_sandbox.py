@@ -1,4 +1,4 @@
-"""A function in a process of its own: its result comes back, and nothing else of it does, whatever it does there."""
+"""A function in a separate process: its result comes back, and nothing else that it does there has an effect here."""
 
 import faulthandler
 import multiprocessing
@@ -27,19 +27,19 @@ def gone(pid):
     except ProcessLookupError:
         return True
     with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0] == "Z"  # dead, and nobody has asked yet how it died
+        return file.read().rpartition(")")[2].split()[0] == "Z"  # dead, and its exit code not yet read
 
 
 def wait_until(holds):
-    """For longer than any machine needs."""
+    """Wait for longer than any machine needs."""
     deadline = time.monotonic() + 120
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def told_in(file):
-    """The process that has written its number there, once it has."""
+def pid_in(file):
+    """Return the number of the process that writes it to ``file``."""
     wait_until(lambda: file.exists() and file.read_text())
     return int(file.read_text())
 
@@ -66,7 +66,7 @@ def test_the_sandbox_finds_no_gpu(monkeypatch):
 
 
 def test_a_fork_that_cannot_compute_gradients_gets_one_sentence(monkeypatch):
-    """So it is where there is a GPU and gradients were computed here."""
+    """As on a machine with a GPU, after gradients were computed here."""
     here, backward = os.getpid(), torch.Tensor.backward
 
     def as_torch_does(tensor):
@@ -114,7 +114,7 @@ def test_an_end_without_a_result_is_described(end, sentence):
 
 
 def test_the_line_of_a_crash_is_known_though_a_library_reset_the_signal():
-    """As a Trainer of Lightning does when it ends; what ``faulthandler`` has put there is not Python's to see."""
+    """Lightning's Trainer does so when it ends; Python does not know of the handler that ``faulthandler`` set."""
 
     def work(limit):
         with limit.on("it"):
@@ -131,10 +131,10 @@ def test_user_code_that_does_not_finish_is_reported_with_its_line():
             time.sleep(1000)
 
     def attempt(seconds):
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as output:
             run_in_subprocess(work, seconds)
         said = rf"it has not finished after {seconds:g} s \(test_sandbox.py, line \d+ in work\); make it return"
-        assert re.match(said, str(told.value))
+        assert re.match(said, str(output.value))
 
     with_some_patience(attempt)
 
@@ -169,7 +169,7 @@ def test_a_process_that_cancels_its_alarm_is_ended_by_its_parent(monkeypatch):
 
 
 def test_an_orphan_ends_by_itself(tmp_path):
-    """As when the process that waits for it is killed."""
+    """It becomes one when the process that waits for it is killed."""
 
     def work(limit):
         (tmp_path / "pid").write_text(str(os.getpid()))
@@ -178,7 +178,7 @@ def test_an_orphan_ends_by_itself(tmp_path):
 
     waiting = multiprocessing.get_context("fork").Process(target=run_in_subprocess, args=(work, 0.5))
     waiting.start()
-    pid = told_in(tmp_path / "pid")
+    pid = pid_in(tmp_path / "pid")
     waiting.kill()
     waiting.join()
     wait_until(lambda: gone(pid))
@@ -203,10 +203,10 @@ def test_an_interrupt_from_a_terminal_ends_both(tmp_path):
             time.sleep(600)
 
     def interrupt():
-        told_in(tmp_path / "pid")
+        pid_in(tmp_path / "pid")
         os.kill(os.getpid(), signal.SIGINT)
 
-    # A shell has a process that it starts in the background ignore interrupts, and so the tests, where one starts them so.
+    # A process that a shell starts in the background ignores interrupts; these tests may be one.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         threading.Thread(target=interrupt).start()
@@ -214,7 +214,7 @@ def test_an_interrupt_from_a_terminal_ends_both(tmp_path):
             run_in_subprocess(work, 600)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert gone(told_in(tmp_path / "pid"))
+    assert gone(pid_in(tmp_path / "pid"))
 
 
 def test_it_reads_no_input_and_its_output_goes_to_stderr(capfd):

@@ -72,11 +72,11 @@ def call_by_name(loop: UserLoop, name: str) -> UserLoop:
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     unknown += [p.name for p in named if p.name not in ARGUMENTS and p.default is p.empty]
     if unknown:
-        raise UserError(f"{name} takes {listed(unknown)}; the arguments of a loop are {listed(ARGUMENTS)}")
+        raise UserError(f"{name} takes {listed(unknown)}, but a loop gets only {listed(ARGUMENTS)}")
     everything = any(p.kind == p.VAR_KEYWORD for p in parameters)
     wanted = ARGUMENTS if everything else [p.name for p in named if p.name in ARGUMENTS]
     if "model" not in wanted:
-        raise UserError(f"{name} does not take the model; the arguments of a loop are {listed(ARGUMENTS)}")
+        raise UserError(f"{name} does not take the model, so it trains nothing; a loop gets {listed(ARGUMENTS)}")
 
     return _run_to_the_end(lambda **given: loop(**{key: given[key] for key in wanted}))
 
