@@ -34,6 +34,7 @@ _TORCH_RAISES = ("RuntimeError", "AssertionError", "CheckpointError")
 """Types of the exceptions with which torch stops a loop that has a fault."""
 
 _A_DAY = 86400
+_HELP_OF_PRECISION = "of the training; with fp16 the loop must use the scaler (default: %(default)s)"
 _HELP_OF_PATIENCE = "limit for each run of the loop, and for a rank that waits for others (default: %(default)g)"
 
 EXAMPLE = """\
@@ -95,12 +96,12 @@ def main(arguments: Sequence[str]) -> int:
     """Check a loop, print the report, and return the exit code: 0 if it passes, 1 if not, 2 if it cannot be checked."""
     parser = Parser(
         "gradparity check",
-        description="Find the known fault that a training loop has, if any.",
+        description="Find the known fault that a training loop has, if any, by running it on a small model.",
         epilog=_EPILOG,
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("loop", metavar="MODULE:FUNCTION", help="looked up in the current folder first")
-    parser.add_argument("--precision", choices=("fp16", "bf16", "fp32"), default="fp16", help="default: %(default)s")
+    parser.add_argument("--precision", choices=("fp16", "bf16", "fp32"), default="fp16", help=_HELP_OF_PRECISION)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="text for people, json for programs")
     parser.add_argument(
         "--nproc", type=int, default=1, help=f"number of ranks to run it on, 1 to {MOST_RANKS} (default: %(default)s)"
