@@ -9,10 +9,10 @@ from pathlib import Path
 
 from gradparity.files.append_only import Growing
 from gradparity.parity.metrics import Figures, finite
+from gradparity.parity.place import Place
 from gradparity.studies.variants import tables
 from gradparity.studies.variants.measure import First, Kept, Outcome
 from gradparity.studies.variants.picture import pictures
-from gradparity.studies.variants.places import Place
 from gradparity.tensorboard.events import Events
 from gradparity.tensorboard.pages import ANSWER, in_markdown
 
