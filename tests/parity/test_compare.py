@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from gradparity.parity.compare import Kind, SharedMemoryError, compare, figures_of
+from gradparity.parity.compare import SharedMemoryError, compare
+from gradparity.parity.kinds import Kind
+from gradparity.parity.mismatches import figures_of
 from gradparity.parity.metrics import Difference
 from gradparity.parity.state import Part
 

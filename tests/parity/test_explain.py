@@ -2,7 +2,8 @@
 
 import pytest
 
-from gradparity.parity.compare import Kind, Mismatch
+from gradparity.parity.kinds import Kind
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.explain import common_ratio, explain
 from gradparity.parity.lockstep import ALL, STOPS, Comparison
 from gradparity.parity.metrics import Figures

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW
 
-from gradparity.parity.compare import Kind, SharedMemoryError, compare
+from gradparity.parity.compare import SharedMemoryError, compare
+from gradparity.parity.kinds import Kind
 from gradparity.parity.state import Part, Unseen, aliases, extras, flat, modes, names, optimizer_state, trained
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from gradparity.faults import FAULTS
-from gradparity.parity.compare import Kind, Mismatch, figures_of
+from gradparity.parity.kinds import Kind
+from gradparity.parity.mismatches import Mismatch, figures_of
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.place import END, START, Place
 from gradparity.parity.state import Part

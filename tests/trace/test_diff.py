@@ -11,7 +11,7 @@ from torch.optim import SGD
 
 import gradparity
 from gradparity.cli.main import main
-from gradparity.parity.compare import Kind
+from gradparity.parity.kinds import Kind
 from gradparity.parity.meaning import Meaning
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import Part

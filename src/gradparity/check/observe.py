@@ -10,7 +10,7 @@ import torch
 from gradparity.faults.fault import Fault
 from gradparity.faults.patching import reference_with
 from gradparity.faults.stress import Cast
-from gradparity.parity.compare import walk
+from gradparity.parity.kinds import effective_strides
 from gradparity.parity.place import Place
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.state import Part
@@ -169,7 +169,7 @@ def judged(record: Record) -> Look:
 
 def _judged(value: Printed) -> object:
     if isinstance(value, Fingerprint):
-        return value.dtype, value.shape, tuple(walk(value.shape, value.strides)), value.layout, value.digest
+        return value.dtype, value.shape, tuple(effective_strides(value)), value.layout, value.digest
     return type(value).__name__, repr(value)
 
 

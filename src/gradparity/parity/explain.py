@@ -6,7 +6,8 @@ The explanation uses only measurements, never the name of the candidate, so it a
 import math
 from collections.abc import Sequence
 
-from gradparity.parity.compare import ZEROS, Kind, Mismatch
+from gradparity.parity.kinds import ZEROS, Kind
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.lockstep import ALL, STOPS, Comparison
 from gradparity.parity.meaning import NOTHING, Meaning, Said
 from gradparity.parity.metrics import Figures

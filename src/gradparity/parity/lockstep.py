@@ -10,7 +10,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
-from gradparity.parity.compare import Kind, Mismatch, compare
+from gradparity.parity.compare import compare
+from gradparity.parity.kinds import Kind
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.compare_on_gpu import compared_there
 from gradparity.parity.dense_parts import is_simple, pieces
 from gradparity.parity.leaves import Value

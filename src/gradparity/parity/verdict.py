@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gradparity.parity.compare import Mismatch
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.explain import cause_of, explain, likeness
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.meaning import NOTHING, Said

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gradparity.parity.compare import Kind, Mismatch
+from gradparity.parity.kinds import Kind
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.place import END, Place
 from gradparity.parity.state import Part

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from gradparity.parity.compare import ABSENT, ZEROS, Kind, Mismatch, figures_of, walk
+from gradparity.parity.kinds import ABSENT, ZEROS, Kind, effective_strides
+from gradparity.parity.mismatches import Mismatch, figures_of
 from gradparity.parity.lockstep import ALL, STOPS, Comparison, side_by_side
 from gradparity.parity.modes_and_extras import usual
 from gradparity.parity.place import END, Place

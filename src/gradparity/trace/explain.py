@@ -5,7 +5,8 @@ An explanation is given only if records of both traces show it.
 
 import math
 
-from gradparity.parity.compare import Kind, Mismatch
+from gradparity.parity.kinds import Kind
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.explain import (
     MEMORY_ORDER,
     ROUNDED,

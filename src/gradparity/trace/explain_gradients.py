@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-from gradparity.parity.compare import Kind, Mismatch
+from gradparity.parity.kinds import Kind
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.explain import alone, clipped_scaled, common_ratio, gradients_of, of_presence, of_size
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.meaning import NOTHING, Meaning, Said

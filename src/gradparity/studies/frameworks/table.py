@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from rich import box
 from rich.table import Table
 
-from gradparity.parity.compare import Mismatch
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.explain import where
 from gradparity.parity.place import END
 from gradparity.studies.frameworks.known_issues import cause

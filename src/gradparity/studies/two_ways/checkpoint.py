@@ -22,7 +22,8 @@ import torch
 from gradparity import training
 from gradparity.errors import UserError, writing
 from gradparity.files.open_regular import opened
-from gradparity.parity.compare import Kind, Mismatch
+from gradparity.parity.kinds import Kind
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.lockstep import Comparison, Lane
 from gradparity.parity.meaning import Meaning, Said
 from gradparity.parity.metrics import Figures

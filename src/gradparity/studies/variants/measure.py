@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gradparity.parity.compare import Kind, Mismatch, figures_of
+from gradparity.parity.kinds import Kind
+from gradparity.parity.mismatches import Mismatch, figures_of
 from gradparity.parity.lockstep import Lane, lockstep
 from gradparity.parity.metrics import Figures
 from gradparity.parity.place import Place

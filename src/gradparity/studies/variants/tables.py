@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from rich import box
 from rich.table import Table
 
-from gradparity.parity.compare import Kind
+from gradparity.parity.kinds import Kind
 from gradparity.parity.metrics import Figures
 from gradparity.parity.place import Place
 from gradparity.studies.variants.measure import First, Kept, Outcome
