@@ -2,11 +2,11 @@
 
 import pytest
 
-from gradparity.parity.kinds import Kind
-from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.explain import common_ratio, explain
+from gradparity.parity.kinds import Kind
 from gradparity.parity.lockstep import ALL, STOPS, Comparison
 from gradparity.parity.metrics import Figures
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import START, Place
 from gradparity.parity.state import OWN, Part
 from gradparity.training import Moment, Phase

@@ -6,8 +6,8 @@ import torch
 
 from gradparity.faults import FAULTS
 from gradparity.parity.kinds import Kind
-from gradparity.parity.mismatches import Mismatch, figures_of
 from gradparity.parity.lockstep import Comparison
+from gradparity.parity.mismatches import Mismatch, figures_of
 from gradparity.parity.place import END, START, Place
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradparity.parity.bits import same_bits
-from gradparity.trace.diff import kinds
+from gradparity.trace.compare_fingerprints import kinds
 from gradparity.trace.fingerprint import fingerprint, printed
 
 DTYPES = [

@@ -13,8 +13,8 @@ import ranks
 from gradparity.cli.main import main
 from gradparity.errors import UserError
 from gradparity.parity.kinds import Kind
-from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.lockstep import Comparison
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import END, Place
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict

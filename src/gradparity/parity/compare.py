@@ -48,8 +48,8 @@ def compare(
                 real = ours.is_floating_point() or ours.is_complex()
                 figures = measure(ours, theirs) if kind == Kind.BITS and real else None
                 yield Mismatch(part, name, kind, _in_words(kind, ours), _in_words(kind, theirs), figures)
-        elif a is not b and not _unseen_twice(a, b) and (kind := kind_of_values(a, b)):
-            yield Mismatch(part, name, kind, _in_words(kind, a), _in_words(kind, b))
+        elif a is not b and not _unseen_twice(a, b) and (other := kind_of_values(a, b)):
+            yield Mismatch(part, name, other, _in_words(other, a), _in_words(other, b))
 
     return compare_by_name(part, reference, candidate, mismatches, _unreadable)
 

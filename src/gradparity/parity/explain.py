@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 
 from gradparity.parity.kinds import ZEROS, Kind
-from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.lockstep import ALL, STOPS, Comparison
 from gradparity.parity.meaning import NOTHING, Meaning, Said
 from gradparity.parity.metrics import Figures
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import END, START, Place
 from gradparity.parity.state import OWN, Part
 from gradparity.training import Phase

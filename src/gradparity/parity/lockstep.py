@@ -11,19 +11,20 @@ from typing import Any, TypeAlias, TypeVar
 from torch import Tensor
 
 from gradparity.parity.compare import compare
-from gradparity.parity.kinds import Kind
-from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.compare_on_gpu import compared_there
 from gradparity.parity.dense_parts import is_simple, pieces
+from gradparity.parity.kinds import Kind
 from gradparity.parity.leaves import Value
 from gradparity.parity.meaning import Said
 from gradparity.parity.metrics import Figures
+from gradparity.parity.mismatches import Compared, Mismatch
 from gradparity.parity.place import START, Place
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import COMPARED, HasState, Part, state_of
 from gradparity.training import Moment, Run, Window
 
 T = TypeVar("T")
+V = TypeVar("V")
 Step: TypeAlias = Callable[[Run, Window[Any]], Iterator[Moment]]
 
 ALL, STOPS = "all", "stops here"
@@ -148,16 +149,35 @@ def _filled(found: Comparison, reference: Lane, candidate: Lane, constants: dict
     of_reference = state_of(reference.run, parts, found.reference, reference.random.state, reference.also)
     of_candidate = state_of(candidate.run, parts, found.candidate, candidate.random.state, candidate.also)
     same = compared_there((of_reference[part], of_candidate[part]) for part in parts)
+
+    def compared() -> Iterator[tuple[Part, Mapping[str, Value], Mapping[str, Value], Compared]]:
+        for part in parts:
+            a, b = of_reference[part], of_candidate[part]
+            yield part, a, b, compare(part, a, b, same, constants)
+
+    return filled(found, compared(), numbers_in)
+
+
+def filled(
+    found: Comparison,
+    compared: Iterable[tuple[Part, Mapping[str, V], Mapping[str, V], Compared]],
+    numbers_in: Callable[[V], int],
+) -> Comparison:
+    """Return ``found`` with the results of its parts.
+
+    Args:
+        found: a comparison at a place, without results.
+        compared: for each part, the values of both runs and the result of comparing them.
+        numbers_in: returns the number of numbers in a value.
+    """
     numbers, unseen = 0, dict[Part, Sequence[str]]()
-    for part in parts:
-        a, b = of_reference[part], of_candidate[part]
-        mismatches, size, names = compare(part, a, b, same, constants)
-        found.checked[part] = len(a.keys() | b.keys()) - len(names)
+    for part, ours, theirs, (mismatches, figures, names) in compared:
+        found.checked[part] = len(ours.keys() | theirs.keys()) - len(names)
         passed_over = set(names)
-        numbers += sum(numbers_in(value) for name, value in a.items() if name not in passed_over)
+        numbers += sum(numbers_in(value) for name, value in ours.items() if name not in passed_over)
         found.mismatches.extend(mismatches)
-        if size:
-            found.figures[part] = size
+        if figures:
+            found.figures[part] = figures
         if names:
             unseen[part] = names
     return replace(found, numbers=numbers, unseen=unseen)

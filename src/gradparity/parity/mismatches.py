@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -10,8 +10,6 @@ from gradparity.parity.kinds import ABSENT, Kind
 from gradparity.parity.metrics import Difference, Figures
 from gradparity.parity.modes_and_extras import usual
 from gradparity.parity.state import Part
-
-V = TypeVar("V")
 
 Measure: TypeAlias = Callable[[Tensor, Tensor], Figures]
 """Returns the size of the difference between two tensors, and adds it to that of the whole part."""
@@ -45,10 +43,10 @@ class Compared(NamedTuple):
 
 def compare_by_name(
     part: Part,
-    reference: Mapping[str, V],
-    candidate: Mapping[str, V],
-    differences: Callable[[str, V | str, V | str, Measure], Iterator[Mismatch]],
-    unreadable: Callable[[V | str, V | str], bool],
+    reference: Mapping[str, Any],
+    candidate: Mapping[str, Any],
+    differences: Callable[[str, Any, Any, Measure], Iterator[Mismatch]],
+    unreadable: Callable[[Any, Any], bool],
 ) -> Compared:
     """Compare the values of a part, in the reference's order; values that only the candidate has come last.
 

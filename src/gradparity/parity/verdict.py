@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.explain import cause_of, explain, likeness
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.meaning import NOTHING, Said
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 
 from gradparity.parity.kinds import Kind
-from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.lockstep import Comparison
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import END, Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase

@@ -5,8 +5,6 @@ An explanation is given only if records of both traces show it.
 
 import math
 
-from gradparity.parity.kinds import Kind
-from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.explain import (
     MEMORY_ORDER,
     ROUNDED,
@@ -19,8 +17,10 @@ from gradparity.parity.explain import (
     same_state,
     short,
 )
+from gradparity.parity.kinds import Kind
 from gradparity.parity.lockstep import ALL, Comparison
 from gradparity.parity.meaning import NOTHING, Meaning, Said
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import END
 from gradparity.parity.report import times
 from gradparity.parity.state import Part

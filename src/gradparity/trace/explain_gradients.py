@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import torch
 
-from gradparity.parity.kinds import Kind
-from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.explain import alone, clipped_scaled, common_ratio, gradients_of, of_presence, of_size
+from gradparity.parity.kinds import Kind
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.meaning import NOTHING, Meaning, Said
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.report import times
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record

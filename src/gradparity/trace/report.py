@@ -12,8 +12,9 @@ from gradparity.parity.lockstep import Comparison
 from gradparity.parity.meaning import Meaning
 from gradparity.parity.metrics import finite
 from gradparity.parity.verdict import Verdict, verdict_of
-from gradparity.trace.diff import compare_traces, first_other_draw, first_other_events
+from gradparity.trace.diff import compare_traces
 from gradparity.trace.events import Trace
+from gradparity.trace.events_compared import first_other_draw, first_other_events
 from gradparity.trace.file import lost
 from gradparity.trace.matching_names import named_alike, unmatched
 from gradparity.trace.same_updates import Updates, updates

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gradparity.parity.state import Part
-from gradparity.trace.diff import kinds
+from gradparity.trace.compare_fingerprints import kinds
 from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.until_difference import STEPS
 

@@ -18,8 +18,8 @@ from gradparity.studies.frameworks.watch import (
     recorded,
 )
 from gradparity.studies.tasks import Examples, count
-from gradparity.trace.diff import first_other_events
 from gradparity.trace.events import Event
+from gradparity.trace.events_compared import first_other_events
 
 
 def loop_of(name):

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 from rich import box
 from rich.table import Table
 
-from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.explain import where
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import END
 from gradparity.studies.frameworks.known_issues import cause
 from gradparity.studies.frameworks.watch import NOT_INSTALLED, Outcome

@@ -23,10 +23,10 @@ from gradparity import training
 from gradparity.errors import UserError, writing
 from gradparity.files.open_regular import opened
 from gradparity.parity.kinds import Kind
-from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.lockstep import Comparison, Lane
 from gradparity.parity.meaning import Meaning, Said
 from gradparity.parity.metrics import Figures
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import Place
 from gradparity.parity.report import Evidence, machine
 from gradparity.parity.state import Part

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradparity.parity.kinds import Kind
-from gradparity.parity.mismatches import Mismatch, figures_of
 from gradparity.parity.lockstep import Lane, lockstep
 from gradparity.parity.metrics import Figures
+from gradparity.parity.mismatches import Mismatch, figures_of
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.studies.tasks import Task
