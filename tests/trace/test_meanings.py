@@ -11,7 +11,7 @@ from gradparity.faults.all_faults import THEMES
 from gradparity.faults.fault import Kind
 from gradparity.faults.patching import reference_with
 from gradparity.parity.meaning import Meaning
-from gradparity.trace import diff, explain_gradients
+from gradparity.trace import compare_fingerprints, explain_gradients
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.file import kept
 
@@ -117,7 +117,7 @@ def said(name, precision, monkeypatch, full):
     """The meaning of the first difference, and whether there is one."""
     (reference, ours), (candidate, theirs) = seen(None, precision), seen(name, precision)
     tensors = ours | theirs if full else {}
-    for module in (diff, explain_gradients):
+    for module in (compare_fingerprints, explain_gradients):
         monkeypatch.setattr(module, "tensor_of", lambda _, r, part, n: tensors.get(id(r), {}).get(f"{part}/{n}"))
     found = next((c for c in compare_traces(reference, candidate) if c.mismatches), None)
     return found and found.said

@@ -24,6 +24,7 @@ from gradparity.trace.isolation import RecordingWarning
 from gradparity.trace.recorder import Recorder
 from gradparity.trace.report import difference, sentences
 from gradparity.trace.snapshot import Watched
+from gradparity.trace.watchers import Watchers
 from gradparity.training import backward, manual
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
@@ -65,7 +66,7 @@ def unwatched():
 
 
 WATCHERS = ["_zero_grad", "_scale", "_differentiate", "_unscale", "_clip", "_scaler_step", "_update", "_schedule"]
-OTHERS = ["_step_begins", "_step_ends", "_finish"]
+OTHERS = ["step_begins", "step_ends", "_finish"]
 
 
 def fails_before(*_):
@@ -89,7 +90,7 @@ def fails(*_):
 def test_an_error_in_any_callback_ends_the_recording_and_changes_no_bit(
     callback, fault, unwatched, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(Recorder, callback, fault)
+    monkeypatch.setattr(Recorder if callback == "_finish" else Watchers, callback, fault)
     bits, (warned,) = recorded(tmp_path)
     assert all(same_bits(a, b) for a, b in zip(bits, unwatched, strict=True))
     told = "the recording ends here, the training goes on: ZeroDivisionError: a fault of ours"
@@ -131,7 +132,7 @@ def test_an_error_while_something_is_written_changes_no_bit(nth, unwatched, tmp_
 
 
 def test_where_warnings_are_errors_a_fault_still_ends_no_training(unwatched, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Recorder, "_zero_grad", fails_before)
+    monkeypatch.setattr(Watchers, "_zero_grad", fails_before)
     made = model, optimizer, scaler, scheduler = things()
     with warnings.catch_warnings():
         warnings.simplefilter("error", RecordingWarning)
@@ -146,7 +147,7 @@ def test_an_interrupt_is_meant_for_the_training(tmp_path, monkeypatch):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(Recorder, "_zero_grad", interrupted)
+    monkeypatch.setattr(Watchers, "_zero_grad", interrupted)
     with pytest.raises(KeyboardInterrupt):
         recorded(tmp_path)
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from gradparity.check.observe import Observed
 from gradparity.faults import Fault
 from gradparity.faults.stress import ACCUMULATION_STEPS, MAX_NORM
-from gradparity.parity.explain import common_ratio
+from gradparity.parity.likely_cause import common_ratio
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event

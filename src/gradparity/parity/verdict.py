@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gradparity.parity.explain import cause_of, explain, likeness
+from gradparity.parity.explain import explain
+from gradparity.parity.likely_cause import cause_of, likeness
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.meaning import NOTHING, Said
 from gradparity.parity.mismatches import Mismatch

@@ -5,7 +5,8 @@ An explanation is given only if records of both traces show it.
 
 import math
 
-from gradparity.parity.explain import (
+from gradparity.parity.kinds import Kind
+from gradparity.parity.likely_cause import (
     MEMORY_ORDER,
     ROUNDED,
     alone,
@@ -17,7 +18,6 @@ from gradparity.parity.explain import (
     same_state,
     short,
 )
-from gradparity.parity.kinds import Kind
 from gradparity.parity.lockstep import ALL, Comparison
 from gradparity.parity.meaning import NOTHING, Meaning, Said
 from gradparity.parity.mismatches import Mismatch

@@ -14,6 +14,8 @@ from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.fingerprint import Fingerprint, Printed
 
+NAMES = ("reference", "candidate")
+
 STEPS = (Event.STEP, Event.SKIP)
 
 MOST_ZEROS = 2**24
@@ -132,3 +134,15 @@ def scale_of(side: Side) -> float:
     """Return the loss scale that the scaler had at the beginning of this step; 1 without a scaler."""
     looks = (r.parts[Part.SCALER].get("scale") for r in side.here if Part.SCALER in r.parts)
     return next((scale for scale in looks if isinstance(scale, float)), 1.0)
+
+
+def same_way(ours: Side, theirs: Side) -> bool:
+    """Return whether both loops have the same events in the same order since the first forward of this step.
+
+    If they do not, rounding may hide a different cause.
+    """
+    ways = [
+        [r.event for r in side.here[next((i for i, r in enumerate(side.here) if r.event == Event.FORWARD), 0) :]]
+        for side in (ours, theirs)
+    ]
+    return ways[0] == ways[1]
