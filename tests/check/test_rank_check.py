@@ -13,7 +13,7 @@ from gradparity.check.rank_check import MOST
 from gradparity.check.rank_lookup import UNSEEN, fits, known_on_ranks, like_which_on_ranks
 from gradparity.check.rank_worker import see, see_in_fp32
 from gradparity.cli.main import main
-from gradparity.faults import FAULTS, Kind
+from gradparity.faults import FAULTS, FaultKind
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.processes.launch import launch
 from patience import with_some_patience
@@ -192,7 +192,7 @@ def test_roundings_are_told_from_faults_on_all_ranks_together(loop, faults, like
 
 def test_what_is_not_looked_for_on_several_ranks_is_counted():
     left_out = {name for name in FAULTS if name not in known_on_ranks()}
-    raising = {name for name, fault in FAULTS.items() if fault.kind == Kind.RAISES}
+    raising = {name for name, fault in FAULTS.items() if fault.kind == FaultKind.RAISES}
     assert left_out == raising | set(UNSEEN) | {"summed-loss"}
     assert not fits(FAULTS["summed-loss"])
     assert set(RANK_FAULTS) <= set(known_on_ranks())

@@ -8,9 +8,9 @@ import pytest
 
 from gradparity.check.lookup import first_shown
 from gradparity.check.observe import observe_with
-from gradparity.faults import FAULTS, Kind
+from gradparity.faults import FAULTS, FaultKind
 from gradparity.faults.fault import Divergence, Stop, not_before
-from gradparity.faults.patching import REFERENCE, ClashError, patched, reference_with
+from gradparity.faults.patching import REFERENCE_FUNCTIONS, ClashError, patched, reference_with
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, manual, train_step
@@ -44,7 +44,7 @@ def test_a_fault_first_shows_where_it_says_or_no_earlier_if_rounding_can_hide_it
 @pytest.mark.parametrize("name", HIDDEN)
 def test_a_fault_that_rounding_can_hide_in_one_precision_shows_in_another(name):
     assert any(known(name, precision) != known(None, precision) for precision in ALL_PRECISIONS)
-    assert FAULTS[name].kind == Kind.ROUNDING
+    assert FAULTS[name].kind == FaultKind.ROUNDING
 
 
 def shown_on(processor, *names):
@@ -103,7 +103,7 @@ def test_a_stop_is_no_divergence_at_the_last_place_of_its_step():
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_raises_if_and_only_if_it_says_so(name):
-    assert (known(name).error is not None) == (FAULTS[name].kind == Kind.RAISES)
+    assert (known(name).error is not None) == (FAULTS[name].kind == FaultKind.RAISES)
 
 
 def alike(names, precisions):
@@ -129,7 +129,7 @@ def test_there_are_enough_and_each_says_what_it_is():
         assert re.fullmatch(r"\w.*\.", fault.symptom)
         assert re.fullmatch(r".*[^.]", fault.needs)
         assert all(re.fullmatch(r"[\w.-]+/[\w.-]+#\d+|torch/.+\.(h|py)", source) for source in fault.sources)
-        assert set(fault.changes) <= set(REFERENCE)
+        assert set(fault.changes) <= set(REFERENCE_FUNCTIONS)
 
 
 def test_two_faults_that_change_the_same_line_clash():

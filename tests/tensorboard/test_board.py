@@ -18,7 +18,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from disk import no_file_longer_than
 from gradparity.errors import DiskError, UserError
 from gradparity.parity.lockstep import lockstep
-from gradparity.parity.step_metrics import Reader
+from gradparity.parity.step_metrics import StepMetricsReader
 from gradparity.studies.two_ways import build
 from gradparity.tensorboard import FIGURES, Board, as_record, new_folder, tensorboard_command
 from gradparity.tensorboard.board import cut, is_thinned, lengths
@@ -40,7 +40,7 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("board")
     config = small_config(task="digits_mlp", candidate="summed-loss")
     lanes = small_lanes(config)
-    readers = [Reader(lane.run) for lane in lanes]
+    readers = [StepMetricsReader(lane.run) for lane in lanes]
     found, readings = [], []
     parameters = [name for name, _ in lanes[0].run.model.named_parameters()]
     with Board(folder, "mlp", parameters, "summed-loss") as board:

@@ -22,8 +22,8 @@ from gradparity.trace.file import read, tensor_of
 from gradparity.trace.guard import Guard
 from gradparity.trace.isolation import RecordingWarning
 from gradparity.trace.recorder import Recorder
-from gradparity.trace.report import difference, sentences
-from gradparity.trace.snapshot import Watched
+from gradparity.trace.report import sentences, trace_difference
+from gradparity.trace.snapshot import TrainingObjects
 from gradparity.trace.watchers import Watchers
 from gradparity.training import backward, manual
 
@@ -108,7 +108,7 @@ def test_every_callback_is_among_those_that_were_made_to_fail(monkeypatch):
     ran = []
     monkeypatch.setattr(Guard, "run", lambda self, function, *args: ran.append(function.__name__))
     made = things()
-    with Recorder(Watched(*made), lambda record, seen: None).watching():
+    with Recorder(TrainingObjects(*made), lambda record, seen: None).watching():
         train(*made)
     assert {*watched} == {*WATCHERS}
     assert {*ran} == {*OTHERS}
@@ -190,7 +190,7 @@ def test_what_a_recording_has_not_seen_is_told_at_its_end_and_by_diff(loop, told
     notes = read(tmp_path).notes
     assert len(notes) == len(told) == len(warned)
     assert all(note.startswith(start) for note, start in zip(notes, told, strict=True))
-    shown = "\n".join(sentences(difference(read(tmp_path), read(tmp_path))))
+    shown = "\n".join(sentences(trace_difference(read(tmp_path), read(tmp_path))))
     assert all(f"Note: the candidate's recording lacks something: {note}" in shown for note in notes)
 
 
@@ -322,7 +322,7 @@ def test_a_scaler_that_is_passed_by_is_seen_in_the_events(tmp_path):
             scaler.unscale_(optimizer)
             optimizer.step() if passed_by else scaler.step(optimizer)
             scaler.update()
-    found = difference(read(tmp_path / "through"), read(tmp_path / "past"))
+    found = trace_difference(read(tmp_path / "through"), read(tmp_path / "past"))
     assert "scaler_step" in found.events[1]
     assert "scaler_step" not in found.events[2]
     assert not sentences(found)[0].startswith("Identical, bit for bit")

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from gradparity.check.observe import ENDLESS, Look, Observed, common_prefix
 from gradparity.check.parametric_faults import guesses
-from gradparity.faults import FAULTS, Fault, Kind
+from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.fault import Divergence, Shown, Stop
 from gradparity.faults.patching import ClashError
 from gradparity.parity.lockstep import Comparison
@@ -144,7 +144,7 @@ def _one_after_another(
     """
     shared = max(x.shared for x in likenesses)
     furthest: list[tuple[Fault, ...]] = [(x.fault,) for x in likenesses if x.shared == shared]
-    others = [x.fault for x in likenesses if x.fault.kind != Kind.ROUNDING]
+    others = [x.fault for x in likenesses if x.fault.kind != FaultKind.ROUNDING]
     while len(furthest[0]) < MOST_FAULTS and shared < len(loop.looks):
         where = loop.looks[shared].place
         others.sort(key=lambda fault: not fault.may_show(where))
@@ -190,7 +190,7 @@ def _pairs(
     told = set[frozenset[str]]()
     for one, other in _by_likelihood(loop, reference, base, likenesses):
         key = frozenset((one.name, other.name))
-        raises = Kind.RAISES in (one.kind, other.kind)
+        raises = FaultKind.RAISES in (one.kind, other.kind)
         if len(key) == 2 and key not in told and raises == (loop.error is not None):
             told.add(key)
             yield one, other

@@ -17,9 +17,9 @@ from gradparity.parity.state import Part
 from gradparity.processes import user_frames
 from gradparity.trace.autograd_graph import Reach
 from gradparity.trace.events import PHASE, Record, Trace
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 from gradparity.trace.recorder import Recorder
-from gradparity.trace.snapshot import Seen, Watched
+from gradparity.trace.snapshot import Snapshot, TrainingObjects
 
 Loop: TypeAlias = Callable[..., Any]
 
@@ -63,7 +63,7 @@ class Observed:
 class Keeper(Protocol):
     """A receiver of all records with the live values behind them, such as a writer of traces."""
 
-    def write(self, record: Record, seen: Seen) -> None:
+    def write(self, record: Record, seen: Snapshot) -> None:
         """Take one record."""
 
 
@@ -96,7 +96,7 @@ def observe(
     error = None
     where = ""
 
-    def write(record: Record, seen: Seen) -> None:
+    def write(record: Record, seen: Snapshot) -> None:
         nonlocal error
         if error is not None:
             raise _Enough
@@ -117,7 +117,7 @@ def observe(
     with RandomStream(seed_of(seed, "stress")).active(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cast = build(precision)
-        recorder = Recorder(Watched(cast.model, cast.optimizer, cast.scaler, cast.scheduler), write)
+        recorder = Recorder(TrainingObjects(cast.model, cast.optimizer, cast.scaler, cast.scheduler), write)
         try:
             with recorder.watching():
                 loop(**vars(cast))
@@ -167,7 +167,7 @@ def judged(record: Record) -> Look:
     return Look(record.place, content)
 
 
-def _judged(value: Printed) -> object:
+def _judged(value: FingerprintValue) -> object:
     if isinstance(value, Fingerprint):
         return value.dtype, value.shape, tuple(effective_strides(value)), value.layout, value.digest
     return type(value).__name__, repr(value)

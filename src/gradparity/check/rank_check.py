@@ -24,7 +24,7 @@ from gradparity.processes.sandbox import PATIENCE
 from gradparity.trace.events import Event
 from gradparity.trace.file import read
 from gradparity.trace.ranks import RankDifferences, as_sentences, paired, ranks_apart
-from gradparity.trace.report import difference
+from gradparity.trace.report import trace_difference
 
 MOST = 8
 """The largest number of ranks on one machine."""
@@ -94,7 +94,7 @@ def steps_of(seen: Observed) -> int:
 def compared(reference: Path, loop: Path) -> RankDifferences:
     """Compare the traces of the loop and the reference, rank by rank, with all tensors."""
     traces = [(read(ours), read(theirs)) for ours, theirs in paired(reference, loop)]
-    return RankDifferences([difference(*both) for both in traces], ranks_apart(traces))
+    return RankDifferences([trace_difference(*both) for both in traces], ranks_apart(traces))
 
 
 def explained(found: RankDifferences) -> str:

@@ -17,7 +17,7 @@ from gradparity.check.lookup import Finding, look_up
 from gradparity.check.observe import GoOn, Look, Observed, common_prefix
 from gradparity.check.rank_worker import observe_rank
 from gradparity.check.rounding import Watch, alike, like_which
-from gradparity.faults import FAULTS, Fault, Kind
+from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.faults.patching_on_ranks import on_ranks_with
 from gradparity.parity.state import Part
@@ -42,7 +42,7 @@ UNSEEN = (
 @cache
 def known_on_ranks() -> Mapping[str, Fault]:
     """Return the faults of several ranks, and those of one rank that show on several and do not stop the loop."""
-    shown = {name: f for name, f in FAULTS.items() if name not in UNSEEN and f.kind != Kind.RAISES and fits(f)}
+    shown = {name: f for name, f in FAULTS.items() if name not in UNSEEN and f.kind != FaultKind.RAISES and fits(f)}
     return RANK_FAULTS | shown
 
 

@@ -13,7 +13,7 @@ from gradparity.check.observe import Observed
 from gradparity.check.oracle import ROUNDING
 from gradparity.check.uncheckable import no_gradients, no_numbers, stepped
 from gradparity.check.user_loop import listed
-from gradparity.faults import Fault, Kind
+from gradparity.faults import Fault, FaultKind
 from gradparity.faults.how_to_fix import link, mend
 from gradparity.trace.events import Event
 from gradparity.trace.ranks import RankDifferences
@@ -80,7 +80,7 @@ class Checked:
         """Return whether the loop makes the updates of the reference, except for rounding."""
         finding = self.finding
         if finding.answer in (Answer.FAULT, Answer.PAIR):
-            return all(fault.kind == Kind.ROUNDING for fault in finding.faults)
+            return all(fault.kind == FaultKind.ROUNDING for fault in finding.faults)
         if finding.answer == Answer.ROUNDING:
             return not finding.faults
         return finding.answer in (Answer.IDENTICAL, Answer.SAME_UPDATES)

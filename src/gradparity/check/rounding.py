@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from gradparity.check.observe import GoOn, Look, Observed, observe
-from gradparity.faults import FAULTS, Fault, Kind
+from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.patching import reference_with
 from gradparity.parity.state import Part
 from gradparity.trace.events import PHASE, Record
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
 Watch: TypeAlias = Callable[[Sequence[Fault], str, GoOn], Observed]
 """Runs the reference with faults, in a precision, until its third argument says to stop."""
@@ -54,7 +54,7 @@ def like_which(
     alike: Callable[[Observed, Sequence[Fault], str, float], bool],
 ) -> tuple[Fault, ...] | None:
     """Return the first of the ``known`` faults that a loop is alike to, both in fp32 and in ``precision``."""
-    for faults in ((), *((fault,) for fault in known if fault.kind == Kind.BUG)):
+    for faults in ((), *((fault,) for fault in known if fault.kind == FaultKind.BUG)):
         if alike(plain, faults, "fp32", CLOSE) and alike(there, faults, precision, NOT_FAR):
             return faults
     return None
@@ -89,7 +89,7 @@ def close(one: Record, other: Record, tolerance: float) -> bool:
     )
 
 
-def _close(a: Printed, b: Printed, tolerance: float) -> bool:
+def _close(a: FingerprintValue, b: FingerprintValue, tolerance: float) -> bool:
     if isinstance(a, Fingerprint) and isinstance(b, Fingerprint):
         alike = (a.dtype, a.shape) == (b.dtype, b.shape)
         same = a.norm == b.norm or (math.isnan(a.norm) and math.isnan(b.norm))

@@ -10,7 +10,7 @@ from itertools import takewhile
 from gradparity.check.observe import Observed
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
 
 def plight(seen: Observed, instead: str) -> str:
@@ -74,7 +74,7 @@ def lost(seen: Observed) -> list[int]:
 
 
 def _prints(record: Record, part: Part) -> list[Fingerprint]:
-    values: Mapping[str, Printed] = record.parts.get(part, {})
+    values: Mapping[str, FingerprintValue] = record.parts.get(part, {})
     return [value for value in values.values() if isinstance(value, Fingerprint)]
 
 

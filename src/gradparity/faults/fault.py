@@ -10,7 +10,7 @@ from gradparity.parity.state import Part
 from gradparity.training import Phase
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     """The effect of a fault on a training."""
 
     BUG = "bug"
@@ -74,7 +74,7 @@ class Fault:
     """
     sources: tuple[str, ...] = ()
     """Reports of it: ``owner/repository#number`` on GitHub, or the file that explains it."""
-    kind: Kind = Kind.BUG
+    kind: FaultKind = FaultKind.BUG
     hidden_by_rounding: bool = False
     """True if it shows in last bits only, one number at a time.
 

@@ -3,7 +3,7 @@
 Like all faults they are patches. They change the manual step and, where possible, also the step with DDP.
 """
 
-from gradparity.faults.fault import Divergence, Fault, Kind
+from gradparity.faults.fault import Divergence, Fault, FaultKind
 from gradparity.faults.stress import reference
 from gradparity.faults.stress_on_ranks import reference_on_ranks
 from gradparity.parity.place import Place
@@ -101,7 +101,7 @@ RANK_FAULTS: dict[str, Fault] = {
                 "huggingface/accelerate#1726",
                 "speechbrain/speechbrain#1802",
             ),
-            kind=Kind.ROUNDING,
+            kind=FaultKind.ROUNDING,
         ),
         Fault(
             name="mean-of-rank-means",

@@ -28,7 +28,7 @@ from gradparity.parity.verdict import Verdict, verdict_of
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.recorder import Recorder
-from gradparity.trace.snapshot import Watched
+from gradparity.trace.snapshot import TrainingObjects
 from gradparity.training import Run, Window, take_step
 
 
@@ -78,7 +78,9 @@ class ParityCallback(lightning.Callback):
             raise MisconfigurationException(f"ParityCallback watches one optimizer, not {len(trainer.optimizers)}")
         schedules = trainer.lr_scheduler_configs
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        watched = Watched(pl_module, trainer.optimizers[0], scaler, schedules[0].scheduler if schedules else None)
+        watched = TrainingObjects(
+            pl_module, trainer.optimizers[0], scaler, schedules[0].scheduler if schedules else None
+        )
         self._by_epoch = bool(schedules) and schedules[0].interval == "epoch"
         self._records: dict[str, list[Record]] = {"ours": [], "theirs": []}
         self._ours = Recorder(watched, lambda record, _: self._records["ours"].append(record))
@@ -123,7 +125,7 @@ class ParityCallback(lightning.Callback):
         rank_zero_info(f"gradparity: {report.headline(self.verdict)}\n{self.verdict.explanation}".strip())
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("gradparity/verdict", report.markdown(self.verdict))
+                logger.experiment.add_text("gradparity/verdict", report.verdict_markdown(self.verdict))
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
@@ -131,7 +133,7 @@ class ParityCallback(lightning.Callback):
         """Stop watching."""
         self._watching.close()
 
-    def _reference(self, trainer: lightning.Trainer, twin: Watched) -> Run:
+    def _reference(self, trainer: lightning.Trainer, twin: TrainingObjects) -> Run:
         """Return a run of the reference step on the copies, with the Trainer's autocast and clipping."""
         module: Any = twin.model
         module.log = module.log_dict = lambda *_, **__: None  # it has no trainer to log to

@@ -8,7 +8,7 @@ from gradparity.parity.aliasing import share_memory
 from gradparity.parity.bits import same_bits
 from gradparity.parity.compare_on_gpu import Same
 from gradparity.parity.dense_parts import is_readable, is_simple, layout_of, pieces, shape_of
-from gradparity.parity.kinds import ZEROS, Kind, TensorForm, in_words, kind_of_values, kinds
+from gradparity.parity.kinds import ZEROS, Kind, TensorForm, form_in_words, kind_of_values, kinds
 from gradparity.parity.leaves import Unseen, Value
 from gradparity.parity.mismatches import Compared, Measure, Mismatch, compare_by_name
 from gradparity.parity.state import Part
@@ -134,4 +134,4 @@ def _in_words(kind: Kind, value: Value) -> str:
         case Kind.PRESENCE if not value.is_sparse and not value.any():
             return f"{ZEROS} of shape {tuple(value.shape)}"
         case _:
-            return in_words(kind, _form(value, simple=False))
+            return form_in_words(kind, _form(value, simple=False))

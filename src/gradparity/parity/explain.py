@@ -6,7 +6,7 @@ The explanation uses only measurements, never the name of the candidate, so it a
 import math
 
 from gradparity.parity.kinds import Kind
-from gradparity.parity.likely_cause import cause_of, likeness
+from gradparity.parity.likely_cause import cause_of, likely_cause
 from gradparity.parity.lockstep import ALL, STOPS, Comparison
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import END, START, Place
@@ -21,11 +21,15 @@ def explain(found: Comparison, later: Comparison | None = None) -> str:
         later: the comparison after clipping in the same step, if it has been made.
     """
     first = cause_of(found)
-    lines = (f"{where(found.place)}, {what(first)}.", size(first, found), likeness(found, later).words)
+    lines = (
+        f"{place_in_words(found.place)}, {subject(first)}.",
+        magnitude(first, found),
+        likely_cause(found, later).words,
+    )
     return "\n".join(line for line in lines if line)
 
 
-def where(place: Place) -> str:
+def place_in_words(place: Place) -> str:
     """Return the beginning of a sentence: at which step, microbatch and phase."""
     if place in (START, END):
         return "Before the first step" if place == START else "After the last step"
@@ -38,7 +42,7 @@ def lowered(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
 
 
-def what(mismatch: Mismatch) -> str:
+def subject(mismatch: Mismatch) -> str:
     """Name the value that differs, and the kind of difference."""
     if mismatch.name == ALL:
         return f"only the {'reference' if mismatch.reference == STOPS else 'candidate'} comes to this phase"
@@ -59,7 +63,7 @@ def what(mismatch: Mismatch) -> str:
     return f"{subject} differs in {mismatch.kind}: {sides}"
 
 
-def size(mismatch: Mismatch, found: Comparison) -> str:
+def magnitude(mismatch: Mismatch, found: Comparison) -> str:
     """Return one sentence: how many elements of the tensor differ, and by how much."""
     figures, others = mismatch.figures, len({(m.part, m.name) for m in found.mismatches}) - 1
     also = f" {'So does 1 more value' if others == 1 else f'So do {others} more values'} at this phase."

@@ -89,7 +89,7 @@ def effective_strides(form: Form) -> list[int]:
     return [stride for size, stride in zip(shape, strides, strict=bool(strides)) if size > 1]
 
 
-def in_words(kind: Kind, form: Form) -> str:
+def form_in_words(kind: Kind, form: Form) -> str:
     """Return one side of a mismatch in words, as far as they do not depend on the content."""
     match kind:
         case Kind.LAYOUT:

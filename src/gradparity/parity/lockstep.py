@@ -11,11 +11,11 @@ from typing import Any, TypeAlias, TypeVar
 from torch import Tensor
 
 from gradparity.parity.compare import compare
-from gradparity.parity.compare_on_gpu import compared_there
+from gradparity.parity.compare_on_gpu import prefetch_device_comparisons
 from gradparity.parity.dense_parts import is_simple, pieces
 from gradparity.parity.kinds import Kind
 from gradparity.parity.leaves import Value
-from gradparity.parity.meaning import Said
+from gradparity.parity.meaning import LikelyCause
 from gradparity.parity.metrics import Figures
 from gradparity.parity.mismatches import Compared, Mismatch
 from gradparity.parity.place import START, Place
@@ -32,13 +32,13 @@ ALL, STOPS = "all", "stops here"
 
 
 @dataclass(frozen=True)
-class Lane:
+class LockstepRun:
     """A run, the step that drives it, and the random stream that it draws from."""
 
     run: Run
     step: Step
     random: RandomStream
-    also: Mapping[str, HasState] = field(default_factory=dict)
+    extra_state: Mapping[str, HasState] = field(default_factory=dict)
     """Other objects that a step changes, by name, such as an average of the weights or a second optimizer."""
 
 
@@ -61,11 +61,13 @@ class Comparison:
     """The reference's loss scale."""
     unseen: Mapping[Part, Sequence[str]] = field(default_factory=dict)
     """Names of values that cannot be compared, or only by type and shape; they are not counted in ``checked``."""
-    said: Said | None = None
+    likely_cause: LikelyCause | None = None
     """The meaning of the difference, if more is known than this comparison shows, as for traces."""
 
 
-def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]], done: int = 0) -> Iterator[Comparison]:
+def lockstep(
+    reference: LockstepRun, candidate: LockstepRun, windows: Iterable[Window[Any]], done: int = 0
+) -> Iterator[Comparison]:
     """Train both lanes on the same windows, and yield a comparison for each phase.
 
     A lane may leave out phases of single microbatches, for example if it differentiates a whole window at once.
@@ -81,12 +83,12 @@ def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]], d
         start = Moment(START.phase)
         yield _compare(START, start, start, reference, candidate, constants)
     for step, window in enumerate(windows, start=done):
-        own = copied(window)
+        own = copy_of_window(window)
         for place, ours, theirs in side_by_side(_moments(step, reference, window), _moments(step, candidate, own)):
             yield _compare(place, ours, theirs, reference, candidate, constants)
 
 
-def copied(window: Window[Any]) -> Window[Any]:
+def copy_of_window(window: Window[Any]) -> Window[Any]:
     """Return the candidate's own copy of a window: a model that writes to its input would change the other run's data.
 
     A window that cannot be copied, as with a tensor that has a graph, is shared.
@@ -114,7 +116,7 @@ def side_by_side(
             b = next(right, None)
 
 
-def _moments(number: int, lane: Lane, window: Window[Any]) -> Iterator[tuple[Place, Moment]]:
+def _moments(number: int, lane: LockstepRun, window: Window[Any]) -> Iterator[tuple[Place, Moment]]:
     step = lane.step(lane.run, window)
     while True:
         with lane.random.active():
@@ -128,8 +130,8 @@ def _compare(
     place: Place,
     ours: Moment | None,
     theirs: Moment | None,
-    reference: Lane,
-    candidate: Lane,
+    reference: LockstepRun,
+    candidate: LockstepRun,
     constants: dict[str, dict[str, Tensor]],
 ) -> Comparison:
     found = Comparison(place, ours, theirs, {}, 0, [], {}, reference.run.scaler.get_scale())
@@ -141,24 +143,26 @@ def _compare(
     return found
 
 
-def _filled(found: Comparison, reference: Lane, candidate: Lane, constants: dict[str, dict[str, Tensor]]) -> Comparison:
+def _filled(
+    found: Comparison, reference: LockstepRun, candidate: LockstepRun, constants: dict[str, dict[str, Tensor]]
+) -> Comparison:
     """Compare the state of both lanes at this moment, and return ``found`` with the result."""
     assert found.reference
     assert found.candidate
     parts = COMPARED[found.place.phase]
-    of_reference = state_of(reference.run, parts, found.reference, reference.random.state, reference.also)
-    of_candidate = state_of(candidate.run, parts, found.candidate, candidate.random.state, candidate.also)
-    same = compared_there((of_reference[part], of_candidate[part]) for part in parts)
+    of_reference = state_of(reference.run, parts, found.reference, reference.random.state, reference.extra_state)
+    of_candidate = state_of(candidate.run, parts, found.candidate, candidate.random.state, candidate.extra_state)
+    same = prefetch_device_comparisons((of_reference[part], of_candidate[part]) for part in parts)
 
     def compared() -> Iterator[tuple[Part, Mapping[str, Value], Mapping[str, Value], Compared]]:
         for part in parts:
             a, b = of_reference[part], of_candidate[part]
             yield part, a, b, compare(part, a, b, same, constants)
 
-    return filled(found, compared(), numbers_in)
+    return with_parts(found, compared(), numbers_in)
 
 
-def filled(
+def with_parts(
     found: Comparison,
     compared: Iterable[tuple[Part, Mapping[str, V], Mapping[str, V], Compared]],
     numbers_in: Callable[[V], int],

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gradparity.parity.explain import explain
-from gradparity.parity.likely_cause import cause_of, likeness
+from gradparity.parity.likely_cause import cause_of, likely_cause
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.meaning import NOTHING, Said
+from gradparity.parity.meaning import NOTHING, LikelyCause
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
@@ -15,7 +15,7 @@ from gradparity.training import Phase
 
 
 @dataclass
-class Cell:
+class VerdictCell:
     """All comparisons of one part at one phase."""
 
     compared: int = 0
@@ -33,14 +33,14 @@ class Verdict:
     steps: int = 0
     numbers: int = 0
     """Number of numbers compared; a number counts each time it is compared."""
-    cells: dict[tuple[Phase, Part], Cell] = field(default_factory=dict)
+    cells: dict[tuple[Phase, Part], VerdictCell] = field(default_factory=dict)
     uncompared: Counter[Phase] = field(default_factory=Counter)
     """Number of times that only one run passed through a phase of a single microbatch."""
     unseen: dict[str, int] = field(default_factory=dict)
     """Number of times that a value could not be compared, or only by type and shape, by its part and name."""
     first: tuple[Comparison, Mismatch] | None = None
     """The first difference; later ones may follow from it."""
-    said: Said = NOTHING
+    likely_cause: LikelyCause = NOTHING
     """The meaning of the first difference, as far as there is evidence."""
     explanation: str = ""
 
@@ -77,10 +77,10 @@ class Verdict:
             self._explain(self.first[0], found)
 
     def _explain(self, first: Comparison, later: Comparison | None) -> None:
-        self.said, self.explanation = likeness(first, later), explain(first, later)
+        self.likely_cause, self.explanation = likely_cause(first, later), explain(first, later)
 
-    def _cell(self, phase: Phase, part: Part) -> Cell:
-        return self.cells.setdefault((phase, part), Cell())
+    def _cell(self, phase: Phase, part: Part) -> VerdictCell:
+        return self.cells.setdefault((phase, part), VerdictCell())
 
 
 def verdict_of(

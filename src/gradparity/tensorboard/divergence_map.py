@@ -25,7 +25,7 @@ OTHERS = {
     Part.SCALER: "loss scaler",
     Part.SCHEDULER: "scheduler",
     Part.RNG: "random numbers",
-    Part.ALSO: "what else it has",
+    Part.EXTRA: "what else it has",
 }
 """Rows beneath the parameters, for values that belong to no parameter."""
 

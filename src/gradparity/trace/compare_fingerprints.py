@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from gradparity.parity.kinds import ZEROS, Kind, in_words, kind_of_values
+from gradparity.parity.kinds import ZEROS, Kind, form_in_words, kind_of_values
 from gradparity.parity.kinds import kinds as kinds_of_tensors
 from gradparity.parity.mismatches import Compared, Measure, Mismatch, compare_by_name
 from gradparity.parity.state import OWN, Part, Unseen
 from gradparity.trace.events import Record, Trace
 from gradparity.trace.file import tensor_of
-from gradparity.trace.fingerprint import UNREAD, Fingerprint, Printed
+from gradparity.trace.fingerprint import UNREAD, Fingerprint, FingerprintValue
 from gradparity.trace.until_difference import is_zero
 
 TRAINING = ".training"
@@ -22,10 +22,10 @@ def compare_records(part: Part, reference: tuple[Trace, Record], candidate: tupl
     """Compare the values of a part in two records, as :func:`gradparity.parity.compare.compare` does for live ones."""
     renamed = reference[0].rename is not candidate[0].rename
 
-    def mismatches(name: str, a: Printed, b: Printed, measure: Measure) -> Iterator[Mismatch]:
+    def mismatches(name: str, a: FingerprintValue, b: FingerprintValue, measure: Measure) -> Iterator[Mismatch]:
         if part == Part.MODES and renamed and name.endswith(TRAINING):
             return  # names of modules, unlike names of parameters, are not matched
-        for kind in kinds(a, b):
+        for kind in fingerprint_kinds(a, b):
             pair = _kept_pair(reference, candidate, part, name) if kind == Kind.BITS else None
             figures = measure(*pair) if pair else None
             ratio = _ratio(a, b) if kind == Kind.BITS else None
@@ -40,7 +40,7 @@ def compare_records(part: Part, reference: tuple[Trace, Record], candidate: tupl
     )
 
 
-def kinds(a: Printed, b: Printed) -> Iterator[Kind]:
+def fingerprint_kinds(a: FingerprintValue, b: FingerprintValue) -> Iterator[Kind]:
     """Yield each kind of difference between two values of a trace."""
     if isinstance(a, Fingerprint) and isinstance(b, Fingerprint):
         yield from kinds_of_tensors(a, b, lambda: a.digest == b.digest)
@@ -48,7 +48,7 @@ def kinds(a: Printed, b: Printed) -> Iterator[Kind]:
         yield kind
 
 
-def values_of(part: Part, record: Record) -> dict[str, Printed]:
+def values_of(part: Part, record: Record) -> dict[str, FingerprintValue]:
     """Return the values of a part. For memory, add the gradients that share none, which a trace leaves out."""
     values = record.parts.get(part, {})
     if part != Part.ALIASING:
@@ -57,14 +57,14 @@ def values_of(part: Part, record: Record) -> dict[str, Printed]:
     return {f"{name}.grad": OWN for name, g in gradients.items() if g is not None} | dict(values)
 
 
-def numbers_in(value: Printed) -> int:
+def hashed_numbers(value: FingerprintValue) -> int:
     """Return the number of numbers that a trace has hashed for ``value``."""
     if _is_unread(value):
         return 0
     return math.prod(value.shape) if isinstance(value, Fingerprint) else 1
 
 
-def _is_unread(value: Printed) -> bool:
+def _is_unread(value: FingerprintValue) -> bool:
     """Return whether a trace has only the type and shape of ``value``, so that equality cannot be decided."""
     return isinstance(value, Unseen) or (isinstance(value, Fingerprint) and value.digest == UNREAD)
 
@@ -79,14 +79,14 @@ def _kept_pair(
     return (ours, theirs) if (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape) else None
 
 
-def _ratio(a: Printed, b: Printed) -> float | None:
+def _ratio(a: FingerprintValue, b: FingerprintValue) -> float | None:
     """Return the candidate's norm over the reference's, with the sign for single elements; ``None`` if not finite."""
     if isinstance(a, Fingerprint) and isinstance(b, Fingerprint) and a.norm and math.isfinite(b.norm / a.norm):
         return b.norm / a.norm
     return None
 
 
-def _in_words(kind: Kind, value: Printed) -> str:
+def _in_words(kind: Kind, value: FingerprintValue) -> str:
     if not isinstance(value, Fingerprint):
         return str(value)
     match kind:
@@ -99,4 +99,4 @@ def _in_words(kind: Kind, value: Printed) -> str:
         case Kind.PRESENCE if is_zero(value):
             return f"{ZEROS} of shape {value.shape}"
         case _:
-            return in_words(kind, value)
+            return form_in_words(kind, value)

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from gradparity.parity.kinds import Kind
-from gradparity.parity.lockstep import ALL, STOPS, Comparison, filled, side_by_side
+from gradparity.parity.lockstep import ALL, STOPS, Comparison, side_by_side, with_parts
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import END, Place
 from gradparity.parity.state import Part
-from gradparity.trace.compare_fingerprints import compare_records, numbers_in, values_of
+from gradparity.trace.compare_fingerprints import compare_records, hashed_numbers, values_of
 from gradparity.trace.events import Record, Trace
-from gradparity.trace.explain import meaning_of
+from gradparity.trace.explain import likely_cause_in_traces
 from gradparity.trace.matching_names import named_alike
 from gradparity.trace.until_difference import sides
 
@@ -34,7 +34,9 @@ def compare_traces(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
         found = _compared(place, (reference, ours), (candidate, theirs), scales.get(place.step, 1.0))
         if found.mismatches and not explained:
             explained = True
-            yield replace(found, said=meaning_of(found, *sides(found, (reference, ours), (candidate, theirs))))
+            yield replace(
+                found, likely_cause=likely_cause_in_traces(found, *sides(found, (reference, ours), (candidate, theirs)))
+            )
         else:
             yield found
 
@@ -77,7 +79,7 @@ def _filled(found: Comparison, reference: tuple[Trace, Record], candidate: tuple
     compared = (
         (part, a, b, compare_records(part, reference, candidate)) for part, (a, b) in zip(parts, values, strict=True)
     )
-    return filled(found, compared, numbers_in)
+    return with_parts(found, compared, hashed_numbers)
 
 
 def _scales(trace: Trace) -> dict[int, float]:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from gradparity.parity.place import END, Place
 from gradparity.parity.state import Part
-from gradparity.trace.fingerprint import Printed
+from gradparity.trace.fingerprint import FingerprintValue
 from gradparity.training import Phase
 
 
@@ -54,7 +54,7 @@ class Record:
     """The number of optimizer steps before this event, made or skipped."""
     microbatch: int | None = None
     """The number of microbatches of this step before this event; ``None`` for events of the whole step."""
-    parts: Mapping[Part, Mapping[str, Printed]] = field(default_factory=dict)
+    parts: Mapping[Part, Mapping[str, FingerprintValue]] = field(default_factory=dict)
     tensors: str | None = None
     """The file with the tensors themselves, relative to the trace; ``None`` if they were not kept."""
 

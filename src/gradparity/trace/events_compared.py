@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Trace
-from gradparity.trace.fingerprint import Printed
+from gradparity.trace.fingerprint import FingerprintValue
 
 
 def first_other_draw(reference: Trace, candidate: Trace) -> int | None:
@@ -19,7 +19,7 @@ def first_other_draw(reference: Trace, candidate: Trace) -> int | None:
     return next((step for step in at if step in there and at[step] != there[step]), None)
 
 
-def _states(trace: Trace) -> list[tuple[int, Mapping[str, Printed]]]:
+def _states(trace: Trace) -> list[tuple[int, Mapping[str, FingerprintValue]]]:
     """Return the states of the random stream in the order seen, each with its step."""
     return [(r.step, r.parts[Part.RNG]) for r in trace.records if Part.RNG in r.parts]
 

@@ -3,18 +3,18 @@
 import math
 from collections.abc import Callable
 
-from gradparity.parity.likely_cause import clipped_scaled, common_ratio, of_size
+from gradparity.parity.likely_cause import cause_from_sizes, clipped_scaled, common_ratio
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.meaning import NOTHING, Meaning, Said
+from gradparity.parity.meaning import NOTHING, LikelyCause, Meaning
 from gradparity.parity.mismatches import Mismatch
-from gradparity.parity.report import times
+from gradparity.parity.report import plural
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
 from gradparity.trace.fingerprint import Fingerprint
-from gradparity.trace.until_difference import NAMES, Side, digest, gradients, same_way, scale_of, total
+from gradparity.trace.until_difference import NAMES, Side, digest, gradient_norm, recorded_gradients, same_way, scale_of
 
 
-def of_unscaling(found: Comparison, mismatches: list[Mismatch], ours: Side, theirs: Side) -> Said:
+def cause_at_unscale(found: Comparison, mismatches: list[Mismatch], ours: Side, theirs: Side) -> LikelyCause:
     """Explain gradients that were the same bits after the last backward, and differ after ``unscale_``."""
     for who, side in zip(NAMES, (ours, theirs), strict=True):
         if all(_as_before(side, m.name) for m in mismatches):
@@ -22,22 +22,22 @@ def of_unscaling(found: Comparison, mismatches: list[Mismatch], ours: Side, thei
             held = _held(side)
             free = held and not any(m.name in held for m in mismatches)
             why = ": the optimizer does not hold that parameter" if free else ""
-            return Said(Meaning.NOT_UNSCALED, f"{words}{why}.")
-    said = of_size(mismatches)
-    if said.meaning == Meaning.ROUNDING and not same_way(ours, theirs):
-        said = NOTHING
+            return LikelyCause(Meaning.NOT_UNSCALED, f"{words}{why}.")
+    cause = cause_from_sizes(mismatches)
+    if cause.meaning == Meaning.ROUNDING and not same_way(ours, theirs):
+        cause = NOTHING
     ratio = common_ratio(mismatches)
     if ratio is not None and ratio < 1 and found.scale > 1 and _met_scaled(ours, theirs):
-        return Said(Meaning.CLIPPED_SCALED, f"{said.words} {clipped_scaled(found.scale)}")
+        return LikelyCause(Meaning.CLIPPED_SCALED, f"{cause.words} {clipped_scaled(found.scale)}")
     clips = [Event.CLIP in side.after_first_backward() for side in (ours, theirs)]
     if clips[0] != clips[1]:
         early = NAMES[clips[1]]
-        return Said(Meaning.CLIPPED_INSIDE, f"{said.words} The {early} clips before unscale_.".strip())
-    return said
+        return LikelyCause(Meaning.CLIPPED_INSIDE, f"{cause.words} The {early} clips before unscale_.".strip())
+    return cause
 
 
 def _as_before(side: Side, name: str) -> bool:
-    before, now = (digest(gradients(record).get(name)) for record in (side.before, side.record))
+    before, now = (digest(recorded_gradients(record).get(name)) for record in (side.before, side.record))
     return before is not None and before == now
 
 
@@ -60,15 +60,17 @@ def _met_scaled(ours: Side, theirs: Side) -> bool:
     unscaled, then clipped, then divided by the scale again. Those are shorter in steps whose norm is below the
     threshold. So the trace must contain such a step to distinguish the two faults.
     """
-    unscaled = _by_step(ours, Event.UNSCALED, total)
-    clipped = _by_step(ours, Event.READY, total)
+    unscaled = _by_step(ours, Event.UNSCALED, gradient_norm)
+    clipped = _by_step(ours, Event.READY, gradient_norm)
     shorter = [clipped[s] for s in unscaled if s in clipped and clipped[s] < 0.999 * unscaled[s]]
     if not shorter or unscaled.get(ours.step, 0.0) <= 0:
         return False
     threshold = max(shorter)
     below = [step for step, norm in unscaled.items() if norm < 0.9 * threshold]
-    scales = {step: scale_of(Side(theirs.trace, step, None)) for step in _by_step(theirs, Event.UNSCALED, total)}
-    norms = {step: norm * scales[step] for step, norm in _by_step(theirs, Event.UNSCALED, total).items()}
+    scales = {
+        step: scale_of(Side(theirs.trace, step, None)) for step in _by_step(theirs, Event.UNSCALED, gradient_norm)
+    }
+    norms = {step: norm * scales[step] for step, norm in _by_step(theirs, Event.UNSCALED, gradient_norm).items()}
     exactly = [math.isclose(norm, threshold, rel_tol=2e-3) for norm in norms.values()]
     return bool(exactly) and all(exactly) and any(step in norms for step in below)
 
@@ -79,34 +81,34 @@ def _by_step(side: Side, event: Event, measure: Callable[[Record], float]) -> di
     return {step: value for step, value in measured.items() if math.isfinite(value)}
 
 
-def of_clips(ours: Side, theirs: Side) -> Said | None:
+def cause_of_clip_count(ours: Side, theirs: Side) -> LikelyCause | None:
     """Explain a different number of clips in this step, where both loops clip."""
     counts = [sum(r.event == Event.CLIP for r in side.here) for side in (ours, theirs)]
     if counts[0] == counts[1] or 0 in counts:
         return None
-    return Said(
-        Meaning.CLIPS, f"In this step the reference clips {times(counts[0], 'time')}, the candidate {counts[1]}."
+    return LikelyCause(
+        Meaning.CLIPS, f"In this step the reference clips {plural(counts[0], 'time')}, the candidate {counts[1]}."
     )
 
 
-def of_clipping(said: Said, ours: Side, theirs: Side) -> Said:
+def cause_at_clip(cause: LikelyCause, ours: Side, theirs: Side) -> LikelyCause:
     """Explain gradients that were the same bits before, and differ when the optimizer reads them."""
-    before = total(ours.before)
+    before = gradient_norm(ours.before)
     if not math.isfinite(before) or ours.before is None or theirs.before is None:
-        return said
+        return cause
     told = [_told(side) for side in (ours, theirs)]
     if "" in told:
-        return said
+        return cause
     words = (
         f"Before, the norm of all gradients is {before:.4g} in both. The reference {told[0]}, the candidate {told[1]}."
     )
-    return Said(Meaning.CLIP, f"{said.words} {words}".strip())
+    return LikelyCause(Meaning.CLIP, f"{cause.words} {words}".strip())
 
 
 def _told(side: Side) -> str:
     """Return words for the change of the gradients between the last look at them and the step."""
-    now, before = gradients(side.record), gradients(side.before)
+    now, before = recorded_gradients(side.record), recorded_gradients(side.before)
     if {name: digest(g) for name, g in now.items()} == {name: digest(g) for name, g in before.items()}:
         return "leaves the gradients as they are"
-    norm = total(side.record)
+    norm = gradient_norm(side.record)
     return f"brings it to {norm:.4g}" if math.isfinite(norm) else ""

@@ -17,7 +17,7 @@ from gradparity.trace.canary import require_sight
 from gradparity.trace.events import Event, Record
 from gradparity.trace.guard import Guard
 from gradparity.trace.isolation import warn
-from gradparity.trace.snapshot import Seen, Watched, at_end
+from gradparity.trace.snapshot import Snapshot, TrainingObjects, at_end
 from gradparity.trace.timeline import Timeline
 from gradparity.trace.unseen import Lacks
 from gradparity.trace.watchers import Watchers
@@ -35,7 +35,11 @@ class Recorder:
     """
 
     def __init__(
-        self, watched: Watched, write: Callable[[Record, Seen], None], keeps: bool = False, warns: bool = True
+        self,
+        watched: TrainingObjects,
+        write: Callable[[Record, Snapshot], None],
+        keeps: bool = False,
+        warns: bool = True,
     ) -> None:
         self.watched = watched
         self.timeline = Timeline(watched, write, keeps)

@@ -12,11 +12,11 @@ from gradparity.parity.lockstep import Comparison
 from gradparity.parity.place import END
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record, Trace
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
 NAMES = ("reference", "candidate")
 
-STEPS = (Event.STEP, Event.SKIP)
+STEP_EVENTS = (Event.STEP, Event.SKIP)
 
 MOST_ZEROS = 2**24
 """Largest tensor, in bytes, that is_zero can recognize; it hashes that many zeros."""
@@ -75,7 +75,7 @@ class Side:
     @property
     def steps(self) -> int:
         """Return the number of steps in the trace, made or skipped."""
-        return steps_of(self.trace)
+        return count_steps(self.trace)
 
     @property
     def losses(self) -> list[float]:
@@ -86,9 +86,9 @@ class Side:
         return single if len(single) == len(values) else []
 
 
-def steps_of(trace: Trace) -> int:
+def count_steps(trace: Trace) -> int:
     """Return the number of steps in a trace, made or skipped."""
-    return sum(r.event in STEPS for r in trace.records)
+    return sum(r.event in STEP_EVENTS for r in trace.records)
 
 
 def sides(
@@ -101,23 +101,23 @@ def sides(
     return Side(reference[0], step, reference[1]), Side(candidate[0], step, candidate[1])
 
 
-def gradients(record: Record | None) -> Mapping[str, Printed]:
+def recorded_gradients(record: Record | None) -> Mapping[str, FingerprintValue]:
     """Return the gradients in a record."""
     return record.parts.get(Part.GRADIENTS, {}) if record else {}
 
 
-def digest(value: Printed) -> str | None:
+def digest(value: FingerprintValue) -> str | None:
     """Return the hash of a tensor; ``None`` for any other value."""
     return value.digest if isinstance(value, Fingerprint) else None
 
 
-def total(record: Record | None) -> float:
+def gradient_norm(record: Record | None) -> float:
     """Return the L2 norm of all gradients together; NaN if it is not finite or a norm was not recorded."""
-    norm = math.hypot(*(value.norm for value in gradients(record).values() if isinstance(value, Fingerprint)))
+    norm = math.hypot(*(value.norm for value in recorded_gradients(record).values() if isinstance(value, Fingerprint)))
     return norm if math.isfinite(norm) else math.nan
 
 
-def is_zero(value: Printed) -> bool:
+def is_zero(value: FingerprintValue) -> bool:
     """Return whether a dense tensor is zero everywhere, with one sign."""
     if not isinstance(value, Fingerprint) or value.norm != 0 or value.layout != "dense":
         return False

@@ -16,8 +16,8 @@ from gradparity.trace.canary import ENGINE, inputs_of
 from gradparity.trace.events import Event
 from gradparity.trace.guard import Call
 from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
-from gradparity.trace.process_rank import ranks
-from gradparity.trace.snapshot import Watched, at_forward, at_ready, gradients, unwrapped
+from gradparity.trace.process_rank import world_size
+from gradparity.trace.snapshot import TrainingObjects, at_forward, at_ready, live_gradients, unwrapped
 from gradparity.trace.timeline import Timeline
 from gradparity.trace.to_cpu import fingerprints
 from gradparity.trace.unseen import Lacks
@@ -35,7 +35,7 @@ class Watchers:
         lacks: counts what the recording will lack.
     """
 
-    def __init__(self, watched: Watched, timeline: Timeline, lacks: Lacks) -> None:
+    def __init__(self, watched: TrainingObjects, timeline: Timeline, lacks: Lacks) -> None:
         self.watched, self.timeline, self.lacks = watched, timeline, lacks
         self.paused = False
         """True while a different loop runs, with its own model and optimizer."""
@@ -92,16 +92,16 @@ class Watchers:
             timeline.tell(Event.FORWARD, at)
         else:
             forward = timeline.look_for_later(Event.FORWARD, at)
-        before = None if into_grad and reached == Reach.YES else fingerprints(gradients(self.watched))
+        before = None if into_grad and reached == Reach.YES else fingerprints(live_gradients(self.watched))
         result = yield
         if not into_grad:
             timeline.wait_for_gradients(None if self._adds_nothing(inputs, result) else before)
             return
         if reached == Reach.UNKNOWN:
-            if fingerprints(gradients(self.watched)) == before:
+            if fingerprints(live_gradients(self.watched)) == before:
                 return
             timeline.write(*forward)
-        if ranks() > 1:
+        if world_size() > 1:
             timeline.wait_for_gradients(None)
         else:
             timeline.accumulated()
@@ -141,7 +141,7 @@ class Watchers:
         self.timeline.settle()  # also if the scaler is disabled: a clip by hand may follow
         yield
         if call.args[0].is_enabled():
-            self.timeline.tell(Event.UNSCALED, gradients(self.watched))
+            self.timeline.tell(Event.UNSCALED, live_gradients(self.watched))
 
     def _clip(self, call: Call) -> Watching:
         """Record a clip of the watched gradients by name only, without values: its effect is still to come."""

@@ -6,7 +6,7 @@ from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train, train_step, windows
 
-GROUPING = (
+ACCUMULATION_WINDOWS = (
     Fault(
         name="last-window-dropped",
         symptom="The microbatches that do not fill a window are never trained on.",

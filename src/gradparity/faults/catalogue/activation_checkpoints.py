@@ -1,12 +1,12 @@
 """Faults of activation checkpointing: the forward is recomputed, but not in the same way."""
 
-from gradparity.faults.fault import Divergence, Fault, Kind, Stop
+from gradparity.faults.fault import Divergence, Fault, FaultKind, Stop
 from gradparity.faults.stress import StressModel
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, manual
 
-RECOMPUTING = (
+ACTIVATION_CHECKPOINTS = (
     Fault(
         name="recomputed-batchnorm-moves-twice",
         symptom="Gradients are the same, but BatchNorm counts every batch twice.",
@@ -64,7 +64,7 @@ RECOMPUTING = (
             "facebookresearch/fairscale#1199",
             "lightonai/pylate#242",
         ),
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
     Fault(
         name="reentrant-checkpoint-without-gradient-at-its-input",
@@ -106,6 +106,6 @@ RECOMPUTING = (
             "pytorch/pytorch#102223",
             "pytorch/xla#8729",
         ),
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
 )

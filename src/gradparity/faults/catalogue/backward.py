@@ -1,11 +1,11 @@
 """Faults of ``.backward()``: which loss is differentiated, and how often."""
 
-from gradparity.faults.fault import Divergence, Fault, Kind, Stop
+from gradparity.faults.fault import Divergence, Fault, FaultKind, Stop
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train_step
 
-DIFFERENTIATING = (
+BACKWARD = (
     Fault(
         name="differentiated-twice",
         symptom="Gradients are doubled: a framework's backward and one's own.",
@@ -35,7 +35,7 @@ DIFFERENTIATING = (
             "OpenNMT/OpenNMT-py#403",
             "Lightning-AI/pytorch-lightning#8145",
         ),
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
     Fault(
         name="running-total-differentiated-with-its-graph-kept",
@@ -71,7 +71,7 @@ DIFFERENTIATING = (
             "knazeri/edge-connect#152",
             "juliusfrost/dreamer-pytorch#66",
         ),
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
     Fault(
         name="only-the-last-microbatch-differentiated",
@@ -109,7 +109,7 @@ DIFFERENTIATING = (
 +        run.route(run.scaler.scale(loss.detach()), run.parameters)
 """,
         },
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
     Fault(
         name="loss-squared",

@@ -1,11 +1,11 @@
 """Faults of clipping: which norm, and which threshold."""
 
-from gradparity.faults.fault import Divergence, Fault, Kind
+from gradparity.faults.fault import Divergence, Fault, FaultKind
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, clip_by_norm
 
-THRESHOLDS = (
+CLIP_THRESHOLDS = (
     Fault(
         name="clip-by-value",
         symptom="Each element is cut off at the threshold: most steps are too long, and turned.",
@@ -68,7 +68,7 @@ THRESHOLDS = (
 +        nn.utils.clip_grad_norm_(parameters, max_norm)
 """,
         },
-        kind=Kind.ROUNDING,
+        kind=FaultKind.ROUNDING,
         hidden_by_rounding=True,
     ),
     Fault(
@@ -85,7 +85,7 @@ THRESHOLDS = (
 +            g.mul_(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
 """,
         },
-        kind=Kind.ROUNDING,
+        kind=FaultKind.ROUNDING,
         hidden_by_rounding=True,
     ),
     Fault(
@@ -103,7 +103,7 @@ THRESHOLDS = (
 +                g.mul_(max_norm / (norm + 1e-6))
 """,
         },
-        kind=Kind.ROUNDING,
+        kind=FaultKind.ROUNDING,
         hidden_by_rounding=True,
     ),
     Fault(

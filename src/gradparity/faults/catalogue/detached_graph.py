@@ -6,7 +6,7 @@ from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train
 
-GRAPHS = (
+DETACHED_GRAPH = (
     Fault(
         name="input-detached",
         symptom="What comes before gets no gradient through this block.",

@@ -1,11 +1,11 @@
 """Faults of normalization: the number by which the loss of a microbatch is divided."""
 
-from gradparity.faults.fault import Divergence, Fault, Kind
+from gradparity.faults.fault import Divergence, Fault, FaultKind
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train_step, windows
 
-NORMALIZATION = (
+LOSS_NORMALIZATION = (
     Fault(
         name="mean-of-microbatch-means",
         symptom="A short microbatch weighs as much as a long one; the loss is not that of the large batch.",
@@ -183,7 +183,7 @@ NORMALIZATION = (
 """,
         },
         sources=("NVIDIA/DeepLearningExamples#1112",),
-        kind=Kind.ROUNDING,
+        kind=FaultKind.ROUNDING,
     ),
     Fault(
         name="multiplied-by-the-reciprocal",
@@ -196,7 +196,7 @@ NORMALIZATION = (
 +            loss = run.loss(run.model, microbatch) * (1 / window.normalizer)
 """,
         },
-        kind=Kind.ROUNDING,
+        kind=FaultKind.ROUNDING,
         hidden_by_rounding=True,
     ),
     Fault(
@@ -213,7 +213,7 @@ NORMALIZATION = (
 +    yield Moment(Phase.ACCUMULATED, index)
 """,
         },
-        kind=Kind.ROUNDING,
+        kind=FaultKind.ROUNDING,
     ),
     Fault(
         name="mean-then-weighted",
@@ -227,7 +227,7 @@ NORMALIZATION = (
 +            loss = mean * count(microbatch) / window.normalizer
 """,
         },
-        kind=Kind.ROUNDING,
+        kind=FaultKind.ROUNDING,
         hidden_by_rounding=True,
     ),
     Fault(
@@ -242,7 +242,7 @@ NORMALIZATION = (
 +            loss = mean * (count(microbatch) / window.normalizer)
 """,
         },
-        kind=Kind.ROUNDING,
+        kind=FaultKind.ROUNDING,
         hidden_by_rounding=True,
     ),
 )

@@ -1,11 +1,11 @@
 """Faults of the loss scale: which values are multiplied by it, and which are divided by it again."""
 
-from gradparity.faults.fault import Divergence, Fault, Kind
+from gradparity.faults.fault import Divergence, Fault, FaultKind
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train_step
 
-UNSCALING = (
+LOSS_SCALE = (
     Fault(
         name="unscale-every-microbatch",
         symptom="GradScaler refuses to unscale the same gradients twice.",
@@ -22,7 +22,7 @@ UNSCALING = (
             "microsoft/Swin-Transformer#311",
             "huggingface/diffusers#8960",
         ),
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
     Fault(
         name="unscaled-by-hand-and-by-step",
@@ -69,7 +69,7 @@ UNSCALING = (
 +        run.route(loss, run.parameters)
 """,
         },
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
     Fault(
         name="loss-not-scaled-after-the-first-microbatch",

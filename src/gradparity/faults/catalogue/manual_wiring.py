@@ -1,11 +1,11 @@
 """Faults of gradients that ``autograd.grad`` returns and the loop writes to ``p.grad`` by hand."""
 
-from gradparity.faults.fault import Divergence, Fault, Kind, Stop
+from gradparity.faults.fault import Divergence, Fault, FaultKind, Stop
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, manual, train_step
 
-WIRING = (
+MANUAL_WIRING = (
     Fault(
         name="naive",
         symptom="Parameters that enter only as a sum get each other's gradient a second time; nothing raises.",
@@ -95,7 +95,7 @@ WIRING = (
 +        gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves))
 """,
         },
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
     Fault(
         name="none-dropped-before-pairing",
@@ -133,7 +133,7 @@ WIRING = (
 +                p.grad = g.half()
 """,
         },
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
     Fault(
         name="static-buffer-reused",

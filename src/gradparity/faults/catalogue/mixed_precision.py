@@ -7,7 +7,7 @@ from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train, train_step
 
-HALVES = (
+MIXED_PRECISION = (
     Fault(
         name="autocast-around-all-steps",
         symptom="Autocast's cached half-precision weights are never renewed; the forward sees no update.",

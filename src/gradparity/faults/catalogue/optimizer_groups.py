@@ -7,7 +7,7 @@ from gradparity.parity.state import Part
 from gradparity.training import Phase, train_step
 from gradparity.training.optimizers import decay_groups
 
-DECAYING = (
+OPTIMIZER_GROUPS = (
     Fault(
         name="parameter-missing-from-the-optimizer",
         symptom="A layer stays as it was initialized.",

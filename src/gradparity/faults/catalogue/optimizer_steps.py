@@ -1,12 +1,12 @@
 """Faults of the optimizer's step: how often it runs, which state it uses, and which implementation."""
 
-from gradparity.faults.fault import Divergence, Fault, Kind, Stop
+from gradparity.faults.fault import Divergence, Fault, FaultKind, Stop
 from gradparity.faults.stress import StressModel, build
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train, train_step
 
-STEPPING = (
+OPTIMIZER_STEPS = (
     Fault(
         name="amsgrad-state-lost",
         symptom="The largest second moments are forgotten: amsgrad does nothing.",
@@ -60,7 +60,7 @@ STEPPING = (
 +    run.scaler.step(run.optimizer)
 """,
         },
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
     Fault(
         name="step-before-backward",
@@ -126,7 +126,7 @@ STEPPING = (
 """,
         },
         sources=("kozistr/pytorch_optimizer#519",),
-        kind=Kind.ROUNDING,
+        kind=FaultKind.ROUNDING,
     ),
     Fault(
         name="foreach-optimizer",
@@ -140,7 +140,7 @@ STEPPING = (
 """,
         },
         sources=("kozistr/pytorch_optimizer#519",),
-        kind=Kind.ROUNDING,
+        kind=FaultKind.ROUNDING,
     ),
     Fault(
         name="sparse-gradient",
@@ -157,6 +157,6 @@ STEPPING = (
             "pytorch/pytorch#35810",
             "pytorch/pytorch#1305",
         ),
-        kind=Kind.ROUNDING,
+        kind=FaultKind.ROUNDING,
     ),
 )

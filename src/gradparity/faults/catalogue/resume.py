@@ -6,7 +6,7 @@ from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, resume
 
-RESUMING = (
+RESUME = (
     Fault(
         name="model-not-restored",
         symptom="Training starts anew from the initial weights.",

@@ -1,11 +1,11 @@
 """Faults of the loss scaler: how an overflow is handled, and when the scale changes."""
 
-from gradparity.faults.fault import Divergence, Fault, Kind, Stop
+from gradparity.faults.fault import Divergence, Fault, FaultKind, Stop
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train, train_step
 
-OVERFLOW = (
+SCALER_UPDATES = (
     Fault(
         name="optimizer-stepped-past-the-scaler",
         symptom="A step with an overflow is made, and the weights become NaN.",
@@ -67,7 +67,7 @@ OVERFLOW = (
 """,
         },
         sources=("Haian-Jin/LVSM#19",),
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
     Fault(
         name="large-gradients-skipped-without-update",
@@ -82,7 +82,7 @@ OVERFLOW = (
 """,
         },
         sources=("Haian-Jin/LVSM#19",),
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
     Fault(
         name="update-every-microbatch",
@@ -95,7 +95,7 @@ OVERFLOW = (
 +        run.scaler.update()
 """,
         },
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
     Fault(
         name="update-before-step",
@@ -111,7 +111,7 @@ OVERFLOW = (
 +    run.scaler.step(run.optimizer)
 """,
         },
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
     Fault(
         name="scale-starts-anew-every-epoch",
@@ -142,6 +142,6 @@ OVERFLOW = (
             "skorch-dev/skorch#826",
             "davda54/sam#97",
         ),
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
 )

@@ -1,12 +1,12 @@
 """Faults of train and eval mode, of validation, and of random numbers."""
 
-from gradparity.faults.fault import Divergence, Fault, Kind
+from gradparity.faults.fault import Divergence, Fault, FaultKind
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train, train_step, validate
 from gradparity.training.loop import unnoticed
 
-MODES = (
+TRAIN_AND_EVAL = (
     Fault(
         name="left-in-eval-after-validation",
         symptom="From the first validation on there is no dropout, and BatchNorm stands still.",
@@ -45,7 +45,7 @@ MODES = (
         symptom="None: each epoch a DataLoader takes a number from torch's stream, so dropout draws other masks.",
         needs="dropout",
         first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
-        kind=Kind.ROUNDING,
+        kind=FaultKind.ROUNDING,
         changes={
             train: """
      for epoch in epochs:

@@ -6,7 +6,7 @@ from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train, train_step
 
-AVERAGES = (
+WEIGHT_AVERAGES = (
     Fault(
         name="average-follows-every-microbatch",
         symptom="The moving average forgets K times too fast.",

@@ -1,11 +1,11 @@
 """Faults of zero_grad: when gradients are cleared, for which parameters, and to None or to zero."""
 
-from gradparity.faults.fault import Divergence, Fault, Kind
+from gradparity.faults.fault import Divergence, Fault, FaultKind
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train, train_step
 
-ZEROING = (
+ZERO_GRAD = (
     Fault(
         name="zero-grad-missing",
         symptom="Each step uses the sum of all gradients since the beginning.",
@@ -69,7 +69,7 @@ ZEROING = (
      run.scaler.unscale_(run.optimizer)
 """,
         },
-        kind=Kind.RAISES,
+        kind=FaultKind.RAISES,
     ),
     Fault(
         name="zero-grad-before-step",

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gradparity.parity.lockstep import Comparison, Lane, lockstep
+from gradparity.parity.lockstep import Comparison, LockstepRun, lockstep
 from gradparity.parity.metrics import Difference, Figures
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
@@ -64,7 +64,7 @@ class Outcome:
         return self.steps > 0 and self.first is None and not any(step.differing for step in self.across)
 
 
-def compare_on_every_rank(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]]) -> Outcome:
+def compare_on_every_rank(reference: LockstepRun, candidate: LockstepRun, windows: Iterable[Window[Any]]) -> Outcome:
     """Train both lanes in lockstep on this rank's windows. Collective: every rank needs the same number of windows."""
     across = list[Across]()
 
@@ -91,7 +91,7 @@ def compare_on_every_rank(reference: Lane, candidate: Lane, windows: Iterable[Wi
     )
 
 
-def _across(lane: Lane) -> Across:
+def _across(lane: LockstepRun) -> Across:
     parameters = list(lane.run.model.parameters())
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     of_gradients, _ = against_rank_0(gradients)

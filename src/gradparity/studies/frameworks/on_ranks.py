@@ -13,7 +13,7 @@ from gradparity.processes.launch import launch
 from gradparity.studies.frameworks.reference import by_examples, by_microbatches, by_shuffled_examples
 from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, UNSHUFFLED
 from gradparity.studies.frameworks.watch import FRAMEWORKS, Framework, Loop, Outcome, outcome
-from gradparity.trace.process_rank import rank, ranks
+from gradparity.trace.process_rank import this_rank, world_size
 from gradparity.trace.ranks import first_apart, first_to_differ
 
 RANKS = 2
@@ -67,8 +67,8 @@ def outcomes_on_ranks(frameworks: Sequence[str], scenarios: Sequence[str]) -> di
 
 def of_this_rank(frameworks: Sequence[str], scenarios: Sequence[str], folder: str) -> Mapping[tuple[str, str], Outcome]:
     """Return each outcome on this rank, by scenario and framework. Files go to ``folder``."""
-    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank()))
-    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(ranks()))
+    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(this_rank()))
+    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(world_size()))
     # Nothing connects to port 0: the process group exists already.
     os.environ |= {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1"}
     tempfile.tempdir = folder  # a rank ends without removing its temporary files

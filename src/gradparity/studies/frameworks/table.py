@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from rich import box
 from rich.table import Table
 
-from gradparity.parity.explain import where
+from gradparity.parity.explain import place_in_words
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import END
 from gradparity.studies.frameworks.known_issues import cause
@@ -146,7 +146,12 @@ def _record(outcome: Outcome) -> dict[str, Any]:
     if outcome.verdict.first is not None:
         found, mismatch = outcome.verdict.first
         figures = mismatch.figures._asdict() if mismatch.figures else None
-        record |= {"where": where(found.place), "part": mismatch.part, "name": mismatch.name, "kind": mismatch.kind}
+        record |= {
+            "where": place_in_words(found.place),
+            "part": mismatch.part,
+            "name": mismatch.name,
+            "kind": mismatch.kind,
+        }
         record |= {"reference": mismatch.reference, "candidate": mismatch.candidate, "figures": figures}
     return record
 

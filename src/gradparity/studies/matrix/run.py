@@ -13,8 +13,8 @@ import torch
 
 from gradparity.errors import UserError, without_deterministic_form
 from gradparity.parity.bits import same_bits
-from gradparity.parity.lockstep import Comparison, Lane, lockstep
-from gradparity.parity.step_metrics import Reader, Readings
+from gradparity.parity.lockstep import Comparison, LockstepRun, lockstep
+from gradparity.parity.step_metrics import StepMetrics, StepMetricsReader
 from gradparity.parity.verdict import verdict_of
 from gradparity.processes.device import Device, require, without_gpus
 from gradparity.processes.fork_server import forks
@@ -75,9 +75,9 @@ def run_cell(cell: Cell, candidate: str = "manual", device: Device = "cpu") -> R
         return Result(cell=cell, outcome=Outcome.RAISED, why=in_a_line(error))
 
 
-def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu") -> Result:
+def compared(cell: Cell, reference: LockstepRun, candidate: LockstepRun, device: Device = "cpu") -> Result:
     """Run two lanes of ``cell`` on ``device`` in lockstep and return the result."""
-    reader, steps = Reader(reference.run), list[Readings]()
+    reader, steps = StepMetricsReader(reference.run), list[StepMetrics]()
     parameters = list(reference.run.model.parameters())
     start = [p.detach().clone() for p in parameters]
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from gradparity.check.lookup import Answer, first_shown, look_up
 from gradparity.check.observe import Look, Observed, observe_with
-from gradparity.faults import FAULTS, Fault, Kind
+from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.fault import Shown
 from gradparity.studies.peers.answers import Answers
 
@@ -81,4 +81,4 @@ def installed() -> dict[str, Callable[[Fault | None], Answers]]:
 
 def harmless(fault: Fault) -> bool:
     """Return whether a fault changes updates by rounding only, so that it need not be reported."""
-    return fault.kind == Kind.ROUNDING
+    return fault.kind == FaultKind.ROUNDING

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradparity.parity.kinds import Kind
-from gradparity.parity.lockstep import Lane, lockstep
+from gradparity.parity.lockstep import LockstepRun, lockstep
 from gradparity.parity.metrics import Figures
 from gradparity.parity.mismatches import Mismatch, figures_of
 from gradparity.parity.place import Place
@@ -112,14 +112,14 @@ def parameters_apart(task: Task, ours: tuple[Config, Loop], theirs: tuple[Config
         yield figures_of(zip(lanes[0].run.parameters, lanes[1].run.parameters, strict=True))
 
 
-def advance(lane: Lane, window: Window[Any]) -> None:
+def advance(lane: LockstepRun, window: Window[Any]) -> None:
     """Run one step without stopping at its phases."""
     with lane.random.active():
         for _ in lane.step(lane.run, window):
             pass
 
 
-def lane(task: Task, config: Config, loop: Loop) -> Lane:
+def lane(task: Task, config: Config, loop: Loop) -> LockstepRun:
     """Return a lane that trains ``task`` by ``loop``."""
     made = build.lane(config, task, "backward")
     return replace(made, step=loop.step, run=replace(made.run, route=loop.route))
