@@ -18,7 +18,7 @@ from gradparity.check.rank_lookup import (
 )
 from gradparity.check.rank_worker import observe_both, observe_in_fp32
 from gradparity.cli.main import main
-from gradparity.faults import FAULTS, Kind
+from gradparity.faults import FAULTS, FaultKind
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.processes.launch import launch
 from patience import with_some_patience
@@ -197,7 +197,7 @@ def test_rounding_is_told_from_a_fault_on_all_ranks_together(loop, faults, match
 
 def test_faults_left_out_on_several_ranks_are_known():
     left_out = {name for name in FAULTS if name not in known_on_ranks()}
-    raising = {name for name, fault in FAULTS.items() if fault.kind == Kind.RAISES}
+    raising = {name for name, fault in FAULTS.items() if fault.kind == FaultKind.RAISES}
     assert left_out == raising | set(NEEDING_UNUSED_PARAMETERS) | {"summed-loss"}
     assert not fits_on_ranks(FAULTS["summed-loss"])
     assert set(RANK_FAULTS) <= set(known_on_ranks())

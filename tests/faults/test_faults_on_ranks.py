@@ -6,10 +6,10 @@ import pytest
 
 import ends
 from gradparity.check.rank_lookup import NEEDING_UNUSED_PARAMETERS
-from gradparity.faults import FAULTS, Kind
+from gradparity.faults import FAULTS, FaultKind
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.faults.patching import ClashError, patched, source
-from gradparity.faults.patching_on_ranks import ON_RANKS, on_ranks_with
+from gradparity.faults.patching_on_ranks import REFERENCE_ON_RANKS, on_ranks_with
 from gradparity.processes.launch import launch
 from gradparity.studies.peers.scores_on_ranks import scores_on_ranks
 from gradparity.training import train_step
@@ -40,8 +40,8 @@ def test_each_says_what_it_is():
         assert re.fullmatch(r"\w.*\.", fault.symptom)
         assert re.fullmatch(r".*[^.]", fault.needs)
         assert all(re.fullmatch(r"[\w.-]+/[\w.-]+#\d+|torch/.+\.(h|py)", source) for source in fault.sources)
-        assert set(fault.changes) <= set(ON_RANKS)
-        assert fault.kind in (Kind.BUG, Kind.ROUNDING)
+        assert set(fault.changes) <= set(REFERENCE_ON_RANKS)
+        assert fault.kind in (FaultKind.BUG, FaultKind.ROUNDING)
 
 
 def body(step):

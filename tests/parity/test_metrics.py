@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from gradparity.parity.metrics import AT_ONCE, Difference
+from gradparity.parity.metrics import _AT_ONCE, Difference
 from gradparity.processes.launch import launch
 
 
@@ -73,9 +73,9 @@ def test_pairs_add_up_to_the_same_figures_as_one_long_pair():
 
 
 def test_a_large_pair_is_taken_in_piece_by_piece_to_its_last_element():
-    a = torch.randn(2 * AT_ONCE + 5)
+    a = torch.randn(2 * _AT_ONCE + 5)
     b = a.clone()
-    places = [0, AT_ONCE - 1, AT_ONCE, 2 * AT_ONCE + 4]
+    places = [0, _AT_ONCE - 1, _AT_ONCE, 2 * _AT_ONCE + 4]
     b[places] = torch.nextafter(a[places], torch.tensor(math.inf))
     f = figures((a, b))
     assert (f.elements, f.differing, f.max_ulp) == (len(a), len(places), 1)

@@ -17,7 +17,7 @@ import gradparity
 from gradparity.check.global_state import torch_functions
 from gradparity.trace import recorder, wrapping
 from gradparity.trace.recorder import Recorder
-from gradparity.trace.snapshot import Watched
+from gradparity.trace.snapshot import TrainingObjects
 from left import of_a_recorder
 
 HOOKS = {(f"torch.optim.optimizer._global_optimizer_{when}_hooks", "hook") for when in ("pre", "post")}
@@ -41,7 +41,7 @@ def train(model, optimizer, scaler, scheduler):
 
 
 def recorder_of(made, write=lambda record, seen: None):
-    return Recorder(Watched(*made), write)
+    return Recorder(TrainingObjects(*made), write)
 
 
 @pytest.fixture

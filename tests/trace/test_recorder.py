@@ -14,7 +14,7 @@ from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import Part
 from gradparity.studies.two_ways import build
 from gradparity.trace.events import Event
-from gradparity.trace.report import difference
+from gradparity.trace.report import trace_difference
 from small import STEPS, small_task
 from watched import changed, config_of, events_of, lane_of, trace_of, watching
 
@@ -66,7 +66,7 @@ def test_a_step_in_fp16_is_seen_in_its_order_and_a_skipped_one_as_skipped():
 def test_both_routes_leave_the_same_trace(task, precision, k):
     config = {"task": task, "precision": precision, "accumulation_steps": k}
     ours, theirs = (trace_of(config_of(**config, candidate=route)) for route in ("backward", "manual"))
-    found = difference(ours, theirs)
+    found = trace_difference(ours, theirs)
     assert found.parity, found.verdict.explanation
     assert found.events is None
     assert found.draws is None
@@ -200,7 +200,7 @@ def test_what_a_loop_starts_a_step_from_is_seen_at_its_first_forward():
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 def test_a_loop_that_does_something_else_is_told_by_its_events(right, wrong, step, events):
     ours, theirs = trace_of(config_of()), trace_of(config_of(), changed(right, wrong))
-    found = difference(ours, theirs)
+    found = trace_difference(ours, theirs)
     assert not found.parity
     assert found.events[0] == step
     if events:

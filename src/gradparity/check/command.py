@@ -26,7 +26,8 @@ from gradparity.faults import stress
 from gradparity.parity.explain import explain
 from gradparity.processes.device import hide_gpus
 from gradparity.processes.sandbox import PATIENCE, run_in_subprocess
-from gradparity.trace.diff import compare_traces, first_other_draw
+from gradparity.trace.diff import compare_traces
+from gradparity.trace.events_compared import first_other_draw
 from gradparity.trace.file import Writer, read
 from gradparity.trace.record import about
 

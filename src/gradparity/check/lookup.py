@@ -13,11 +13,12 @@ from typing import TypeAlias
 from gradparity.check.loop_end import EndKind
 from gradparity.check.observe import Observation, ObservedLoop, common_prefix
 from gradparity.check.parametric_faults import inferred_faults
-from gradparity.faults import FAULTS, Fault, Kind
+from gradparity.faults import FAULTS, Fault, FaultKind
+from gradparity.faults.fault import Divergence, Shown, Stop
 from gradparity.faults.patching import ClashError
 from gradparity.parity.lockstep import Comparison
+from gradparity.parity.place import END
 from gradparity.trace.diff import compare_traces
-from gradparity.training import Phase
 
 Observe: TypeAlias = Callable[[Sequence[Fault], Sequence[Observation]], ObservedLoop]
 """Observes the reference with some faults, until it differs from the observations that are expected."""
@@ -145,9 +146,9 @@ def _add_one_by_one(
     """
     shared = max(x.shared for x in candidates)
     furthest: list[tuple[Fault, ...]] = [(x.fault,) for x in candidates if x.shared == shared]
-    others = [x.fault for x in candidates if x.fault.kind != Kind.ROUNDING]
+    others = [x.fault for x in candidates if x.fault.kind != FaultKind.ROUNDING]
     while len(furthest[0]) < _MOST_FAULTS and shared < len(loop.observations):
-        where = place(loop.observations[shared])
+        where = loop.observations[shared].place
         others.sort(key=lambda fault: not fault.may_show(where))
         reach, further = shared, list[tuple[Fault, ...]]()
         tried = set[frozenset[str]]()
@@ -173,7 +174,7 @@ def _add_one_by_one(
 
 def _same_updates(loop: ObservedLoop, reference: ObservedLoop) -> bool:
     """Return whether all that optimizer steps read and write is the same, even if single microbatches differ."""
-    ours, theirs = ([one for one in run.observations if one.microbatch is None] for run in (loop, reference))
+    ours, theirs = ([one for one in run.observations if one.place.microbatch is None] for run in (loop, reference))
     return ours == theirs and loop.end == reference.end
 
 
@@ -191,7 +192,7 @@ def _pairs(
     yielded = set[frozenset[str]]()
     for one, other in _by_likelihood(loop, reference, base, candidates):
         key = frozenset((one.name, other.name))
-        raises = Kind.RAISES in (one.kind, other.kind)
+        raises = FaultKind.RAISES in (one.kind, other.kind)
         if len(key) == 2 and key not in yielded and raises == (not loop.end.finished):
             yielded.add(key)
             yield one, other
@@ -202,7 +203,7 @@ def _by_likelihood(
 ) -> Iterator[tuple[Fault, Fault]]:
     leading = sorted((x for x in candidates if x.shared > base), key=lambda x: -x.shared)
     for x in leading:
-        where = place(loop.observations[x.shared]) if x.shared < len(loop.observations) else "the end"
+        where = loop.observations[x.shared].place if x.shared < len(loop.observations) else END
         yield from ((x.fault, y.fault) for y in candidates if y.fault.may_show(where))
     here = [x.fault for x in _visible(candidates, reference, base)]
     yield from combinations(here, 2)
@@ -218,21 +219,11 @@ def _visible(candidates: Sequence[_Candidate], reference: ObservedLoop, base: in
     return [x for x in candidates if x.shared == base and x.run.observations[there] != reference.observations[there]]
 
 
-def place(at: Observation | Comparison) -> str:
-    """Return step, microbatch and phase in a few words."""
-    if at.step < 0:
-        return "the end"
-    microbatch = "" if at.microbatch is None else f", microbatch {at.microbatch}"
-    return f"step {at.step}{microbatch}, {Phase(at.phase).name.lower()}"
-
-
-def first_shown(reference: ObservedLoop, loop: ObservedLoop) -> str:
-    """Return where a loop first differs from the reference and in which part of its state, or how it ended."""
+def first_shown(reference: ObservedLoop, loop: ObservedLoop) -> Shown | None:
+    """Return the first difference from the reference, or the end that comes before it; ``None`` if there is none."""
     found = next((c for c in compare_traces(reference.trace, loop.trace) if c.mismatches), None)
     shared = common_prefix(loop.observations, reference.observations)
     if not loop.end.finished and (found is None or len(loop.observations) == shared):
         step = loop.trace.records[-1].step if loop.trace.records else 0
-        return f"step {step}, {loop.end.exception or loop.end.kind}"
-    if found is None:
-        return "nowhere"
-    return f"{place(found)}: {found.mismatches[0].part}"
+        return Stop(step, loop.end.exception or loop.end.kind)
+    return Divergence(found.place, found.mismatches[0].part) if found else None

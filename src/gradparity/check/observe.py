@@ -11,15 +11,15 @@ from gradparity.check.loop_end import EndKind, LoopEnd, end_by
 from gradparity.faults.fault import Fault
 from gradparity.faults.patching import reference_with
 from gradparity.faults.stress import Cast
-from gradparity.parity.compare import walk
+from gradparity.parity.kinds import effective_strides
+from gradparity.parity.place import Place
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.state import Part
 from gradparity.trace.autograd_graph import Reach
 from gradparity.trace.events import PHASE, Record, Trace
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 from gradparity.trace.recorder import Recorder
-from gradparity.trace.snapshot import Seen, Watched
-from gradparity.training import Phase
+from gradparity.trace.snapshot import Snapshot, TrainingObjects
 
 UserLoop: TypeAlias = Callable[..., Any]
 
@@ -30,9 +30,7 @@ _MOST_RECORDS = 500
 class Observation(NamedTuple):
     """The part of a record that is judged. Two loops are the same training if all of these are equal, in order."""
 
-    step: int
-    microbatch: int | None
-    phase: Phase
+    place: Place
     content: frozenset[tuple[Part, str, object]]
 
 
@@ -59,7 +57,7 @@ class ObservedLoop:
 class RecordSink(Protocol):
     """A receiver of all records with the live values behind them, such as a writer of traces."""
 
-    def write(self, record: Record, seen: Seen) -> None:
+    def write(self, record: Record, seen: Snapshot) -> None:
         """Take one record."""
 
 
@@ -91,7 +89,7 @@ def observe(
     observations: list[Observation] = []
     end: LoopEnd | None = None
 
-    def write(record: Record, seen: Seen) -> None:
+    def write(record: Record, seen: Snapshot) -> None:
         nonlocal end
         if end is not None:
             raise _Enough
@@ -112,7 +110,7 @@ def observe(
     with RandomStream(seed_of(seed, "stress")).active(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cast = build(precision)
-        recorder = Recorder(Watched(cast.model, cast.optimizer, cast.scaler, cast.scheduler), write)
+        recorder = Recorder(TrainingObjects(cast.model, cast.optimizer, cast.scaler, cast.scheduler), write)
         try:
             with recorder.watching():
                 loop(**vars(cast))
@@ -151,12 +149,13 @@ def _judged(record: Record) -> Observation:
         if part not in (Part.RNG, Part.MODES)
         for name, value in values.items()
     )
-    return Observation(record.step, record.microbatch, PHASE[record.event], content)
+    assert record.place, "only records with values are judged"
+    return Observation(record.place, content)
 
 
-def _comparable(value: Printed) -> object:
+def _comparable(value: FingerprintValue) -> object:
     if isinstance(value, Fingerprint):
-        return value.dtype, value.shape, tuple(walk(value.shape, value.strides)), value.layout, value.digest
+        return value.dtype, value.shape, tuple(effective_strides(value)), value.layout, value.digest
     return type(value).__name__, repr(value)
 
 

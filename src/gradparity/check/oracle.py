@@ -18,7 +18,7 @@ from gradparity.faults.stress import Cast
 from gradparity.parity.batch import PADDING, Batch
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
-from gradparity.trace.snapshot import Seen
+from gradparity.trace.snapshot import Snapshot
 
 RELATIVE_ROUNDING = 1e-5
 """The largest error that counts as rounding, relative to the norm of a gradient in fp32, whose epsilon is 1.2e-7."""
@@ -56,7 +56,7 @@ def error_of_first_gradient(
         return replace(cast, plan=replace(cast.plan, max_norm=1e9))
 
     class FirstGradient:
-        def write(self, record: Record, seen: Seen) -> None:
+        def write(self, record: Record, seen: Snapshot) -> None:
             if record.event == Event.READY and record.step == 0:
                 values = seen[Part.GRADIENTS].items()
                 found.update({n: g.to_dense().double() for n, g in values if isinstance(g, Tensor)})

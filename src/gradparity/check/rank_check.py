@@ -24,7 +24,7 @@ from gradparity.processes.launch import launch
 from gradparity.processes.sandbox import PATIENCE
 from gradparity.trace.file import read
 from gradparity.trace.ranks import RankDifferences, as_sentences, paired, ranks_apart
-from gradparity.trace.report import difference
+from gradparity.trace.report import trace_difference
 
 MOST_RANKS = 8
 """The largest number of ranks on one machine."""
@@ -89,7 +89,7 @@ def check_on_ranks(name: str, precision: str, ranks: int, patience: float = PATI
 def _compare_ranks(reference: Path, loop: Path) -> RankDifferences:
     """Compare the traces of the loop and the reference, rank by rank, with all tensors."""
     traces = [(read(ours), read(theirs)) for ours, theirs in paired(reference, loop)]
-    return RankDifferences([difference(*both) for both in traces], ranks_apart(traces))
+    return RankDifferences([trace_difference(*both) for both in traces], ranks_apart(traces))
 
 
 def _explain(found: RankDifferences) -> str:

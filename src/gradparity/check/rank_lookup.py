@@ -17,7 +17,7 @@ from gradparity.check.observe import GoOn, Observation, ObservedLoop, common_pre
 from gradparity.check.progress import progress_bar
 from gradparity.check.rank_worker import observe_rank
 from gradparity.check.rounding import RunReference, first_match, is_close
-from gradparity.faults import FAULTS, Fault, Kind
+from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.faults.patching_on_ranks import on_ranks_with
 from gradparity.parity.state import Part
@@ -45,7 +45,7 @@ def known_on_ranks() -> Mapping[str, Fault]:
     shown = {
         name: f
         for name, f in FAULTS.items()
-        if name not in NEEDING_UNUSED_PARAMETERS and f.kind != Kind.RAISES and fits_on_ranks(f)
+        if name not in NEEDING_UNUSED_PARAMETERS and f.kind != FaultKind.RAISES and fits_on_ranks(f)
     }
     return RANK_FAULTS | shown
 

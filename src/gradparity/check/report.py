@@ -7,14 +7,14 @@ from rich.console import Console
 from rich.text import Text
 
 from gradparity.check.graph_leaks import GraphLeaks
-from gradparity.check.lookup import Match, place
+from gradparity.check.lookup import Match
 from gradparity.check.observe import ObservedLoop
 from gradparity.check.oracle import RELATIVE_ROUNDING
 from gradparity.check.result import CheckResult
 from gradparity.check.uncheckable import no_finite_gradients, no_gradients, steps_made
 from gradparity.faults import Fault
 from gradparity.faults.how_to_fix import link, mend
-from gradparity.parity.explain import listed
+from gradparity.parity.likely_cause import listed
 from gradparity.trace.events import Event
 from gradparity.trace.ranks import RankDifferences
 
@@ -104,7 +104,7 @@ def remarks(result: CheckResult) -> list[str]:
     if probe.hooks:
         lines.append(f"It leaves hooks on {listed(probe.hooks)}; remove them before returning, or each call adds more.")
     if finding.match == Match.CLOSEST:
-        where = f"at {place(finding.parted)}" if finding.parted else "at the end"
+        where = f"at {finding.parted.place}" if finding.parted else "at the end"
         faults = listed([fault.name for fault in finding.faults])
         lines.append(f"It diverges from {faults} {where}; the remaining difference is not identified.")
     if probe.oracle is not None:
@@ -164,9 +164,9 @@ def as_json(result: CheckResult) -> dict[str, object]:
         "spoilt": result.reference_changed,
         "hooks_left": [*probe.hooks],
         "ranks": _ranks_as_json(result.ranks) if result.ranks else None,
-        "first": place(finding.first) if finding.first else None,
+        "first": str(finding.first.place) if finding.first else None,
         "explanation": result.explanation,
-        "parted_from_closest": place(finding.parted) if finding.parted else None,
+        "parted_from_closest": str(finding.parted.place) if finding.parted else None,
         "also_here": [fault.name for fault in finding.also_here],
         "tried": finding.tried,
         "faults": [

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from gradparity.check.lookup import Finding, Match
 from gradparity.check.probe import Probe
 from gradparity.check.uncheckable import steps_made
-from gradparity.faults import Kind
+from gradparity.faults import FaultKind
 from gradparity.trace.ranks import RankDifferences
 
 
@@ -43,7 +43,7 @@ class CheckResult:
         """Return whether the loop makes the updates of the reference, except for rounding."""
         finding = self.finding
         if finding.match in (Match.FAULT, Match.PAIR):
-            return all(fault.kind == Kind.ROUNDING for fault in finding.faults)
+            return all(fault.kind == FaultKind.ROUNDING for fault in finding.faults)
         if finding.match == Match.ROUNDING:
             return not finding.faults
         return finding.match in (Match.IDENTICAL, Match.SAME_UPDATES)

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from gradparity.check.observe import GoOn, Observation, ObservedLoop, observe
-from gradparity.faults import FAULTS, Fault, Kind
+from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.patching import reference_with
 from gradparity.parity.state import Part
 from gradparity.trace.events import PHASE, Record
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
 RunReference: TypeAlias = Callable[[Sequence[Fault], str, GoOn], ObservedLoop]
 """Runs the reference with faults, in a precision, until its third argument says to stop."""
@@ -54,7 +54,7 @@ def first_match(
     is_close: Callable[[ObservedLoop, Sequence[Fault], str, float], bool],
 ) -> tuple[Fault, ...] | None:
     """Return the first of the ``known`` faults that a loop is close to, both in fp32 and in ``precision``."""
-    for faults in ((), *((fault,) for fault in known if fault.kind == Kind.BUG)):
+    for faults in ((), *((fault,) for fault in known if fault.kind == FaultKind.BUG)):
         if is_close(in_fp32, faults, "fp32", CLOSE_IN_FP32) and is_close(loop, faults, precision, NOT_FAR):
             return faults
     return None
@@ -95,7 +95,7 @@ def _close(one: Record, other: Record, tolerance: float) -> bool:
     )
 
 
-def _close_values(a: Printed, b: Printed, tolerance: float) -> bool:
+def _close_values(a: FingerprintValue, b: FingerprintValue, tolerance: float) -> bool:
     if isinstance(a, Fingerprint) and isinstance(b, Fingerprint):
         alike = (a.dtype, a.shape) == (b.dtype, b.shape)
         same = a.norm == b.norm or (math.isnan(a.norm) and math.isnan(b.norm))

@@ -12,7 +12,7 @@ from gradparity.check.observe import ObservedLoop
 from gradparity.parity.state import Part
 from gradparity.processes.user_frames import in_brackets
 from gradparity.trace.events import Event, Record
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
 
 def why_uncheckable(loop: ObservedLoop, instead: str) -> str:
@@ -75,7 +75,7 @@ def _steps_without_numbers(loop: ObservedLoop) -> list[int]:
 
 
 def _prints(record: Record, part: Part) -> list[Fingerprint]:
-    values: Mapping[str, Printed] = record.parts.get(part, {})
+    values: Mapping[str, FingerprintValue] = record.parts.get(part, {})
     return [value for value in values.values() if isinstance(value, Fingerprint)]
 
 

@@ -23,7 +23,7 @@ from gradparity.training.optimizers import decay_groups
 
 Namespace: TypeAlias = dict[str, Any]
 
-REFERENCE: tuple[Callable[..., Any], ...] = (
+REFERENCE_FUNCTIONS: tuple[Callable[..., Any], ...] = (
     summed_loss,
     training.windows,
     training.backward,
@@ -64,7 +64,7 @@ def loop_with(fault: Fault) -> tuple[Step, Route]:
     return names["train_step"], names["manual"]
 
 
-def reference_with(faults: Sequence[Fault], functions: Sequence[Callable[..., Any]] = REFERENCE) -> Namespace:
+def reference_with(faults: Sequence[Fault], functions: Sequence[Callable[..., Any]] = REFERENCE_FUNCTIONS) -> Namespace:
     """Return the ``functions`` of the reference by name, with ``faults`` in them.
 
     A fault of the manual route shows only on that route. So with such a fault the manual route is taken.

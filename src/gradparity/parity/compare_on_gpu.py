@@ -14,7 +14,7 @@ Same: TypeAlias = Callable[[Tensor, Tensor], bool]
 """A function like :func:`gradparity.parity.bits.same_bits`."""
 
 
-def compared_there(pairs: Iterable[tuple[Mapping[str, Value], Mapping[str, Value]]]) -> Same:
+def prefetch_device_comparisons(pairs: Iterable[tuple[Mapping[str, Value], Mapping[str, Value]]]) -> Same:
     """Return a ``same_bits`` that has already compared the tensors in ``pairs`` that are on a GPU.
 
     Args:

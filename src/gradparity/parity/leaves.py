@@ -63,7 +63,7 @@ _FOLLOWED = (
 _NUMBERS = (bool, int, float)
 
 
-def flat(name: str, value: object) -> Iterator[tuple[str, Value]]:
+def flatten(name: str, value: object) -> Iterator[tuple[str, Value]]:
     """Yield the leaves of a value of any type, each with its path as name; no name comes twice.
 
     Dicts, lists, tuples, deques, dataclasses and namespaces are flattened. NumPy numbers become numbers. A NumPy array,
@@ -176,7 +176,7 @@ def _set(elements: Iterable[object]) -> Value:
     """Return a set as text, sorted: Python's order differs from run to run."""
     texts = []
     for element in elements:
-        leaves = list(flat("", element))
+        leaves = list(flatten("", element))
         if any(isinstance(leaf, Tensor | Unseen) for _, leaf in leaves):
             return Unseen("set of elements that have no order")
         texts.append(repr(leaves if len(leaves) != 1 else leaves[0][1]))
@@ -201,7 +201,7 @@ def _key(key: object, index: int) -> str:
     if isinstance(key, str) and not isinstance(key, Enum):
         return str.__str__(key)
     if key is None or isinstance(key, int | float | tuple | Enum):
-        leaves = [leaf for _, leaf in flat("", key)]
+        leaves = [leaf for _, leaf in flatten("", key)]
         if not any(isinstance(leaf, Tensor | Unseen) for leaf in leaves):
             return ", ".join(map(str, leaves))
     text = _text(key) if not isinstance(key, Tensor | tuple) else None

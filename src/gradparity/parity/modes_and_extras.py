@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from torch import Tensor, nn
 
-from gradparity.parity.leaves import Unseen, Value, flat
+from gradparity.parity.leaves import Unseen, Value, flatten
 
 _OWN: Final = frozenset(vars(nn.Module()))
 """Attributes that every module has: hooks, and its parameters, buffers and modules, which are named elsewhere."""
@@ -69,7 +69,7 @@ def extras(model: nn.Module, *, extra_state: bool = True) -> dict[str, Value]:
                 for path, leaf in _held(f"{prefix}{key}", value, 0):
                     if id(leaf) not in known:
                         known.add(id(leaf))
-                        found |= {path: leaf} if isinstance(leaf, Tensor | Unseen) else dict(flat(path, leaf))
+                        found |= {path: leaf} if isinstance(leaf, Tensor | Unseen) else dict(flatten(path, leaf))
         if extra_state and type(module).get_extra_state is not nn.Module.get_extra_state:
             found |= _extra_state(f"{prefix}_extra_state", module)
     return found
@@ -85,7 +85,7 @@ def _extra_state(name: str, module: nn.Module) -> dict[str, Value]:
         state = module.get_extra_state()
     except Exception as error:  # an error in the module's code must not end the user's training
         return {name: Unseen(f"extra state that raises {type(error).__name__}")}
-    return dict(flat(name, state))
+    return dict(flatten(name, state))
 
 
 def _held(name: str, value: object, depth: int) -> Iterator[tuple[str, Tensor | np.ndarray | Unseen]]:

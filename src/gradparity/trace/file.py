@@ -19,20 +19,20 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gradparity.errors import UserError, writing
-from gradparity.files.append_only import Growing
-from gradparity.files.open_regular import opened
+from gradparity.files.append_only import AppendOnlyFile
+from gradparity.files.open_regular import open_regular
 from gradparity.parity.bits import bits
 from gradparity.parity.dense_parts import pieces
 from gradparity.parity.state import Part, Unseen
 from gradparity.trace.events import Event, Record, Trace
-from gradparity.trace.fingerprint import Fingerprint, Printed, fingerprint, shard_of
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, fingerprint, shard_of
 from gradparity.trace.line_format import MOST_VALUES, Form, about_in, form_in, note_in, parsed, record_in
-from gradparity.trace.snapshot import Seen
+from gradparity.trace.snapshot import Snapshot
 
-NAME = "trace.jsonl"
+TRACE_FILE = "trace.jsonl"
 FORMAT = 2
 
-MOST_BYTES = 2**30
+MOST_TRACE_BYTES = 2**30
 """Largest trace that is read, in bytes. In memory a trace takes about ten times as much."""
 
 MOST_OF_A_LINE = 2**27
@@ -59,14 +59,14 @@ class Writer:
         self._written = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lines = Growing(folder / NAME)
+            self._lines = AppendOnlyFile(folder / TRACE_FILE)
         except FileExistsError:
             raise UserError(f"{folder} holds a trace already; choose another folder, nothing is overwritten") from None
         except OSError as error:
             raise UserError(f"{folder} cannot be written ({error.strerror}); choose another folder") from None
         self._line({"about": {"format": FORMAT, **about}})
 
-    def write(self, record: Record, seen: Seen) -> None:
+    def write(self, record: Record, seen: Snapshot) -> None:
         """Append ``record``. In a full trace, write the tensors of ``seen`` to disk before that line."""
         line: dict[str, Any] = {"event": record.event, "step": record.step}
         if record.microbatch is not None:
@@ -90,7 +90,7 @@ class Writer:
         """Close the file. No line can be appended afterwards."""
         self._lines.close()
 
-    def _packed(self, values: Mapping[str, Printed]) -> dict[str, Any]:
+    def _packed(self, values: Mapping[str, FingerprintValue]) -> dict[str, Any]:
         """Return fingerprints as the number of a form, digests and norms; return all other values unchanged."""
         tensors = {name: value for name, value in values.items() if isinstance(value, Fingerprint)}
         packed: dict[str, Any] = {}
@@ -110,7 +110,7 @@ class Writer:
         self._lines.write(f"{json.dumps(content)}\n".encode())
 
 
-def kept(seen: Seen) -> dict[str, Tensor]:
+def kept(seen: Snapshot) -> dict[str, Tensor]:
     """Return copies of the dense tensors of ``seen``, and of the values of its sparse tensors, by part and name."""
     values = {f"{part}/{name}": v for part, named in seen.items() for name, v in named.items()}
     tensors = {name: shard_of(v) for name, v in values.items() if isinstance(v, Tensor)}
@@ -132,7 +132,7 @@ def restored(tensor: Tensor, dtype: str) -> Tensor:
     return torch.view_as_complex(tensor.view(wanted.to_real())) if wanted.is_complex else tensor.view(wanted)
 
 
-def lost(trace: Trace) -> int:
+def missing_tensor_files(trace: Trace) -> int:
     """Return the number of tensor files that the records name but that are missing or incomplete."""
     count = 0
     for name in filter(None, (record.tensors for record in trace.records if trace.folder)):
@@ -151,13 +151,13 @@ def read(folder: Path) -> Trace:
     Raises:
         UserError: if there is no trace of this format, or a complete line is not a line of a trace.
     """
-    path = folder / NAME
+    path = folder / TRACE_FILE
     about: dict[str, str | int] = {}
     forms: list[Form] = []
     records: list[Record] = []
     notes: list[str] = []
     try:
-        with opened(path, MOST_BYTES) as file:
+        with open_regular(path, MOST_TRACE_BYTES) as file:
             for number, text in enumerate(iter(partial(file.readline, MOST_OF_A_LINE), b""), start=1):
                 if not text.endswith(b"\n") and len(text) < MOST_OF_A_LINE:
                     break  # an incomplete line: the run was killed

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 from gradparity.errors import printable
 from gradparity.parity.state import Part, Unseen
 from gradparity.trace.events import Event, Record
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
 Form: TypeAlias = Sequence[tuple[str, Fingerprint]]
 """Names, each with the properties of its tensor that rarely change; digest and norm come with each record."""
@@ -66,7 +66,7 @@ def record_in(line: Mapping[str, Any], forms: Sequence[Form]) -> Record:
     )
 
 
-def _unpacked(packed: Mapping[str, Any], forms: Sequence[Form]) -> dict[str, Printed]:
+def _unpacked(packed: Mapping[str, Any], forms: Sequence[Form]) -> dict[str, FingerprintValue]:
     values = {_text(name): _value(value) for name, value in _a(dict, packed.get("values", {})).items()}
     if "form" in packed:
         form, digests = forms[_whole(packed["form"], below=len(forms))], _a(str, packed["digests"])
@@ -91,7 +91,7 @@ def _sizes(value: object) -> tuple[int, ...]:
     return tuple(map(_whole, sizes))
 
 
-def _value(value: object) -> Printed:
+def _value(value: object) -> FingerprintValue:
     if isinstance(value, list):
         return tuple(map(_text, value))
     if isinstance(value, dict):

@@ -6,7 +6,7 @@ from functools import cache
 
 from gradparity.parity.state import Part
 from gradparity.trace.events import Trace
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
 HIDDEN = frozenset({"_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Components that torch.compile, Fabric, FSDP and checkpoint_wrapper add to the names of parameters."""
@@ -90,7 +90,7 @@ def renamed(trace: Trace, names: Mapping[str, str]) -> Trace:
         return trace
     rename = renaming(names)
 
-    def value(part: Part, printed: Printed) -> Printed:
+    def value(part: Part, printed: FingerprintValue) -> FingerprintValue:
         if isinstance(printed, tuple) and not isinstance(printed, Fingerprint):
             return tuple(map(rename, printed)) if part == Part.OPTIMIZER else printed
         if part == Part.ALIASING and isinstance(printed, str) and printed.startswith(MEMORY):

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from gradparity.parity.state import Part
-from gradparity.trace.diff import kinds
+from gradparity.trace.compare_fingerprints import fingerprint_kinds
 from gradparity.trace.events import Event, Record, Trace
-from gradparity.trace.until_difference import STEPS
+from gradparity.trace.until_difference import STEP_EVENTS
 
 LATER = {
     Part.BUFFERS: "the buffers",
@@ -49,7 +49,7 @@ class Updates:
 
 def updates(reference: Trace, candidate: Trace) -> Updates:
     """Compare the values of two loops, whose names match, after each step and at the end."""
-    ours, theirs = ([r for r in trace.records if r.event in STEPS] for trace in (reference, candidate))
+    ours, theirs = ([r for r in trace.records if r.event in STEP_EVENTS] for trace in (reference, candidate))
     if len(ours) != len(theirs):
         return Updates()
     pairs = list(zip(ours, theirs, strict=True))
@@ -68,4 +68,4 @@ def updates(reference: Trace, candidate: Trace) -> Updates:
 
 def _same(part: Part, one: Record, other: Record) -> bool:
     a, b = one.parts.get(part, {}), other.parts.get(part, {})
-    return a.keys() == b.keys() and not any(kind for name in a for kind in kinds(a[name], b[name]))
+    return a.keys() == b.keys() and not any(kind for name in a for kind in fingerprint_kinds(a[name], b[name]))

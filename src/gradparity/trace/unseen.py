@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from gradparity.errors import UserError
 from gradparity.trace.autograd_graph import Reach
-from gradparity.trace.snapshot import Watched
+from gradparity.trace.snapshot import TrainingObjects
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Lacks:
     """The ``id`` of each optimizer whose steps contain steps of the watched one."""
     sentences: list[str] = field(default_factory=list)
 
-    def step_of(self, other: Optimizer, watched: Watched) -> None:
+    def step_of(self, other: Optimizer, watched: TrainingObjects) -> None:
         """Count a step of ``other`` if it holds parameters that the watched optimizer trains.
 
         If the watched optimizer trains none of the model's parameters, compare with the model's parameters instead.
@@ -34,7 +34,7 @@ class Lacks:
         if id(other) not in self.composed and not ours.isdisjoint(_held(other)):
             self.others[type(other).__name__] += 1
 
-    def look_back(self, steps: int, watched: Watched, skipped: int) -> None:
+    def look_back(self, steps: int, watched: TrainingObjects, skipped: int) -> None:
         """Add sentences on missing events, at the end of a loop with ``steps`` steps of the watched optimizer."""
         if not steps:
             self.sentences.append(

@@ -11,8 +11,8 @@ from functools import cache, partial
 
 from gradparity.errors import UserError, in_a_line, without_deterministic_form
 from gradparity.parity.bits import same_bits
-from gradparity.parity.lockstep import Comparison, Lane, lockstep
-from gradparity.parity.step_metrics import Reader, Readings
+from gradparity.parity.lockstep import Comparison, LockstepRun, lockstep
+from gradparity.parity.step_metrics import StepMetrics, StepMetricsReader
 from gradparity.parity.verdict import verdict_of
 from gradparity.processes.device import Device, prepare_worker
 from gradparity.processes.fork_server import fork_context
@@ -73,9 +73,9 @@ def run_cell(cell: Cell, candidate: str = "manual", device: Device = "cpu") -> R
         return Result(cell=cell, outcome=Outcome.RAISED, why=in_a_line(error))
 
 
-def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu") -> Result:
+def compared(cell: Cell, reference: LockstepRun, candidate: LockstepRun, device: Device = "cpu") -> Result:
     """Run two lanes of ``cell`` on ``device`` in lockstep and return the result."""
-    reader, steps = Reader(reference.run), list[Readings]()
+    reader, steps = StepMetricsReader(reference.run), list[StepMetrics]()
     parameters = list(reference.run.model.parameters())
     start = [p.detach().clone() for p in parameters]
 
@@ -91,8 +91,8 @@ def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu
         cell=cell,
         outcome=Outcome.IDENTICAL if verdict.parity else Outcome.DIFFERENT,
         why=verdict.explanation,
-        step=first.step if first else None,
-        phase=first.phase.name.lower() if first else None,
+        step=first.place.step if first else None,
+        phase=first.place.phase.name.lower() if first else None,
         part=mismatch.part if mismatch else None,
         max_ulp=max(part.max_ulp for part in verdict.cells.values()),
         numbers=verdict.numbers,

@@ -8,7 +8,8 @@ from importlib.util import find_spec
 
 from gradparity.check.lookup import Match, first_shown, look_up
 from gradparity.check.observe import Observation, ObservedLoop, observe_reference
-from gradparity.faults import FAULTS, Fault, Kind
+from gradparity.faults import FAULTS, Fault, FaultKind
+from gradparity.faults.fault import Shown
 from gradparity.studies.peers.answers import Answers
 
 PRECISION = "fp16"  # only there do the scale and the overflows show
@@ -29,8 +30,8 @@ class Score:
     """True if the lookup answers with this fault, alone or with those that are the same here."""
     same: tuple[str, ...]
     """Faults that behave bit for bit like this one, so that no check under this scenario can separate them."""
-    first: str
-    """The place of the first difference."""
+    first: Shown | None
+    """The first difference, or the exception that comes before it; ``None`` if there is none."""
     peers: Mapping[str, Answers]
 
     @property
@@ -80,4 +81,4 @@ def installed() -> dict[str, Callable[[Fault | None], Answers]]:
 
 def harmless(fault: Fault) -> bool:
     """Return whether a fault changes updates by rounding only, so that it need not be reported."""
-    return fault.kind == Kind.ROUNDING
+    return fault.kind == FaultKind.ROUNDING
