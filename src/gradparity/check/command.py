@@ -3,7 +3,6 @@
 import json
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -147,7 +146,7 @@ def check(load: Callable[[], UserLoop], name: str, precision: str, patience: flo
         idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
         explanation = "" if idle else _explain(ours, theirs, precision)
     draws = first_other_draw(reference.trace, probe.observed.trace)
-    if draws is not None and finding.match in (Match.CLOSEST, Match.UNKNOWN) and not probe.uncheckable:
+    if draws is not None and not finding.matched and not probe.uncheckable:
         explanation += (
             f"\nFrom step {draws} on it draws different random numbers, as with a DataLoader or a seed; this alone "
             "gives different dropout masks. Draw none in the loop, to see if anything else differs."
@@ -167,10 +166,10 @@ def _look_up(probe: Probe, reference: ObservedLoop) -> Finding:
             progress,
             alone=bool(probe.instead or (probe.uncheckable and not stopped_by_torch)),
         )
-    if finding.match in (Match.CLOSEST, Match.UNKNOWN) and probe.in_fp32 and not probe.uncheckable:
+    if not finding.matched and probe.in_fp32 and not probe.uncheckable:
         faults = match_with_rounding(loop, probe.in_fp32, precision)
         if faults is not None:
-            return replace(finding, match=Match.ROUNDING, faults=faults, parted=None, also_here=())
+            return finding.except_for_rounding(faults)
     return finding
 
 

@@ -5,7 +5,7 @@ A fault is run only until it diverges from the loop. Most do so at once, so noth
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations, islice
 from typing import TypeAlias
@@ -64,6 +64,15 @@ class Finding:
     """If nothing is close: faults that first show at the same place, but differently."""
     tried: int = 0
     """Number of faults and pairs that the loop was compared with."""
+
+    @property
+    def matched(self) -> bool:
+        """Return whether the reference, alone or with known faults, behaves as the loop does."""
+        return self.match not in (Match.CLOSEST, Match.UNKNOWN)
+
+    def except_for_rounding(self, faults: tuple[Fault, ...]) -> "Finding":
+        """Return this finding for a loop that turned out to match ``faults`` except for rounding."""
+        return replace(self, match=Match.ROUNDING, faults=faults, parted=None, also_here=())
 
 
 @dataclass(frozen=True)

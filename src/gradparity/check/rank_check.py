@@ -5,7 +5,6 @@ There is one verdict for all ranks. If a rank does not finish the loop, one sent
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -67,14 +66,14 @@ def check_on_ranks(name: str, precision: str, ranks: int, patience: float = PATI
         (finding, *_) = launch(
             look_up_on_ranks, ranks, loops, references, precision, first, seconds=_HOUR, patience=_MINUTES
         )
-    if finding.match in (Match.CLOSEST, Match.UNKNOWN):
+    if not finding.matched:
         with suppress(UserError):  # a loop that needs a scaler keeps its finding
             in_fp32 = on_each(observe_in_fp32, name)
             (faults, *_) = launch(
                 match_with_rounding_on_ranks, ranks, loops, in_fp32, precision, seconds=_HOUR, patience=_MINUTES
             )
             if faults is not None:
-                finding = replace(finding, match=Match.ROUNDING, faults=faults, parted=None, also_here=())
+                finding = finding.except_for_rounding(faults)
     errors = [error for error in on_each(error_of_rank, name) if error is not None]
     probe = Probe(
         f"{name} on {ranks} ranks",
