@@ -59,7 +59,7 @@ class Edit(NamedTuple):
 
 
 def loop_with(fault: Fault) -> tuple[Step, Route]:
-    """Return the reference step and the manual route, with ``fault``, for a lane of lockstep."""
+    """Return the reference step and the manual route, with ``fault``, for a run in lockstep."""
     names = reference_with([fault])
     return names["train_step"], names["manual"]
 

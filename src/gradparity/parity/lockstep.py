@@ -68,15 +68,15 @@ class Comparison:
 def lockstep(
     reference: LockstepRun, candidate: LockstepRun, windows: Iterable[Window[Any]], done: int = 0
 ) -> Iterator[Comparison]:
-    """Train both lanes on the same windows, and yield a comparison for each phase.
+    """Train both runs on the same windows, and yield a comparison for each phase.
 
-    A lane may leave out phases of single microbatches, for example if it differentiates a whole window at once.
-    If only one lane passes through a phase of the whole window, every part compared there is a mismatch.
+    A run may leave out phases of single microbatches, for example if it differentiates a whole window at once.
+    If only one run passes through a phase of the whole window, every part compared there is a mismatch.
 
-    ``done`` is the number of steps before a checkpoint from which both lanes resume; these were compared already.
+    ``done`` is the number of steps before a checkpoint from which both runs resume; these were compared already.
 
     Raises:
-        SharedMemoryError: if the lanes share a tensor.
+        SharedMemoryError: if the runs share a tensor.
     """
     constants: dict[str, dict[str, Tensor]] = {}
     if not done:
@@ -116,10 +116,10 @@ def side_by_side(
             b = next(right, None)
 
 
-def _moments(number: int, lane: LockstepRun, window: Window[Any]) -> Iterator[tuple[Place, Moment]]:
-    step = lane.step(lane.run, window)
+def _moments(number: int, side: LockstepRun, window: Window[Any]) -> Iterator[tuple[Place, Moment]]:
+    step = side.step(side.run, window)
     while True:
-        with lane.random.active():
+        with side.random.active():
             moment = next(step, None)
         if moment is None:
             return
@@ -146,7 +146,7 @@ def _compare(
 def _filled(
     found: Comparison, reference: LockstepRun, candidate: LockstepRun, constants: dict[str, dict[str, Tensor]]
 ) -> Comparison:
-    """Compare the state of both lanes at this moment, and return ``found`` with the result."""
+    """Compare the state of both runs at this moment, and return ``found`` with the result."""
     assert found.reference
     assert found.candidate
     parts = COMPARED[found.place.phase]

@@ -58,7 +58,7 @@ def likely_cause_in_traces(found: Comparison, ours: Side, theirs: Side) -> Likel
         case Part.SCALER, Kind.VALUE:
             return _of_scale(ours, theirs)
         case Part.BUFFERS, Kind.BITS if found.place.phase == Phase.ACCUMULATED:
-            words = "They were the same bits when the loss was computed: something has written them since."
+            words = "The buffers were identical when the loss was computed: something wrote to them afterwards."
             return LikelyCause(Meaning.BUFFERS, words)
         case _:
             return NOTHING
@@ -132,10 +132,10 @@ def _of_written(found: Comparison, first: Mismatch, ours: Side, theirs: Side) ->
     ]
     if not wrote or not all(before) or first.name not in names:
         return NOTHING
-    when = "after the last step" if found.place == END else "between the step before and this forward"
+    when = "after the last step" if found.place == END else "between the previous step and this forward"
     who = "Both loops" if len(wrote) == 2 else f"The {wrote[0]}"
     verb = "write" if len(wrote) == 2 else "writes"
-    return LikelyCause(Meaning.WRITTEN, f"{who} {verb} the parameters {when}, other than by a step of the optimizer.")
+    return LikelyCause(Meaning.WRITTEN, f"{who} {verb} the parameters {when} without an optimizer step.")
 
 
 def _changed(name: str, last: Record, now: Record) -> bool:
@@ -154,12 +154,10 @@ def _of_update(found: Comparison, ours: Side, theirs: Side) -> LikelyCause:
     if Event.READY not in ours.since(*STEP_EVENTS) or Event.READY not in theirs.since(*STEP_EVENTS):
         return NOTHING
     parts = {m.part for m in found.mismatches}
-    read = "The optimizer has read the same gradients and hyperparameters"
+    read = "The optimizer read the same gradients and hyperparameters"
     if Part.PARAMETERS not in parts:
-        return LikelyCause(
-            Meaning.UPDATE, f"{read}. After the step the parameters are the same bits, its state is not."
-        )
-    state = "and so does its state" if Part.OPTIMIZER in parts else "its state is the same bits"
+        return LikelyCause(Meaning.UPDATE, f"{read}. After the step the parameters are identical, its state is not.")
+    state = "and so does its state" if Part.OPTIMIZER in parts else "its state is identical"
     return LikelyCause(Meaning.UPDATE, f"{read}. After the step the parameters differ, {state}.")
 
 
@@ -191,7 +189,7 @@ def _set_by_hand(ours: Side, theirs: Side) -> LikelyCause:
     states = [Part.SCHEDULER in record.parts for side in (ours, theirs) for record in side.here]
     if not any(states):
         return NOTHING
-    return LikelyCause(Meaning.RATE, "The schedule is in the same state: something else has set the learning rate.")
+    return LikelyCause(Meaning.RATE, "The scheduler is in the same state: something else set the learning rate.")
 
 
 def _after_skip(side: Side) -> bool:

@@ -47,14 +47,14 @@ def unmatched(reference: Trace, candidate: Trace) -> str:
     if len(only[0]) == len(ours):
         return (
             f"No parameter has the same name in both ({ours[0]} in the reference, {theirs[0]} in the candidate), "
-            "so no gradient or parameter is compared with another."
+            "so no gradients and no parameters are compared."
         )
-    told = [
+    counts = [
         f"{len(names)} only in the {who} ({names[0]}{', ...' if len(names) > 1 else ''})"
         for who, names in zip(("reference", "candidate"), only, strict=True)
         if names
     ]
-    return f"Parameters that have no counterpart of the same name: {' and '.join(told)}."
+    return f"Parameters without a counterpart of the same name: {' and '.join(counts)}."
 
 
 def names_of(trace: Trace) -> frozenset[str]:

@@ -38,13 +38,13 @@ class Updates:
 
     def __str__(self) -> str:
         steps = f"each of {self.steps} steps" if self.steps > 1 else "the only step"
-        what = "parameters and all of the optimizer's state" if self.state else "parameters"
-        words = f"The same updates: after {steps} all {what} are the same bits"
+        what = "parameters and the optimizer's state" if self.state else "parameters"
+        words = f"The same updates: after {steps}, all {what} are identical, bit for bit"
         if not self.state:
-            words += ", the optimizer's state is not"
+            words += "; the optimizer's state is not"
         if self.ends_apart:
             return f"{words}; when the recordings end, {' and '.join(self.ends_apart)} differ."
-        return f"{words}; only the way differs." if self.state else f"{words}."
+        return f"{words}. The loops differ on the way." if self.state else f"{words}."
 
 
 def updates(reference: Trace, candidate: Trace) -> Updates:
