@@ -358,6 +358,13 @@ def test_the_command_answers_programs(folders, capsys):
     assert main(["diff", str(folders / "one"), str(folders / "other"), "--format", "json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["parity"] is False
+    assert {*told} == {
+        "parity", "outcome", "same_updates", "headline", "steps", "numbers", "first", "meaning", "explanation",
+        "unmatched", "events", "random_numbers_differ_from_step", "doubts", "cells",
+    }  # fmt: skip
+    assert {*told["first"]} == {
+        "step", "phase", "microbatch", "part", "name", "kind", "reference", "candidate", "figures", "norm_ratio",
+    }  # fmt: skip
     assert told["first"] | {"step": 0, "phase": "clipped", "part": "optimizer", "name": "group 0.lr"} == told["first"]
     assert {"phase", "part", "compared", "differing", "max_ulp", "lone"} == told["cells"][0].keys()
     assert max(cell["max_ulp"] for cell in told["cells"]) > 0

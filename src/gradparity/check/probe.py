@@ -89,7 +89,7 @@ def sight(load: Callable[[], Loop], name: str, precision: str, folder: Path, wat
         before.put_back()
         if again != seen:
             raise UserError(
-                f"{name} does not repeat itself: run twice, it differs at {first_shown(seen, again)}; let it keep "
+                f"{name} does not repeat itself: run twice, it differs at {first_shown(seen, again) or 'nowhere'}; let it keep "
                 "nothing between calls, and draw random numbers from torch only"
             )
     plain = oracle = None

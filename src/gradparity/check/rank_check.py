@@ -55,7 +55,7 @@ def check_on_ranks(name: str, precision: str, ranks: int, patience: float = PATI
             raise UserError(f"{name} did not come to its end on rank {rank}: {one.error}")
         if one != other:
             raise UserError(
-                f"{name} does not repeat itself: run twice, rank {rank} differs at {first_shown(one, other)}; "
+                f"{name} does not repeat itself: run twice, rank {rank} differs at {first_shown(one, other) or 'nowhere'}; "
                 "let it draw random numbers from torch only"
             )
     if len({*(steps := [steps_of(seen) for seen in loops])}) > 1:

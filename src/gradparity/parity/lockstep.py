@@ -23,8 +23,8 @@ from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import COMPARED, HasState, Part, state_of
 from gradparity.training import Moment, Run, Window
 
-T = TypeVar("T")
-V = TypeVar("V")
+_T = TypeVar("_T")
+_V = TypeVar("_V")
 Step: TypeAlias = Callable[[Run, Window[Any]], Iterator[Moment]]
 
 ALL, STOPS = "all", "stops here"
@@ -83,12 +83,12 @@ def lockstep(
         start = Moment(START.phase)
         yield _compare(START, start, start, reference, candidate, constants)
     for step, window in enumerate(windows, start=done):
-        own = copy_of_window(window)
+        own = _copy_of(window)
         for place, ours, theirs in side_by_side(_moments(step, reference, window), _moments(step, candidate, own)):
             yield _compare(place, ours, theirs, reference, candidate, constants)
 
 
-def copy_of_window(window: Window[Any]) -> Window[Any]:
+def _copy_of(window: Window[Any]) -> Window[Any]:
     """Return the candidate's own copy of a window: a model that writes to its input would change the other run's data.
 
     A window that cannot be copied, as with a tensor that has a graph, is shared.
@@ -100,8 +100,8 @@ def copy_of_window(window: Window[Any]) -> Window[Any]:
 
 
 def side_by_side(
-    left: Iterator[tuple[Place, T]], right: Iterator[tuple[Place, T]]
-) -> Iterator[tuple[Place, T | None, T | None]]:
+    left: Iterator[tuple[Place, _T]], right: Iterator[tuple[Place, _T]]
+) -> Iterator[tuple[Place, _T | None, _T | None]]:
     """Pair what two runs have at each place; ``None`` for the one that does not pass through it."""
     a, b = next(left, None), next(right, None)
     while a or b:
@@ -159,13 +159,13 @@ def _filled(
             a, b = of_reference[part], of_candidate[part]
             yield part, a, b, compare(part, a, b, same, constants)
 
-    return with_parts(found, compared(), numbers_in)
+    return with_parts(found, compared(), _numbers_in)
 
 
 def with_parts(
     found: Comparison,
-    compared: Iterable[tuple[Part, Mapping[str, V], Mapping[str, V], Compared]],
-    numbers_in: Callable[[V], int],
+    compared: Iterable[tuple[Part, Mapping[str, _V], Mapping[str, _V], Compared]],
+    numbers_in: Callable[[_V], int],
 ) -> Comparison:
     """Return ``found`` with the results of its parts.
 
@@ -187,7 +187,7 @@ def with_parts(
     return replace(found, numbers=numbers, unseen=unseen)
 
 
-def numbers_in(value: Value) -> int:
+def _numbers_in(value: Value) -> int:
     """Return the number of numbers in a value."""
     if not isinstance(value, Tensor):
         return 1

@@ -33,7 +33,7 @@ def verdict_markdown(verdict: Verdict) -> str:
     lines.append("|---" * (len(Phase) + 1) + "|")
     for part in _parts(verdict):
         cells = (verdict.cells.get((phase, part)) for phase in Phase)
-        lines.append(f"| {part} | {' | '.join(cell_text(cell) for cell in cells)} |")
+        lines.append(f"| {part} | {' | '.join(_cell_text(cell) for cell in cells)} |")
     return "\n".join(lines)
 
 
@@ -132,7 +132,7 @@ def learning(metric: str, values: Sequence[Sequence[float]]) -> str:
     return f"Held-out {metric}: {before:.4g} at first; {at_end}."
 
 
-def cell_text(cell: VerdictCell | None) -> str:
+def _cell_text(cell: VerdictCell | None) -> str:
     """Return the text of one cell of the table."""
     if cell is None or not cell.compared + cell.lone:
         return ""
@@ -143,7 +143,7 @@ def cell_text(cell: VerdictCell | None) -> str:
 
 def _colored(cell: VerdictCell | None) -> str:
     color = "red" if cell and cell.differing + cell.lone else "green"
-    return f"[{color}]{cell_text(cell)}[/]"
+    return f"[{color}]{_cell_text(cell)}[/]"
 
 
 def _parts(verdict: Verdict) -> list[Part]:

@@ -29,7 +29,7 @@ from gradparity.trace.explain_gradients import cause_of_backwards, cause_of_grad
 from gradparity.trace.until_difference import STEP_EVENTS, Side, digest
 from gradparity.training import Phase
 
-SIX_DIGITS = 2e-5
+_SIX_DIGITS = 2e-5
 """Relative tolerance for numbers that a trace keeps with six digits, with some room for rounding."""
 
 
@@ -81,7 +81,7 @@ def _of_loss(found: Comparison, first: Mismatch, ours: Side, theirs: Side) -> Li
         return summed
     factor, scale = factor_of(first), found.scale
     for power, how in ((-1, "divided by"), (1, "multiplied by")):
-        if factor is not None and scale > 1 and math.isclose(factor, scale**power, rel_tol=SIX_DIGITS):
+        if factor is not None and scale > 1 and math.isclose(factor, scale**power, rel_tol=_SIX_DIGITS):
             words = f"The candidate's loss is the reference's {how} the loss scale of {scale:g}."
             return LikelyCause(Meaning.LOSS_SCALE, words)
     same = same_inputs(found, rng[0] == rng[1] if all(rng) else None)
@@ -101,7 +101,7 @@ def _of_sum(ours: list[float], theirs: list[float]) -> LikelyCause | None:
     if min(sizes) != 1 or max(sizes) == 1:
         return None
     several, one = (ours, theirs[0]) if len(theirs) == 1 else (theirs, ours[0])
-    if not abs(sum(several) - one) <= SIX_DIGITS * sum(map(abs, several)):
+    if not abs(sum(several) - one) <= _SIX_DIGITS * sum(map(abs, several)):
         return None
     who, whose = ("candidate", "reference") if len(theirs) == 1 else ("reference", "candidate")
     words = f"The {who}'s loss is the sum of the {whose}'s {len(several)} losses of this step."
@@ -115,7 +115,7 @@ def _with_one_factor(ours: list[float], theirs: list[float], factor: float) -> i
     """
     if len(ours) != len(theirs) or len(ours) < 2 or not factor or math.isclose(abs(factor), 1, rel_tol=0.01):
         return 0  # a factor this close to 1 says little
-    same = all(a and math.isclose(b, factor * a, rel_tol=SIX_DIGITS) for a, b in zip(ours, theirs, strict=True))
+    same = all(a and math.isclose(b, factor * a, rel_tol=_SIX_DIGITS) for a, b in zip(ours, theirs, strict=True))
     return len(ours) if same else 0
 
 

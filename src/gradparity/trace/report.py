@@ -106,7 +106,7 @@ def doubts(reference: Trace, candidate: Trace) -> list[str]:
     return notes
 
 
-def trace_headline(found: TraceDifference) -> str:
+def _headline(found: TraceDifference) -> str:
     """Return the verdict in one sentence."""
     match found.outcome:
         case TraceOutcome.OTHER_CALLS:
@@ -121,7 +121,7 @@ def trace_headline(found: TraceDifference) -> str:
 
 def sentences(found: TraceDifference) -> list[str]:
     """Return the verdict, the first difference, and further notes, as lines of text."""
-    lines = [trace_headline(found)]
+    lines = [_headline(found)]
     if found.unmatched:
         lines.insert(0, found.unmatched)
     if found.verdict.explanation:
@@ -193,7 +193,7 @@ def difference_as_json(found: TraceDifference) -> dict[str, object]:
         "parity": found.parity,
         "outcome": found.outcome,
         "same_updates": found.updates.same,
-        "trace_headline": trace_headline(found),
+        "headline": _headline(found),
         "steps": found.verdict.steps,
         "numbers": found.verdict.numbers,
         "first": first,
