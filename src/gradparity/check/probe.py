@@ -89,8 +89,8 @@ def sight(load: Callable[[], Loop], name: str, precision: str, folder: Path, wat
         before.put_back()
         if again != seen:
             raise UserError(
-                f"{name} does not repeat itself: run twice, it differs at {first_shown(seen, again) or 'nowhere'}; let it keep "
-                "nothing between calls, and draw random numbers from torch only"
+                f"{name} does not repeat itself: run twice, it differs at "
+                f"{first_shown(seen, again) or 'no place'}; let it keep nothing between calls, and draw random numbers from torch only"
             )
     plain = oracle = None
     if seen.error is None:

@@ -55,8 +55,8 @@ def check_on_ranks(name: str, precision: str, ranks: int, patience: float = PATI
             raise UserError(f"{name} did not come to its end on rank {rank}: {one.error}")
         if one != other:
             raise UserError(
-                f"{name} does not repeat itself: run twice, rank {rank} differs at {first_shown(one, other) or 'nowhere'}; "
-                "let it draw random numbers from torch only"
+                f"{name} does not repeat itself: run twice, rank {rank} differs at "
+                f"{first_shown(one, other) or 'no place'}; let it draw random numbers from torch only"
             )
     if len({*(steps := [steps_of(seen) for seen in loops])}) > 1:
         made = ", ".join(f"{count} on rank {rank}" for rank, count in enumerate(steps))
