@@ -90,7 +90,8 @@ def sight(load: Callable[[], Loop], name: str, precision: str, folder: Path, wat
         if again != seen:
             raise UserError(
                 f"{name} does not repeat itself: run twice, it differs at "
-                f"{first_shown(seen, again) or 'no place'}; let it keep nothing between calls, and draw random numbers from torch only"
+                f"{first_shown(seen, again) or 'no place'}; let it keep nothing between calls, "
+                "and draw random numbers from torch only"
             )
     plain = oracle = None
     if seen.error is None:
