@@ -133,6 +133,26 @@ def test_a_different_loss_is_reported_with_factor_and_sign():
         assert words in told(Mismatch(Part.LOSS, "loss", Kind.BITS, "1", "2", size), phase=Phase.FORWARD)
 
 
+@pytest.mark.parametrize(
+    ("reference", "candidate", "words"),
+    [
+        (
+            OWN,
+            "memory of v.grad",
+            "w.grad has its own memory in the reference and shares the memory of v.grad in the candidate.",
+        ),
+        (
+            "memory of v.grad",
+            "absent",
+            "w.grad shares the memory of v.grad in the reference and is absent in the candidate.",
+        ),
+    ],
+)
+def test_shared_memory_is_reported_with_its_owner(reference, candidate, words):
+    mismatch = Mismatch(Part.ALIASING, "w.grad", Kind.VALUE, reference, candidate)
+    assert told(mismatch).splitlines()[0] == f"At step 3, phase unscaled, {words}"
+
+
 def test_a_phase_that_only_one_run_reaches_is_reported_as_such():
     here = Mismatch(Part.OPTIMIZER, ALL, Kind.PRESENCE, STOPS, "does not")
     assert told(here) == "At step 3, phase unscaled, only the reference reaches this phase."

@@ -177,7 +177,7 @@ def test_two_ways_are_one_training(tmp_path):
     [
         pytest.param(
             "naive",
-            "At step 0, microbatch 0, phase accumulated, position_correction.grad has memory of its own",
+            "At step 0, microbatch 0, phase accumulated, position_correction.grad has its own memory",
             marks=pytest.mark.long,
         ),
         pytest.param(

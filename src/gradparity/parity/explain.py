@@ -5,12 +5,12 @@ The explanation uses only measurements, never the name of the candidate, so it a
 
 import math
 
-from gradparity.parity.kinds import Kind
+from gradparity.parity.kinds import ABSENT, Kind
 from gradparity.parity.likely_cause import cause_of, likely_cause
 from gradparity.parity.lockstep import ALL, STOPS, Comparison
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import END, START, Place
-from gradparity.parity.state import Part
+from gradparity.parity.state import OWN, Part
 
 VALUES = {
     Part.GRADIENTS: "the gradient of {}",
@@ -60,7 +60,8 @@ def subject(mismatch: Mismatch) -> str:
     if mismatch.name == ALL:
         return f"only the {'reference' if mismatch.reference == STOPS else 'candidate'} reaches this phase"
     if mismatch.part == Part.ALIASING:
-        return f"{mismatch.name} has {mismatch.reference} in the reference, and {mismatch.candidate} in the candidate"
+        sides = _memory(mismatch.reference), _memory(mismatch.candidate)
+        return f"{mismatch.name} {sides[0]} in the reference and {sides[1]} in the candidate"
     if mismatch.part == Part.LOSS and mismatch.kind == Kind.BITS and mismatch.reference == mismatch.candidate:
         return f"the {mismatch.name} of {mismatch.reference} differs in its last digits"
     if mismatch.part == Part.LOSS and mismatch.kind == Kind.BITS:
@@ -70,6 +71,10 @@ def subject(mismatch: Mismatch) -> str:
         return f"{value} differs"
     verb = "is" if mismatch.kind in (Kind.PRESENCE, Kind.VALUE) else f"differs in {mismatch.kind}:"
     return f"{value} {verb} {mismatch.reference} in the reference and {mismatch.candidate} in the candidate"
+
+
+def _memory(words: str) -> str:
+    return "has its own memory" if words == OWN else f"shares the {words}" if words != ABSENT else "is absent"
 
 
 def magnitude(mismatch: Mismatch, found: Comparison) -> str:

@@ -120,8 +120,9 @@ class StepCounts:
 
     def __str__(self) -> str:
         return (
-            f"The gradient was clipped in {self.clipped} of {self.steps} steps, and overflowed in {self.skipped}, "
-            f"which were skipped; {self.rates} different learning rates."
+            f"Of {plural(self.steps, 'step')}, {self.clipped} clipped the gradient and {self.skipped} "
+            f"{'was' if self.skipped == 1 else 'were'} skipped because it overflowed; "
+            f"{plural(self.rates, 'different learning rate')}."
         )
 
 
