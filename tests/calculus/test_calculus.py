@@ -241,7 +241,7 @@ def test_an_unused_input_raises_or_is_none_in_pytorch() -> None:
 
 
 @each_way
-def test_what_an_output_does_not_depend_on_has_derivative_zero(way: Way) -> None:
+def test_an_input_that_does_not_affect_the_output_has_derivative_zero(way: Way) -> None:
     x, y = X.unbind(dim=1)
     zero, one = torch.zeros_like(x), torch.ones_like(x)
     w = nn.Parameter(torch.ones(1))

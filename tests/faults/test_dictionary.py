@@ -62,7 +62,7 @@ def shown_on(processor, *names):
 
 
 @pytest.mark.parametrize("name", HIDDEN)
-def test_on_some_processors_rounding_hides_it_and_on_some_it_shows_exactly_where_it_says(name):
+def test_a_fault_hidden_by_rounding_shows_on_some_processors_exactly_where_it_says(name):
     """So neither an earlier nor a later place would be right."""
     shown = []
     for processor in range(1, 101):
@@ -118,13 +118,13 @@ def alike(names, precisions):
     return [same for same in groups.values() if len(same) > 1]
 
 
-def test_each_fault_differs_from_the_reference_and_from_all_others_but_those_that_are_proved_the_same():
+def test_no_two_faults_are_the_same_except_those_proved_to_be():
     groups = alike([name for name in FAULTS if name not in HIDDEN], ["fp16"])
     assert sorted(map(sorted, ONE_AND_THE_SAME)) == sorted(map(sorted, groups))
     assert alike(HIDDEN, ALL_PRECISIONS) == []
 
 
-def test_there_are_enough_and_each_says_what_it_is():
+def test_there_are_enough_faults_and_each_is_fully_described():
     assert len(FAULTS) >= 70
     for name, fault in FAULTS.items():
         assert fault.name == name
@@ -140,7 +140,7 @@ def test_two_faults_that_change_the_same_line_clash():
         reference_with([FAULTS["divided-twice"], FAULTS["not-divided-at-all"]])
 
 
-def test_a_fault_that_takes_away_what_another_hangs_on_clashes_with_it():
+def test_a_fault_that_removes_lines_of_another_clashes_with_it():
     with pytest.raises(ClashError, match="no sentence of Python"):
         reference_with([FAULTS["schedule-advanced-twice"], FAULTS["schedule-advanced-on-skipped-steps"]])
 

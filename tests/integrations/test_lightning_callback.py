@@ -154,7 +154,7 @@ def test_a_partial_last_window_is_divided_by_too_much():
     assert "Both losses of this step are 0.667 times the reference's" in callback.verdict.explanation
 
 
-def test_uneven_microbatches_weigh_what_they_hold_if_the_callback_is_told():
+def test_uneven_microbatches_are_weighted_by_count():
     sizes = [4, 2, 6, 4, 4, 4]
     untold, told = ParityCallback(), ParityCallback(count=lambda batch: len(batch[0]))
     fit(None, untold, sizes=sizes)
@@ -183,7 +183,7 @@ def test_a_hook_that_was_overridden_wrongly_is_found(module, where):
 
 
 @pytest.mark.parametrize("scaled", [True, False])
-def test_manual_optimization_is_held_against_the_reference_too(scaled):
+def test_manual_optimization_is_compared_with_the_reference(scaled):
     """https://github.com/Lightning-AI/pytorch-lightning/issues/18089"""
     callback = ParityCallback(loss=mean_loss, max_norm=0.05)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=scaled)
@@ -195,7 +195,7 @@ def test_manual_optimization_is_held_against_the_reference_too(scaled):
         assert "The candidate clips before unscale_." in callback.verdict.explanation
 
 
-def test_what_cannot_be_watched_is_refused_in_a_sentence():
+def test_a_training_that_cannot_be_watched_is_refused_in_a_sentence():
     with pytest.raises(MisconfigurationException, match="needs loss="):
         fit(ByHand, ParityCallback(), accumulate_grad_batches=1, gradient_clip_val=None)
 
@@ -215,7 +215,7 @@ def test_what_cannot_be_watched_is_refused_in_a_sentence():
         *[(hook, KeyError) for hook in ("on_train_start", "optimizer_step", "on_train_batch_end")],
     ],
 )
-def test_whatever_ends_a_training_nobody_watches_afterwards(by, raised):
+def test_no_hook_is_left_however_a_training_ends(by, raised):
     watched = []
 
     def broken(self, *_, **__):
@@ -348,7 +348,7 @@ class DrawsFromAll(Digits):
         return super().training_step((images + noise, labels), batch_idx)
 
 
-def test_random_numbers_of_every_stream_are_the_reference_s_too_and_stay_the_training_s():
+def test_the_reference_draws_the_training_s_numbers_and_leaves_them_to_the_training():
     random.seed(0), numpy.random.seed(0)
     alone = fit(DrawsFromAll)
     random.seed(0), numpy.random.seed(0)

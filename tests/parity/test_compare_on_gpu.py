@@ -95,7 +95,7 @@ def test_without_it_each_is_a_wait():
     assert waits == 20, "on the CPU, where they cost nothing"
 
 
-def test_what_cannot_be_compared_is_left_to_others(elsewhere):
+def test_tensors_that_a_gpu_cannot_compare_are_left_to_same_bits(elsewhere):
     sparse = torch.eye(2).to_sparse()
     values = [torch.zeros(2), torch.zeros(3), torch.zeros(2, dtype=torch.int32), sparse, None, 0.5]
     for a in values:

@@ -319,14 +319,14 @@ def test_flags_and_plain_tensors_that_change_are_found():
         assert (found.place.step, found.place.phase, mismatch.part, mismatch.name) == (1, Phase.STEPPED, part, name)
 
 
-def test_what_cannot_be_compared_is_counted_apart_and_told():
+def test_values_that_cannot_be_compared_are_counted_separately_and_reported():
     lanes = small_lanes(FP16)
     for lane in lanes:
         lane.run.optimizer.param_groups[0]["plan"] = lambda step: step
     verdict = verdict_of(FP16, lanes)
     assert verdict.parity
     assert list(verdict.unseen) == ["optimizer group 0.plan"]
-    assert headline(verdict).endswith("Content of 1 value was not compared: optimizer group 0.plan.")
+    assert headline(verdict).endswith("The content of 1 value was not compared: optimizer group 0.plan.")
     assert "not compared" not in headline(verdict_of(FP16))
 
 
@@ -341,7 +341,7 @@ def test_a_trained_tensor_outside_the_model_is_compared():
     assert "outside the model" in next(m.name for m in found.mismatches if m.part == Part.PARAMETERS)
 
 
-def test_a_model_that_writes_its_input_does_not_change_the_other_lanes():
+def test_a_model_that_writes_its_input_does_not_change_the_other_run():
     def in_place(loss):
         def written(model, batch):
             batch.inputs.mul_(0.5)

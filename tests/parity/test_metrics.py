@@ -49,7 +49,7 @@ def test_nothing_differs():
     assert f.cosine == pytest.approx(1)
 
 
-def test_what_is_not_finite_counts_as_differing_and_spoils_no_other_figure():
+def test_elements_that_are_not_finite_count_as_different_and_leave_other_figures_finite():
     f = figures((torch.tensor([1.0, math.inf, math.nan, 2.0]), torch.tensor([1.5, 1.0, 1.0, math.inf])))
     assert f.differing == 4
     assert f.max_absolute == f.max_relative == 0.5
@@ -107,7 +107,7 @@ def of_a_half(a, b):
     return tuple(metric.compute())
 
 
-def test_two_processes_find_together_what_one_would_have_found():
+def test_two_synced_processes_give_the_figures_of_one():
     a, b = torch.randn(50), torch.randn(50)
     ranks = launch(of_a_half, 2, a, b)
     alone = figures((a, b))

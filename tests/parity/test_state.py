@@ -99,7 +99,7 @@ class Nameless:
 
 
 @pytest.mark.parametrize("make", [lambda: lambda x: x, Nameless, lambda: iter([1]), lambda: {Nameless(): 1}.keys()])
-def test_what_cannot_be_compared_is_named_and_not_counted_as_the_same(make):
+def test_a_value_that_cannot_be_compared_is_named_and_not_counted_as_identical(make):
     a, b = dict(flatten("x", make())), dict(flatten("x", make()))
     assert isinstance(a["x"], Unseen)
     assert "0x" not in str(a["x"])

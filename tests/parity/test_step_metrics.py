@@ -49,7 +49,7 @@ def test_every_stream_of_every_seed_has_a_seed_of_its_own():
     assert 0 <= seed_of(3, "x") < 2**63
 
 
-def test_a_stream_goes_on_where_it_left_off_and_leaves_the_state_outside_alone():
+def test_a_stream_resumes_where_it_stopped_and_does_not_touch_the_global_state():
     outside = torch.get_rng_state()
     stream, whole = RandomStream(5), RandomStream(5)
     parts = []

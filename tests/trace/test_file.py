@@ -35,7 +35,7 @@ def train(folder, steps=3, full=False, seed=1):
     return records
 
 
-def test_what_was_written_is_read_back(tmp_path):
+def test_a_trace_reads_back_as_it_was_written(tmp_path):
     records = train(tmp_path / "trace")
     trace = read(tmp_path / "trace")
     assert trace.complete
@@ -50,7 +50,7 @@ def test_what_was_written_is_read_back(tmp_path):
                 assert repr(other) == repr(value) or other.norm == pytest.approx(value.norm, rel=1e-5)
 
 
-def test_the_machine_is_told(tmp_path):
+def test_a_trace_names_the_machine(tmp_path):
     train(tmp_path)
     assert read(tmp_path).about["torch"] == str(torch.__version__)
     assert read(tmp_path).about["threads"] == 1
@@ -94,7 +94,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         train(tmp_path / "file" / "trace")
 
 
-def test_what_is_left_of_a_run_can_be_read_wherever_it_was_cut(tmp_path):
+def test_a_trace_that_was_cut_anywhere_can_be_read_up_to_there(tmp_path):
     train(tmp_path / "whole")
     whole, text = read(tmp_path / "whole"), (tmp_path / "whole" / TRACE_FILE).read_bytes()
     (tmp_path / "cut").mkdir()
@@ -159,7 +159,7 @@ def test_another_format_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04\x95", b"PK\x03\x04\xff\xff"])
-def test_what_is_no_trace_is_refused(tmp_path, content):
+def test_a_folder_without_a_trace_is_refused(tmp_path, content):
     (tmp_path / TRACE_FILE).write_bytes(content)
     with pytest.raises(UserError, match="is not a trace"):
         read(tmp_path)
@@ -170,7 +170,7 @@ def test_a_folder_without_a_trace_is_named(tmp_path):
         read(tmp_path)
 
 
-def test_a_tensor_file_that_is_gone_or_spoiled_is_no_tensor(tmp_path):
+def test_a_missing_or_corrupted_tensor_file_gives_no_tensor(tmp_path):
     train(tmp_path, full=True)
     trace = read(tmp_path)
     ready = next(r for r in trace.records if r.event == Event.READY)
@@ -226,7 +226,7 @@ def test_a_full_disk_ends_the_recording_with_a_sentence_and_not_the_training(ful
     assert 0 <= trace.records[-1].step < 19
 
 
-def test_a_strict_recording_raises_what_it_lacks_at_the_end_of_its_block(tmp_path):
+def test_a_strict_recording_raises_at_the_end_of_its_block_if_it_lacks_something(tmp_path):
     model = nn.Linear(32, 32)
     optimizer, made = SGD(model.parameters(), lr=0.1), []
 
@@ -246,7 +246,7 @@ def step(model, optimizer):
     optimizer.step()
 
 
-def test_tensors_that_cannot_be_read_any_more_are_told(tmp_path):
+def test_tensor_files_that_cannot_be_read_are_reported(tmp_path):
     for name, seed in (("reference", 1), ("candidate", 2)):
         train(tmp_path / name, full=True, seed=seed)
     told = "\n".join(sentences(trace_difference(read(tmp_path / "reference"), read(tmp_path / "candidate"))))
@@ -257,12 +257,12 @@ def test_tensors_that_cannot_be_read_any_more_are_told(tmp_path):
     for file in files[1:]:
         file.write_bytes(file.read_bytes()[:-1])
     told = "\n".join(sentences(trace_difference(read(tmp_path / "reference"), read(tmp_path / "candidate"))))
-    assert f"Note: of the candidate's files of kept tensors {len(files)} cannot be read; what they held is" in told
+    assert f"Note: {len(files)} of the candidate's tensor files cannot be read; these tensors are" in told
     assert "of the reference's files" not in told
     assert "ULP apart" not in told
 
 
-def test_a_recording_that_was_cut_off_is_told(tmp_path):
+def test_a_recording_that_was_cut_off_is_reported(tmp_path):
     for name in ("reference", "candidate"):
         train(tmp_path / name)
     path = tmp_path / "candidate" / TRACE_FILE

@@ -65,7 +65,7 @@ def called(owner):
     )
 
 
-def test_all_that_it_patches_and_hooks_is_found_while_it_watches_and_nothing_afterwards(patches):
+def test_every_patch_and_hook_is_in_place_while_it_watches_and_none_afterwards(patches):
     made, before = things(), torch_functions()
     assert not of_a_recorder(*made)
     with recorder_of(made).watching():
@@ -150,7 +150,7 @@ def test_a_model_that_is_watched_can_be_copied_and_saved_whole(tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
 
 
-def test_what_a_loop_has_taken_of_a_recorder_does_nothing_afterwards():
+def test_a_patched_function_that_a_loop_kept_does_nothing_after_the_recording():
     made, told = things(), []
     model, optimizer, scaler, _ = made
     taken = GradScaler.step
@@ -167,7 +167,7 @@ def test_what_a_loop_has_taken_of_a_recorder_does_nothing_afterwards():
     assert method is not taken is GradScaler.step
 
 
-def test_what_a_loop_puts_over_a_patch_stays():
+def test_a_patch_of_the_loop_over_ours_stays():
     made = things()
     theirs = lambda self, *args, **kwargs: None  # noqa: E731
     before = GradScaler.update
@@ -180,7 +180,7 @@ def test_what_a_loop_puts_over_a_patch_stays():
     assert not of_a_recorder(*made)
 
 
-def test_a_backward_of_another_thread_that_outlasts_the_recording_is_let_be(tmp_path):
+def test_a_backward_in_a_thread_that_outlives_the_recording_is_not_disturbed(tmp_path):
     model, optimizer, scaler, scheduler = things()
     begun, over, ended = threading.Event(), threading.Event(), []
 

@@ -47,7 +47,7 @@ def test_the_same_training_is_the_same_on_every_rank(traces, capsys, reference, 
     assert all(rank["doubts"] == [] for rank in found["ranks"])
 
 
-def test_a_rank_that_sees_another_batch_is_named(traces, capsys):
+def test_a_rank_with_a_different_batch_is_named(traces, capsys):
     code, found = diff(traces, "again", "other", capsys)
     assert code == 1
     assert found["diverging"] == [1]
@@ -60,7 +60,7 @@ def test_a_rank_that_sees_another_batch_is_named(traces, capsys):
     assert "Rank 1 diverges first, at step 2, microbatch 0, phase forward." in capsys.readouterr().out
 
 
-def test_unsynchronised_ranks_part_from_ddp_at_once_and_are_no_longer_one_model(traces, capsys):
+def test_unsynchronised_ranks_diverge_from_ddp_at_once_and_from_each_other(traces, capsys):
     code, found = diff(traces, "ddp", "manual", capsys)
     assert code == 1
     assert found["diverging"] == [0, 1]

@@ -159,7 +159,7 @@ def test_gradients_of_something_else_are_not_microbatches():
     assert [r.event for r in records] == [*MICROBATCH, Event.READY, Event.STEP, Event.END]
 
 
-def test_what_is_done_with_another_model_is_no_event():
+def test_calls_of_another_model_are_no_events():
     model, optimizer, x = two_layers()
     other = SGD([nn.Parameter(torch.ones(1))], lr=0.1)
     scaler = GradScaler("cpu", init_scale=2.0)
@@ -174,7 +174,7 @@ def test_what_is_done_with_another_model_is_no_event():
     assert [r.event for r in records] == [Event.END]
 
 
-def test_what_a_loop_starts_a_step_from_is_seen_at_its_first_forward():
+def test_the_state_that_a_step_starts_from_is_seen_at_its_first_forward():
     model, optimizer, x = two_layers()
     with watching(model, optimizer) as records:
         for _ in range(2):
@@ -198,7 +198,7 @@ def test_what_a_loop_starts_a_step_from_is_seen_at_its_first_forward():
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
-def test_a_loop_that_does_something_else_is_told_by_its_events(right, wrong, step, events):
+def test_a_loop_with_different_calls_is_distinguished_by_its_events(right, wrong, step, events):
     ours, theirs = trace_of(config_of()), trace_of(config_of(), changed(right, wrong))
     found = trace_difference(ours, theirs)
     assert not found.parity

@@ -37,6 +37,6 @@ def test_values_that_are_no_tensors_stay():
     assert [copy_to_cpu(value) for value in (None, 3, "lr", (1, 2))] == [None, 3, "lr", (1, 2)]
 
 
-def test_what_is_on_the_host_is_not_touched():
+def test_tensors_on_the_cpu_are_not_copied():
     seen = {Part.GRADIENTS: {"w": X, "b": None}}
     assert to_cpu(seen) is seen

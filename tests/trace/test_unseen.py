@@ -176,12 +176,12 @@ def elsewhere(model, optimizer):
     ("loop", "told"),
     [
         (step, []),
-        (nothing, ["it has seen no step"]),
+        (nothing, ["it saw no step"]),
         (replaced, ["another optimizer (SGD) made 1 step with the same parameters; record that one"]),
-        (elsewhere, ["it has seen no step", "no backward, of 1, reached a parameter of the model or the optimizer"]),
+        (elsewhere, ["it saw no step", "no backward (1 in all) reached a parameter of the model or the optimizer"]),
     ],
 )
-def test_what_a_recording_has_not_seen_is_told_at_its_end_and_by_diff(loop, told, tmp_path):
+def test_events_that_a_recording_missed_are_reported_at_its_end_and_by_diff(loop, told, tmp_path):
     model, optimizer, *_ = things()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", RecordingWarning)
@@ -194,7 +194,7 @@ def test_what_a_recording_has_not_seen_is_told_at_its_end_and_by_diff(loop, told
     assert all(f"Note: the candidate's recording lacks something: {note}" in shown for note in notes)
 
 
-def test_an_optimizer_without_the_models_parameters_is_told(tmp_path):
+def test_an_optimizer_without_the_models_parameters_is_reported(tmp_path):
     old, optimizer, *_ = things()
     model = copy.deepcopy(old)
     with pytest.warns(RecordingWarning, match="the optimizer holds none of the model's parameters"):  # noqa: SIM117
@@ -212,7 +212,9 @@ def test_an_optimizer_without_the_models_parameters_is_told(tmp_path):
         (lambda m: m, lambda o: "adam", r"optimizers in a str; record one|the optimizer is a str"),
     ],
 )
-def test_what_cannot_be_recorded_is_one_sentence_and_leaves_no_folder(model, optimizer, told, tmp_path):
+def test_a_recording_that_cannot_start_is_refused_in_one_sentence_and_leaves_no_folder(
+    model, optimizer, told, tmp_path
+):
     trained, step_by, *_ = things()
     with pytest.raises(UserError, match=told):  # noqa: SIM117
         with gradparity.record(model(trained), optimizer(step_by), tmp_path / "trace"):

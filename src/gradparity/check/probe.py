@@ -92,8 +92,8 @@ def probe_loop(load: Callable[[], UserLoop], name: str, precision: str, folder: 
         before.restore()
         if again != observed:
             raise UserError(
-                f"{name} does not repeat itself: a second run differs at {first_shown(observed, again)}; keep no state "
-                "between calls, and draw random numbers only from torch"
+                f"{name} does not repeat itself: a second run differs at {first_shown(observed, again) or 'its end'}; "
+                "keep no state between calls, and draw random numbers only from torch"
             )
     in_fp32 = oracle = None
     if observed.end.finished:

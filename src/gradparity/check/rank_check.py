@@ -54,8 +54,8 @@ def check_on_ranks(name: str, precision: str, ranks: int, patience: float = PATI
             raise UserError(f"{name} did not finish on rank {rank}: {one.end}")
         if one != other:
             raise UserError(
-                f"{name} does not repeat itself: a second run differs on rank {rank} at {first_shown(one, other)}; "
-                "draw random numbers only from torch"
+                f"{name} does not repeat itself: a second run differs on rank {rank} at "
+                f"{first_shown(one, other) or 'its end'}; draw random numbers only from torch"
             )
     if len({*(steps := [steps_made(loop) for loop in loops])}) > 1:
         made = ", ".join(f"{count} on rank {rank}" for rank, count in enumerate(steps))

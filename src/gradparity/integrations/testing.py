@@ -60,8 +60,8 @@ def assert_parity(
                 raise AssertionError(f"the {name} loop made no step with the optimizer that make() returned second")
         null = trace_difference(traces["null"], traces["reference"])
         if not null.parity:
-            told = "\n".join(sentences(null))
-            raise AssertionError(f"run twice, the reference differs from itself, so nothing can be compared.\n{told}")
+            words = "\n".join(sentences(null))
+            raise AssertionError(f"run twice, the reference differs from itself, so nothing can be compared.\n{words}")
         found = trace_difference(traces["reference"], traces["candidate"])
         if not found.parity:
             raise AssertionError("\n".join(sentences(found)))

@@ -5,12 +5,25 @@ The explanation uses only measurements, never the name of the candidate, so it a
 
 import math
 
-from gradparity.parity.kinds import Kind
+from gradparity.parity.kinds import ABSENT, Kind
 from gradparity.parity.likely_cause import cause_of, likely_cause
 from gradparity.parity.lockstep import ALL, STOPS, Comparison
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import END, START, Place
-from gradparity.parity.state import Part
+from gradparity.parity.state import OWN, Part
+
+VALUES = {
+    Part.GRADIENTS: "the gradient of {}",
+    Part.MODES: "the flag {}",
+    Part.PARAMETERS: "the parameter {}",
+    Part.OPTIMIZER: "the optimizer's {}",
+    Part.SCALER: "the scaler's {}",
+    Part.SCHEDULER: "the scheduler's {}",
+    Part.BUFFERS: "the buffer {}",
+    Part.RNG: "the random state of {}",
+    Part.EXTRA: "the extra state {}",
+}
+"""The name of a value in a sentence, by its part."""
 
 
 def explain(found: Comparison, later: Comparison | None = None) -> str:
@@ -45,36 +58,36 @@ def lowered(sentence: str) -> str:
 def subject(mismatch: Mismatch) -> str:
     """Name the value that differs, and the kind of difference."""
     if mismatch.name == ALL:
-        return f"only the {'reference' if mismatch.reference == STOPS else 'candidate'} comes to this phase"
+        return f"only the {'reference' if mismatch.reference == STOPS else 'candidate'} reaches this phase"
     if mismatch.part == Part.ALIASING:
-        return f"{mismatch.name} has {mismatch.reference} in the reference, and {mismatch.candidate} in the candidate"
+        sides = _memory(mismatch.reference), _memory(mismatch.candidate)
+        return f"{mismatch.name} {sides[0]} in the reference and {sides[1]} in the candidate"
     if mismatch.part == Part.LOSS and mismatch.kind == Kind.BITS and mismatch.reference == mismatch.candidate:
         return f"the {mismatch.name} of {mismatch.reference} differs in its last digits"
     if mismatch.part == Part.LOSS and mismatch.kind == Kind.BITS:
         return f"the {mismatch.name} is {mismatch.reference} in the reference and {mismatch.candidate} in the candidate"
-    subject = {
-        Part.GRADIENTS: f"the gradient of {mismatch.name}",
-        Part.PARAMETERS: f"the parameter {mismatch.name}",
-        Part.OPTIMIZER: f"the optimizer's {mismatch.name}",
-    }.get(mismatch.part, f"{mismatch.part} ({mismatch.name})")
+    value = VALUES.get(mismatch.part, "{}").format(mismatch.name)
     if mismatch.figures:
-        return f"{subject} differs in its bits"
-    sides = f"the reference has {mismatch.reference}, the candidate {mismatch.candidate}"
-    return f"{subject} differs in {mismatch.kind}: {sides}"
+        return f"{value} differs"
+    verb = "is" if mismatch.kind in (Kind.PRESENCE, Kind.VALUE) else f"differs in {mismatch.kind}:"
+    return f"{value} {verb} {mismatch.reference} in the reference and {mismatch.candidate} in the candidate"
+
+
+def _memory(words: str) -> str:
+    return "has its own memory" if words == OWN else f"shares the {words}" if words != ABSENT else "is absent"
 
 
 def magnitude(mismatch: Mismatch, found: Comparison) -> str:
     """Return one sentence: how many elements of the tensor differ, and by how much."""
     figures, others = mismatch.figures, len({(m.part, m.name) for m in found.mismatches}) - 1
-    also = f" {'So does 1 more value' if others == 1 else f'So do {others} more values'} at this phase."
-    also = also if others else ""
+    also = f" At this phase, {others} more {'value differs' if others == 1 else 'values differ'}." if others else ""
     if not figures:
-        return also.strip()  # what() has given the values
+        return also.strip()  # subject() has given the values
     if figures.elements == 1:
         return f"They are {figures.max_ulp:,} ULP apart (absolute {figures.max_absolute:.2g}).{also}"
     apart = f"{figures.differing:,} of {figures.elements:,} elements are up to {figures.max_ulp:,} ULP apart"
     if not math.isfinite(figures.relative_norm):
-        return f"{apart}, infinite or not a number some of them.{also}"
+        return f"{apart}; some are infinite or NaN.{also}"
     return (
         f"{apart} (absolute {figures.max_absolute:.2g}, relative to its norm {figures.relative_norm:.2g}, "
         f"cosine {figures.cosine:.6f}).{also}"

@@ -72,25 +72,23 @@ MEMORY_ORDER = LikelyCause(
 
 def cause_of_shared_memory(first: Mismatch) -> LikelyCause:
     """Explain two gradients that share memory in one of the two loops."""
-    sharing = "What accumulation or clipping writes into one of the two in place reaches the other as well."
+    sharing = "If accumulation or clipping writes to one of the two in place, the other changes too."
     if not all(side == OWN or side.endswith(".grad") for side in (first.reference, first.candidate)):
         return NOTHING
     if first.reference == OWN:
-        copy = "autograd.grad returns one tensor for parameters that enter as a sum: copy it before it becomes .grad."
+        copy = "autograd.grad returns one tensor for parameters that enter as a sum: copy it before assigning .grad."
         return LikelyCause(Meaning.SHARED, f"{sharing} {copy}")
     if first.candidate == OWN:
-        known = ".backward() may leave that too: https://github.com/pytorch/pytorch/issues/34082."
-        return LikelyCause(
-            Meaning.SHARED_IN_REFERENCE, f"Here it is the reference that shares memory. {sharing} {known}"
-        )
+        known = ".backward() can cause this too: https://github.com/pytorch/pytorch/issues/34082."
+        return LikelyCause(Meaning.SHARED_IN_REFERENCE, f"Here the reference shares memory. {sharing} {known}")
     return NOTHING
 
 
 def cause_of_missing_gradient(first: Mismatch) -> LikelyCause:
     """Explain a gradient that only one of the two loops has."""
     if first.candidate == "None":
-        cut = "it was cut off, or .grad was emptied or not set."
-        return LikelyCause(Meaning.NO_GRADIENT, f"The gradient never reached this parameter: {cut}")
+        cut = "the graph was cut, or .grad was cleared or never set."
+        return LikelyCause(Meaning.NO_GRADIENT, f"No gradient reached this parameter: {cut}")
     if first.reference == "None" and first.candidate.startswith(ZEROS):
         moves = "weight decay and momentum move a parameter whose gradient is zero."
         return LikelyCause(Meaning.ZEROS, f"None is not zero: {moves}")
@@ -103,7 +101,7 @@ def is_rounding(figures: Figures) -> bool:
 
 
 ROUNDED = LikelyCause(
-    Meaning.ROUNDING, "Equal up to rounding: no larger than a different order of the same sums can make it."
+    Meaning.ROUNDING, "As small as rounding: the same sums in a different order can differ by as much."
 )
 
 
@@ -132,7 +130,7 @@ def _scaled(ratio: float, after: float, scale: float) -> bool:
 
 def clipped_scaled(scale: float) -> str:
     """Return the sentence for gradients that were clipped while still scaled."""
-    return f"It looks as if clipping met gradients that were still multiplied by the scale of {scale:g}."
+    return f"The gradients were probably clipped while still multiplied by the loss scale of {scale:g}."
 
 
 def cause_from_sizes(mismatches: Sequence[Mismatch]) -> LikelyCause:
@@ -154,8 +152,9 @@ def cause_from_sizes(mismatches: Sequence[Mismatch]) -> LikelyCause:
     if factor_in_words(ratio) == "1":
         return NOTHING
     subject = "Every gradient that differs has"
-    direction = "the right direction and " if len(figures) == len(mismatches) else ""
-    return LikelyCause(Meaning.LENGTH, f"{subject} {direction}{factor_in_words(ratio)} times the right length.")
+    direction = "the reference's direction and " if len(figures) == len(mismatches) else ""
+    length = "its length" if direction else "the reference's length"
+    return LikelyCause(Meaning.LENGTH, f"{subject} {direction}{factor_in_words(ratio)} times {length}.")
 
 
 def _same_length(figures: Figures) -> bool:
@@ -218,7 +217,7 @@ def same_inputs(found: Comparison, random: bool | None = None) -> str:
 def listed(words: Sequence[str]) -> str:
     """Join words with commas and "and".
 
-    >>> listed(["one", "two", "three"])
+    >>> _listed(["one", "two", "three"])
     'one, two and three'
     """
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]

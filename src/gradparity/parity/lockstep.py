@@ -23,8 +23,8 @@ from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import COMPARED, HasState, Part, state_of
 from gradparity.training import Moment, Run, Window
 
-T = TypeVar("T")
-V = TypeVar("V")
+_T = TypeVar("_T")
+_V = TypeVar("_V")
 Step: TypeAlias = Callable[[Run, Window[Any]], Iterator[Moment]]
 
 ALL, STOPS = "all", "stops here"
@@ -68,27 +68,27 @@ class Comparison:
 def lockstep(
     reference: LockstepRun, candidate: LockstepRun, windows: Iterable[Window[Any]], done: int = 0
 ) -> Iterator[Comparison]:
-    """Train both lanes on the same windows, and yield a comparison for each phase.
+    """Train both runs on the same windows, and yield a comparison for each phase.
 
-    A lane may leave out phases of single microbatches, for example if it differentiates a whole window at once.
-    If only one lane passes through a phase of the whole window, every part compared there is a mismatch.
+    A run may leave out phases of single microbatches, for example if it differentiates a whole window at once.
+    If only one run passes through a phase of the whole window, every part compared there is a mismatch.
 
-    ``done`` is the number of steps before a checkpoint from which both lanes resume; these were compared already.
+    ``done`` is the number of steps before a checkpoint from which both runs resume; these were compared already.
 
     Raises:
-        SharedMemoryError: if the lanes share a tensor.
+        SharedMemoryError: if the runs share a tensor.
     """
     constants: dict[str, dict[str, Tensor]] = {}
     if not done:
         start = Moment(START.phase)
         yield _compare(START, start, start, reference, candidate, constants)
     for step, window in enumerate(windows, start=done):
-        own = copy_of_window(window)
+        own = _copy_of(window)
         for place, ours, theirs in side_by_side(_moments(step, reference, window), _moments(step, candidate, own)):
             yield _compare(place, ours, theirs, reference, candidate, constants)
 
 
-def copy_of_window(window: Window[Any]) -> Window[Any]:
+def _copy_of(window: Window[Any]) -> Window[Any]:
     """Return the candidate's own copy of a window: a model that writes to its input would change the other run's data.
 
     A window that cannot be copied, as with a tensor that has a graph, is shared.
@@ -100,8 +100,8 @@ def copy_of_window(window: Window[Any]) -> Window[Any]:
 
 
 def side_by_side(
-    left: Iterator[tuple[Place, T]], right: Iterator[tuple[Place, T]]
-) -> Iterator[tuple[Place, T | None, T | None]]:
+    left: Iterator[tuple[Place, _T]], right: Iterator[tuple[Place, _T]]
+) -> Iterator[tuple[Place, _T | None, _T | None]]:
     """Pair what two runs have at each place; ``None`` for the one that does not pass through it."""
     a, b = next(left, None), next(right, None)
     while a or b:
@@ -116,10 +116,10 @@ def side_by_side(
             b = next(right, None)
 
 
-def _moments(number: int, lane: LockstepRun, window: Window[Any]) -> Iterator[tuple[Place, Moment]]:
-    step = lane.step(lane.run, window)
+def _moments(number: int, side: LockstepRun, window: Window[Any]) -> Iterator[tuple[Place, Moment]]:
+    step = side.step(side.run, window)
     while True:
-        with lane.random.active():
+        with side.random.active():
             moment = next(step, None)
         if moment is None:
             return
@@ -146,7 +146,7 @@ def _compare(
 def _filled(
     found: Comparison, reference: LockstepRun, candidate: LockstepRun, constants: dict[str, dict[str, Tensor]]
 ) -> Comparison:
-    """Compare the state of both lanes at this moment, and return ``found`` with the result."""
+    """Compare the state of both runs at this moment, and return ``found`` with the result."""
     assert found.reference
     assert found.candidate
     parts = COMPARED[found.place.phase]
@@ -159,13 +159,13 @@ def _filled(
             a, b = of_reference[part], of_candidate[part]
             yield part, a, b, compare(part, a, b, same, constants)
 
-    return with_parts(found, compared(), numbers_in)
+    return with_parts(found, compared(), _numbers_in)
 
 
 def with_parts(
     found: Comparison,
-    compared: Iterable[tuple[Part, Mapping[str, V], Mapping[str, V], Compared]],
-    numbers_in: Callable[[V], int],
+    compared: Iterable[tuple[Part, Mapping[str, _V], Mapping[str, _V], Compared]],
+    numbers_in: Callable[[_V], int],
 ) -> Comparison:
     """Return ``found`` with the results of its parts.
 
@@ -187,7 +187,7 @@ def with_parts(
     return replace(found, numbers=numbers, unseen=unseen)
 
 
-def numbers_in(value: Value) -> int:
+def _numbers_in(value: Value) -> int:
     """Return the number of numbers in a value."""
     if not isinstance(value, Tensor):
         return 1

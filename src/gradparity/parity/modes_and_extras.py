@@ -14,7 +14,7 @@ _OWN: Final = frozenset(vars(nn.Module()))
 
 _SCALARS: Final = (int, float, str, bool, type(None), type)
 
-LONGEST: Final = 1_000
+_LONGEST: Final = 1_000
 """Largest length of a list or dict that is searched for tensors."""
 
 
@@ -32,16 +32,16 @@ def modes(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Value
         if not p.requires_grad:
             flags[f"{name}.requires_grad"] = False
         if p.grad is not None and p.grad.requires_grad:
-            flags[f"{name}{OF_GRADIENT}"] = True
+            flags[f"{name}{_OF_GRADIENT}"] = True
     return flags
 
 
-OF_GRADIENT: Final = ".grad.requires_grad"
+_OF_GRADIENT: Final = ".grad.requires_grad"
 
 
 def usual(flag: str) -> bool:
     """Return the value of a flag that :func:`modes` does not list."""
-    return not flag.endswith(OF_GRADIENT)
+    return not flag.endswith(_OF_GRADIENT)
 
 
 def extras(model: nn.Module, *, extra_state: bool = True) -> dict[str, Value]:
@@ -93,7 +93,7 @@ def _held(name: str, value: object, depth: int) -> Iterator[tuple[str, Tensor | 
     if isinstance(value, Tensor | np.ndarray):
         yield name, value
     elif isinstance(value, list | tuple | deque | dict) and depth < 4:
-        if len(value) > LONGEST:
+        if len(value) > _LONGEST:
             first = next(iter(value.values() if isinstance(value, dict) else value))
             if not isinstance(first, _SCALARS):
                 yield name, Unseen(f"{type(value).__qualname__} of {len(value)}")

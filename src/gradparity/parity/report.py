@@ -33,7 +33,7 @@ def verdict_markdown(verdict: Verdict) -> str:
     lines.append("|---" * (len(Phase) + 1) + "|")
     for part in _parts(verdict):
         cells = (verdict.cells.get((phase, part)) for phase in Phase)
-        lines.append(f"| {part} | {' | '.join(cell_text(cell) for cell in cells)} |")
+        lines.append(f"| {part} | {' | '.join(_cell_text(cell) for cell in cells)} |")
     return "\n".join(lines)
 
 
@@ -69,7 +69,7 @@ def headline(verdict: Verdict) -> str:
 def plural(count: int, what: str) -> str:
     """Return a count with its noun.
 
-    >>> times(1, "step"), times(2, "step")
+    >>> plural(1, "step"), plural(2, "step")
     ('1 step', '2 steps')
     """
     return f"{count} {what}{'' if count == 1 else 's'}"
@@ -81,7 +81,7 @@ def uncompared(verdict: Verdict) -> str:
         return ""
     named = ", ".join(list(verdict.unseen)[:3]) + (", ..." if len(verdict.unseen) > 3 else "")
     values = "1 value was" if len(verdict.unseen) == 1 else f"{len(verdict.unseen):,} values were"
-    return f" Content of {values} not compared: {named}."
+    return f" The content of {values} not compared: {named}."
 
 
 def parity_sentence(verdicts: Mapping[str, Verdict], parity: str) -> str:
@@ -95,7 +95,7 @@ def parity_sentence(verdicts: Mapping[str, Verdict], parity: str) -> str:
     for name, verdict in verdicts.items():
         if verdict.first:
             found, mismatch = verdict.first
-            apart += f"; {name} parts {lowered(place_in_words(found.place))}: {subject(mismatch)}"
+            apart += f"; {name} diverges {lowered(place_in_words(found.place))}: {subject(mismatch)}"
     return f"{sum(verdict.parity for verdict in verdicts.values())} of {len(verdicts)} {parity}{apart}."
 
 
@@ -120,20 +120,20 @@ class StepCounts:
 
     def __str__(self) -> str:
         return (
-            f"The gradient was clipped in {self.clipped} of {self.steps} steps, and overflowed in {self.skipped}, "
-            f"which were skipped; {self.rates} different learning rates."
+            f"Of {plural(self.steps, 'step')}, {self.clipped} clipped the gradient and {self.skipped} "
+            f"{'was' if self.skipped == 1 else 'were'} skipped because it overflowed; "
+            f"{plural(self.rates, 'different learning rate')}."
         )
 
 
 def learning(metric: str, values: Sequence[Sequence[float]]) -> str:
     """Return the held-out ``metric`` of reference and candidate, first and last, in one sentence."""
     (before, _), (after, theirs) = values[0], values[-1]
-    return (
-        f"Held-out {metric}: {before:.4g} at first, then {after:.4g} by the reference, {theirs:.4g} by the candidate."
-    )
+    at_end = f"at the end {after:.4g} in the reference and {theirs:.4g} in the candidate"
+    return f"Held-out {metric}: {before:.4g} at first; {at_end}."
 
 
-def cell_text(cell: VerdictCell | None) -> str:
+def _cell_text(cell: VerdictCell | None) -> str:
     """Return the text of one cell of the table."""
     if cell is None or not cell.compared + cell.lone:
         return ""
@@ -144,7 +144,7 @@ def cell_text(cell: VerdictCell | None) -> str:
 
 def _colored(cell: VerdictCell | None) -> str:
     color = "red" if cell and cell.differing + cell.lone else "green"
-    return f"[{color}]{cell_text(cell)}[/]"
+    return f"[{color}]{_cell_text(cell)}[/]"
 
 
 def _parts(verdict: Verdict) -> list[Part]:

@@ -55,7 +55,7 @@ class Part(StrEnum):
     """Buffers, tensors kept as plain attributes of modules, and their extra state."""
     RNG = "rng"
     EXTRA = "also"
-    """Objects of a lane beside its run: an average of the weights, a second optimizer."""
+    """Other objects that a step changes: an average of the weights, a second optimizer."""
 
 
 OWN = "memory of its own"

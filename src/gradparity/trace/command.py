@@ -23,11 +23,11 @@ from gradparity.trace.report import TraceDifference, difference_as_json, print_d
 
 def main(arguments: Sequence[str]) -> int:
     """Compare two traces; return 0 if everything is the same, 1 if not."""
-    parser = Parser("gradparity diff", description="Where do two recorded training loops first part?")
+    parser = Parser("gradparity diff", description="Compare two recordings, and report the first difference.")
     parser.add_argument("reference", type=Path, help="a folder that gradparity.record has written")
-    parser.add_argument("candidate", type=Path, help="another one")
+    parser.add_argument("candidate", type=Path, help="the folder to compare with it")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="for people, or for programs")
-    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write what was found there as well")
+    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="also write the result for TensorBoard")
     given = parser.parse_args(arguments)
     traces = [(read(ours), read(theirs)) for ours, theirs in paired(given.reference, given.candidate)]
     found = [trace_difference(reference, candidate) for reference, candidate in traces]

@@ -14,7 +14,7 @@ from gradparity.trace.file import tensor_of
 from gradparity.trace.fingerprint import UNREAD, Fingerprint, FingerprintValue
 from gradparity.trace.until_difference import is_zero
 
-TRAINING = ".training"
+_TRAINING = ".training"
 """Suffix of the flags that say whether a module is in training mode."""
 
 
@@ -23,7 +23,7 @@ def compare_records(part: Part, reference: tuple[Trace, Record], candidate: tupl
     renamed = reference[0].rename is not candidate[0].rename
 
     def mismatches(name: str, a: FingerprintValue, b: FingerprintValue, measure: Measure) -> Iterator[Mismatch]:
-        if part == Part.MODES and renamed and name.endswith(TRAINING):
+        if part == Part.MODES and renamed and name.endswith(_TRAINING):
             return  # names of modules, unlike names of parameters, are not matched
         for kind in fingerprint_kinds(a, b):
             pair = _kept_pair(reference, candidate, part, name) if kind == Kind.BITS else None

@@ -14,7 +14,7 @@ from gradparity.trace.explain import likely_cause_in_traces
 from gradparity.trace.matching_names import named_alike
 from gradparity.trace.until_difference import sides
 
-UNJUDGED = Part.RNG
+_UNJUDGED = Part.RNG
 """The part whose differences do not count in a comparison.
 
 A data loader draws a seed from the global stream without any effect. A draw that matters shows in a loss.
@@ -74,7 +74,7 @@ def _compared(
 
 def _filled(found: Comparison, reference: tuple[Trace, Record], candidate: tuple[Trace, Record]) -> Comparison:
     """Compare the values that two records of one place hold, and return ``found`` with the result."""
-    parts = [p for p in Part if p != UNJUDGED and (p in reference[1].parts or p in candidate[1].parts)]
+    parts = [p for p in Part if p != _UNJUDGED and (p in reference[1].parts or p in candidate[1].parts)]
     values = ([values_of(part, record) for _, record in (reference, candidate)] for part in parts)
     compared = (
         (part, a, b, compare_records(part, reference, candidate)) for part, (a, b) in zip(parts, values, strict=True)

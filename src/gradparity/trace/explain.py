@@ -29,7 +29,7 @@ from gradparity.trace.explain_gradients import cause_of_backwards, cause_of_grad
 from gradparity.trace.until_difference import STEP_EVENTS, Side, digest
 from gradparity.training import Phase
 
-SIX_DIGITS = 2e-5
+_SIX_DIGITS = 2e-5
 """Relative tolerance for numbers that a trace keeps with six digits, with some room for rounding."""
 
 
@@ -58,7 +58,7 @@ def likely_cause_in_traces(found: Comparison, ours: Side, theirs: Side) -> Likel
         case Part.SCALER, Kind.VALUE:
             return _of_scale(ours, theirs)
         case Part.BUFFERS, Kind.BITS if found.place.phase == Phase.ACCUMULATED:
-            words = "They were the same bits when the loss was computed: something has written them since."
+            words = "The buffers were identical when the loss was computed: something wrote to them afterwards."
             return LikelyCause(Meaning.BUFFERS, words)
         case _:
             return NOTHING
@@ -81,7 +81,7 @@ def _of_loss(found: Comparison, first: Mismatch, ours: Side, theirs: Side) -> Li
         return summed
     factor, scale = factor_of(first), found.scale
     for power, how in ((-1, "divided by"), (1, "multiplied by")):
-        if factor is not None and scale > 1 and math.isclose(factor, scale**power, rel_tol=SIX_DIGITS):
+        if factor is not None and scale > 1 and math.isclose(factor, scale**power, rel_tol=_SIX_DIGITS):
             words = f"The candidate's loss is the reference's {how} the loss scale of {scale:g}."
             return LikelyCause(Meaning.LOSS_SCALE, words)
     same = same_inputs(found, rng[0] == rng[1] if all(rng) else None)
@@ -101,7 +101,7 @@ def _of_sum(ours: list[float], theirs: list[float]) -> LikelyCause | None:
     if min(sizes) != 1 or max(sizes) == 1:
         return None
     several, one = (ours, theirs[0]) if len(theirs) == 1 else (theirs, ours[0])
-    if not abs(sum(several) - one) <= SIX_DIGITS * sum(map(abs, several)):
+    if not abs(sum(several) - one) <= _SIX_DIGITS * sum(map(abs, several)):
         return None
     who, whose = ("candidate", "reference") if len(theirs) == 1 else ("reference", "candidate")
     words = f"The {who}'s loss is the sum of the {whose}'s {len(several)} losses of this step."
@@ -115,7 +115,7 @@ def _with_one_factor(ours: list[float], theirs: list[float], factor: float) -> i
     """
     if len(ours) != len(theirs) or len(ours) < 2 or not factor or math.isclose(abs(factor), 1, rel_tol=0.01):
         return 0  # a factor this close to 1 says little
-    same = all(a and math.isclose(b, factor * a, rel_tol=SIX_DIGITS) for a, b in zip(ours, theirs, strict=True))
+    same = all(a and math.isclose(b, factor * a, rel_tol=_SIX_DIGITS) for a, b in zip(ours, theirs, strict=True))
     return len(ours) if same else 0
 
 
@@ -132,10 +132,10 @@ def _of_written(found: Comparison, first: Mismatch, ours: Side, theirs: Side) ->
     ]
     if not wrote or not all(before) or first.name not in names:
         return NOTHING
-    when = "after the last step" if found.place == END else "between the step before and this forward"
+    when = "after the last step" if found.place == END else "between the previous step and this forward"
     who = "Both loops" if len(wrote) == 2 else f"The {wrote[0]}"
     verb = "write" if len(wrote) == 2 else "writes"
-    return LikelyCause(Meaning.WRITTEN, f"{who} {verb} the parameters {when}, other than by a step of the optimizer.")
+    return LikelyCause(Meaning.WRITTEN, f"{who} {verb} the parameters {when} without an optimizer step.")
 
 
 def _changed(name: str, last: Record, now: Record) -> bool:
@@ -154,12 +154,10 @@ def _of_update(found: Comparison, ours: Side, theirs: Side) -> LikelyCause:
     if Event.READY not in ours.since(*STEP_EVENTS) or Event.READY not in theirs.since(*STEP_EVENTS):
         return NOTHING
     parts = {m.part for m in found.mismatches}
-    read = "The optimizer has read the same gradients and hyperparameters"
+    read = "The optimizer read the same gradients and hyperparameters"
     if Part.PARAMETERS not in parts:
-        return LikelyCause(
-            Meaning.UPDATE, f"{read}. After the step the parameters are the same bits, its state is not."
-        )
-    state = "and so does its state" if Part.OPTIMIZER in parts else "its state is the same bits"
+        return LikelyCause(Meaning.UPDATE, f"{read}. After the step the parameters are identical, its state is not.")
+    state = "and so does its state" if Part.OPTIMIZER in parts else "its state is identical"
     return LikelyCause(Meaning.UPDATE, f"{read}. After the step the parameters differ, {state}.")
 
 
@@ -191,7 +189,7 @@ def _set_by_hand(ours: Side, theirs: Side) -> LikelyCause:
     states = [Part.SCHEDULER in record.parts for side in (ours, theirs) for record in side.here]
     if not any(states):
         return NOTHING
-    return LikelyCause(Meaning.RATE, "The schedule is in the same state: something else has set the learning rate.")
+    return LikelyCause(Meaning.RATE, "The scheduler is in the same state: something else set the learning rate.")
 
 
 def _after_skip(side: Side) -> bool:

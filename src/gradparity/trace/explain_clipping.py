@@ -18,10 +18,10 @@ def cause_at_unscale(found: Comparison, mismatches: list[Mismatch], ours: Side, 
     """Explain gradients that were the same bits after the last backward, and differ after ``unscale_``."""
     for who, side in zip(NAMES, (ours, theirs), strict=True):
         if all(_as_before(side, m.name) for m in mismatches):
-            words = f"In the {who} unscale_ has not changed it"
+            words = f"In the {who}, unscale_ left this gradient as it was"
             held = _held(side)
             free = held and not any(m.name in held for m in mismatches)
-            why = ": the optimizer does not hold that parameter" if free else ""
+            why = ": the optimizer does not hold the parameter" if free else ""
             return LikelyCause(Meaning.NOT_UNSCALED, f"{words}{why}.")
     cause = cause_from_sizes(mismatches)
     if cause.meaning == Meaning.ROUNDING and not same_way(ours, theirs):
@@ -87,7 +87,8 @@ def cause_of_clip_count(ours: Side, theirs: Side) -> LikelyCause | None:
     if counts[0] == counts[1] or 0 in counts:
         return None
     return LikelyCause(
-        Meaning.CLIPS, f"In this step the reference clips {plural(counts[0], 'time')}, the candidate {counts[1]}."
+        Meaning.CLIPS,
+        f"In this step the reference clips {plural(counts[0], 'time')}, the candidate {plural(counts[1], 'time')}.",
     )
 
 
@@ -96,19 +97,18 @@ def cause_at_clip(cause: LikelyCause, ours: Side, theirs: Side) -> LikelyCause:
     before = gradient_norm(ours.before)
     if not math.isfinite(before) or ours.before is None or theirs.before is None:
         return cause
-    told = [_told(side) for side in (ours, theirs)]
-    if "" in told:
+    changes = [_change(side) for side in (ours, theirs)]
+    if "" in changes:
         return cause
-    words = (
-        f"Before, the norm of all gradients is {before:.4g} in both. The reference {told[0]}, the candidate {told[1]}."
-    )
+    before_it = f"Before this phase, the norm of all gradients is {before:.4g} in both loops."
+    words = f"{before_it} The reference {changes[0]}, the candidate {changes[1]}."
     return LikelyCause(Meaning.CLIP, f"{cause.words} {words}".strip())
 
 
-def _told(side: Side) -> str:
+def _change(side: Side) -> str:
     """Return words for the change of the gradients between the last look at them and the step."""
     now, before = recorded_gradients(side.record), recorded_gradients(side.before)
     if {name: digest(g) for name, g in now.items()} == {name: digest(g) for name, g in before.items()}:
-        return "leaves the gradients as they are"
+        return "leaves the gradients unchanged"
     norm = gradient_norm(side.record)
-    return f"brings it to {norm:.4g}" if math.isfinite(norm) else ""
+    return f"changes it to {norm:.4g}" if math.isfinite(norm) else ""

@@ -74,13 +74,13 @@ def _left_over(mismatches: list[Mismatch], ours: Side, theirs: Side) -> LikelyCa
             m.name for m in mismatches if digest(now.get(m.name)) and digest(now[m.name]) == digest(ready.get(m.name))
         ]
         if kept or _remains(mismatches, side, other):
-            words = f"The {who} has not emptied the gradients since the step before: they are still in .grad."
+            words = f"The {who} has not cleared the gradients of the previous step: they are still in .grad."
             return LikelyCause(Meaning.LEFT_OVER, words)
     emptied = [_emptied(side) for side in (ours, theirs)]
     if emptied[0] == emptied[1] or not _first_time(ours, theirs):
         return None
     did, did_not = NAMES if emptied[0] else NAMES[::-1]
-    words = f"The {did} calls zero_grad between the step before and this backward, the {did_not} does not."
+    words = f"The {did} calls zero_grad between the previous step and this backward, the {did_not} does not."
     return LikelyCause(Meaning.NOT_EMPTIED, words)
 
 
@@ -163,8 +163,8 @@ def _of_backward(found: Comparison, mismatches: list[Mismatch], ours: Side, thei
         return cause if sure or cause.meaning != Meaning.ROUNDING else NOTHING
     if not losses[0] or losses[0] != losses[1]:
         return cause
-    same = "The losses are the same bits up to here, the gradients are not: the graph between them differs, or "
-    same += "what is done to .grad."
+    same = "The losses so far have the same bits, the gradients do not: the graph between them differs, or "
+    same += "something else wrote to .grad."
     return LikelyCause(Meaning.BACKWARD, f"{same} {cause.words}".strip())
 
 

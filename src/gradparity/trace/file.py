@@ -30,7 +30,7 @@ from gradparity.trace.line_format import MOST_VALUES, Form, about_in, form_in, n
 from gradparity.trace.snapshot import Snapshot
 
 TRACE_FILE = "trace.jsonl"
-FORMAT = 2
+_FORMAT = 2
 
 MOST_TRACE_BYTES = 2**30
 """Largest trace that is read, in bytes. In memory a trace takes about ten times as much."""
@@ -38,7 +38,7 @@ MOST_TRACE_BYTES = 2**30
 MOST_OF_A_LINE = 2**27
 """Longest line that is read, in bytes: enough for the hashes and names of about 1,000,000 tensors."""
 
-KEPT_AS_THEY_ARE = (
+_KEPT_AS_THEY_ARE = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 )
@@ -64,7 +64,7 @@ class Writer:
             raise UserError(f"{folder} holds a trace already; choose another folder, nothing is overwritten") from None
         except OSError as error:
             raise UserError(f"{folder} cannot be written ({error.strerror}); choose another folder") from None
-        self._line({"about": {"format": FORMAT, **about}})
+        self._line({"about": {"format": _FORMAT, **about}})
 
     def write(self, record: Record, seen: Snapshot) -> None:
         """Append ``record``. In a full trace, write the tensors of ``seen`` to disk before that line."""
@@ -115,17 +115,17 @@ def kept(seen: Snapshot) -> dict[str, Tensor]:
     values = {f"{part}/{name}": v for part, named in seen.items() for name, v in named.items()}
     tensors = {name: shard_of(v) for name, v in values.items() if isinstance(v, Tensor)}
     dense = {name: parts.get("", parts.get("values")) for name, v in tensors.items() if (parts := pieces(v))}
-    return {name: storable(value) for name, value in dense.items() if value is not None}
+    return {name: _storable(value) for name, value in dense.items() if value is not None}
 
 
-def storable(tensor: Tensor) -> Tensor:
+def _storable(tensor: Tensor) -> Tensor:
     """Return a contiguous copy of a dense tensor, in a dtype that safetensors supports."""
-    kept = tensor if tensor.dtype in KEPT_AS_THEY_ARE else bits(tensor.contiguous())
+    kept = tensor if tensor.dtype in _KEPT_AS_THEY_ARE else bits(tensor.contiguous())
     return kept.detach().clone(memory_format=torch.contiguous_format)
 
 
-def restored(tensor: Tensor, dtype: str) -> Tensor:
-    """Undo :func:`storable`: return the original tensor, of dtype ``dtype``."""
+def _restored(tensor: Tensor, dtype: str) -> Tensor:
+    """Undo :func:`_storable`: return the original tensor, of dtype ``dtype``."""
     wanted = getattr(torch, dtype, tensor.dtype)
     if tensor.dtype == wanted:
         return tensor
@@ -175,8 +175,8 @@ def read(folder: Path) -> Trace:
                     raise UserError(f"{path}, line {number}, is not a line of a trace; record the loop anew") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); name a folder that record() has written") from None
-    if about.get("format") != FORMAT:
-        raise UserError(f"{path} is not a trace of format {FORMAT}; record the loop anew")
+    if about.get("format") != _FORMAT:
+        raise UserError(f"{path} is not a trace of format {_FORMAT}; record the loop anew")
     complete = bool(records) and records[-1].event == Event.END
     return Trace(about, records, str(folder), complete, tuple(notes))
 
@@ -192,7 +192,7 @@ def tensor_of(trace: Trace, record: Record, part: Part, name: str) -> Tensor | N
             return None
         with safe_open(path, framework="pt") as file:
             key = next(key for key in file.keys() if trace.rename(key.removeprefix(f"{part}/")) == name)  # noqa: SIM118  # no dict
-            tensor = restored(file.get_tensor(key), printed.dtype)
+            tensor = _restored(file.get_tensor(key), printed.dtype)
     except (OSError, MemoryError, SafetensorError, StopIteration, RuntimeError):  # RuntimeError: a corrupt dtype
         return None
     if printed.layout != "dense":

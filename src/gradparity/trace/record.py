@@ -55,7 +55,7 @@ def record(
         UserError: before anything is watched, if ``folder``, the model or the optimizer cannot be used, or if nothing
             would be seen on this version of torch. At the end, if ``strict`` is set and the trace lacks something.
     """
-    watched = watched_of(model, optimizer, scaler, scheduler)
+    watched = _objects_of(model, optimizer, scaler, scheduler)
     require_sight()
     folder = folder_of_rank(Path(folder))
     writer = Writer(folder, about(), full)
@@ -74,7 +74,7 @@ def record(
         warn(f"{folder}: {sentence}")
 
 
-def watched_of(model: Any, optimizer: Any, scaler: GradScaler | None = None, scheduler: Any = None) -> TrainingObjects:
+def _objects_of(model: Any, optimizer: Any, scaler: GradScaler | None = None, scheduler: Any = None) -> TrainingObjects:
     """Return the objects that a loop trains with, without the wrappers of frameworks.
 
     Raises:
@@ -84,10 +84,10 @@ def watched_of(model: Any, optimizer: Any, scaler: GradScaler | None = None, sch
         raise UserError(
             f"the model is a {type(model).__name__}; give one torch.nn.Module, such as an nn.ModuleList of all"
         )
-    return TrainingObjects(model, optimizer_in(optimizer), scaler, unwrapped(scheduler, "scheduler"))
+    return TrainingObjects(model, _optimizer_in(optimizer), scaler, unwrapped(scheduler, "scheduler"))
 
 
-def optimizer_in(thing: Any) -> Optimizer:
+def _optimizer_in(thing: Any) -> Optimizer:
     """Return the ``torch.optim.Optimizer`` that ``thing`` is, or that it keeps in an attribute of any name.
 
     Raises:

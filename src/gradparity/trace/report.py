@@ -8,6 +8,7 @@ from itertools import groupby
 from rich.console import Console
 
 from gradparity.parity import report
+from gradparity.parity.explain import lowered
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.meaning import Meaning
 from gradparity.parity.metrics import finite
@@ -85,27 +86,27 @@ def trace_difference(
 def doubts(reference: Trace, candidate: Trace) -> list[str]:
     """Return reasons why a verdict on two traces covers less than it seems to, one sentence each."""
     both = (("reference", reference), ("candidate", candidate))
-    told = [
+    notes = [
         f"the {name}'s recording was cut off; it is compared as far as it goes"
         for name, trace in both
         if not trace.complete
     ]
-    told += [
-        f"of the {name}'s files of kept tensors {count} cannot be read; what they held is compared by hash and norm"
+    notes += [
+        f"{count} of the {name}'s tensor files cannot be read; these tensors are compared by hash and norm"
         for name, trace in both
         if (count := missing_tensor_files(trace))
     ]
-    told += [f"the {name}'s recording lacks something: {note}" for name, trace in both for note in trace.notes]
-    told += [
+    notes += [f"the {name}'s recording lacks something: {note}" for name, trace in both for note in trace.notes]
+    notes += [
         f"{key} is {reference.about.get(key)} in the reference and {candidate.about.get(key)} in the candidate, "
         "which may round differently"
         for key in sorted(reference.about.keys() | candidate.about.keys())
         if reference.about.get(key) != candidate.about.get(key)
     ]
-    return told
+    return notes
 
 
-def trace_headline(found: TraceDifference) -> str:
+def _headline(found: TraceDifference) -> str:
     """Return the verdict in one sentence."""
     match found.outcome:
         case TraceOutcome.OTHER_CALLS:
@@ -120,23 +121,24 @@ def trace_headline(found: TraceDifference) -> str:
 
 def sentences(found: TraceDifference) -> list[str]:
     """Return the verdict, the first difference, and further notes, as lines of text."""
-    lines = [trace_headline(found)]
+    lines = [_headline(found)]
     if found.unmatched:
         lines.insert(0, found.unmatched)
     if found.verdict.explanation:
-        prefix = "The way differs first here: " if found.outcome == TraceOutcome.SAME_UPDATES else ""
-        lines += f"{prefix}{found.verdict.explanation}".splitlines()
+        same = found.outcome == TraceOutcome.SAME_UPDATES
+        words = found.verdict.explanation
+        lines += (f"The first difference on the way: {lowered(words)}" if same else words).splitlines()
     if found.steps[0] != found.steps[1] and found.verdict.likely_cause.meaning != Meaning.STEPS:
         lines.append(f"The reference makes {report.plural(found.steps[0], 'step')}, the candidate {found.steps[1]}.")
     if found.events:
         step, ours, theirs = found.events
-        lines.append(f"In step {step} the loops make different calls, or in a different order:")
+        lines.append(f"In step {step}, the loops make different calls, or make them in a different order:")
         lines.append(f"  reference  {event_sequence(ours)}")
         lines.append(f"  candidate  {event_sequence(theirs)}")
         lines += past_the_scaler(ours, theirs)
     if found.draws is not None:
-        effect = "" if found.outcome == TraceOutcome.DIFFERENT else ", without any effect on the updates here"
-        lines.append(f"From step {found.draws} on torch's random stream is in a different state{effect}.")
+        effect = "" if found.outcome == TraceOutcome.DIFFERENT else ", which has no effect on the updates here"
+        lines.append(f"From step {found.draws} on, torch's random stream is in a different state{effect}.")
     return lines + [f"Note: {doubt}." for doubt in found.doubts]
 
 
@@ -153,12 +155,15 @@ def past_the_scaler(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
 def event_sequence(events: Sequence[str]) -> str:
     """Return events in order as text, with repetitions counted.
 
-    >>> in_a_row(["forward", "accumulated", "forward", "accumulated", "ready", "step"])
+    >>> event_sequence(["forward", "accumulated", "forward", "accumulated", "ready", "step"])
     '2 × (forward → accumulated) → ready → step'
     """
     pairs = [" → ".join(pair) if len(pair) > 1 else pair[0] for pair in _paired(events)]
     runs = ((thing, len(list(again))) for thing, again in groupby(pairs))
-    return " → ".join(thing if n == 1 else f"{n} × ({thing})" for thing, n in runs) or "nothing"
+    return (
+        " → ".join(thing if n == 1 else f"{n} × ({thing})" if " " in thing else f"{n} × {thing}" for thing, n in runs)
+        or "nothing"
+    )
 
 
 def _paired(events: Sequence[str]) -> list[list[str]]:
@@ -188,7 +193,7 @@ def difference_as_json(found: TraceDifference) -> dict[str, object]:
         "parity": found.parity,
         "outcome": found.outcome,
         "same_updates": found.updates.same,
-        "trace_headline": trace_headline(found),
+        "headline": _headline(found),
         "steps": found.verdict.steps,
         "numbers": found.verdict.numbers,
         "first": first,

@@ -95,7 +95,7 @@ def at_forward(watched: TrainingObjects, roots: Iterable[Any], first: bool) -> S
         Part.RNG: generator_states(),
     }
     if first:
-        seen |= {Part.PARAMETERS: watched.parameters, **of_scaler_and_scheduler(watched)}
+        seen |= {Part.PARAMETERS: watched.parameters, **_of_scaler_and_scheduler(watched)}
     return seen
 
 
@@ -141,10 +141,10 @@ def at_end(watched: TrainingObjects) -> Snapshot:
     at_step = at_stepped(watched)
     all_of_it = {**at_step[Part.OPTIMIZER], **dict(groups(watched.name_of, watched.optimizer))}
     kept = live_buffers(watched, extra_state=True)
-    return {**at_step, Part.OPTIMIZER: all_of_it, Part.BUFFERS: kept, **of_scaler_and_scheduler(watched)}
+    return {**at_step, Part.OPTIMIZER: all_of_it, Part.BUFFERS: kept, **_of_scaler_and_scheduler(watched)}
 
 
-def of_scaler_and_scheduler(watched: TrainingObjects) -> Snapshot:
+def _of_scaler_and_scheduler(watched: TrainingObjects) -> Snapshot:
     """Return the state of the scaler and the scheduler, if the loop has them."""
     seen: Snapshot = {}
     if watched.scaler is not None and watched.scaler.is_enabled():

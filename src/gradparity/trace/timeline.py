@@ -21,7 +21,7 @@ Look = tuple[Record, Snapshot]
 
 
 @dataclass(frozen=True)
-class Awaited:
+class _Awaited:
     """A backward whose gradients were not yet looked for in ``p.grad``.
 
     They arrive there later. Gradients of ``autograd.grad`` arrive when the loop writes them. On several ranks, all
@@ -46,7 +46,7 @@ class Timeline:
     def __init__(self, watched: TrainingObjects, write: Callable[[Record, Snapshot], None], keeps: bool) -> None:
         self.watched, self.write, self.keeps = watched, write, keeps
         self.step = self.microbatch = 0
-        self._awaited: Awaited | None = None
+        self._awaited: _Awaited | None = None
 
     def settle(self) -> None:
         """Record the awaited backward, if there is one and its gradients have arrived in ``p.grad``.
@@ -60,7 +60,7 @@ class Timeline:
 
     def wait_for_gradients(self, before: Fingerprints | None) -> None:
         """Look at the gradients later. If they are still equal to ``before``, it was no microbatch."""
-        self._awaited = Awaited(before, frozen({Part.BUFFERS: live_buffers(self.watched)}))
+        self._awaited = _Awaited(before, frozen({Part.BUFFERS: live_buffers(self.watched)}))
 
     def accumulated(self, buffers: Snapshot | None = None) -> None:
         """Record the values that a backward has written, and count the microbatch."""

@@ -27,11 +27,11 @@ def frozen(seen: Snapshot) -> Snapshot:
 
 def to_cpu(seen: Snapshot) -> Snapshot:
     """Return ``seen`` with its tensors on the CPU; return it unchanged if they are there already."""
-    elsewhere = {t.device for values in seen.values() for t in values.values() if on_accelerator(t)}
+    elsewhere = {t.device for values in seen.values() for t in values.values() if _on_accelerator(t)}
     if not elsewhere:
         return seen
     copies: Snapshot = {
-        part: {name: copy_to_cpu(v) if on_accelerator(v) else v for name, v in values.items()}
+        part: {name: copy_to_cpu(v) if _on_accelerator(v) else v for name, v in values.items()}
         for part, values in seen.items()
     }
     for device in elsewhere:
@@ -39,7 +39,7 @@ def to_cpu(seen: Snapshot) -> Snapshot:
     return copies
 
 
-def on_accelerator(value: Value) -> TypeGuard[Tensor]:
+def _on_accelerator(value: Value) -> TypeGuard[Tensor]:
     """Return whether ``value`` is a tensor on a GPU or other accelerator: neither on the CPU nor on meta."""
     if not isinstance(value, Tensor):
         return False

@@ -37,9 +37,7 @@ class Lacks:
     def look_back(self, steps: int, watched: TrainingObjects, skipped: int) -> None:
         """Add sentences on missing events, at the end of a loop with ``steps`` steps of the watched optimizer."""
         if not steps:
-            self.sentences.append(
-                "it has seen no step of the optimizer that it was given, so nothing in it was compared after a step"
-            )
+            self.sentences.append("it saw no step of the given optimizer, so it holds no values after a step")
         if watched.trained().isdisjoint(watched.of_model()):
             self.sentences.append(
                 "the optimizer holds none of the model's parameters; make it after the model is copied or wrapped"
@@ -51,10 +49,10 @@ class Lacks:
             )
         if self.backwards and not self.backwards.keys() - {Reach.NO}:
             self.sentences.append(
-                f"no backward, of {self.backwards.total()}, reached a parameter of the model or the optimizer"
+                f"no backward ({self.backwards.total()} in all) reached a parameter of the model or the optimizer"
             )
         if skipped:
-            self.sentences.append("what was captured in a CUDA graph is not seen")
+            self.sentences.append("calls captured in a CUDA graph are missing")
 
     def all(self) -> list[str]:
         """Return all sentences, the error first."""

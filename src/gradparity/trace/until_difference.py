@@ -18,7 +18,7 @@ NAMES = ("reference", "candidate")
 
 STEP_EVENTS = (Event.STEP, Event.SKIP)
 
-MOST_ZEROS = 2**24
+_MOST_ZEROS = 2**24
 """Largest tensor, in bytes, that is_zero can recognize; it hashes that many zeros."""
 
 
@@ -124,7 +124,7 @@ def is_zero(value: FingerprintValue) -> bool:
     dtype = getattr(torch, value.dtype, None)
     width = dtype.itemsize if isinstance(dtype, torch.dtype) else 0
     count = math.prod(value.shape)
-    if not 0 < width * count <= MOST_ZEROS:
+    if not 0 < width * count <= _MOST_ZEROS:
         return False
     positive, negative = bytes(width), bytes(width - 1) + b"\x80"  # the sign is the last bit of the last byte
     return value.digest in (xxhash.xxh3_128_hexdigest(zero * count) for zero in (positive, negative))

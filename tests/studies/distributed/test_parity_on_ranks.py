@@ -176,7 +176,7 @@ def test_three_ranks_agree_with_each_other_and_by_hand_only_with_a_fixed_order(t
         assert all(found.parity for found in three["ddp", averaging])
     assert all(found.parity for found in three["manual", "in_rank_order"])
     for found in three["manual", "all_reduced"]:
-        assert "Equal up to rounding" in found.explanation
+        assert "As small as rounding" in found.explanation
         assert not any(step.differing for step in found.across), "other bits than DDP's, but the same on all ranks"
     for found in three["unsynchronised-gradients", "all_reduced"]:
         assert [step.differing for step in found.across] == [(1, 2)] * STEPS

@@ -126,7 +126,7 @@ def test_the_evidence_counts_as_it_goes():
     for norm, clipped, lr, skipped in ((2, 1, 0.1, False), (1, 1, 0.2, False), (9, 1, 0.2, True), (3, 1, 0.1, False)):
         evidence.add(report.StepMetrics(0.0, norm, clipped, 1.0, lr, skipped))
     assert str(evidence) == (
-        "The gradient was clipped in 2 of 4 steps, and overflowed in 1, which were skipped; 3 different learning rates."
+        "Of 4 steps, 2 clipped the gradient and 1 was skipped because it overflowed; 3 different learning rates."
     )
 
 
