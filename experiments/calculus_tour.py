@@ -17,10 +17,10 @@ from torch.autograd import grad
 from gradparity import calculus
 from gradparity.calculus.known_functions import (
     Waves,
-    apart,
     scalar,
     scalar_gradient,
     scalar_hessian,
+    unstacked,
     vector,
     vector_jacobian,
 )
@@ -43,7 +43,7 @@ def steps(x: Tensor) -> Iterator[tuple[str, float | str]]:
     yield "So a seed of ones reads off the gradients of all rows in one VJP", error(g, scalar_gradient(x))
 
     columns = [column.detach().requires_grad_() for column in x.unbind(dim=1)]
-    y = apart(scalar)(*columns)
+    y = unstacked(scalar)(*columns)
     g = torch.stack(grad(y, columns, torch.ones_like(y)), dim=1)
     yield "Two separate inputs have theirs from one VJP as well", error(g, scalar_gradient(x))
 
@@ -110,7 +110,7 @@ def derivatives(x: Tensor, waves: Waves) -> Iterator[tuple[str, Tensor, list[Ten
     ):
         ways = (by_vjp, partial(by_vjp, vjp=calculus.vjp_by_backward), by_func)  # the first by autograd.grad
         yield name, by_hand, [way(f, x)[0] for way in ways]
-        found = [torch.stack(way(apart(f), *x.unbind(dim=1)), dim=-1) for way in ways]
+        found = [torch.stack(way(unstacked(f), *x.unbind(dim=1)), dim=-1) for way in ways]
         by_hand = by_hand.diagonal(dim1=1, dim2=2) if by_vjp is calculus.hessians else by_hand
         yield f"{name.replace('Hessian', 'grad_xx/yy')}, inputs apart", by_hand, found
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from rich.console import Console
 
-from gradparity.files.append_only import Growing
+from gradparity.files.append_only import AppendOnlyFile
 from gradparity.studies import experiment
 from gradparity.studies.experiment import Answer, say, see
 from gradparity.studies.matrix import board, picture, report
@@ -31,7 +31,7 @@ def matrix(given: Namespace, console: Console) -> Answer:
     cells = cells_chosen(given)
     folder = new_folder(given.output / "matrix")
     results = list[Result]()
-    with closing(Growing(folder / "cells.jsonl")) as lines, experiment.progress(given.quiet) as progress:
+    with closing(AppendOnlyFile(folder / "cells.jsonl")) as lines, experiment.progress(given.quiet) as progress:
         found = run_cells(cells, given.processes, given.candidate, given.device)
         for result in progress.track(found, total=len(cells), description="cells"):
             lines.write(f"{json.dumps(result.as_record())}\n".encode())

@@ -17,7 +17,7 @@ from rich.console import Console
 from gradparity.errors import DiskError, writing
 from gradparity.parity import report
 from gradparity.parity.lockstep import lockstep
-from gradparity.parity.step_metrics import Reader
+from gradparity.parity.step_metrics import StepMetricsReader
 from gradparity.parity.verdict import Verdict
 from gradparity.studies import experiment
 from gradparity.studies.experiment import Answer, say
@@ -59,7 +59,7 @@ def two_ways(asked: Asked, console: Console) -> Answer:
     with alone_in(folder), told_how_to_go_on(folder):
         verdicts: dict[str, Verdict] = {name: train(config, name, folder / name, console) for name in config.tasks}
     return Answer(
-        sentence=report.answer(verdicts, "trainings are identical both ways"),
+        sentence=report.parity_sentence(verdicts, "trainings are identical both ways"),
         holds=all(verdict.parity for verdict in verdicts.values()),
         folder=folder,
         pages="Time Series, Custom Scalars and Text",
@@ -71,7 +71,7 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
     task = TASKS[name]()
     held_out = to(task.held_out, config.device, PRECISIONS[config.precision].parameters)
     lanes = build.lanes(config, task)
-    readers = [Reader(lane.run) for lane in lanes]
+    readers = [StepMetricsReader(lane.run) for lane in lanes]
     parameters = [parameter for parameter, _ in lanes[0].run.model.named_parameters()]
     until = checkpoint.resume(folder, config, lanes)
     evidence, metrics = until.evidence, until.metrics
@@ -94,9 +94,9 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
             ours, theirs = (r.take(m) for r, m in zip(readers, (found.reference, found.candidate), strict=True))
             if ours and theirs:
                 evidence.add(ours)
-                board.read(found.step, ours, theirs)
-            done = found.step + 1
-            ends_step = found.phase == Phase.STEPPED
+                board.read(found.place.step, ours, theirs)
+            done = found.place.step + 1
+            ends_step = found.place.phase == Phase.STEPPED
             if ends_step and (done % config.evaluate_every == 0 or done == config.steps):
                 metrics.append([evaluate(lane.run.model, task, held_out) for lane in lanes])
                 board.evaluated(done, task.metric_name, *metrics[-1])
@@ -108,7 +108,7 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
 
     verdict = board.verdict
     console.print(f"[bold]{name}[/]: .backward() against {config.candidate}, in {config.precision}")
-    console.print(report.table(verdict))
+    console.print(report.verdict_table(verdict))
     say(console, str(evidence))
     say(console, report.learning(task.metric_name, metrics))
     say(console, report.headline(verdict), style="green" if verdict.parity else "red")

@@ -28,7 +28,7 @@ from gradparity.studies.two_ways.config import ClipConfig, Config
 from gradparity.tensorboard import new_folder
 from gradparity.trace.command import to_board
 from gradparity.trace.file import read
-from gradparity.trace.report import show
+from gradparity.trace.report import print_difference
 from gradparity.training import Run
 
 CONFIG = Config(task="transformer", precision="fp32", accumulation_steps=3, clip=ClipConfig(by="norm", threshold=0.5))
@@ -85,13 +85,13 @@ def watch_loops(given: Namespace, console: Console) -> Answer:
         ours, theirs = read(folder / "reference"), read(folder / name)
         found = to_board(folder / "tensorboard" / name, ours, theirs, title=name)
         console.print(f"[bold]The loop called {name}[/]")
-        show(found, console)
+        print_difference(found, console)
         console.print()
         verdicts[name] = found.verdict
     shown = " ".join(shlex.quote(str(folder / name)) for name in ("reference", "wrong"))
     console.print(f"The same from the command line: [bold]gradparity diff {shown}[/]", soft_wrap=True)
     return Answer(
-        sentence=report.answer(verdicts, "hand-written loops are the reference, bit for bit"),
+        sentence=report.parity_sentence(verdicts, "hand-written loops are the reference, bit for bit"),
         holds=verdicts["right"].parity and not verdicts["wrong"].parity,
         folder=folder / "tensorboard",
         pages="Time Series and Text",

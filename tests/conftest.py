@@ -46,10 +46,10 @@ def on_a_gpu():
     """What makes trainings there repeatable, and afterwards as it was."""
     import torch
 
-    from gradparity.processes.device import require
+    from gradparity.processes.device import prepare_device
 
     deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    require("cuda")
+    prepare_device("cuda")
     yield
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = benchmark

@@ -47,6 +47,24 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message."""
+    try:
+        return str(error).strip().split("\n")[0]
+    except Exception:
+        return "its message cannot be printed"
+
+
+def in_a_line(error: BaseException) -> str:
+    """Return the type of an exception and the first line of its message.
+
+    >>> in_a_line(ValueError("no data"))
+    'ValueError: no data'
+    """
+    message = first_line(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
 def without_deterministic_form(error: BaseException) -> str | None:
     """Return one sentence for the error of an operation that has no deterministic form; ``None`` for any other error.
 

@@ -18,10 +18,10 @@ from gradparity import calculus
 from gradparity.calculus import vjp_by_backward, vjp_by_grad
 from gradparity.calculus.known_functions import (
     Waves,
-    apart,
     scalar,
     scalar_gradient,
     scalar_hessian,
+    unstacked,
     vector,
     vector_jacobian,
 )
@@ -81,7 +81,7 @@ def waves_and_points(draw: st.DrawFn) -> tuple[Waves, Tensor]:
 def test_the_gradient_is_the_one_derived_by_hand(way: Way) -> None:
     (g,) = way.gradients(scalar, X)
     close(g, scalar_gradient(X))
-    gx, gy = way.gradients(apart(scalar), *X.unbind(dim=1))
+    gx, gy = way.gradients(unstacked(scalar), *X.unbind(dim=1))
     close(torch.stack((gx, gy), dim=1), scalar_gradient(X))
 
 
@@ -89,7 +89,7 @@ def test_the_gradient_is_the_one_derived_by_hand(way: Way) -> None:
 def test_the_jacobian_is_the_one_derived_by_hand(way: Way) -> None:
     (j,) = way.jacobians(vector, X)
     close(j, vector_jacobian(X))
-    jx, jy = way.jacobians(apart(vector), *X.unbind(dim=1))
+    jx, jy = way.jacobians(unstacked(vector), *X.unbind(dim=1))
     close(torch.stack((jx, jy), dim=2), vector_jacobian(X))
 
 
@@ -97,7 +97,7 @@ def test_the_jacobian_is_the_one_derived_by_hand(way: Way) -> None:
 def test_the_second_derivative_is_the_one_derived_by_hand(way: Way) -> None:
     (h,) = way.hessians(scalar, X)
     close(h, scalar_hessian(X))
-    grad_xx, grad_yy = way.hessians(apart(scalar), *X.unbind(dim=1))
+    grad_xx, grad_yy = way.hessians(unstacked(scalar), *X.unbind(dim=1))
     close(grad_xx, scalar_hessian(X)[:, 0, 0])
     close(grad_yy, scalar_hessian(X)[:, 1, 1])
 
@@ -114,11 +114,11 @@ def test_random_functions_have_the_derivatives_of_their_closed_form(way: Way, ca
 
     jacobian, hessian = waves.jacobian(x), waves.hessian(x)[:, -1]
     close(way.gradients(last, x)[0], jacobian[:, -1])
-    close(torch.stack(way.gradients(apart(last), *columns), dim=1), jacobian[:, -1])
+    close(torch.stack(way.gradients(unstacked(last), *columns), dim=1), jacobian[:, -1])
     close(way.jacobians(waves.value, x)[0], jacobian)
-    close(torch.stack(way.jacobians(apart(waves.value), *columns), dim=2), jacobian)
+    close(torch.stack(way.jacobians(unstacked(waves.value), *columns), dim=2), jacobian)
     close(way.hessians(last, x)[0], hessian)
-    close(torch.stack(way.hessians(apart(last), *columns), dim=1), hessian.diagonal(dim1=1, dim2=2))
+    close(torch.stack(way.hessians(unstacked(last), *columns), dim=1), hessian.diagonal(dim1=1, dim2=2))
 
 
 @settings(max_examples=100, deadline=None)
@@ -195,7 +195,7 @@ def test_a_relative_error_of_1e_11_or_a_transposition_is_caught(way: Way) -> Non
 
 def test_without_create_graph_the_second_derivative_raises_and_with_it_is_right() -> None:
     x, y = (column.clone().requires_grad_() for column in X.unbind(dim=1))
-    out = apart(scalar)(x, y)
+    out = unstacked(scalar)(x, y)
     ones = torch.ones_like(out)
     grad_x, _ = torch.autograd.grad(out, (x, y), ones, retain_graph=True)
     with pytest.raises(RuntimeError, match="element 0 of tensors does not require grad and does not have a grad_fn"):
@@ -241,7 +241,7 @@ def test_an_unused_input_raises_or_is_none_in_pytorch() -> None:
 
 
 @each_way
-def test_what_an_output_does_not_depend_on_has_derivative_zero(way: Way) -> None:
+def test_an_input_that_does_not_affect_the_output_has_derivative_zero(way: Way) -> None:
     x, y = X.unbind(dim=1)
     zero, one = torch.zeros_like(x), torch.ones_like(x)
     w = nn.Parameter(torch.ones(1))
@@ -375,7 +375,7 @@ def test_a_warning_from_the_function_itself_reaches_the_caller() -> None:
         (scalar, (X.cfloat(),), "input 0 is torch.complex64"),
         (scalar, (X[0, 0],), r"input 0 has shape \[\]; give it N >= 1 samples"),
         (scalar, (X[:0],), r"input 0 has shape \[0, 2\]; give it N >= 1 samples"),
-        (apart(scalar), (X[:, 0], X[:3, 1]), "input 1 has 3 samples, input 0 has 50; they must agree"),
+        (unstacked(scalar), (X[:, 0], X[:3, 1]), "input 1 has 3 samples, input 0 has 50; they must agree"),
         (lambda x: scalar(x).sum(), (X,), r"f returned shape \[\] for N = 50; gradients and hessians need \[N\]"),
         (lambda x: scalar(x)[:3], (X,), r"f returned shape \[3\] for N = 50"),
         (lambda x: vector(x)[:3], (X,), r"f returned shape \[3, 3\] for N = 50"),

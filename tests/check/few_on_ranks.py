@@ -1,4 +1,4 @@
-"""A lookup among few faults, as each rank makes it: what the dictionary holds has a test of its own, in tests/distributed."""
+"""A lookup among few faults, as each rank makes it; tests/faults covers all of them."""
 
 from gradparity.check import rank_lookup
 from gradparity.faults import FAULTS
@@ -24,6 +24,6 @@ def look_up(*given):
     return rank_lookup.look_up_on_ranks(*given)
 
 
-def like_which(*given):
+def match_with_rounding(*given):
     rank_lookup.known_on_ranks = few
-    return rank_lookup.like_which_on_ranks(*given)
+    return rank_lookup.match_with_rounding_on_ranks(*given)

@@ -1,8 +1,7 @@
-"""Loops as somebody might write them by hand, in plain PyTorch: right ones, and wrong ones that are no known fault."""
+"""Loops written by hand in plain PyTorch: correct ones, and wrong ones with one or more faults."""
 
 import copy
 import io
-import math
 
 import torch
 from torch import nn
@@ -112,7 +111,7 @@ def as_a_generator(model, optimizer, batches, loss, scaler, scheduler, plan):
 
 
 def gradients_kept_aside(model, optimizer, batches, loss, scaler, scheduler, plan):
-    """Right, but `p.grad` is set once for all microbatches, so less is seen of it."""
+    """Right, but `p.grad` is set once for all microbatches, so its gradients are not observed after each microbatch."""
     parameters = list(model.parameters())
     for _ in range(plan.epochs):
         for window in windows(batches, plan):
@@ -217,7 +216,7 @@ def shorter_and_shorter(model, optimizer, batches, loss, scaler, scheduler, plan
             scaler.unscale_(optimizer)
             for p in model.parameters():
                 if epoch and p.grad is not None:
-                    p.grad /= math.sqrt(2)
+                    p.grad /= 2**0.5
             nn.utils.clip_grad_norm_(model.parameters(), plan.max_norm)
             update(optimizer, scaler, scheduler)
 
@@ -242,37 +241,6 @@ def behind_a_data_loader(model, optimizer, batches, loss, scaler, scheduler, pla
     example(model, optimizer, list(loader), loss, scaler, scheduler, plan)
 
 
-def never_ends(model, optimizer, batches, loss):
-    while True:
-        for batch in batches:
-            loss(model, batch).backward()
-            optimizer.step()
-
-
-calls = [0]
-
-
-def counts_its_calls(model, optimizer, batches, loss):
-    calls[0] += 1
-    (loss(model, batches[0]) * calls[0]).backward()
-    optimizer.step()
-
-
-def asks_for_a_device(model, optimizer, batches, device):
-    pass
-
-
-def takes_no_model(optimizer, batches):
-    pass
-
-
-async def awaits(model, optimizer, batches, loss):
-    pass
-
-
-no_function = 3
-
-
 def a_data_loader_each_epoch(model, optimizer, batches, loss, scaler, scheduler, plan):
     """Right, as people write it: the loader draws a seed whenever it is iterated."""
     loader = torch.utils.data.DataLoader(batches, batch_size=None)
@@ -280,40 +248,3 @@ def a_data_loader_each_epoch(model, optimizer, batches, loss, scaler, scheduler,
         one = copy.copy(plan)
         object.__setattr__(one, "epochs", 1)
         example(model, optimizer, list(loader), loss, scaler, scheduler, one)
-
-
-def adds_up_losses(model, optimizer, batches, loss, scaler, scheduler, plan):
-    """Right, but the running total holds every graph of the epoch."""
-    for _ in range(plan.epochs):
-        total = 0.0
-        for window in windows(batches, plan):
-            optimizer.zero_grad()
-            tokens = sum(map(plan.count, window))
-            for batch in window:
-                with plan.autocast():
-                    mean = loss(model, batch) / tokens
-                scaler.scale(mean).backward()
-                total += mean
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), plan.max_norm)
-            update(optimizer, scaler, scheduler)
-        print("mean loss", float(total))
-
-
-def keeps_outputs(model, optimizer, batches, loss, scaler, scheduler, plan):
-    """Right, but a metric keeps the logits with their graphs."""
-    logits = []
-    handle = model.register_forward_hook(lambda module, inputs, output: logits.append(output))
-    example(model, optimizer, batches, loss, scaler, scheduler, plan)
-    handle.remove()
-
-
-def adds_up_numbers(model, optimizer, batches, loss, scaler, scheduler, plan):
-    """Right: what it keeps of each loss is without its graph."""
-    losses = []
-    example(
-        model, optimizer, batches, lambda *of: (losses.append((x := loss(*of)).detach()), x)[1], scaler, scheduler, plan
-    )
-
-
-LEAKING = (adds_up_losses, keeps_outputs)

@@ -1,4 +1,4 @@
-"""Loops on several ranks as somebody might have written them, for the tests of ``gradparity check --nproc``."""
+"""Loops on several ranks, for the tests of ``gradparity check --nproc``."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ def train(
     exchanged=lambda: None,
     clip=True,
 ):
-    """An ordinary loop around what fills ``p.grad`` for a window."""
+    """Return a correct loop around the function that fills ``p.grad`` for a window."""
     for _ in range(plan.epochs):
         for start in range(0, len(batches), plan.accumulation_steps):
             window = batches[start : start + plan.accumulation_steps]
@@ -76,7 +76,7 @@ def by_ddp_without_no_sync(model, optimizer, batches, loss, scaler, scheduler, p
 
 
 def by_ddp_as_on_one_rank(model, optimizer, batches, loss, scaler, scheduler, plan):
-    """Two things wrong, or one and a half: nobody thought of the tokens of others, nor of ``no_sync``."""
+    """Two faults: it divides by its own tokens, and never calls ``no_sync``."""
     ddp(model, optimizer, batches, loss, scaler, scheduler, plan, tokens_of_mine, every=True)
 
 
@@ -160,7 +160,7 @@ def rank_1_does_nothing(model, optimizer, batches, loss, scaler, scheduler, plan
 
 
 def on_rank_1(then, model, optimizer, batches, loss, scaler, scheduler, plan):
-    """The right loop, but for what rank 1 does after some windows."""
+    """Return the correct loop, except that rank 1 calls a function after some windows."""
     exchanges = []
 
     def exchanged():

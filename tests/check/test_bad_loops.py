@@ -1,154 +1,29 @@
-"""Bad loops through `gradparity check`: each is told by a sentence of its own, and none takes the check down with it."""
+"""Bad loops through `gradparity check`: each gets a sentence of its own, and none crashes the check."""
 
 import re
 import sys
-import types
 from functools import cache, partial
 from pathlib import Path
 
 import pytest
+import test_command
 
-import bad_loops
+from bad_loops import CODES, ENDLESS, FAULTY, HELPERS, KINDS, LOOPS, RIGHT, SENTENCES, loop_named, path_of
 from gradparity.check import command, lookup, rounding
 from gradparity.check.command import check
-from gradparity.check.lookup import Answer
-from gradparity.check.observe import observe_with
-from gradparity.check.user_loop import called
+from gradparity.check.lookup import Match
+from gradparity.check.observe import observe_reference
+from gradparity.check.user_loop import call_by_name
 from gradparity.cli.main import main
 from gradparity.faults import FAULTS
 from gradparity.processes import sandbox
 from patience import with_some_patience
 
-RAISING = {
-    "raises_at_once": r"did not come to its end: ValueError: no data \(bad_loops.py, line \d+ in raises_at_once\)",
-    "raises_after_a_step": r"RuntimeError: CUDA out of memory, say \(bad_loops.py, line \d+ in raises_after_a_step\)",
-    "raises_in_a_hook": r"ZeroDivisionError: division by zero \(bad_loops.py, line \d+ in <lambda>\)",
-    "raises_from_another": "RuntimeError: no configuration",
-    "raises_a_group": r"ExceptionGroup: two workers \(2 sub-exceptions\)",
-    "raises_what_cannot_be_told": r"SpeechlessError: no words \(bad_loops.py, line \d+ in raises_what_cannot_be_told\)",
-    "raises_a_base_exception": "did not come to its end: Rude: out of the way",
-    "is_cancelled": "did not come to its end: CancelledError",
-    "interrupts_itself": r"KeyboardInterrupt is raised by the loop itself \(bad_loops.py, line \d+ in interrupts_itself\)",
-    "recurses": "RecursionError: maximum recursion depth exceeded",
-    "wants_too_much_memory": "DefaultCPUAllocator: can't allocate memory",
-    "wants_too_long_a_list": "did not come to its end: MemoryError",
-    "warns_as_an_error": "did not come to its end: UserWarning: Detected call of",
-    "asks_the_user": "did not come to its end: EOFError: EOF when reading a line",
-    "starts_a_debugger": "did not come to its end: BdbQuit",
-    "swallows_everything_once": "did not come to its end: it went on and on",
-    "exits": r"calls exit instead of returning: SystemExit \(bad_loops.py, line \d+ in exits\)",
-    "exits_with_words": "calls exit instead of returning: SystemExit: bye",
-    "changes_the_dtype": "RuntimeError: expected m1 and m2 to have the same dtype",
-    "replaces_the_tensors_under_swap": "RuntimeError: expected m1 and m2 to have the same dtype",
-}
-
-ENDING_THE_PROCESS = {
-    "exits_at_once": "ended its process with exit code 0, as os._exit does; let it return instead",
-    "is_killed": "was killed by SIGKILL",
-    "aborts": r"crashed its process by SIGABRT \(bad_loops.py, line \d+ in aborts\)",
-    "crashes": r"crashed its process by SIGSEGV \(bad_loops.py, line \d+ in crashes\)",
-    "forks": "forks, and returns in both processes",
-    "leaves_the_family": "ended its process with exit code 0",
-}
-
-GOING_ON = {
-    "leaves_a_thread_that_trains": r"leaves the thread .+ \(bad_loops.py, line \d+ in go_on_training\) running",
-    "leaves_a_thread_that_waits": r"leaves the thread .+ \(bad_loops.py, line \d+ in wait_for_nothing\) running",
-    "leaves_a_timer": r"leaves the thread Thread-\d+ running when it returns; let it wait for that, or stop it",
-    "leaves_a_process": "leaves the process ForkProcess-.+ running",
-}
-
-TRAINING_NOTHING = {
-    "does_nothing": "computed no gradients, and never made a step with the optimizer that it was given",
-    "returns_false": "computed no gradients, and never made a step",
-    "only_forwards": "computed no gradients, and never made a step",
-    "never_steps": "computed gradients, but never made a step with the optimizer that it was given",
-    "makes_a_coroutine": "TypeError: it returned a coroutine, which nobody awaits",
-    "awaits_in_part": "TypeError: it returned a coroutine, which nobody awaits",
-    "builds_its_own_optimizer": r"trains the model with another optimizer \(AdamW\) than the one that it was given",
-    "trains_a_copy": "trains something else than the model that it was given, a copy for one, with another AdamW",
-    "copies_the_optimizer_too": "trains something else than the model that it was given",
-    "trains_a_copy_with_the_optimizer": "Before that, it computes gradients, but none for the parameters of the model",
-    "replaces_the_groups": "Before that, it leaves an optimizer that holds none of the model's parameters",
-    "loads_by_assignment": "Before that, it leaves an optimizer that holds none of the model's parameters",
-}
-
-NO_LOOPS = {
-    "a_module": "is no plain function",
-    "a_generator_in_part": "is no plain function",
-    "yields_asynchronously": "is no plain function",
-    "Trainer": "is no plain function",
-    "wants_more": "asks for learning_rate and device; what it can take, by name, is model,",
-    "takes_only_places": "asks for model and optimizer",
-    "draws_elsewhere": "does not repeat itself: run twice, it differs at step 0, microbatch 0, forward: loss",
-}
-
-FAULTY = {
-    "replaces_a_layer": "puts another parameter in the place of up.weight, of which the optimizer does not know",
-    "replaces_a_layer_later": "puts another parameter in the place of up.weight",
-    "adds_a_layer": "adds scale, of which the optimizer does not know",
-    "freezes_everything": "like the reference with one fault: loss-detached",
-    "loses_its_numbers": "with NaN or infinities from the beginning: there the loss is not finite, no gradient is, and 8",
-    "overflows_always": "with NaN or infinities from the beginning: there the loss is not finite",
-    "loses_its_weights": "with NaN or infinities from the beginning: there the weights are not finite",
-    "loses_its_numbers_later": "from step 1 on: there the weights are not finite, no gradient is, and every weight is",
-    "leaves_float64": "The same updates, but .+ leaves the default dtype at torch.float64, and after that the reference",
-    "leaves_a_device": "leaves the default device at meta, and after that",
-    "leaves_gradients_off": "leaves the recording of gradients off, and after that",
-    "leaves_inference_on": "leaves inference mode on",
-    "leaves_autocast_on": "leaves autocast on and autocast's depth at 1, and after that",
-    "leaves_a_patched_function": "leaves a replaced torch.nn.functional.dropout, and after that",
-    "leaves_a_patched_method": "leaves a replaced torch.optim.adamw.AdamW.step, and after that",
-    "leaves_a_global_hook": "leaves a hook in torch.nn.modules.module._global_forward_hooks, and after that",
-    "leaves_a_mode_on": r"leaves function modes \(Twice\) on, and after that",
-}
-
-RIGHT = {
-    "swaps_the_data": "",
-    "leaves_a_command": "",
-    "trains_in_a_thread": "",
-    "keeps_a_pool": "",
-    "talks_a_lot": "",
-    "keeps_an_average": "",
-    "compiles": "",
-    "leaves_anomalies_detected": "It leaves anomaly detection on, which makes no difference here",
-    "leaves_a_harmless_global_hook": "leaves a hook in torch.optim.optimizer._global_optimizer_post_hooks, which makes no",
-    "leaves_hooks": "leaves hooks on the module up, the parameter up.weight, the model and the optimizer; remove them",
-    "leaves_much_that_is_harmless": "deterministic algorithms at 2, .+ threads at 2 and the working directory at /, which",
-}
-
-ENDLESS = {
-    "sleeps": "sleeps",
-    "spins": "spins",
-    "waits_for_a_lock": "waits_for_a_lock",
-    "joins_a_thread_that_never_ends": "joins_a_thread_that_never_ends",
-    "hangs_in_c": "hangs_in_c",
-    "hangs_deaf": "spins",
-    "only_looks": "only_looks",
-    "swallows_everything": "swallows_everything",
-}
-"""By the function in which they are."""
-
-KINDS = RAISING, ENDING_THE_PROCESS, GOING_ON, TRAINING_NOTHING, NO_LOOPS, FAULTY, RIGHT
-
-CODES = {
-    **dict.fromkeys([*RAISING, *ENDING_THE_PROCESS, *GOING_ON, *TRAINING_NOTHING, *NO_LOOPS], 2),
-    **dict.fromkeys(FAULTY, 1),
-    **dict.fromkeys(RIGHT, 0),
-}
-SENTENCES = {name: sentence for kind in KINDS for name, sentence in kind.items()}
-
-HELPERS = {
-    *("leaving", "starts", "go_on_training", "wait_for_nothing", "double_the_gradients", "autocast_on", "inference_on"),
-    *("patch_dropout", "patch_step", "hook_all_modules", "hook_all_optimizers", "hook_the_model", "a_mode_on"),
-    *("change_many_harmless_things", "SpeechlessError", "Rude"),
-}
-
 
 @cache
 def right(precision):
-    """The reference, run once for all of them."""
-    return observe_with([], precision)
+    """Return the observed reference; it runs once for all tests."""
+    return observe_reference([], precision)
 
 
 @pytest.fixture(autouse=True)
@@ -156,13 +31,13 @@ def _in_the_folder_of_the_loops(monkeypatch):
     monkeypatch.chdir(Path(__file__).parent)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(
-        command, "observe_with", lambda faults, *rest: observe_with(faults, *rest) if faults else right(*rest)
+        command, "observe_reference", lambda faults, *rest: observe_reference(faults, *rest) if faults else right(*rest)
     )
 
 
 @pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.long)])
 def known(request, monkeypatch):
-    """The faults that are looked for: few, or all, which have tests of their own."""
+    """Compare with few faults, or with all; return them."""
     if request.param == "all":
         return FAULTS
     few = {name: FAULTS[name] for name in ("loss-detached", "naive")}
@@ -171,15 +46,10 @@ def known(request, monkeypatch):
     return few
 
 
-def test_every_loop_of_the_zoo_has_a_sentence():
-    ours = {
-        name
-        for name, thing in vars(bad_loops).items()
-        if getattr(thing, "__module__", None) == "bad_loops"
-        or (isinstance(thing, types.ModuleType) and name[:2] == "a_")
-    }
-    assert ours - HELPERS | {"awaits_in_part", "a_generator_in_part"} == {*SENTENCES, *ENDLESS, "puts_off_the_alarm"}
-    assert len(ours) > 60
+def test_every_bad_loop_has_an_expected_sentence():
+    elsewhere = {name.partition(":")[2] for name in test_command.SENTENCES if name.startswith("not_loops:")}
+    assert LOOPS.keys() - HELPERS - elsewhere == {*SENTENCES, *ENDLESS, "puts_off_the_alarm"}
+    assert len(LOOPS) > 60
 
 
 @pytest.mark.usefixtures("known")
@@ -190,42 +60,42 @@ def test_every_loop_of_the_zoo_has_a_sentence():
     + [pytest.param("all", name, marks=pytest.mark.long) for name in FAULTY],
     indirect=["known"],
 )
-def test_each_has_its_own_verdict(name, capsys):
-    code = main(["check", f"bad_loops:{name}"])
+def test_each_bad_loop_gets_its_sentence_and_exit_code(name, capsys):
+    code = main(["check", path_of(name)])
     out, err = capsys.readouterr()
     assert (code, bool(err)) == (CODES[name], not out), out or err
-    told = out or err
-    assert re.search(SENTENCES[name], told)
-    assert "Traceback" not in told
+    output = out or err
+    assert re.search(SENTENCES[name], output)
+    assert "Traceback" not in output
     if name in RIGHT:
         assert out.startswith("Identical: ")
     if err:
         assert err.count("\n") == 1
 
 
-def test_no_more_faults_are_looked_for_than_it_is_told(known):
-    checked = check(partial(called, bad_loops.overflows_always, "loop"), "loop", "fp16")
+def test_an_uncheckable_loop_is_compared_with_single_faults_only(known):
+    checked = check(partial(call_by_name, loop_named("overflows_always"), "loop"), "loop", "fp16")
     assert checked.finding.tried == len(known)
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_one_that_never_ends_is_told_where_it_was(name, capsys):
+def test_a_loop_that_never_returns_is_reported_with_its_line(name, capsys):
     def attempt(seconds):
-        assert main(["check", f"bad_loops:{name}", "--patience", f"{seconds}"]) == 2
-        told = capsys.readouterr().err
-        said = rf"gradparity check: bad_loops:{name} is not over after {seconds:g} s \(bad_loops.py, line \d+ in"
-        assert re.match(said, told)
-        assert f" in {ENDLESS[name]}); let it come to its end, or give it more --patience\n" in told
+        assert main(["check", path_of(name), "--patience", f"{seconds}"]) == 2
+        output = capsys.readouterr().err
+        said = rf"gradparity check: {path_of(name)} has not finished after {seconds:g} s \(loops_that_do_not_return.py, line \d+ in"
+        assert re.match(said, output)
+        assert f" in {ENDLESS[name]}); make it return, or raise --patience\n" in output
 
     with_some_patience(attempt)
 
 
-def test_one_that_puts_off_the_alarm_is_ended_from_outside(monkeypatch, capsys):
+def test_a_loop_that_cancels_the_alarm_is_killed_by_the_parent(monkeypatch, capsys):
     monkeypatch.setattr(sandbox, "GRACE", 4)
 
     def attempt(seconds):
-        assert main(["check", "bad_loops:puts_off_the_alarm", "--patience", f"{seconds}"]) == 2
-        said = f"bad_loops:puts_off_the_alarm is not over after {seconds:g} s; let it come"
+        assert main(["check", path_of("puts_off_the_alarm"), "--patience", f"{seconds}"]) == 2
+        said = f"loops_that_do_not_return:puts_off_the_alarm has not finished after {seconds:g} s; make it return"
         assert said in capsys.readouterr().err
 
     with_some_patience(attempt)
@@ -244,11 +114,11 @@ def test_one_that_puts_off_the_alarm_is_ended_from_outside(monkeypatch, capsys):
     ],
     indirect=["known"],
 )
-def test_without_a_scaler_it_is_told_just_so(name, precision):
-    checked = check(partial(called, getattr(bad_loops, name), name), name, precision)
-    assert checked.finding.answer == Answer.UNKNOWN
+def test_a_bad_loop_without_a_scaler_is_unknown_in_other_precisions(name, precision):
+    checked = check(partial(call_by_name, loop_named(name), name), name, precision)
+    assert checked.finding.match == Match.UNKNOWN
     assert checked.code == 1
-    assert checked.plight or checked.seen.error is None
+    assert checked.probe.uncheckable or checked.probe.observed.end.finished
 
 
 @pytest.mark.parametrize(
@@ -258,31 +128,31 @@ def test_without_a_scaler_it_is_told_just_so(name, precision):
         ("import sys; sys.exit(1)", r"naughty cannot be imported \(SystemExit: 1\)"),
         (
             "raise KeyboardInterrupt",
-            r"KeyboardInterrupt is raised by the loop itself \(naughty.py, line 1 in <module>\)",
+            r"the loop itself raises KeyboardInterrupt \(naughty.py, line 1 in <module>\)",
         ),
         ("raise BaseExceptionGroup('x', [GeneratorExit()])", r"naughty cannot be imported \(BaseExceptionGroup: x"),
     ],
 )
-def test_a_module_that_misbehaves_when_it_is_imported_is_told_so(source, sentence, tmp_path, monkeypatch, capsys):
+def test_a_module_that_raises_or_exits_on_import_gets_one_sentence(source, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("naughty.py").write_text(source)
     assert main(["check", "naughty:train"]) == 2
     assert re.search(sentence, capsys.readouterr().err)
 
 
-def test_a_module_whose_import_never_ends_is_told_so(tmp_path, monkeypatch, capsys):
+def test_a_module_whose_import_never_finishes_is_reported_with_its_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("naughty.py").write_text("while True: pass")
 
     def attempt(seconds):
         assert main(["check", "naughty:train", "--patience", f"{seconds}"]) == 2
-        said = f"the import of naughty is not over after {seconds:g} s (naughty.py, line 1 in <module>)"
+        said = f"the import of naughty has not finished after {seconds:g} s (naughty.py, line 1 in <module>)"
         assert said in capsys.readouterr().err
 
     with_some_patience(attempt)
 
 
-def test_what_a_module_sets_when_it_is_imported_is_no_fault_of_its_loop(tmp_path, monkeypatch, capsys):
+def test_settings_changed_by_an_import_are_not_blamed_on_the_loop(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     sets = "torch.set_default_dtype(torch.float64)\ntorch.set_grad_enabled(False)\n"
     Path("settled.py").write_text(f"import torch\n{sets}from loops import example as train\n")

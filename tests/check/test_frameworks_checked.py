@@ -1,4 +1,4 @@
-"""Frameworks through the same command: right where they are used rightly, and named where they divide as they do."""
+"""Loops of frameworks through `gradparity check`: a correct one passes, and Lightning's normalization is named."""
 
 import logging
 from functools import partial
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from gradparity.check.command import check
-from gradparity.check.lookup import Answer
-from gradparity.check.user_loop import called
+from gradparity.check.lookup import Match
+from gradparity.check.user_loop import call_by_name
 from gradparity.cli.main import main
 
 
@@ -67,19 +67,19 @@ def by_lightning(model, optimizer, batches, loss, scheduler, plan):
         gradient_clip_val=plan.max_norm, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
     )  # fmt: skip
-    # A generator of its own: a loader draws a seed from the stream that the dropout masks come from.
+    # A separate generator: else the loader draws a seed from the stream of the dropout masks.
     trainer.fit(Module(), torch.utils.data.DataLoader(batches, batch_size=None, generator=torch.Generator()))
 
 
 @pytest.mark.parametrize("loop", [by_accelerate, by_fabric])
-def test_a_framework_that_is_told_the_tokens_of_the_window_makes_the_reference_updates(loop):
-    assert check(partial(called, loop, "loop"), "loop", "fp32").finding.answer == Answer.IDENTICAL
+def test_a_framework_loop_that_divides_by_the_window_tokens_is_identical(loop):
+    assert check(partial(call_by_name, loop, "loop"), "loop", "fp32").finding.match == Match.IDENTICAL
 
 
-def test_lightning_is_named_by_how_it_divides():
-    """Its mean of means is one fault, its division by the full K in the last window another, and both are one entry."""
-    finding = check(partial(called, by_lightning, "loop"), "loop", "fp32").finding
-    assert finding.answer == Answer.FAULT
+def test_the_normalization_of_lightning_is_named():
+    """It takes a mean of means, and divides the last window by the full K; one entry of the dictionary has both."""
+    finding = check(partial(call_by_name, by_lightning, "loop"), "loop", "fp32").finding
+    assert finding.match == Match.FAULT
     assert [fault.name for fault in finding.faults] == ["mean-of-microbatch-means-by-full-k"]
 
 
@@ -87,7 +87,7 @@ def other_names(net, opt, data, criterion, amp, sched, settings):
     by_fabric(net, opt, data, criterion, sched, settings)
 
 
-def test_seven_things_under_other_names_are_taken_in_their_order(capsys):
+def test_seven_arguments_under_other_names_are_passed_in_order(capsys):
     assert main(["check", f"{__name__}:other_names", "--precision", "fp32"]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith("Identical:")

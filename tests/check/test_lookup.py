@@ -1,4 +1,4 @@
-"""Every fault is named, two together are named as two, and right loops raise no alarm."""
+"""Every fault is named, pairs and triples too, and correct loops raise no false alarm."""
 
 import random
 
@@ -8,11 +8,13 @@ import torch
 import loops
 from gradparity.check import lookup
 from gradparity.check.command import EXAMPLE
-from gradparity.check.lookup import Answer, look_up, place
-from gradparity.check.observe import observe, observe_with
-from gradparity.check.user_loop import called
+from gradparity.check.lookup import Match, look_up
+from gradparity.check.observe import observe, observe_reference
+from gradparity.check.user_loop import call_by_name
 from gradparity.faults import FAULTS, stress
 from gradparity.faults.patching import ClashError
+from gradparity.parity.place import Place
+from gradparity.training import Phase
 from loops import IDENTICAL
 from stressed import PRECISION, known, see
 
@@ -20,40 +22,40 @@ pytestmark = pytest.mark.processor
 
 
 def seen(loop, precision=PRECISION):
-    return observe(called(loop, "loop"), stress.build, precision)
+    return observe(call_by_name(loop, "loop"), stress.build, precision)
 
 
 def test_the_reference_behaves_like_itself():
-    again = observe_with([], PRECISION)
+    again = observe_reference([], PRECISION)
     assert again == known(None)
     assert again is not known(None)
-    assert look_up(again, known(None), see).answer == Answer.IDENTICAL
+    assert look_up(again, known(None), see).match == Match.IDENTICAL
     assert observe(stress.reference, stress.build, PRECISION) == again, "compiled anew, it is the same"
 
 
 @pytest.mark.parametrize("loop", IDENTICAL, ids=lambda loop: loop.__name__)
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
-def test_right_loops_written_otherwise_are_identical(loop, precision):
-    assert seen(loop, precision) == observe_with([], precision)
+def test_correct_loops_written_in_other_ways_are_identical(loop, precision):
+    assert seen(loop, precision) == observe_reference([], precision)
 
 
 def test_without_a_scale_no_scaler_is_needed():
-    assert seen(loops.without_a_scaler, "fp32") == observe_with([], "fp32")
+    assert seen(loops.without_a_scaler, "fp32") == observe_reference([], "fp32")
     assert seen(loops.without_a_scaler, "fp16") != known(None)
 
 
-def test_a_right_loop_of_which_less_is_seen_is_told_to_make_the_same_updates():
+def test_a_loop_whose_gradients_are_partly_hidden_makes_the_same_updates():
     loop = seen(loops.gradients_kept_aside)
     assert loop != known(None)
-    assert look_up(loop, known(None), see).answer == Answer.SAME_UPDATES
+    assert look_up(loop, known(None), see).match == Match.SAME_UPDATES
 
 
 @pytest.mark.parametrize(
     "name", ["clip-before-unscale", pytest.param("optimizer-not-restored", marks=pytest.mark.long)]
 )
-def test_a_fault_is_named_without_having_run_any_to_its_end(name):
-    found = look_up(known(name), known(None), lambda faults, expected: observe_with(faults, PRECISION, expected))
-    assert found.answer == Answer.FAULT
+def test_a_fault_is_named_although_each_run_stops_at_its_first_difference(name):
+    found = look_up(known(name), known(None), lambda faults, expected: observe_reference(faults, PRECISION, expected))
+    assert found.match == Match.FAULT
     assert FAULTS[name] in found.faults
     assert found.first
 
@@ -61,17 +63,17 @@ def test_a_fault_is_named_without_having_run_any_to_its_end(name):
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_fault_is_detected_and_named(name):
     found = look_up(known(name), known(None), see)
-    assert found.answer == Answer.FAULT
+    assert found.match == Match.FAULT
     assert FAULTS[name] in found.faults
 
 
 def sampled_pairs(number):
-    """Pairs of faults that go together, and behave neither like one of the two alone nor like the reference."""
+    """Yield pairs of faults that can be combined, and behave neither like one of them alone nor like the reference."""
     order = random.Random(0)
     while number:
         pair = [FAULTS[name] for name in order.sample(sorted(FAULTS), 2)]
         try:
-            both = observe_with(pair, PRECISION)
+            both = observe_reference(pair, PRECISION)
         except ClashError:
             continue
         if both not in (known(None), *(known(fault.name) for fault in pair)):
@@ -81,17 +83,17 @@ def sampled_pairs(number):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("number", "most"), [(3, 2)])
-def test_two_faults_together_are_named_as_the_two_in_most_cases(number, most):
+def test_most_pairs_of_faults_are_named(number, most):
     named = 0
     for _, both in sampled_pairs(number):
         found = look_up(both, known(None), see)
-        named += found.answer == Answer.PAIR and observe_with(found.faults, PRECISION) == both
+        named += found.match == Match.PAIR and observe_reference(found.faults, PRECISION) == both
     assert named >= most
 
 
-def test_a_loop_with_two_faults_written_by_hand_is_named_as_the_pair():
+def test_two_faults_in_a_hand_written_loop_are_named():
     found = look_up(seen(loops.clip_and_schedule_wrong), known(None), see)
-    assert found.answer == Answer.PAIR
+    assert found.match == Match.PAIR
     assert {fault.name for fault in found.faults} == {"clip-before-unscale", "schedule-advanced-on-skipped-steps"}
 
 
@@ -109,26 +111,29 @@ def test_a_loop_with_two_faults_written_by_hand_is_named_as_the_pair():
         ),
     ],
 )
-def test_three_faults_are_named_though_two_of_them_begin_like_others(monkeypatch, loop, names):
+def test_three_faults_are_named_though_two_begin_like_other_faults(monkeypatch, loop, names):
     monkeypatch.setattr(lookup, "MOST_PAIRS", 0)
     found = look_up(seen(loop), known(None), see)
-    assert (found.answer, {fault.name for fault in found.faults}) == (Answer.PAIR, names)
+    assert (found.match, {fault.name for fault in found.faults}) == (Match.PAIR, names)
 
 
-def test_an_unknown_fault_is_told_as_unknown_with_its_first_divergence(monkeypatch):
+def test_an_unknown_fault_is_unknown_with_its_first_divergence(monkeypatch):
     monkeypatch.setattr(lookup, "MOST_PAIRS", 20)
     found = look_up(seen(loops.shorter_and_shorter), known(None), see)
-    assert found.answer == Answer.UNKNOWN
-    assert place(found.first) == "step 4, clipped"
+    assert found.match == Match.UNKNOWN
+    assert found.first.place == Place(4, None, Phase.CLIPPED)
 
 
-def test_an_unknown_fault_that_begins_like_a_known_one_is_told_as_close_to_it(monkeypatch):
+def test_an_unknown_fault_that_begins_like_a_known_one_is_closest_to_it(monkeypatch):
     monkeypatch.setattr(lookup, "MOST_PAIRS", 20)
     first, second = FAULTS["clip-before-unscale"], FAULTS["partial-window-divided-by-full-k"]
-    looks = [*known(first.name).looks[:20], *observe_with([first, second], PRECISION).looks[40:]]
-    loop = type(known(None))(known(first.name).trace, looks)
+    observations = [
+        *known(first.name).observations[:20],
+        *observe_reference([first, second], PRECISION).observations[40:],
+    ]
+    loop = type(known(None))(known(first.name).trace, observations)
     found = look_up(loop, known(None), see)
-    assert found.answer == Answer.CLOSEST
+    assert found.match == Match.CLOSEST
     assert found.faults[0] == first
 
 
@@ -143,9 +148,9 @@ def test_an_unknown_fault_that_begins_like_a_known_one_is_told_as_close_to_it(mo
         ("plan.accumulation_steps", "5", "accumulates-5-instead-of-3"),
     ],
 )  # fmt: skip
-def test_the_number_in_a_fault_is_read_off_the_loop(line, wrong, name):
+def test_the_number_in_a_fault_is_inferred(line, wrong, name):
     assert line in EXAMPLE
     written = {"torch": torch}
     exec(EXAMPLE.replace(line, wrong), written)
     found = look_up(seen(written["train"]), known(None), see)
-    assert (found.answer, found.faults[0].name) == (Answer.FAULT, name)
+    assert (found.match, found.faults[0].name) == (Match.FAULT, name)

@@ -1,11 +1,11 @@
-"""Other roundings of a right loop are told as that, and no fault hides behind them."""
+"""A correct loop with different rounding is recognized, and no fault is taken for rounding."""
 
 import pytest
 import torch
 
 from gradparity.check.command import EXAMPLE
-from gradparity.check.observe import observe, observe_with
-from gradparity.check.rounding import CLOSE, NOT_FAR, alike, alike_but_for_rounding
+from gradparity.check.observe import observe, observe_reference
+from gradparity.check.rounding import CLOSE_IN_FP32, NOT_FAR, is_close, match_with_rounding
 from gradparity.faults import FAULTS, stress
 from stressed import known
 
@@ -18,16 +18,16 @@ def example_with(right, wrong):
 
 
 def explained(loop):
-    there, plain = (observe(loop, stress.build, precision) for precision in ("fp16", "fp32"))
-    return alike_but_for_rounding(there, plain, "fp16")
+    loop_in_fp16, in_fp32 = (observe(loop, stress.build, precision) for precision in ("fp16", "fp32"))
+    return match_with_rounding(loop_in_fp16, in_fp32, "fp16")
 
 
-def test_a_right_loop_with_roundings_of_its_own_is_like_the_reference():
+def test_a_correct_loop_with_its_own_rounding_matches_the_reference():
     loop = example_with("= loss(model, batch) / tokens", "= loss(model, batch) / 3 / tokens * 3")
     assert explained(loop) == ()
 
 
-def test_a_fault_with_roundings_of_its_own_is_like_that_fault():
+def test_a_fault_with_additional_rounding_matches_that_fault():
     loop = example_with("= loss(model, batch) / tokens", "= loss(model, batch) / tokens * len(window) / 3")
     assert explained(loop) == (FAULTS["partial-window-divided-by-full-k"],)
 
@@ -37,10 +37,10 @@ def test_a_fault_with_roundings_of_its_own_is_like_that_fault():
     ["clip-before-unscale", "unused-parameters-decayed", "zeros-instead-of-none", "always-scaled-to-the-threshold"],
 )
 def test_a_fault_is_not_taken_for_rounding(name):
-    in_fp32 = alike(observe_with([FAULTS[name]], "fp32"), (), "fp32", CLOSE)
-    assert not (in_fp32 and alike(known(name), (), "fp16", NOT_FAR))
+    in_fp32 = is_close(observe_reference([FAULTS[name]], "fp32"), (), "fp32", CLOSE_IN_FP32)
+    assert not (in_fp32 and is_close(known(name), (), "fp16", NOT_FAR))
 
 
 def test_rounding_alone_is_taken_for_rounding():
-    assert alike(known("summed-loss"), (), "fp16", NOT_FAR)
-    assert alike(observe_with([FAULTS["summed-loss"]], "fp32"), (), "fp32", CLOSE)
+    assert is_close(known("summed-loss"), (), "fp16", NOT_FAR)
+    assert is_close(observe_reference([FAULTS["summed-loss"]], "fp32"), (), "fp32", CLOSE_IN_FP32)

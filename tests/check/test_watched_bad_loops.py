@@ -1,24 +1,23 @@
-"""`gradparity.record` and `assert_parity` around the bad loops: however they end, nothing of a recorder is left.
+"""`gradparity.record` and `assert_parity` around the bad loops: however a loop ends, nothing of the recorder stays.
 
-All run in one process, a fork of this one, since what they leave themselves is much.
+All run in one fork of this process, because many of them leave things behind.
 """
 
 from functools import partial
 
-from test_bad_loops import FAULTY, RAISING, RIGHT, TRAINING_NOTHING
-
-import bad_loops
 import gradparity
-from gradparity.check.global_state import Settings
-from gradparity.check.user_loop import GIVEN, called
+import loops
+from bad_loops import FAULTY, RAISING, RIGHT, TRAINING_NOTHING, loop_named
+from gradparity.check.global_state import GlobalState
+from gradparity.check.user_loop import ARGUMENTS, call_by_name
 from gradparity.faults import stress
-from gradparity.processes.sandbox import apart
+from gradparity.processes.sandbox import run_in_subprocess
 from gradparity.trace.file import read
 from left import of_a_recorder
 
 NAMES = sorted(
     {*RAISING, *TRAINING_NOTHING, *FAULTY, *RIGHT, "leaves_a_thread_that_waits", "leaves_a_timer"}
-    - {"compiles", "swallows_everything_once", "talks_a_lot"}  # of which nothing new is learnt, in much time
+    - {"compiles", "swallows_everything_once", "talks_a_lot"}  # slow, and they show nothing new
 )
 
 
@@ -34,29 +33,29 @@ def by_assert_parity(loop, folder):
         return tuple(vars(stress.build("fp16")).values())
 
     def candidate(*given):
-        loop(**dict(zip(GIVEN, given, strict=True)))
+        loop(**dict(zip(ARGUMENTS, given, strict=True)))
 
-    gradparity.assert_parity(bad_loops.right, candidate, make, folder=folder, full=False)
+    gradparity.assert_parity(loops.example, candidate, make, folder=folder, full=False)
 
 
-def after_each(watch_it, folder, watch):
-    """By loop: how it ended, and what is left of a recorder."""
-    before, found = Settings.now(), {}
+def after_each(watch_it, folder, limit):
+    """Return, by loop, its end and the parts of a recorder that are left."""
+    before, found = GlobalState.now(), {}
     for name in NAMES:
         cast = stress.build("fp16")
         end = "returned"
-        with watch.over(name):
+        with limit.on(name):
             try:
-                watch_it(called(getattr(bad_loops, name), name), folder / name)
+                watch_it(call_by_name(loop_named(name), name), folder / name)
             except BaseException as error:
                 end = type(error).__name__
         found[name] = end, of_a_recorder(cast.model, cast.optimizer, cast.scaler, cast.scheduler)
-        before.put_back()  # afterwards, since it would put back what a recorder had forgotten
+        before.restore()  # only now, since it would also restore what a recorder left
     return found
 
 
-def test_whatever_a_recorded_loop_does_nothing_of_the_recorder_is_left(tmp_path):
-    found = apart(partial(after_each, by_record, tmp_path), 60)
+def test_no_recorded_loop_leaves_anything_of_the_recorder(tmp_path):
+    found = run_in_subprocess(partial(after_each, by_record, tmp_path), 60)
     assert len(found) > 50
     assert {name: left for name, (_, left) in found.items() if left} == {}
     ends = {end for end, _ in found.values()}
@@ -65,7 +64,7 @@ def test_whatever_a_recorded_loop_does_nothing_of_the_recorder_is_left(tmp_path)
     assert read(tmp_path / "keeps_an_average").complete
 
 
-def test_whatever_a_loop_does_under_assert_parity_nothing_of_the_recorder_is_left(tmp_path, monkeypatch):
+def test_no_loop_under_assert_parity_leaves_anything_of_the_recorder(tmp_path, monkeypatch):
     some = ["keeps_an_average", "leaves_hooks", "does_nothing", "builds_its_own_optimizer", "loses_its_numbers"]
     some += [
         "raises_a_base_exception",
@@ -75,7 +74,7 @@ def test_whatever_a_loop_does_under_assert_parity_nothing_of_the_recorder_is_lef
         "leaves_a_patched_method",
     ]
     monkeypatch.setitem(globals(), "NAMES", some)
-    found = apart(partial(after_each, by_assert_parity, tmp_path), 60)
+    found = run_in_subprocess(partial(after_each, by_assert_parity, tmp_path), 60)
     assert {name: left for name, (_, left) in found.items() if left} == {}
     ends = {name: end for name, (end, _) in found.items()}
     assert ends["keeps_an_average"] == ends["leaves_hooks"] == "returned"
@@ -83,7 +82,7 @@ def test_whatever_a_loop_does_under_assert_parity_nothing_of_the_recorder_is_lef
     assert ends["raises_a_base_exception"] == "Rude"
 
 
-def test_a_recorder_that_never_ends_is_found(tmp_path, monkeypatch):
+def test_a_recorder_left_in_place_is_found(tmp_path, monkeypatch):
     recordings = []
 
     def begin(loop, folder):
@@ -92,5 +91,5 @@ def test_a_recorder_that_never_ends_is_found(tmp_path, monkeypatch):
         recordings[-1].__enter__()
 
     monkeypatch.setitem(globals(), "NAMES", ["does_nothing"])
-    found = apart(partial(after_each, begin, tmp_path), 60)
+    found = run_in_subprocess(partial(after_each, begin, tmp_path), 60)
     assert ("torch.amp.grad_scaler.GradScaler", "step") in found["does_nothing"][1]

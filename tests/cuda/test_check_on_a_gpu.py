@@ -65,7 +65,7 @@ def test_a_loop_on_the_host_is_checked_as_elsewhere(tmp_path):
 
 def test_where_gradients_were_computed_before_there_is_one_sentence():
     torch.ones(1, device="cuda", requires_grad=True).sum().backward()
-    with pytest.raises(UserError, match=r"^this process has computed gradients where torch finds a GPU"):
+    with pytest.raises(UserError, match=r"^this process has already computed gradients and torch finds a GPU"):
         check(lambda: None, "none", "fp32")
 
 

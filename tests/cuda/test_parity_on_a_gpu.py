@@ -10,8 +10,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Adam, AdamW
 
 from gradparity import training
-from gradparity.parity.compare import Kind, compare
-from gradparity.parity.compare_on_gpu import compared_there
+from gradparity.parity.compare import compare
+from gradparity.parity.compare_on_gpu import prefetch_device_comparisons
+from gradparity.parity.kinds import Kind
 from gradparity.parity.random_stream import RandomStream, generator_states
 from gradparity.parity.state import Part, aliases
 from gradparity.parity.step_metrics import total_norm
@@ -167,7 +168,7 @@ def many():
 def test_to_compare_many_tensors_is_one_wait(waits):
     ours, theirs = many()
     with waits() as told:
-        mismatches, _, _ = compare(Part.PARAMETERS, ours, theirs, compared_there([(ours, theirs)]))
+        mismatches, _, _ = compare(Part.PARAMETERS, ours, theirs, prefetch_device_comparisons([(ours, theirs)]))
     assert not mismatches
     assert len(told) <= 1
 

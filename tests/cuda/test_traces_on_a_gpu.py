@@ -11,7 +11,7 @@ from gradparity.parity.state import Part
 from gradparity.trace.events import Event
 from gradparity.trace.file import read, tensor_of
 from gradparity.trace.fingerprint import fingerprint
-from gradparity.trace.to_cpu import copied, fingerprints
+from gradparity.trace.to_cpu import copy_to_cpu, fingerprints
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("on_a_gpu")]
 
@@ -79,7 +79,7 @@ def test_a_trace_holds_the_gpus_random_stream_name_and_tensors(tmp_path):
 def test_what_comes_to_the_host_is_what_was_on_the_gpu():
     x = torch.randn(4, 6, device="cuda")
     for tensor in (x, x.t(), x[:, ::2], x[0].expand(3, 6), x.half(), x > 0, x[:0], x.sum(), x.to_sparse()):
-        copy = copied(tensor)
+        copy = copy_to_cpu(tensor)
         torch.cuda.synchronize()
         assert copy.is_cpu
         assert fingerprint(copy) == fingerprint(tensor)

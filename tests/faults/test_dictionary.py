@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 
 from gradparity.check.lookup import first_shown
-from gradparity.check.observe import observe_with
-from gradparity.faults import FAULTS, Kind
-from gradparity.faults.fault import order
-from gradparity.faults.patching import REFERENCE, ClashError, patched, reference_with
-from gradparity.training import manual, train_step
+from gradparity.check.loop_end import EndKind
+from gradparity.check.observe import observe_reference
+from gradparity.faults import FAULTS, FaultKind
+from gradparity.faults.fault import Divergence, Stop, not_before
+from gradparity.faults.patching import REFERENCE_FUNCTIONS, ClashError, patched, reference_with
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, manual, train_step
 from other_processor import OtherProcessor
 from stressed import PRECISION, known
 
@@ -36,28 +39,30 @@ ALL_PRECISIONS = ("fp16", "bf16", "fp32")
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_first_shows_where_it_says_or_no_earlier_if_rounding_can_hide_it(name):
     fault, shown = FAULTS[name], first_shown(known(None), known(name))
-    assert (order(shown) >= order(fault.first)) if fault.hidden_by_rounding else (shown == fault.first)
+    assert not_before(shown, fault.first) if fault.hidden_by_rounding else (shown == fault.first)
 
 
 @pytest.mark.parametrize("name", HIDDEN)
 def test_a_fault_that_rounding_can_hide_in_one_precision_shows_in_another(name):
     assert any(known(name, precision) != known(None, precision) for precision in ALL_PRECISIONS)
-    assert FAULTS[name].kind == Kind.ROUNDING
+    assert FAULTS[name].kind == FaultKind.ROUNDING
 
 
 def shown_on(processor, *names):
     """By fault: where it first shows on another processor."""
     with OtherProcessor(processor):
-        reference = observe_with([], PRECISION)
+        reference = observe_reference([], PRECISION)
         # Those that end early are seen to their end; of all others, the first difference is enough.
-        seen = {name: observe_with([FAULTS[name]], PRECISION, reference.looks) for name in names}
-        given_up = [name for name, one in seen.items() if one.error == "given up" and len(one.looks) > 30]
-        seen |= {name: observe_with([FAULTS[name]], PRECISION) for name in given_up}
+        seen = {name: observe_reference([FAULTS[name]], PRECISION, reference.observations) for name in names}
+        given_up = [
+            name for name, one in seen.items() if one.end.kind == EndKind.STOPPED and len(one.observations) > 30
+        ]
+        seen |= {name: observe_reference([FAULTS[name]], PRECISION) for name in given_up}
     return {name: first_shown(reference, one) for name, one in seen.items()}
 
 
 @pytest.mark.parametrize("name", HIDDEN)
-def test_on_some_processors_rounding_hides_it_and_on_some_it_shows_exactly_where_it_says(name):
+def test_a_fault_hidden_by_rounding_shows_on_some_processors_exactly_where_it_says(name):
     """So neither an earlier nor a later place would be right."""
     shown = []
     for processor in range(1, 101):
@@ -78,18 +83,30 @@ def test_all_other_faults_first_show_at_the_same_place_on_every_processor(proces
 
 
 def test_a_wrong_place_is_seen():
-    fault = replace(FAULTS["clip-twice"], first="step 1, clipped: gradients")
-    assert not fault.may_show("step 0, clipped: gradients")
-    assert fault.may_show("step 1, clipped: gradients")
-    assert fault.may_show("step 3, microbatch 1, forward: loss")
+    early, clipped = (Divergence(Place(step, None, Phase.CLIPPED), Part.GRADIENTS) for step in (0, 1))
+    later = Divergence(Place(3, 1, Phase.FORWARD), Part.LOSS)
+    fault = replace(FAULTS["clip-twice"], first=clipped)
+    assert not fault.may_show(early)
+    assert fault.may_show(clipped)
+    assert fault.may_show(later)
+    assert fault.may_show(None), "rounding may hide it to the end"
     plain = replace(fault, hidden_by_rounding=False)
-    assert not plain.may_show("step 3, microbatch 1, forward: loss")
-    assert plain.may_show("step 1, clipped")
+    assert not plain.may_show(later)
+    assert not plain.may_show(None)
+    assert plain.may_show(clipped.place)
+    assert not plain.may_show(clipped._replace(part=Part.OPTIMIZER))
+
+
+def test_a_stop_is_no_divergence_at_the_last_place_of_its_step():
+    fault = replace(FAULTS["clip-twice"], first=Stop(1, "RuntimeError"), hidden_by_rounding=False)
+    assert fault.may_show(Stop(1, "RuntimeError"))
+    assert not fault.may_show(Stop(1, "CheckpointError"))
+    assert not fault.may_show(fault.first.place)
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_raises_if_and_only_if_it_says_so(name):
-    assert (known(name).error is not None) == (FAULTS[name].kind == Kind.RAISES)
+    assert (not known(name).end.finished) == (FAULTS[name].kind == FaultKind.RAISES)
 
 
 def alike(names, precisions):
@@ -97,17 +114,17 @@ def alike(names, precisions):
     groups = defaultdict(set)
     for name in (None, *names):
         seen = [known(name, precision) for precision in precisions]
-        groups[tuple((*one.looks, one.error) for one in seen)].add(name)
+        groups[tuple((*one.observations, one.end) for one in seen)].add(name)
     return [same for same in groups.values() if len(same) > 1]
 
 
-def test_each_fault_differs_from_the_reference_and_from_all_others_but_those_that_are_proved_the_same():
+def test_no_two_faults_are_the_same_except_those_proved_to_be():
     groups = alike([name for name in FAULTS if name not in HIDDEN], ["fp16"])
     assert sorted(map(sorted, ONE_AND_THE_SAME)) == sorted(map(sorted, groups))
     assert alike(HIDDEN, ALL_PRECISIONS) == []
 
 
-def test_there_are_enough_and_each_says_what_it_is():
+def test_there_are_enough_faults_and_each_is_fully_described():
     assert len(FAULTS) >= 70
     for name, fault in FAULTS.items():
         assert fault.name == name
@@ -115,7 +132,7 @@ def test_there_are_enough_and_each_says_what_it_is():
         assert re.fullmatch(r"\w.*\.", fault.symptom)
         assert re.fullmatch(r".*[^.]", fault.needs)
         assert all(re.fullmatch(r"[\w.-]+/[\w.-]+#\d+|torch/.+\.(h|py)", source) for source in fault.sources)
-        assert set(fault.changes) <= set(REFERENCE)
+        assert set(fault.changes) <= set(REFERENCE_FUNCTIONS)
 
 
 def test_two_faults_that_change_the_same_line_clash():
@@ -123,7 +140,7 @@ def test_two_faults_that_change_the_same_line_clash():
         reference_with([FAULTS["divided-twice"], FAULTS["not-divided-at-all"]])
 
 
-def test_a_fault_that_takes_away_what_another_hangs_on_clashes_with_it():
+def test_a_fault_that_removes_lines_of_another_clashes_with_it():
     with pytest.raises(ClashError, match="no sentence of Python"):
         reference_with([FAULTS["schedule-advanced-twice"], FAULTS["schedule-advanced-on-skipped-steps"]])
 

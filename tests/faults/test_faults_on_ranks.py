@@ -5,11 +5,11 @@ import re
 import pytest
 
 import ends
-from gradparity.check.rank_lookup import UNSEEN
-from gradparity.faults import FAULTS, Kind
+from gradparity.check.rank_lookup import NEEDING_UNUSED_PARAMETERS
+from gradparity.faults import FAULTS, FaultKind
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.faults.patching import ClashError, patched, source
-from gradparity.faults.patching_on_ranks import ON_RANKS, on_ranks_with
+from gradparity.faults.patching_on_ranks import REFERENCE_ON_RANKS, on_ranks_with
 from gradparity.processes.launch import launch
 from gradparity.studies.peers.scores_on_ranks import scores_on_ranks
 from gradparity.training import train_step
@@ -31,7 +31,7 @@ def test_a_fault_diverges_is_named_and_first_shows_where_it_says(scores, name):
     assert score.placed, score.first
 
 
-def test_each_says_what_it_is():
+def test_each_fault_of_ranks_is_fully_described():
     assert len(RANK_FAULTS) >= 10
     assert not set(RANK_FAULTS) & set(FAULTS)
     for name, fault in RANK_FAULTS.items():
@@ -40,8 +40,8 @@ def test_each_says_what_it_is():
         assert re.fullmatch(r"\w.*\.", fault.symptom)
         assert re.fullmatch(r".*[^.]", fault.needs)
         assert all(re.fullmatch(r"[\w.-]+/[\w.-]+#\d+|torch/.+\.(h|py)", source) for source in fault.sources)
-        assert set(fault.changes) <= set(ON_RANKS)
-        assert fault.kind in (Kind.BUG, Kind.ROUNDING)
+        assert set(fault.changes) <= set(REFERENCE_ON_RANKS)
+        assert fault.kind in (FaultKind.BUG, FaultKind.ROUNDING)
 
 
 def body(step):
@@ -80,13 +80,16 @@ def test_two_faults_of_several_ranks_that_change_the_same_line_clash():
 
 
 @pytest.mark.parametrize("how", ["ends early", "does another exchange"])
-def test_ranks_that_part_in_a_run_of_the_reference_stop_together_and_go_on_with_the_next(how):
+def test_ranks_that_diverge_in_a_run_of_the_reference_stop_together_and_continue_with_the_next(how):
     assert launch(ends.parts, 2, how, patience=20) == [(True, 3.0), (how != "ends early", 3.0)]
 
 
-def test_ranks_that_do_not_part_are_let_through():
+def test_ranks_that_do_not_diverge_are_not_stopped():
     assert launch(ends.parts, 2, "never", patience=20) == [(False, 3.0)] * 2
 
 
-def test_faults_of_parameters_that_a_step_does_not_use_do_not_show_on_several_ranks_and_others_do():
-    assert launch(ends.differ_from_the_reference, 2, [*UNSEEN, "clip-before-unscale"]) == [["clip-before-unscale"]] * 2
+def test_faults_of_unused_parameters_do_not_show_on_several_ranks_and_others_do():
+    assert (
+        launch(ends.differ_from_the_reference, 2, [*NEEDING_UNUSED_PARAMETERS, "clip-before-unscale"])
+        == [["clip-before-unscale"]] * 2
+    )

@@ -20,7 +20,7 @@ from gradparity.cli.main import main
 from gradparity.errors import UserError
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event
-from gradparity.trace.file import MOST_BYTES, MOST_OF_A_LINE, NAME, read, tensor_of
+from gradparity.trace.file import MOST_OF_A_LINE, MOST_TRACE_BYTES, TRACE_FILE, read, tensor_of
 from gradparity.trace.line_format import about_in, form_in, parsed, record_in
 from hostile import KINDS, TEXTS, VALUES, cases, one_sentence, put_in_place_of, spoiled, spoiled_bytes
 
@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 
 
 def lines_of(folder):
-    return (folder / "candidate" / NAME).read_bytes().splitlines()
+    return (folder / "candidate" / TRACE_FILE).read_bytes().splitlines()
 
 
 def compared(folder, *more, **limits):
@@ -65,11 +65,11 @@ def compared(folder, *more, **limits):
 
 
 def spoil(folder, data):
-    (folder / "spoiled" / NAME).write_bytes(data)
+    (folder / "spoiled" / TRACE_FILE).write_bytes(data)
 
 
 def test_what_was_not_spoiled_differs(folder):
-    spoil(folder, (folder / "candidate" / NAME).read_bytes())
+    spoil(folder, (folder / "candidate" / TRACE_FILE).read_bytes())
     assert compared(folder).code == 1
     assert one_sentence(lambda: main(["diff", str(folder / "candidate"), str(folder / "spoiled")])).code == 0
 
@@ -117,7 +117,7 @@ def test_lines_may_be_in_any_order_left_out_and_doubled(folder, data):
 @cases(8, share=0.05)
 @given(data=st.data())
 def test_a_file_may_be_spoiled_anywhere(folder, data):
-    spoil(folder, data.draw(spoiled_bytes((folder / "candidate" / NAME).read_bytes())))
+    spoil(folder, data.draw(spoiled_bytes((folder / "candidate" / TRACE_FILE).read_bytes())))
     compared(folder)
 
 
@@ -134,7 +134,7 @@ def test_a_file_may_hold_anything(folder, content, text):
 @cases(4, share=0.02)
 @given(data=st.data())
 def test_tensors_beside_a_trace_may_be_spoiled(folder, data):
-    spoil(folder, (folder / "candidate" / NAME).read_bytes())
+    spoil(folder, (folder / "candidate" / TRACE_FILE).read_bytes())
     name = data.draw(st.sampled_from(sorted(path.name for path in (folder / "candidate").glob("*.safetensors"))))
     (folder / "spoiled" / name).write_bytes(data.draw(spoiled_bytes((folder / "candidate" / name).read_bytes())))
     try:
@@ -165,7 +165,7 @@ def test_names_of_every_kind_can_be_drawn(folder, tmp_path):
 def test_what_stands_in_place_of_a_trace_is_refused(folder, kind, tmp_path):
     (tmp_path / "spoiled").mkdir()
     (tmp_path / "reference").symlink_to(folder / "reference")
-    put_in_place_of(tmp_path / "spoiled" / NAME, kind)
+    put_in_place_of(tmp_path / "spoiled" / TRACE_FILE, kind)
     assert compared(tmp_path).code == 2
 
 
@@ -201,8 +201,8 @@ def test_no_file_outside_the_folder_is_read(folder, tmp_path, name):
     ready = next(r for r in original.records if r.event == Event.READY)
     assert tensor_of(original, ready, Part.GRADIENTS, "0.weight") is not None
     shutil.copyfile(tmp_path / "trace" / "inside" / ready.tensors, tmp_path / "trace" / "secret")
-    lines = (tmp_path / "trace" / "inside" / NAME).read_text()
-    (tmp_path / "trace" / "inside" / NAME).write_text(lines.replace(json.dumps(ready.tensors), json.dumps(name)))
+    lines = (tmp_path / "trace" / "inside" / TRACE_FILE).read_text()
+    (tmp_path / "trace" / "inside" / TRACE_FILE).write_text(lines.replace(json.dumps(ready.tensors), json.dumps(name)))
     try:
         trace = read(tmp_path / "trace" / "inside")
     except UserError:
@@ -219,10 +219,10 @@ def test_folders_that_are_only_called_as_if_they_were_of_ranks(folder, names, tm
 
 
 def test_a_line_without_end_and_a_trace_without_end_are_refused(folder):
-    with (folder / "spoiled" / NAME).open("wb") as file:
+    with (folder / "spoiled" / TRACE_FILE).open("wb") as file:
         file.write(b'{"about": {"format": 1, "a": "' + b"a" * MOST_OF_A_LINE)
     assert compared(folder).code == 2
-    os.truncate(folder / "spoiled" / NAME, MOST_BYTES + 1)
+    os.truncate(folder / "spoiled" / TRACE_FILE, MOST_TRACE_BYTES + 1)
     assert "it is larger than" in compared(folder).err
 
 
@@ -236,7 +236,7 @@ def test_memory_stays_within_some_times_the_size_of_a_file(folder, line):
     compared(folder)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 50 * (folder / "spoiled" / NAME).stat().st_size
+    assert peak < 50 * (folder / "spoiled" / TRACE_FILE).stat().st_size
 
 
 def test_a_long_trace_is_compared_in_a_time_like_its_length(folder):

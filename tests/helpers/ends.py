@@ -1,4 +1,4 @@
-"""What ranks are made to do in the tests of ``launch``: functions of a module that they can import."""
+"""Functions for ranks in the tests of ``launch``, in a module that ranks can import."""
 
 import os
 import signal
@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from gradparity.check.rank_lookup import watched_together
+from gradparity.check.rank_lookup import guarded_reference
 from gradparity.faults import FAULTS
-from gradparity.processes.collective_guard import PartedError, Together
+from gradparity.processes.collective_guard import CollectiveGuard, RanksPartedError
 from gradparity.training import exchange
 
 
@@ -59,7 +59,7 @@ def other_collectives():
 
 
 def averages(in_order):
-    """Gradients of which the averages are known: full, on rank 1 alone, nowhere, frozen, in another dtype, transposed."""
+    """Average gradients with known averages: full, on rank 1 alone, nowhere, frozen, in another dtype, transposed."""
     rank = dist.get_rank()
     full, one, nowhere, frozen = (nn.Parameter(torch.zeros(2), requires_grad=i < 3) for i in range(4))
     double, turned = nn.Parameter(torch.zeros(2, dtype=torch.float64)), nn.Parameter(torch.zeros(2, 3).t())
@@ -76,8 +76,8 @@ def averages(in_order):
 
 
 def differ_from_the_reference(names):
-    """Which faults of one rank this rank sees on several."""
-    watch = watched_together(Together())
+    """Return the faults of one rank that this rank observes on several."""
+    watch = guarded_reference(CollectiveGuard())
     reference, *others = (
         watch(faults, "fp16", lambda *_: True) for faults in ([], *([FAULTS[name]] for name in names))
     )
@@ -85,9 +85,9 @@ def differ_from_the_reference(names):
 
 
 def parts(how):
-    """Runs that rank 1 may leave: whether this rank was stopped, and what the next run sums up."""
-    together, names = Together(), {}
-    together.guard(names)
+    """Let rank 1 leave a run; return whether this rank was stopped, and the sum of the next run."""
+    guard, names = CollectiveGuard(), {}
+    guard.guard(names)
     stopped = False
     try:
         names["total"](1)
@@ -95,9 +95,9 @@ def parts(how):
             names["total"](1)
         elif how == "does another exchange":
             names["share"](iter([torch.zeros(1)]))
-    except PartedError:
+    except RanksPartedError:
         stopped = True
-    together.end()
+    guard.end_run()
     total = names["total"](dist.get_rank() + 1)
-    together.end()
+    guard.end_run()
     return stopped, total

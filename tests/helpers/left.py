@@ -1,7 +1,7 @@
-"""What of a recorder is in the process: looked for wherever torch lets one put a hook or a patch, not in a list of its own."""
+"""Hooks and patches of a recorder in this process, searched wherever torch allows hooks or patches."""
 
-from gradparity.check.global_state import functions, global_hooks
-from gradparity.check.trained_objects import dictionaries
+from gradparity.check.global_state import global_hooks, torch_functions
+from gradparity.check.trained_objects import hook_dictionaries
 from gradparity.trace import wrapping
 from gradparity.trace.recorder import Recorder
 
@@ -14,13 +14,13 @@ def is_of_a_recorder(thing):
 
 
 def of_a_recorder(model, *others):
-    """The places of all hooks and patches of recorders, on torch, on the classes of what is given, and on itself."""
-    places = dict(functions())
+    """Return the places of all hooks and patches of recorders: on torch, and on the given objects and their classes."""
+    places = dict(torch_functions())
     for thing in (model, *others):
         for kind in type(thing).__mro__:
             places |= {(f"{kind.__module__}.{kind.__name__}", name): value for name, value in vars(kind).items()}
     found = {place for place, thing in places.items() if is_of_a_recorder(thing)}
     hooked = [*global_hooks()]
     for name, thing in [*model.named_modules(), *model.named_parameters(), *((type(x).__name__, x) for x in others)]:
-        hooked += [(name, hooks) for hooks in dictionaries(thing)]
+        hooked += [(name, hooks) for hooks in hook_dictionaries(thing)]
     return found | {(name, "hook") for name, hooks in hooked if any(map(is_of_a_recorder, hooks.values()))}

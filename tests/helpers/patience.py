@@ -1,11 +1,11 @@
-"""Waits for loops that never end: as short as the machine allows, since only a pass may come early."""
+"""Tests of time limits, with a limit as short as the machine allows."""
 
 SECONDS = (0.5, 5.0, 50.0)
-"""A busy machine may not get to the place in question in the first, and gets there in the last."""
+"""The limits to try: a busy machine may be too slow for the first, and is fast enough for the last."""
 
 
 def with_some_patience(attempt):
-    """Let ``attempt(seconds)`` pass, with as little patience as it needs; what it asserts with the most, counts."""
+    """Call ``attempt(seconds)`` with longer and longer limits until it passes; only the last one may fail the test."""
     for seconds in SECONDS[:-1]:
         try:
             return attempt(seconds)

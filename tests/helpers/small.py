@@ -7,7 +7,7 @@ from functools import cache, partial
 from torch.amp.grad_scaler import GradScaler
 
 from gradparity.parity import verdict
-from gradparity.parity.lockstep import Comparison, Lane, lockstep
+from gradparity.parity.lockstep import Comparison, LockstepRun, lockstep
 from gradparity.parity.verdict import Verdict
 from gradparity.studies.tasks import TASKS, Examples, Task
 from gradparity.studies.tasks.text import CharTransformer
@@ -43,7 +43,7 @@ def scaler_that_overflows_once(enabled: bool, device: str = "cpu") -> GradScaler
     )
 
 
-def small_lanes(config: Config, task: Task | None = None) -> list[Lane]:
+def small_lanes(config: Config, task: Task | None = None) -> list[LockstepRun]:
     task = task or small_task(config.task)
     return [
         replace(
@@ -53,9 +53,9 @@ def small_lanes(config: Config, task: Task | None = None) -> list[Lane]:
     ]
 
 
-def comparisons(config: Config, lanes: list[Lane] | None = None) -> Iterator[Comparison]:
+def comparisons(config: Config, lanes: list[LockstepRun] | None = None) -> Iterator[Comparison]:
     return lockstep(*(lanes or small_lanes(config)), build.windows(config, small_task(config.task)))
 
 
-def verdict_of(config: Config, lanes: list[Lane] | None = None) -> Verdict:
+def verdict_of(config: Config, lanes: list[LockstepRun] | None = None) -> Verdict:
     return verdict.verdict_of(comparisons(config, lanes))

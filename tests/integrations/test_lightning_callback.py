@@ -1,8 +1,11 @@
 """The callback finds nothing where Lightning makes the reference updates, and names what it does otherwise."""
 
 import logging
+import random
+from contextlib import ExitStack, nullcontext
 
 import lightning
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,10 +17,14 @@ from torch.optim.lr_scheduler import ExponentialLR
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
+from gradparity.integrations import lightning_callback
 from gradparity.integrations.lightning_callback import ParityCallback
+from gradparity.parity import report
 from gradparity.parity.state import Part
 from gradparity.studies.tasks import TASKS
 from gradparity.studies.tasks.digits import cnn
+from gradparity.trace.isolation import RecordingWarning
+from gradparity.trace.watchers import Watchers
 from gradparity.training import Phase
 from left import of_a_recorder
 from small import scaler_that_overflows_once
@@ -104,7 +111,7 @@ pytestmark = [
 
 def first_of(callback):
     found, mismatch = callback.verdict.first
-    return found.step, found.microbatch, found.phase, mismatch.part
+    return found.place.step, found.place.microbatch, found.place.phase, mismatch.part
 
 
 @pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
@@ -147,7 +154,7 @@ def test_a_partial_last_window_is_divided_by_too_much():
     assert "Both losses of this step are 0.667 times the reference's" in callback.verdict.explanation
 
 
-def test_uneven_microbatches_weigh_what_they_hold_if_the_callback_is_told():
+def test_uneven_microbatches_are_weighted_by_count():
     sizes = [4, 2, 6, 4, 4, 4]
     untold, told = ParityCallback(), ParityCallback(count=lambda batch: len(batch[0]))
     fit(None, untold, sizes=sizes)
@@ -176,7 +183,7 @@ def test_a_hook_that_was_overridden_wrongly_is_found(module, where):
 
 
 @pytest.mark.parametrize("scaled", [True, False])
-def test_manual_optimization_is_held_against_the_reference_too(scaled):
+def test_manual_optimization_is_compared_with_the_reference(scaled):
     """https://github.com/Lightning-AI/pytorch-lightning/issues/18089"""
     callback = ParityCallback(loss=mean_loss, max_norm=0.05)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=scaled)
@@ -188,7 +195,7 @@ def test_manual_optimization_is_held_against_the_reference_too(scaled):
         assert "The candidate clips before unscale_." in callback.verdict.explanation
 
 
-def test_what_cannot_be_watched_is_refused_in_a_sentence():
+def test_a_training_that_cannot_be_watched_is_refused_in_a_sentence():
     with pytest.raises(MisconfigurationException, match="needs loss="):
         fit(ByHand, ParityCallback(), accumulate_grad_batches=1, gradient_clip_val=None)
 
@@ -208,7 +215,7 @@ def test_what_cannot_be_watched_is_refused_in_a_sentence():
         *[(hook, KeyError) for hook in ("on_train_start", "optimizer_step", "on_train_batch_end")],
     ],
 )
-def test_whatever_ends_a_training_nobody_watches_afterwards(by, raised):
+def test_no_hook_is_left_however_a_training_ends(by, raised):
     watched = []
 
     def broken(self, *_, **__):
@@ -223,17 +230,133 @@ def test_whatever_ends_a_training_nobody_watches_afterwards(by, raised):
     assert not of_a_recorder(callback._theirs.watched.model, callback._theirs.watched.optimizer)
 
 
-def test_whatever_stops_the_reference_nobody_watches_afterwards(monkeypatch):
-    def broken(run, window):
-        assert of_a_recorder(run.model, run.optimizer)
-        raise KeyError("broken")
+class Unclosable(ExitStack):
+    """A stack of contexts that raises once they are closed."""
 
-    monkeypatch.setattr("gradparity.integrations.lightning_callback.take_step", broken)
+    def close(self):
+        super().close()
+        broken()
+
+
+def broken(*_, **__):
+    raise ZeroDivisionError("a fault of ours")
+
+
+def breaks_begin(monkeypatch):
+    monkeypatch.setattr(ParityCallback, "_reference", broken)
+
+
+def breaks_epoch_start(monkeypatch):
+    blocks = [*[lightning_callback._quietly] * 3, broken]  # three windows are in the first epoch
+    monkeypatch.setattr(lightning_callback, "_quietly", lambda: blocks.pop(0)())
+
+
+def breaks_batch_start(monkeypatch):
+    monkeypatch.setattr(lightning_callback, "Microbatch", broken)
+
+
+def breaks_batch_end(monkeypatch):
+    monkeypatch.setattr(lightning_callback, "take_step", draws_and_breaks)
+
+
+def draws_and_breaks(run, window):
+    assert of_a_recorder(run.model, run.optimizer)
+    torch.rand(3), random.random(), numpy.random.rand()
+    with torch.no_grad():
+        for p in run.model.parameters():
+            p.add_(1)
+    raise ZeroDivisionError("a fault of ours")
+
+
+def breaks_comparison(monkeypatch):
+    monkeypatch.setattr(lightning_callback, "compare_traces", broken)
+
+
+def breaks_recording(monkeypatch):
+    monkeypatch.setattr(Watchers, "_clip", broken)
+
+
+def breaks_report(monkeypatch):
+    monkeypatch.setattr(report, "headline", broken)
+
+
+BREAKS = [
+    breaks_begin, breaks_epoch_start, breaks_batch_start, breaks_batch_end, breaks_comparison, breaks_recording,
+    breaks_report,
+]  # fmt: skip
+
+
+def numbers_drawn():
+    return torch.rand(3).tolist(), random.random(), numpy.random.rand()
+
+
+def fit_from_the_same_numbers(callback):
+    random.seed(0)
+    numpy.random.seed(0)
+    module = fit(lambda: Digits("epoch"), callback, max_epochs=2)
+    return [*module.state_dict().values()], numbers_drawn()
+
+
+@pytest.mark.parametrize("breaks", BREAKS)
+def test_an_error_in_any_hook_is_one_warning_and_changes_no_bit_of_the_training(breaks, monkeypatch):
+    expected, numbers = fit_from_the_same_numbers(None)
+    breaks(monkeypatch)
     callback = ParityCallback()
-    with pytest.raises(KeyError, match="broken"):
+    with pytest.warns(RecordingWarning, match="the training goes on: ZeroDivisionError: a fault of ours") as warned:
+        found, drawn = fit_from_the_same_numbers(callback)
+    assert len([each for each in warned if each.category is RecordingWarning]) == 1
+    assert isinstance(callback.fault, ZeroDivisionError)
+    assert callback.verdict.first is None, "a comparison that broke off has found nothing"
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert drawn == numbers
+    if breaks is not breaks_begin:
+        for recorder in (callback._ours, callback._theirs):
+            assert not of_a_recorder(recorder.watched.model, recorder.watched.optimizer)
+
+
+def test_an_error_while_watching_ends_is_a_warning_and_hides_no_error_of_the_training():
+    class Stops(Digits):
+        def on_train_batch_end(self, *_):
+            raise KeyError("of the training")
+
+    for module in (Digits, Stops):
+        callback = ParityCallback()
+        callback._watching = Unclosable()
+        ends = pytest.raises(KeyError, match="of the training") if module is Stops else nullcontext()
+        with pytest.warns(RecordingWarning, match="a fault of ours"), ends:
+            fit(module, callback)
+        assert not of_a_recorder(callback._ours.watched.model, callback._ours.watched.optimizer)
+
+
+def test_an_interrupt_in_a_hook_is_meant_for_the_training(monkeypatch):
+    def interrupted(run, window):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lightning_callback, "take_step", interrupted)
+    callback = ParityCallback()
+    with pytest.raises(SystemExit):  # Lightning's answer to an interrupt
         fit(Digits, callback)
     assert not of_a_recorder(callback._ours.watched.model, callback._ours.watched.optimizer)
-    assert not of_a_recorder(callback._theirs.watched.model, callback._theirs.watched.optimizer)
+
+
+class DrawsFromAll(Digits):
+    """It augments with numbers of Python's, NumPy's and torch's streams."""
+
+    def training_step(self, batch, batch_idx):
+        images, labels = batch
+        noise = torch.rand(()) + random.random() + numpy.random.rand()
+        return super().training_step((images + noise, labels), batch_idx)
+
+
+def test_the_reference_draws_the_training_s_numbers_and_leaves_them_to_the_training():
+    random.seed(0), numpy.random.seed(0)
+    alone = fit(DrawsFromAll)
+    random.seed(0), numpy.random.seed(0)
+    callback = ParityCallback()
+    watched = fit(DrawsFromAll, callback)
+    assert callback.verdict.parity, callback.verdict.explanation
+    for a, b in zip(watched.state_dict().values(), alone.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_the_verdict_is_a_page_in_tensorboard(tmp_path):

@@ -18,7 +18,7 @@ def one(value, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_zero_and_minus_zero_are_one_apart(dtype):
+def test_zero_and_minus_zero_differ_by_one_ulp(dtype):
     assert torch.equal(one(0.0, dtype), one(-0.0, dtype)), "which is why torch.equal is not used"
     assert not same_bits(one(0.0, dtype), one(-0.0, dtype))
     assert ulp_distance(one(0.0, dtype), one(-0.0, dtype)).item() == 1

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
-from gradparity.parity.compare import Kind, SharedMemoryError, compare, figures_of
+from gradparity.parity.compare import SharedMemoryError, compare
+from gradparity.parity.kinds import Kind
 from gradparity.parity.metrics import Difference
+from gradparity.parity.mismatches import figures_of
 from gradparity.parity.state import Part
 
 ONE = torch.tensor([[1.0, 2.0], [3.0, 4.0]])

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradparity.parity import compare_on_gpu
 from gradparity.parity.bits import same_bits
-from gradparity.parity.compare_on_gpu import compared_there, differs, read_at_once
+from gradparity.parity.compare_on_gpu import differs, prefetch_device_comparisons, read_at_once
 from small import comparisons, small_config
 
 NAN, OTHER_NAN = torch.tensor([0x7FC00000, 0x7FC00001], dtype=torch.int32).view(torch.float32)
@@ -82,7 +82,7 @@ def test_many_tensors_are_one_wait(elsewhere):
     ours, theirs = parameters()
     theirs["p7"][1] = 70.0
     with Asked() as mode:
-        same = compared_there([(ours, theirs)])
+        same = prefetch_device_comparisons([(ours, theirs)])
     answers, later = asked(same, ours, theirs)
     assert answers == [i != 7 for i in range(20)]
     assert (elsewhere, mode.waits, later) == ([20], 0, 0)
@@ -90,21 +90,21 @@ def test_many_tensors_are_one_wait(elsewhere):
 
 def test_without_it_each_is_a_wait():
     ours, theirs = parameters()
-    answers, waits = asked(compared_there([(ours, theirs)]), ours, theirs)
+    answers, waits = asked(prefetch_device_comparisons([(ours, theirs)]), ours, theirs)
     assert all(answers)
     assert waits == 20, "on the CPU, where they cost nothing"
 
 
-def test_what_cannot_be_compared_is_left_to_others(elsewhere):
+def test_tensors_that_a_gpu_cannot_compare_are_left_to_same_bits(elsewhere):
     sparse = torch.eye(2).to_sparse()
     values = [torch.zeros(2), torch.zeros(3), torch.zeros(2, dtype=torch.int32), sparse, None, 0.5]
     for a in values:
         for b in values:
             if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a is b and a is not sparse):
                 elsewhere.clear()
-                compared_there([({"x": a}, {"x": b})])
+                prefetch_device_comparisons([({"x": a}, {"x": b})])
                 assert elsewhere == [0]
-    compared_there([({"x": values[0]}, {"y": values[0]})])
+    prefetch_device_comparisons([({"x": values[0]}, {"y": values[0]})])
     assert elsewhere == [0, 0]
 
 

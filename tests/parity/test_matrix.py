@@ -8,7 +8,7 @@ import torch
 
 from covering import quick_if_new
 from gradparity.parity.state import COMPARED, Part
-from gradparity.parity.step_metrics import Reader
+from gradparity.parity.step_metrics import StepMetricsReader
 from gradparity.parity.verdict import Verdict
 from gradparity.studies.two_ways.config import ClipConfig, OptimizerConfig
 from gradparity.training import Phase
@@ -73,10 +73,10 @@ def assert_parity(config):
     """Parity, and that what it is about did happen: learning, clipping, an overflow, partial windows."""
     lanes = small_lanes(config)
     start = [p.detach().clone() for p in lanes[0].run.parameters]
-    verdict, reader, readings, moments = Verdict(), Reader(lanes[0].run), [], Counter()
+    verdict, reader, readings, moments = Verdict(), StepMetricsReader(lanes[0].run), [], Counter()
     for found in comparisons(config, lanes):
         verdict.add(found)
-        moments[found.phase] += 1
+        moments[found.place.phase] += 1
         readings.append(reader.take(found.reference))
     readings = [r for r in readings if r]
 
@@ -92,7 +92,7 @@ def assert_parity(config):
             has_none = (
                 (part == Part.BUFFERS and config.task != "digits_cnn")
                 or (part == Part.SCALER and config.precision != "fp16")
-                or part == Part.ALSO  # an average or a second optimizer, which tests/matrix has
+                or part == Part.EXTRA  # an average or a second optimizer, which tests/matrix has
                 or part == Part.MODES  # which names only what is not as usual
             )
             assert (verdict.cells[phase, part].compared == 0) == has_none, (phase, part)

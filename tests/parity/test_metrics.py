@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from gradparity.parity.metrics import AT_ONCE, Difference
+from gradparity.parity.metrics import _AT_ONCE, Difference
 from gradparity.processes.launch import launch
 
 
@@ -49,7 +49,7 @@ def test_nothing_differs():
     assert f.cosine == pytest.approx(1)
 
 
-def test_what_is_not_finite_counts_as_differing_and_spoils_no_other_figure():
+def test_elements_that_are_not_finite_count_as_different_and_leave_other_figures_finite():
     f = figures((torch.tensor([1.0, math.inf, math.nan, 2.0]), torch.tensor([1.5, 1.0, 1.0, math.inf])))
     assert f.differing == 4
     assert f.max_absolute == f.max_relative == 0.5
@@ -73,9 +73,9 @@ def test_pairs_add_up_to_the_same_figures_as_one_long_pair():
 
 
 def test_a_large_pair_is_taken_in_piece_by_piece_to_its_last_element():
-    a = torch.randn(2 * AT_ONCE + 5)
+    a = torch.randn(2 * _AT_ONCE + 5)
     b = a.clone()
-    places = [0, AT_ONCE - 1, AT_ONCE, 2 * AT_ONCE + 4]
+    places = [0, _AT_ONCE - 1, _AT_ONCE, 2 * _AT_ONCE + 4]
     b[places] = torch.nextafter(a[places], torch.tensor(math.inf))
     f = figures((a, b))
     assert (f.elements, f.differing, f.max_ulp) == (len(a), len(places), 1)
@@ -107,7 +107,7 @@ def of_a_half(a, b):
     return tuple(metric.compute())
 
 
-def test_two_processes_find_together_what_one_would_have_found():
+def test_two_synced_processes_give_the_figures_of_one():
     a, b = torch.randn(50), torch.randn(50)
     ranks = launch(of_a_half, 2, a, b)
     alone = figures((a, b))

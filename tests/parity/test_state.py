@@ -12,8 +12,19 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW
 
-from gradparity.parity.compare import Kind, SharedMemoryError, compare
-from gradparity.parity.state import Part, Unseen, aliases, extras, flat, modes, names, optimizer_state, trained
+from gradparity.parity.compare import SharedMemoryError, compare
+from gradparity.parity.kinds import Kind
+from gradparity.parity.state import (
+    Part,
+    Unseen,
+    aliases,
+    extras,
+    flatten,
+    modes,
+    name_by_tensor,
+    optimizer_state,
+    trained,
+)
 
 
 def compared(part, a, b):
@@ -77,9 +88,9 @@ ONE_OF_EACH = {
 @pytest.mark.parametrize("case", ONE_OF_EACH)
 def test_hyperparameters_of_any_type_are_compared_by_value(case):
     make, other = ONE_OF_EACH[case]
-    mismatches, _, unseen = compared(Part.OPTIMIZER, flat("x", make()), flat("x", make()))
+    mismatches, _, unseen = compared(Part.OPTIMIZER, flatten("x", make()), flatten("x", make()))
     assert (mismatches, unseen) == ([], [])
-    assert compared(Part.OPTIMIZER, flat("x", make()), flat("x", other()))[0]
+    assert compared(Part.OPTIMIZER, flatten("x", make()), flatten("x", other()))[0]
 
 
 class Nameless:
@@ -88,8 +99,8 @@ class Nameless:
 
 
 @pytest.mark.parametrize("make", [lambda: lambda x: x, Nameless, lambda: iter([1]), lambda: {Nameless(): 1}.keys()])
-def test_what_cannot_be_compared_is_named_and_not_counted_as_the_same(make):
-    a, b = dict(flat("x", make())), dict(flat("x", make()))
+def test_a_value_that_cannot_be_compared_is_named_and_not_counted_as_identical(make):
+    a, b = dict(flatten("x", make())), dict(flatten("x", make()))
     assert isinstance(a["x"], Unseen)
     assert "0x" not in str(a["x"])
     assert compare(Part.OPTIMIZER, a, b) == ([], None, ["x"])
@@ -114,7 +125,7 @@ def test_tensors_outside_the_model_have_names_and_state_of_their_own():
     parameters = trained(model, optimizer)
     assert list(parameters) == ["weight", "bias", *(f"outside the model: group 1[{i}]" for i in range(3))]
     assert parameters["outside the model: group 1[2]"] is alpha
-    state = optimizer_state(names(parameters), optimizer)
+    state = optimizer_state(name_by_tensor(parameters), optimizer)
     assert sum(name.endswith(".exp_avg") for name in state) == 5
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gradparity.parity.random_stream import RandomStream, seed_of
-from gradparity.parity.step_metrics import Reader, total_norm
+from gradparity.parity.step_metrics import StepMetricsReader, total_norm
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import ClipConfig
 from gradparity.training import Moment, Phase
@@ -16,7 +16,7 @@ def test_a_step_is_read_from_its_moments():
     config = small_config(task="digits_mlp", precision="fp16", clip=ClipConfig(by="norm", threshold=0.1))
     run = build.lane(config, small_task("digits_mlp"), "backward").run
     window = next(build.windows(config, small_task("digits_mlp")))
-    reader, losses, lr = Reader(run), [], run.optimizer.param_groups[0]["lr"]
+    reader, losses, lr = StepMetricsReader(run), [], run.optimizer.param_groups[0]["lr"]
     moments = build.training.train_step(run, window)
     for moment in moments:
         readings = reader.take(moment)
@@ -32,7 +32,7 @@ def test_a_step_is_read_from_its_moments():
 
 def test_a_step_without_all_its_phases_has_no_readings():
     run = build.lane(small_config(task="digits_mlp"), small_task("digits_mlp"), "backward").run
-    reader = Reader(run)
+    reader = StepMetricsReader(run)
     assert reader.take(None) is None
     assert reader.take(Moment(Phase.CLIPPED)) is None
     assert reader.take(Moment(Phase.STEPPED)) is None
@@ -49,7 +49,7 @@ def test_every_stream_of_every_seed_has_a_seed_of_its_own():
     assert 0 <= seed_of(3, "x") < 2**63
 
 
-def test_a_stream_goes_on_where_it_left_off_and_leaves_the_state_outside_alone():
+def test_a_stream_resumes_where_it_stopped_and_does_not_touch_the_global_state():
     outside = torch.get_rng_state()
     stream, whole = RandomStream(5), RandomStream(5)
     parts = []

@@ -1,4 +1,4 @@
-"""A device is made ready for comparisons, or refused in one sentence."""
+"""A device is prepared for comparisons, or refused in one sentence."""
 
 import inspect
 import os
@@ -9,16 +9,16 @@ import torch
 
 from gradparity.cli.arguments import exits
 from gradparity.errors import UserError, without_deterministic_form
-from gradparity.processes.device import require, without_gpus
-from gradparity.processes.failed_ranks import ended_by
-from gradparity.processes.launch import _rank, launch
+from gradparity.processes.device import hide_gpus, prepare_device, prepare_worker
+from gradparity.processes.failed_ranks import end_of_rank
+from gradparity.processes.launch import _run_rank, launch
 from gradparity.studies.matrix import run as matrix_run
 from gradparity.studies.matrix.cell import Cell
 
 
 @pytest.fixture
 def flags(monkeypatch):
-    """The flags, which are put back afterwards."""
+    """Return the flags; they are restored afterwards."""
     benchmark = torch.backends.cudnn.benchmark
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
@@ -29,29 +29,29 @@ def flags(monkeypatch):
 
 
 def test_the_cpu_needs_nothing(flags):
-    require("cpu")
+    prepare_device("cpu")
     assert flags() == (False, None)
 
 
-def test_without_a_gpu_there_is_one_sentence(monkeypatch, flags):
+def test_cuda_without_a_gpu_gets_one_sentence(monkeypatch, flags):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"^device is cuda, but torch finds no GPU here; use --device cpu$"):
-        require("cuda")
+        prepare_device("cuda")
     assert flags() == (False, None)
 
 
-def test_on_a_gpu_algorithms_are_asked_to_be_deterministic(monkeypatch, flags):
+def test_a_gpu_gets_deterministic_algorithms(monkeypatch, flags):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     torch.backends.cudnn.benchmark = True
-    require("cuda")
+    prepare_device("cuda")
     assert flags() == (True, ":4096:8")
     assert not torch.backends.cudnn.benchmark
 
 
-def test_every_process_is_strict_not_only_warned(monkeypatch, flags):
-    """With ``warn_only`` attention's gradients differ from run to run."""
+def test_an_operation_without_deterministic_form_raises_not_only_warns(monkeypatch, flags):
+    """With ``warn_only``, attention's gradients would differ from run to run."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    require("cuda")
+    prepare_device("cuda")
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
 
 
@@ -74,22 +74,22 @@ def test_an_operation_without_deterministic_form_is_one_sentence_with_exit_code_
         raise RuntimeError(ALERT.format(operation))
 
     assert main() == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"program: {operation.split()[-1]} has no deterministic form on this device")
-    assert way in told
-    assert told.endswith("or use --device cpu\n")
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith(f"program: {operation.split()[-1]} has no deterministic form on this device")
+    assert way in output
+    assert output.endswith("or use --device cpu\n")
+    assert output.count("\n") == 1
 
 
-def test_torchs_own_alert_is_understood(flags):
-    """As torch words it today: this operation has no deterministic form on the CPU either."""
+def test_the_error_of_torch_is_recognized(flags):
+    """This operation has no deterministic form on the CPU either, so torch's own sentence is read."""
     torch.use_deterministic_algorithms(True)
     with pytest.raises(RuntimeError) as raised:
         torch.zeros(3).put_(torch.tensor([0]), torch.tensor([1.0]), accumulate=False)
     assert without_deterministic_form(raised.value).startswith("put_ has no deterministic form")
 
 
-def test_another_error_is_not_taken_for_one_of_these():
+def test_other_errors_are_not_taken_for_it():
     @exits("program")
     def main():
         raise RuntimeError("size mismatch")
@@ -99,7 +99,7 @@ def test_another_error_is_not_taken_for_one_of_these():
     assert without_deterministic_form(ValueError(ALERT.format("x"))) is None
 
 
-def test_a_cell_of_the_matrix_that_has_no_deterministic_form_is_refused_in_a_sentence(monkeypatch):
+def test_a_matrix_cell_without_deterministic_form_is_refused_in_one_sentence(monkeypatch):
     def raises(*_):
         raise RuntimeError(ALERT.format("some_backward_cuda"))
 
@@ -108,9 +108,20 @@ def test_a_cell_of_the_matrix_that_has_no_deterministic_form_is_refused_in_a_sen
     assert (result.outcome, result.why[:40]) == (matrix_run.Outcome.REFUSED, "some_backward_cuda has no deterministic ")
 
 
-def test_a_rank_makes_its_device_ready():
-    """The flags of the process that starts it are not those of a rank."""
-    assert "require(device)" in inspect.getsource(_rank)
+@pytest.mark.parametrize("worker", [_run_rank, matrix_run._begin_worker])
+def test_a_rank_and_a_worker_of_the_matrix_prepare_their_device(worker):
+    """The flags of the process that starts them do not apply in them."""
+    assert "prepare_worker(device)" in inspect.getsource(worker)
+
+
+@pytest.mark.parametrize(("device", "prepared"), [("cuda", ["prepare_device"]), ("cpu", ["hide_gpus"])])
+def test_a_worker_is_deterministic_on_a_gpu_and_finds_none_on_the_cpu(device, prepared, monkeypatch):
+    calls = []
+    for name in ("prepare_device", "hide_gpus"):
+        monkeypatch.setattr(f"gradparity.processes.device.{name}", lambda *_, name=name: calls.append(name))
+    torch.set_num_threads(2)
+    prepare_worker(device)
+    assert (calls, torch.get_num_threads()) == (prepared, 1)
 
 
 def gpus():
@@ -119,11 +130,11 @@ def gpus():
 
 def test_a_rank_on_the_cpu_finds_no_gpu():
     assert launch(gpus, 1) == [("", False, 0)]
-    assert "without_gpus()" in inspect.getsource(_rank), "the fork server of these tests may see none itself"
+    assert "prepare_worker(device)" in inspect.getsource(_run_rank), "the fork server of these tests may see none"
 
 
-def test_without_gpus_an_optimizer_asks_none(monkeypatch):
-    """As if there was one, and each question put to it went wrong, as in a fork."""
+def test_with_gpus_hidden_an_optimizer_asks_none(monkeypatch):
+    """Pretend that there is one on which every query fails, as in a fork."""
     there = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1)
     monkeypatch.setattr(torch._C, "_accelerator_getAccelerator", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch, "get_device_module", lambda *_: there)
@@ -131,12 +142,12 @@ def test_without_gpus_an_optimizer_asks_none(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     optimizer = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1)
     assert torch.accelerator.is_available()
-    without_gpus()
+    hide_gpus()
     optimizer.step()
     assert (torch.accelerator.is_available(), gpus()[0]) == (False, "")
 
 
-def test_a_rank_tells_an_operation_without_deterministic_form_in_one_sentence():
+def test_a_rank_reports_an_operation_without_deterministic_form_in_one_sentence():
     with pytest.raises(RuntimeError) as raised:
         raise RuntimeError(ALERT.format("some_backward_cuda"))
-    assert ended_by(raised.value).raised.startswith("some_backward_cuda has no deterministic form")
+    assert end_of_rank(raised.value).raised.startswith("some_backward_cuda has no deterministic form")

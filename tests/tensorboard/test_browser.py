@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from gradparity.parity.lockstep import lockstep
-from gradparity.parity.step_metrics import Reader
+from gradparity.parity.step_metrics import StepMetricsReader
 from gradparity.studies.matrix import board as matrix_board
 from gradparity.studies.matrix.cell import Cell
 from gradparity.studies.matrix.run import Outcome, Result
@@ -71,14 +71,14 @@ def write_training(folder, title, candidate):
     """Board's files of a small training, as ``train_two_ways.py`` writes them."""
     config = small_config(task="digits_mlp", precision="fp16", candidate=candidate)
     lanes = small_lanes(config)
-    readers = [Reader(lane.run) for lane in lanes]
+    readers = [StepMetricsReader(lane.run) for lane in lanes]
     parameters = [name for name, _ in lanes[0].run.model.named_parameters()]
     with Board(folder, title, parameters, candidate) as board:
         for found in lockstep(*lanes, build.windows(config, small_task("digits_mlp"))):
             board.compared(found)
             both = [r.take(m) for r, m in zip(readers, (found.reference, found.candidate), strict=True)]
             if all(both):
-                board.read(found.step, *both)
+                board.read(found.place.step, *both)
         board.evaluated(0, "accuracy", 0.1, 0.1)
         board.evaluated(7, "accuracy", 0.5, 0.5)
 
@@ -212,7 +212,7 @@ def test_text_pages_name_the_first_difference_and_what_mends_it(page, address, s
     for words in (
         "There is none",
         "Identical, bit for bit: 7 steps",
-        "the gradient of 1.weight differs in its bits",
+        "the gradient of 1.weight differs",
         "What mends it",
         "+ run.clip(run.parameters)",
     ):

@@ -11,14 +11,14 @@ from torch.optim import SGD
 
 import gradparity
 from gradparity.cli.main import main
-from gradparity.parity.compare import Kind
+from gradparity.parity.kinds import Kind
 from gradparity.parity.meaning import Meaning
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record, Trace
-from gradparity.trace.file import NAME, read
+from gradparity.trace.file import TRACE_FILE, read
 from gradparity.trace.matching_names import named_alike
-from gradparity.trace.report import difference, in_a_row, past_the_scaler, sentences
+from gradparity.trace.report import event_sequence, past_the_scaler, sentences, trace_difference
 from gradparity.training import Phase
 from watched import changed, config_of, trace_of
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.processor
 
 def first_of(found):
     comparison, mismatch = found.verdict.first
-    return comparison.step, comparison.microbatch, comparison.phase, mismatch.part, mismatch.kind
+    return comparison.place.step, comparison.place.microbatch, comparison.place.phase, mismatch.part, mismatch.kind
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def first_of(found):
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 def test_one_thing_wrong_is_found_where_it_happens(right, wrong, where):
-    found = difference(trace_of(config_of()), trace_of(config_of(), changed(right, wrong)))
+    found = trace_difference(trace_of(config_of()), trace_of(config_of(), changed(right, wrong)))
     if where is None:
         assert found.parity
         return
@@ -65,40 +65,40 @@ def test_one_thing_wrong_is_found_where_it_happens(right, wrong, where):
     ],
 )
 def test_the_loops_that_lockstep_catches_are_caught_from_outside_too(candidate, where):
-    assert first_of(difference(trace_of(config_of()), trace_of(config_of(candidate=candidate)))) == where
+    assert first_of(trace_difference(trace_of(config_of()), trace_of(config_of(candidate=candidate)))) == where
 
 
-def test_other_random_numbers_are_told_and_judged_only_by_what_they_do():
+def test_different_random_numbers_are_reported_and_count_only_by_their_effect():
     without_dropout = config_of(task="digits_mlp")
-    found = difference(trace_of(without_dropout), trace_of(without_dropout, seed=6))
+    found = trace_difference(trace_of(without_dropout), trace_of(without_dropout, seed=6))
     assert found.parity
     assert found.draws == 0
-    assert "From step 0 on torch's random stream is in a different state, without any effect" in sentences(found)[-1]
-    found = difference(trace_of(config_of()), trace_of(config_of(), seed=6))
+    assert "From step 0 on, torch's random stream is in a different state, which has no effect" in sentences(found)[-1]
+    found = trace_difference(trace_of(config_of()), trace_of(config_of(), seed=6))
     assert first_of(found)[:4] == (0, 0, Phase.FORWARD, Part.LOSS)
     assert sentences(found)[-1] == "From step 0 on torch's random stream is in a different state."
 
 
-def test_a_loop_that_stops_early_is_told_as_that():
+def test_a_loop_that_stops_early_is_reported_as_such():
     whole = trace_of(config_of(task="digits_mlp"))
     late = (Event.UPDATE, Event.SCHEDULE)
     short = replace(whole, records=[r for r in whole.records if r.step < 5 or (r.step == 5 and r.event in late)])
-    found = difference(whole, short)
+    found = trace_difference(whole, short)
     assert not found.parity
     comparison, mismatch = found.verdict.first
-    assert (comparison.step, mismatch.kind, mismatch.reference, mismatch.candidate) == (
+    assert (comparison.place.step, mismatch.kind, mismatch.reference, mismatch.candidate) == (
         5,
         Kind.PRESENCE,
         "stops here",
         "does not",
     )
     assert found.events[0] == 5
-    assert in_a_row(found.events[2]) == "nothing"
+    assert event_sequence(found.events[2]) == "nothing"
 
 
-def test_what_was_cut_off_or_made_elsewhere_is_compared_with_a_doubt():
+def test_a_trace_that_was_cut_off_or_made_on_another_machine_is_compared_with_a_note():
     trace = trace_of(config_of(task="digits_mlp"))
-    found = difference(trace, replace(trace, complete=False, about={**trace.about, "threads": 2}))
+    found = trace_difference(trace, replace(trace, complete=False, about={**trace.about, "threads": 2}))
     assert found.parity
     assert "cut off" in found.doubts[0]
     assert "threads is 1 in the reference and 2 in the candidate" in found.doubts[1]
@@ -106,8 +106,8 @@ def test_what_was_cut_off_or_made_elsewhere_is_compared_with_a_doubt():
 
 def test_nothing_compared_is_no_parity():
     empty = Trace({}, [Record(Event.END, 0)])
-    assert not difference(empty, empty).parity
-    assert sentences(difference(empty, empty))[0].startswith("Nothing was compared")
+    assert not trace_difference(empty, empty).parity
+    assert sentences(trace_difference(empty, empty))[0].startswith("Nothing was compared")
 
 
 class Holder(nn.Module):
@@ -123,7 +123,7 @@ class Holder(nn.Module):
     "wrap",
     [torch.nn.DataParallel, Holder, lambda model: torch.compile(model, backend="eager"), lambda m: Holder(Holder(m))],
 )
-def test_names_are_compared_without_what_wrappers_put_before_them(tmp_path, wrap):
+def test_names_are_compared_without_prefixes_of_wrappers(tmp_path, wrap):
     for name, wrapper in (("plain", lambda model: model), ("wrapped", wrap)):
         with RandomStream(1).active():
             model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
@@ -134,9 +134,9 @@ def test_names_are_compared_without_what_wrappers_put_before_them(tmp_path, wrap
                     optimizer.zero_grad()
                     (outer(torch.randn(6, 4)).square().sum() * scale).backward()
                     optimizer.step()
-    found = difference(read(tmp_path / "plain"), read(tmp_path / "wrapped"))
+    found = trace_difference(read(tmp_path / "plain"), read(tmp_path / "wrapped"))
     comparison, mismatch = found.verdict.first
-    assert (comparison.step, comparison.phase, mismatch.part) == (1, Phase.FORWARD, Part.LOSS)
+    assert (comparison.place.step, comparison.place.phase, mismatch.part) == (1, Phase.FORWARD, Part.LOSS)
     assert mismatch.figures.norm_ratio == pytest.approx(1.5), "the tensors are found by their own names"
     assert {m.name for m in comparison.mismatches} == {"loss"}
 
@@ -156,7 +156,7 @@ def of_names(*names):
         (("module.x", "x"), ("module.x", "x"), ("module.x", "x")),
     ],
 )
-def test_names_match_without_what_wrappers_add(ours, theirs, told):
+def test_names_match_without_components_of_wrappers(ours, theirs, told):
     for trace in named_alike(of_names(*ours), of_names(*theirs)):
         assert tuple(trace.records[0].parts[Part.GRADIENTS]) == told
 
@@ -170,11 +170,11 @@ def test_names_match_without_what_wrappers_add(ours, theirs, told):
         (("lin.w", "module.lin.w"), ("lin.w",)),
     ],
 )
-def test_two_names_never_become_one_and_what_has_no_counterpart_is_told_first(ours, theirs):
+def test_two_names_never_become_one_and_names_without_counterpart_come_first_in_the_report(ours, theirs):
     named = named_alike(of_names(*ours), of_names(*theirs))
     for names, trace in zip((ours, theirs), named, strict=True):
         assert len(trace.records[0].parts[Part.GRADIENTS]) == len(names)
-    assert "same name" in sentences(difference(of_names(*ours), of_names(*theirs)))[0]
+    assert "same name" in sentences(trace_difference(of_names(*ours), of_names(*theirs)))[0]
 
 
 def recorded(tmp_path, name, loop, model=None):
@@ -211,9 +211,9 @@ def test_other_weights_at_the_end_are_seen_where_a_module_of_ones_own_is_called_
     torch.manual_seed(0)
     good = recorded(tmp_path, "good", loop(0.0), Twice())
     torch.manual_seed(0)
-    found = difference(good, recorded(tmp_path, "bad", loop(1.0), Twice()))
+    found = trace_difference(good, recorded(tmp_path, "bad", loop(1.0), Twice()))
     assert found.verdict.first[1].name == "lin.weight"
-    assert found.verdict.said.meaning == Meaning.WRITTEN
+    assert found.verdict.likely_cause.meaning == Meaning.WRITTEN
     assert not found.updates.same, "the weights that are left are not the same"
 
 
@@ -234,15 +234,15 @@ def one(model, optimizer):
         optimizer.step()
 
 
-def test_the_same_updates_are_told_before_anything_else(tmp_path, capsys):
+def test_the_report_opens_with_same_updates(tmp_path, capsys):
     recorded(tmp_path, "several", several)
     recorded(tmp_path, "one", one)
     assert main(["diff", str(tmp_path / "several"), str(tmp_path / "one")]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(
-        "The same updates: after each of 3 steps all parameters and all of the optimizer's state"
+        "The same updates: after each of 3 steps, all parameters and the optimizer's state are identical"
     )
-    assert lines[0].endswith("only the way differs.")
+    assert lines[0].endswith("The loops differ on the way.")
     assert any("is the sum of the reference's 2 losses" in line for line in lines)
     assert not any("random" in line for line in lines), "they draw the same numbers"
     assert main(["diff", str(tmp_path / "several"), str(tmp_path / "one"), "--format", "json"]) == 1
@@ -255,19 +255,19 @@ def test_another_update_is_not_called_the_same(tmp_path):
         several(model, optimizer)
         several(model, optimizer)
 
-    found = difference(recorded(tmp_path, "a", one), recorded(tmp_path, "b", other))
+    found = trace_difference(recorded(tmp_path, "a", one), recorded(tmp_path, "b", other))
     assert not found.updates.same
     assert "The reference makes 3 steps, the candidate 6." in sentences(found)
 
 
-def test_the_sign_of_a_loss_is_told(tmp_path):
+def test_a_loss_of_opposite_sign_is_reported(tmp_path):
     def loop(sign):
         return lambda model, optimizer: ((sign * model(X).square().sum()).backward(), optimizer.step())
 
-    found = difference(recorded(tmp_path, "a", loop(1)), recorded(tmp_path, "b", loop(-1)))
+    found = trace_difference(recorded(tmp_path, "a", loop(1)), recorded(tmp_path, "b", loop(-1)))
     loss = found.verdict.first[1]
     assert loss.candidate == f"-{loss.reference}"
-    assert found.verdict.said.meaning == Meaning.SIGN
+    assert found.verdict.likely_cause.meaning == Meaning.SIGN
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
@@ -289,21 +289,21 @@ def test_gradients_that_were_left_over_beside_scaled_ones_are_not_called_roundin
 
         return train
 
-    found = difference(recorded(tmp_path, "a", loop(True)), recorded(tmp_path, "b", loop(False)))
-    assert found.verdict.said.meaning == (Meaning.BACKWARD if by_hand else Meaning.NOT_EMPTIED)
+    found = trace_difference(recorded(tmp_path, "a", loop(True)), recorded(tmp_path, "b", loop(False)))
+    assert found.verdict.likely_cause.meaning == (Meaning.BACKWARD if by_hand else Meaning.NOT_EMPTIED)
     assert "ounding" not in found.verdict.explanation
 
 
-def test_updates_that_are_identical_by_other_calls_are_not_flatly_called_identical():
+def test_identical_updates_by_different_calls_are_reported_as_such():
     trace = trace_of(config_of())
     bypassed = replace(trace, records=[r for r in trace.records if r.event != Event.CLIP])
-    found = difference(trace, bypassed)
+    found = trace_difference(trace, bypassed)
     assert found.parity
     assert sentences(found)[0].startswith("Identical updates, bit for bit: 7 steps")
-    assert sentences(difference(trace, trace))[0].startswith("Identical, bit for bit")
+    assert sentences(trace_difference(trace, trace))[0].startswith("Identical, bit for bit")
 
 
-def test_an_optimizer_that_is_stepped_past_the_scaler_is_told():
+def test_an_optimizer_stepped_past_the_scaler_is_reported():
     through = ["zero_grad", "forward", "accumulated", "unscaled", "scaler_step", "ready", "step", "update"]
     past = [event for event in through if event != "scaler_step"]
     assert "The candidate calls optimizer.step itself" in past_the_scaler(through, past)[0]
@@ -323,9 +323,9 @@ def test_never_do_more_values_differ_than_were_compared(tmp_path):
 
         return train
 
-    found = difference(recorded(tmp_path, "a", loop(9, 0)), recorded(tmp_path, "b", loop(1, 2)))
+    found = trace_difference(recorded(tmp_path, "a", loop(9, 0)), recorded(tmp_path, "b", loop(1, 2)))
     assert all(cell.differing <= cell.compared for cell in found.verdict.cells.values())
-    assert found.verdict.said.meaning == Meaning.BACKWARDS
+    assert found.verdict.likely_cause.meaning == Meaning.BACKWARDS
     assert not any("clip" in line for line in sentences(found) if "phase clipped" not in line)
 
 
@@ -349,14 +349,22 @@ def test_the_command_says_whether_two_traces_are_the_same(folders, capsys):
     assert "Identical, bit for bit: 3 steps" in capsys.readouterr().out
     assert main(["diff", str(folders / "one"), str(folders / "other")]) == 1
     out = capsys.readouterr().out
-    assert "At step 0, phase clipped, the optimizer's group 0.lr differs in value" in out
-    assert "the reference has 0.1, the candidate 0.2" in out
+    assert (
+        "At step 0, phase clipped, the optimizer's group 0.lr is 0.1 in the reference and 0.2 in the candidate." in out
+    )
 
 
 def test_the_command_answers_programs(folders, capsys):
     assert main(["diff", str(folders / "one"), str(folders / "other"), "--format", "json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["parity"] is False
+    assert {*told} == {
+        "parity", "outcome", "same_updates", "headline", "steps", "numbers", "first", "meaning", "explanation",
+        "unmatched", "events", "random_numbers_differ_from_step", "doubts", "cells",
+    }  # fmt: skip
+    assert {*told["first"]} == {
+        "step", "phase", "microbatch", "part", "name", "kind", "reference", "candidate", "figures", "norm_ratio",
+    }  # fmt: skip
     assert told["first"] | {"step": 0, "phase": "clipped", "part": "optimizer", "name": "group 0.lr"} == told["first"]
     assert {"phase", "part", "compared", "differing", "max_ulp", "lone"} == told["cells"][0].keys()
     assert max(cell["max_ulp"] for cell in told["cells"]) > 0
@@ -364,7 +372,7 @@ def test_the_command_answers_programs(folders, capsys):
     assert json.loads(capsys.readouterr().out)["first"] is None
 
 
-def test_the_command_writes_what_it_found_for_tensorboard(folders, tmp_path, capsys):
+def test_the_command_writes_its_result_for_tensorboard(folders, tmp_path, capsys):
     assert main(["diff", str(folders / "one"), str(folders / "other"), "--tensorboard", str(tmp_path / "board")]) == 1
     accumulator = EventAccumulator(str(tmp_path / "board" / "how_far_apart")).Reload()
     assert any("ULP" in tag for tag in accumulator.Tags()["scalars"])
@@ -398,7 +406,7 @@ def test_help_fits_a_screen(capsys):
     assert exited.value.code == 0
 
 
-def test_a_trace_that_was_spoiled_is_named(folders, tmp_path, capsys):
-    (tmp_path / NAME).write_text("no trace\n")
+def test_a_corrupted_trace_is_named(folders, tmp_path, capsys):
+    (tmp_path / TRACE_FILE).write_text("no trace\n")
     assert main(["diff", str(folders / "one"), str(tmp_path)]) == 2
     assert "line 1, is not a line of a trace; record the loop anew" in capsys.readouterr().err

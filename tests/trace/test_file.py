@@ -17,9 +17,9 @@ from disk import no_file_longer_than
 from gradparity.errors import UserError
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event
-from gradparity.trace.file import NAME, read, tensor_of
+from gradparity.trace.file import TRACE_FILE, read, tensor_of
 from gradparity.trace.isolation import RecordingWarning
-from gradparity.trace.report import difference, sentences
+from gradparity.trace.report import sentences, trace_difference
 from watched import watching
 
 
@@ -35,7 +35,7 @@ def train(folder, steps=3, full=False, seed=1):
     return records
 
 
-def test_what_was_written_is_read_back(tmp_path):
+def test_a_trace_reads_back_as_it_was_written(tmp_path):
     records = train(tmp_path / "trace")
     trace = read(tmp_path / "trace")
     assert trace.complete
@@ -50,7 +50,7 @@ def test_what_was_written_is_read_back(tmp_path):
                 assert repr(other) == repr(value) or other.norm == pytest.approx(value.norm, rel=1e-5)
 
 
-def test_the_machine_is_told(tmp_path):
+def test_a_trace_names_the_machine(tmp_path):
     train(tmp_path)
     assert read(tmp_path).about["torch"] == str(torch.__version__)
     assert read(tmp_path).about["threads"] == 1
@@ -65,7 +65,7 @@ def test_the_size_of_a_trace_does_not_depend_on_the_size_of_its_tensors(tmp_path
             for _ in range(3):
                 model(torch.ones(1, width)).sum().backward()
                 optimizer.step()
-        sizes.append((tmp_path / str(width) / NAME).stat().st_size)
+        sizes.append((tmp_path / str(width) / TRACE_FILE).stat().st_size)
     assert sizes[1] < 1.05 * sizes[0]
 
 
@@ -82,10 +82,10 @@ def test_tensors_are_kept_when_asked_for(tmp_path):
 
 def test_a_trace_is_never_overwritten(tmp_path):
     train(tmp_path)
-    before = (tmp_path / NAME).read_bytes()
+    before = (tmp_path / TRACE_FILE).read_bytes()
     with pytest.raises(UserError, match="holds a trace already; choose another folder"):
         train(tmp_path)
-    assert (tmp_path / NAME).read_bytes() == before
+    assert (tmp_path / TRACE_FILE).read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
@@ -94,13 +94,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         train(tmp_path / "file" / "trace")
 
 
-def test_what_is_left_of_a_run_can_be_read_wherever_it_was_cut(tmp_path):
+def test_a_trace_that_was_cut_anywhere_can_be_read_up_to_there(tmp_path):
     train(tmp_path / "whole")
-    whole, text = read(tmp_path / "whole"), (tmp_path / "whole" / NAME).read_bytes()
+    whole, text = read(tmp_path / "whole"), (tmp_path / "whole" / TRACE_FILE).read_bytes()
     (tmp_path / "cut").mkdir()
     lengths = [len(text) - 1, *range(text.index(b"\n") + 1, len(text), 97)]
     for length in lengths:
-        (tmp_path / "cut" / NAME).write_bytes(text[:length])
+        (tmp_path / "cut" / TRACE_FILE).write_bytes(text[:length])
         cut = read(tmp_path / "cut")
         assert not cut.complete
         assert [r.event for r in cut.records] == [r.event for r in whole.records[: len(cut.records)]]
@@ -125,7 +125,7 @@ def test_a_killed_process_leaves_its_trace(tmp_path):
 
 def lines_of(folder):
     train(folder)
-    return (folder / NAME).read_text().splitlines()
+    return (folder / TRACE_FILE).read_text().splitlines()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def lines_of(folder):
 )
 def test_a_line_that_is_not_of_a_trace_is_refused_by_its_number(tmp_path, spoil):
     lines = spoil(lines_of(tmp_path))
-    (tmp_path / NAME).write_text("\n".join(lines) + "\n")
+    (tmp_path / TRACE_FILE).write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match=r"trace\.jsonl, line \d+, is not a line of a trace"):
         read(tmp_path)
 
@@ -153,14 +153,14 @@ def test_another_format_is_refused(tmp_path):
     lines = lines_of(tmp_path)
     about = json.loads(lines[0])
     about["about"]["format"] = 99
-    (tmp_path / NAME).write_text("\n".join([json.dumps(about), *lines[1:]]) + "\n")
+    (tmp_path / TRACE_FILE).write_text("\n".join([json.dumps(about), *lines[1:]]) + "\n")
     with pytest.raises(UserError, match="is not a trace of format 2"):
         read(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04\x95", b"PK\x03\x04\xff\xff"])
-def test_what_is_no_trace_is_refused(tmp_path, content):
-    (tmp_path / NAME).write_bytes(content)
+def test_a_folder_without_a_trace_is_refused(tmp_path, content):
+    (tmp_path / TRACE_FILE).write_bytes(content)
     with pytest.raises(UserError, match="is not a trace"):
         read(tmp_path)
 
@@ -170,7 +170,7 @@ def test_a_folder_without_a_trace_is_named(tmp_path):
         read(tmp_path)
 
 
-def test_a_tensor_file_that_is_gone_or_spoiled_is_no_tensor(tmp_path):
+def test_a_missing_or_corrupted_tensor_file_gives_no_tensor(tmp_path):
     train(tmp_path, full=True)
     trace = read(tmp_path)
     ready = next(r for r in trace.records if r.event == Event.READY)
@@ -188,13 +188,13 @@ def test_a_trace_with_any_names_is_read_wherever_it_was_cut(tmp_path):
     with gradparity.record(model, optimizer, tmp_path / "whole"):
         model["größe_重"](torch.ones(1, 2)).sum().backward()
         optimizer.step()
-    whole, text = read(tmp_path / "whole"), (tmp_path / "whole" / NAME).read_bytes()
+    whole, text = read(tmp_path / "whole"), (tmp_path / "whole" / TRACE_FILE).read_bytes()
     assert "größe_重.weight" in whole.records[-1].parts[Part.PARAMETERS]
     assert text.isascii()
     (tmp_path / "cut").mkdir()
     at = text.index(b"\\u")
     for length in range(at, at + 8):
-        (tmp_path / "cut" / NAME).write_bytes(text[:length])
+        (tmp_path / "cut" / TRACE_FILE).write_bytes(text[:length])
         assert not read(tmp_path / "cut").complete
 
 
@@ -215,7 +215,7 @@ def test_a_full_disk_ends_the_recording_with_a_sentence_and_not_the_training(ful
                 step(model, optimizer)
         ends.append(model.weight.detach().clone())
     assert torch.equal(*ends)
-    file = folder / ("1.safetensors" if full else NAME)
+    file = folder / ("1.safetensors" if full else TRACE_FILE)
     (told,) = [str(w.message) for w in warned]
     assert told.startswith(
         f"the recording ends here, the training goes on: {file} cannot be written (File too large); make room"
@@ -226,7 +226,7 @@ def test_a_full_disk_ends_the_recording_with_a_sentence_and_not_the_training(ful
     assert 0 <= trace.records[-1].step < 19
 
 
-def test_a_strict_recording_raises_what_it_lacks_at_the_end_of_its_block(tmp_path):
+def test_a_strict_recording_raises_at_the_end_of_its_block_if_it_lacks_something(tmp_path):
     model = nn.Linear(32, 32)
     optimizer, made = SGD(model.parameters(), lr=0.1), []
 
@@ -246,27 +246,27 @@ def step(model, optimizer):
     optimizer.step()
 
 
-def test_tensors_that_cannot_be_read_any_more_are_told(tmp_path):
+def test_tensor_files_that_cannot_be_read_are_reported(tmp_path):
     for name, seed in (("reference", 1), ("candidate", 2)):
         train(tmp_path / name, full=True, seed=seed)
-    told = "\n".join(sentences(difference(read(tmp_path / "reference"), read(tmp_path / "candidate"))))
+    told = "\n".join(sentences(trace_difference(read(tmp_path / "reference"), read(tmp_path / "candidate"))))
     assert "cannot be read" not in told
     assert "ULP apart" in told
     files = sorted((tmp_path / "candidate").glob("*.safetensors"))
     files[0].unlink()
     for file in files[1:]:
         file.write_bytes(file.read_bytes()[:-1])
-    told = "\n".join(sentences(difference(read(tmp_path / "reference"), read(tmp_path / "candidate"))))
-    assert f"Note: of the candidate's files of kept tensors {len(files)} cannot be read; what they held is" in told
+    told = "\n".join(sentences(trace_difference(read(tmp_path / "reference"), read(tmp_path / "candidate"))))
+    assert f"Note: {len(files)} of the candidate's tensor files cannot be read; these tensors are" in told
     assert "of the reference's files" not in told
     assert "ULP apart" not in told
 
 
-def test_a_recording_that_was_cut_off_is_told(tmp_path):
+def test_a_recording_that_was_cut_off_is_reported(tmp_path):
     for name in ("reference", "candidate"):
         train(tmp_path / name)
-    path = tmp_path / "candidate" / NAME
+    path = tmp_path / "candidate" / TRACE_FILE
     path.write_bytes(path.read_bytes()[:-10])
-    told = "\n".join(sentences(difference(read(tmp_path / "reference"), read(tmp_path / "candidate"))))
+    told = "\n".join(sentences(trace_difference(read(tmp_path / "reference"), read(tmp_path / "candidate"))))
     assert "Note: the candidate's recording was cut off; it is compared as far as it goes." in told
     assert "the reference's" not in told

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradparity.parity.bits import same_bits
-from gradparity.trace.diff import kinds
-from gradparity.trace.fingerprint import fingerprint, printed
+from gradparity.trace.compare_fingerprints import fingerprint_kinds
+from gradparity.trace.fingerprint import fingerprint, fingerprint_value
 
 DTYPES = [
     torch.float64,
@@ -65,12 +65,12 @@ X = torch.arange(1.0, 7.0).view(2, 3)
         ("an integer for a float", 1, 1.0, "value"),
     ],
 )  # fmt: skip
-def test_what_a_sum_a_norm_or_an_equal_would_miss_is_seen(what, a, b, kind):
-    assert [str(k) for k in kinds(printed(a), printed(b))] == [kind], what
-    assert not list(kinds(printed(a), printed(a)))
+def test_differences_that_a_sum_a_norm_or_equal_would_miss_are_seen(what, a, b, kind):
+    assert [str(k) for k in fingerprint_kinds(fingerprint_value(a), fingerprint_value(b))] == [kind], what
+    assert not list(fingerprint_kinds(fingerprint_value(a), fingerprint_value(a)))
 
 
-def test_sparse_tensors_are_told_apart_by_their_indices_and_values():
+def test_sparse_tensors_are_distinguished_by_indices_and_values():
     a = torch.sparse_coo_tensor([[0, 1]], [1.0, 2.0], (3,), check_invariants=False)
     b = torch.sparse_coo_tensor([[0, 2]], [1.0, 2.0], (3,), check_invariants=False)
     c = torch.sparse_coo_tensor([[0, 1]], [1.0, 3.0], (3,), check_invariants=False)
@@ -80,13 +80,13 @@ def test_sparse_tensors_are_told_apart_by_their_indices_and_values():
 def test_a_stride_that_leads_nowhere_is_no_difference():
     a, b = torch.ones(1, 3), torch.ones(3, 1).t()
     assert fingerprint(a).strides != fingerprint(b).strides
-    assert not list(kinds(fingerprint(a), fingerprint(b)))
+    assert not list(fingerprint_kinds(fingerprint(a), fingerprint(b)))
 
 
-def test_a_norm_is_told_and_not_compared():
+def test_a_norm_is_reported_and_not_compared():
     one = fingerprint(torch.tensor([3.0, 4.0]))
     assert one.norm == 5.0
-    assert not list(kinds(one, one._replace(norm=6.0)))
+    assert not list(fingerprint_kinds(one, one._replace(norm=6.0)))
 
 
 @pytest.mark.parametrize(

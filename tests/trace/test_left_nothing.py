@@ -14,10 +14,10 @@ from torch.optim.lr_scheduler import ExponentialLR
 from torch.utils.hooks import RemovableHandle
 
 import gradparity
-from gradparity.check.global_state import functions
+from gradparity.check.global_state import torch_functions
 from gradparity.trace import recorder, wrapping
 from gradparity.trace.recorder import Recorder
-from gradparity.trace.snapshot import Watched
+from gradparity.trace.snapshot import TrainingObjects
 from left import of_a_recorder
 
 HOOKS = {(f"torch.optim.optimizer._global_optimizer_{when}_hooks", "hook") for when in ("pre", "post")}
@@ -41,7 +41,7 @@ def train(model, optimizer, scaler, scheduler):
 
 
 def recorder_of(made, write=lambda record, seen: None):
-    return Recorder(Watched(*made), write)
+    return Recorder(TrainingObjects(*made), write)
 
 
 @pytest.fixture
@@ -65,8 +65,8 @@ def called(owner):
     )
 
 
-def test_all_that_it_patches_and_hooks_is_found_while_it_watches_and_nothing_afterwards(patches):
-    made, before = things(), functions()
+def test_every_patch_and_hook_is_in_place_while_it_watches_and_none_afterwards(patches):
+    made, before = things(), torch_functions()
     assert not of_a_recorder(*made)
     with recorder_of(made).watching():
         found = of_a_recorder(*made)
@@ -74,12 +74,12 @@ def test_all_that_it_patches_and_hooks_is_found_while_it_watches_and_nothing_aft
         assert len(patches) >= 9
         train(*made)
     assert not of_a_recorder(*made)
-    assert functions() == before
+    assert torch_functions() == before
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_wherever_the_loop_is_given_up_nothing_is_left(raised):
-    seen, before = [], functions()
+    seen, before = [], torch_functions()
     made = things()
     with recorder_of(made, lambda record, _: seen.append(record.event)).watching():
         train(*made)
@@ -96,7 +96,7 @@ def test_wherever_the_loop_is_given_up_nothing_is_left(raised):
             train(*made)
         assert told == seen[: event + 1]
         assert not of_a_recorder(*made)
-    assert functions() == before
+    assert torch_functions() == before
 
 
 def test_a_patch_that_is_forgotten_is_found(patches):
@@ -150,7 +150,7 @@ def test_a_model_that_is_watched_can_be_copied_and_saved_whole(tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
 
 
-def test_what_a_loop_has_taken_of_a_recorder_does_nothing_afterwards():
+def test_a_patched_function_that_a_loop_kept_does_nothing_after_the_recording():
     made, told = things(), []
     model, optimizer, scaler, _ = made
     taken = GradScaler.step
@@ -167,7 +167,7 @@ def test_what_a_loop_has_taken_of_a_recorder_does_nothing_afterwards():
     assert method is not taken is GradScaler.step
 
 
-def test_what_a_loop_puts_over_a_patch_stays():
+def test_a_patch_of_the_loop_over_ours_stays():
     made = things()
     theirs = lambda self, *args, **kwargs: None  # noqa: E731
     before = GradScaler.update
@@ -180,7 +180,7 @@ def test_what_a_loop_puts_over_a_patch_stays():
     assert not of_a_recorder(*made)
 
 
-def test_a_backward_of_another_thread_that_outlasts_the_recording_is_let_be(tmp_path):
+def test_a_backward_in_a_thread_that_outlives_the_recording_is_not_disturbed(tmp_path):
     model, optimizer, scaler, scheduler = things()
     begun, over, ended = threading.Event(), threading.Event(), []
 

@@ -86,7 +86,7 @@ def test_a_form_is_rows_of_five(rows):
 
 
 @pytest.mark.parametrize("said", [[], 3, {"a": 1.5}, {"a": None}, {"a": True}, {"a": []}])
-def test_what_is_said_of_the_run_is_text_and_whole_numbers(said):
+def test_facts_about_the_run_are_text_or_whole_numbers(said):
     with pytest.raises(ValueError, match="not what a trace has at this place"):
         about_in(said)
 

@@ -8,16 +8,16 @@ import pytest
 from gradparity.check.observe import observe
 from gradparity.faults import FAULTS
 from gradparity.faults.all_faults import THEMES
-from gradparity.faults.fault import Kind
+from gradparity.faults.fault import FaultKind
 from gradparity.faults.patching import reference_with
 from gradparity.parity.meaning import Meaning
-from gradparity.trace import diff, explain_gradients
+from gradparity.trace import compare_fingerprints, explain_gradients
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.file import kept
 
 THEME_OF = {fault.name: theme for theme, faults in THEMES.items() for fault in faults}
-ROUNDING = {name for name, fault in FAULTS.items() if fault.kind == Kind.ROUNDING}
-RAISES = {name for name, fault in FAULTS.items() if fault.kind == Kind.RAISES}
+ROUNDING = {name for name, fault in FAULTS.items() if fault.kind == FaultKind.ROUNDING}
+RAISES = {name for name, fault in FAULTS.items() if fault.kind == FaultKind.RAISES}
 
 
 def of(*themes):
@@ -28,10 +28,10 @@ TRUE_OF = {
     Meaning.ROUNDING: ROUNDING,
     Meaning.SIGN: {"gradient-ascent"},
     Meaning.LOSS_SCALE: {"loss-not-scaled", "loss-not-scaled-after-the-first-microbatch", "loss-scaled-twice"},
-    Meaning.LOSS_FACTOR: of("normalization"),
+    Meaning.LOSS_FACTOR: of("loss_normalization"),
     Meaning.SUMMED: {"summed-loss"},
     # The loss differs though it starts from the same state: its definition, its data or its masks, the mode or dtype.
-    Meaning.LOSS: of("normalization", "modes", "averages", "halves") | {
+    Meaning.LOSS: of("loss_normalization", "train_and_eval", "weight_averages", "mixed_precision") | {
         "first-microbatch-again-and-again", "branch-never-taken", "branch-always-taken", "loss-squared",
         "running-total-differentiated-with-its-graph-kept", "random-numbers-not-restored", "buffers-not-restored",
     },
@@ -54,11 +54,11 @@ TRUE_OF = {
         "clip-every-microbatch", "clip-before-backward", "clip-every-microbatch-unscaled",
         "unscaled-by-hand-and-by-step",
     },
-    Meaning.BACKWARD: of("graphs", "recomputing", "wiring") | ROUNDING | {"gradients-rounded-to-half-precision"},
+    Meaning.BACKWARD: of("detached_graph", "activation_checkpoints", "manual_wiring") | ROUNDING | {"gradients-rounded-to-half-precision"},
     Meaning.CLIPPED_SCALED: {"clip-before-unscale", "clip-without-unscale"},
     Meaning.NOT_UNSCALED: {"parameter-missing-from-the-optimizer", "parameter-replaced-after-the-optimizer-was-built"},
     # The norm before and after, whoever changes it: clipping, or somebody who writes the gradients there.
-    Meaning.CLIP: of("clipping", "thresholds") | {
+    Meaning.CLIP: of("clipping", "clip_thresholds") | {
         "unscaled-again-inside-the-optimizer", "half-of-the-parameters-unscaled-late",
         "l2-penalty-on-top-of-weight-decay", "parameter-missing-from-the-optimizer",
         "parameter-replaced-after-the-optimizer-was-built",
@@ -68,7 +68,7 @@ TRUE_OF = {
         "clip-twice", "clip-per-group", "clip-per-parameter", "clip-every-microbatch-unscaled", "clip-every-microbatch",
         "clip-before-backward",
     },
-    Meaning.BACKWARDS: of("grouping", "differentiating") | {
+    Meaning.BACKWARDS: of("accumulation_windows", "backward") | {
         "unscale-every-microbatch", "stepped-twice", "scaler-stepped-twice", "step-before-backward",
         "validation-gradients-left-over", "trained-on-the-validation-data",
     },
@@ -97,7 +97,7 @@ AT_LEAST = {"fp32": 115, "fp16": 140}
 """Faults of which something is said, so that to say nothing is no way to pass."""
 
 
-class Keeper:
+class RecordSink:
     """Keeps the tensors of each record."""
 
     def __init__(self):
@@ -109,7 +109,7 @@ class Keeper:
 
 @cache
 def seen(name, precision):
-    names, keeper = reference_with([FAULTS[name]] if name else []), Keeper()
+    names, keeper = reference_with([FAULTS[name]] if name else []), RecordSink()
     return observe(names["reference"], names["build"], precision, writer=keeper).trace, keeper.tensors
 
 
@@ -117,10 +117,10 @@ def said(name, precision, monkeypatch, full):
     """The meaning of the first difference, and whether there is one."""
     (reference, ours), (candidate, theirs) = seen(None, precision), seen(name, precision)
     tensors = ours | theirs if full else {}
-    for module in (diff, explain_gradients):
+    for module in (compare_fingerprints, explain_gradients):
         monkeypatch.setattr(module, "tensor_of", lambda _, r, part, n: tensors.get(id(r), {}).get(f"{part}/{n}"))
     found = next((c for c in compare_traces(reference, candidate) if c.mismatches), None)
-    return found and found.said
+    return found and found.likely_cause
 
 
 FEW = {next(name for name in FAULTS if name in names) for names in TRUE_OF.values()}

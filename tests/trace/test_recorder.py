@@ -14,7 +14,7 @@ from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import Part
 from gradparity.studies.two_ways import build
 from gradparity.trace.events import Event
-from gradparity.trace.report import difference
+from gradparity.trace.report import trace_difference
 from small import STEPS, small_task
 from watched import changed, config_of, events_of, lane_of, trace_of, watching
 
@@ -66,7 +66,7 @@ def test_a_step_in_fp16_is_seen_in_its_order_and_a_skipped_one_as_skipped():
 def test_both_routes_leave_the_same_trace(task, precision, k):
     config = {"task": task, "precision": precision, "accumulation_steps": k}
     ours, theirs = (trace_of(config_of(**config, candidate=route)) for route in ("backward", "manual"))
-    found = difference(ours, theirs)
+    found = trace_difference(ours, theirs)
     assert found.parity, found.verdict.explanation
     assert found.events is None
     assert found.draws is None
@@ -159,7 +159,7 @@ def test_gradients_of_something_else_are_not_microbatches():
     assert [r.event for r in records] == [*MICROBATCH, Event.READY, Event.STEP, Event.END]
 
 
-def test_what_is_done_with_another_model_is_no_event():
+def test_calls_of_another_model_are_no_events():
     model, optimizer, x = two_layers()
     other = SGD([nn.Parameter(torch.ones(1))], lr=0.1)
     scaler = GradScaler("cpu", init_scale=2.0)
@@ -174,7 +174,7 @@ def test_what_is_done_with_another_model_is_no_event():
     assert [r.event for r in records] == [Event.END]
 
 
-def test_what_a_loop_starts_a_step_from_is_seen_at_its_first_forward():
+def test_the_state_that_a_step_starts_from_is_seen_at_its_first_forward():
     model, optimizer, x = two_layers()
     with watching(model, optimizer) as records:
         for _ in range(2):
@@ -198,9 +198,9 @@ def test_what_a_loop_starts_a_step_from_is_seen_at_its_first_forward():
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
-def test_a_loop_that_does_something_else_is_told_by_its_events(right, wrong, step, events):
+def test_a_loop_with_different_calls_is_distinguished_by_its_events(right, wrong, step, events):
     ours, theirs = trace_of(config_of()), trace_of(config_of(), changed(right, wrong))
-    found = difference(ours, theirs)
+    found = trace_difference(ours, theirs)
     assert not found.parity
     assert found.events[0] == step
     if events:

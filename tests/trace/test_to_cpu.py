@@ -6,7 +6,7 @@ from torch import nn
 
 from gradparity.parity.state import Part
 from gradparity.trace.fingerprint import fingerprint
-from gradparity.trace.to_cpu import copied, on_host
+from gradparity.trace.to_cpu import copy_to_cpu, to_cpu
 
 X = torch.arange(24.0).view(2, 3, 4)
 TENSORS = {
@@ -28,15 +28,15 @@ TENSORS = {
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_a_copy_has_the_fingerprint_of_the_original(name):
-    copy = copied(TENSORS[name])
+    copy = copy_to_cpu(TENSORS[name])
     assert fingerprint(copy) == fingerprint(TENSORS[name])
     assert not copy.requires_grad
 
 
 def test_values_that_are_no_tensors_stay():
-    assert [copied(value) for value in (None, 3, "lr", (1, 2))] == [None, 3, "lr", (1, 2)]
+    assert [copy_to_cpu(value) for value in (None, 3, "lr", (1, 2))] == [None, 3, "lr", (1, 2)]
 
 
-def test_what_is_on_the_host_is_not_touched():
+def test_tensors_on_the_cpu_are_not_copied():
     seen = {Part.GRADIENTS: {"w": X, "b": None}}
-    assert on_host(seen) is seen
+    assert to_cpu(seen) is seen

@@ -22,8 +22,9 @@ from gradparity.trace.file import read, tensor_of
 from gradparity.trace.guard import Guard
 from gradparity.trace.isolation import RecordingWarning
 from gradparity.trace.recorder import Recorder
-from gradparity.trace.report import difference, sentences
-from gradparity.trace.snapshot import Watched
+from gradparity.trace.report import sentences, trace_difference
+from gradparity.trace.snapshot import TrainingObjects
+from gradparity.trace.watchers import Watchers
 from gradparity.training import backward, manual
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
@@ -65,7 +66,7 @@ def unwatched():
 
 
 WATCHERS = ["_zero_grad", "_scale", "_differentiate", "_unscale", "_clip", "_scaler_step", "_update", "_schedule"]
-OTHERS = ["_step_begins", "_step_ends", "_finish"]
+OTHERS = ["step_begins", "step_ends", "_finish"]
 
 
 def fails_before(*_):
@@ -89,7 +90,7 @@ def fails(*_):
 def test_an_error_in_any_callback_ends_the_recording_and_changes_no_bit(
     callback, fault, unwatched, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(Recorder, callback, fault)
+    monkeypatch.setattr(Recorder if callback == "_finish" else Watchers, callback, fault)
     bits, (warned,) = recorded(tmp_path)
     assert all(same_bits(a, b) for a, b in zip(bits, unwatched, strict=True))
     told = "the recording ends here, the training goes on: ZeroDivisionError: a fault of ours"
@@ -107,7 +108,7 @@ def test_every_callback_is_among_those_that_were_made_to_fail(monkeypatch):
     ran = []
     monkeypatch.setattr(Guard, "run", lambda self, function, *args: ran.append(function.__name__))
     made = things()
-    with Recorder(Watched(*made), lambda record, seen: None).watching():
+    with Recorder(TrainingObjects(*made), lambda record, seen: None).watching():
         train(*made)
     assert {*watched} == {*WATCHERS}
     assert {*ran} == {*OTHERS}
@@ -131,7 +132,7 @@ def test_an_error_while_something_is_written_changes_no_bit(nth, unwatched, tmp_
 
 
 def test_where_warnings_are_errors_a_fault_still_ends_no_training(unwatched, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Recorder, "_zero_grad", fails_before)
+    monkeypatch.setattr(Watchers, "_zero_grad", fails_before)
     made = model, optimizer, scaler, scheduler = things()
     with warnings.catch_warnings():
         warnings.simplefilter("error", RecordingWarning)
@@ -146,7 +147,7 @@ def test_an_interrupt_is_meant_for_the_training(tmp_path, monkeypatch):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(Recorder, "_zero_grad", interrupted)
+    monkeypatch.setattr(Watchers, "_zero_grad", interrupted)
     with pytest.raises(KeyboardInterrupt):
         recorded(tmp_path)
 
@@ -175,12 +176,12 @@ def elsewhere(model, optimizer):
     ("loop", "told"),
     [
         (step, []),
-        (nothing, ["it has seen no step"]),
+        (nothing, ["it saw no step"]),
         (replaced, ["another optimizer (SGD) made 1 step with the same parameters; record that one"]),
-        (elsewhere, ["it has seen no step", "no backward, of 1, reached a parameter of the model or the optimizer"]),
+        (elsewhere, ["it saw no step", "no backward (1 in all) reached a parameter of the model or the optimizer"]),
     ],
 )
-def test_what_a_recording_has_not_seen_is_told_at_its_end_and_by_diff(loop, told, tmp_path):
+def test_events_that_a_recording_missed_are_reported_at_its_end_and_by_diff(loop, told, tmp_path):
     model, optimizer, *_ = things()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", RecordingWarning)
@@ -189,11 +190,11 @@ def test_what_a_recording_has_not_seen_is_told_at_its_end_and_by_diff(loop, told
     notes = read(tmp_path).notes
     assert len(notes) == len(told) == len(warned)
     assert all(note.startswith(start) for note, start in zip(notes, told, strict=True))
-    shown = "\n".join(sentences(difference(read(tmp_path), read(tmp_path))))
+    shown = "\n".join(sentences(trace_difference(read(tmp_path), read(tmp_path))))
     assert all(f"Note: the candidate's recording lacks something: {note}" in shown for note in notes)
 
 
-def test_an_optimizer_without_the_models_parameters_is_told(tmp_path):
+def test_an_optimizer_without_the_models_parameters_is_reported(tmp_path):
     old, optimizer, *_ = things()
     model = copy.deepcopy(old)
     with pytest.warns(RecordingWarning, match="the optimizer holds none of the model's parameters"):  # noqa: SIM117
@@ -211,7 +212,9 @@ def test_an_optimizer_without_the_models_parameters_is_told(tmp_path):
         (lambda m: m, lambda o: "adam", r"optimizers in a str; record one|the optimizer is a str"),
     ],
 )
-def test_what_cannot_be_recorded_is_one_sentence_and_leaves_no_folder(model, optimizer, told, tmp_path):
+def test_a_recording_that_cannot_start_is_refused_in_one_sentence_and_leaves_no_folder(
+    model, optimizer, told, tmp_path
+):
     trained, step_by, *_ = things()
     with pytest.raises(UserError, match=told):  # noqa: SIM117
         with gradparity.record(model(trained), optimizer(step_by), tmp_path / "trace"):
@@ -321,7 +324,7 @@ def test_a_scaler_that_is_passed_by_is_seen_in_the_events(tmp_path):
             scaler.unscale_(optimizer)
             optimizer.step() if passed_by else scaler.step(optimizer)
             scaler.update()
-    found = difference(read(tmp_path / "through"), read(tmp_path / "past"))
+    found = trace_difference(read(tmp_path / "through"), read(tmp_path / "past"))
     assert "scaler_step" in found.events[1]
     assert "scaler_step" not in found.events[2]
     assert not sentences(found)[0].startswith("Identical, bit for bit")

@@ -11,7 +11,7 @@ def done(tmp_path_factory):
     return run("watch_a_loop.py", "--output", tmp_path_factory.mktemp("runs"))
 
 
-def test_the_right_loop_is_the_reference_and_the_wrong_one_is_told_where(done):
+def test_the_correct_loop_is_identical_and_the_wrong_one_is_located(done):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     right, wrong = done.stdout.split("The loop called ")[1:]

@@ -10,7 +10,7 @@ from gradparity.studies.two_ways.config import ClipConfig
 from gradparity.trace.events import Event, Trace
 from gradparity.trace.record import about
 from gradparity.trace.recorder import Recorder
-from gradparity.trace.snapshot import Watched
+from gradparity.trace.snapshot import TrainingObjects
 from gradparity.training import train_step
 from small import small_config, small_lanes, small_task
 
@@ -20,7 +20,7 @@ CLIP = ClipConfig(by="norm", threshold=0.05)
 @contextmanager
 def watching(model, optimizer, **others):
     records = []
-    with Recorder(Watched(model, optimizer, **others), lambda record, seen: records.append(record)).watching():
+    with Recorder(TrainingObjects(model, optimizer, **others), lambda record, seen: records.append(record)).watching():
         yield records
 
 

@@ -95,9 +95,9 @@ def gradients(f: BatchedFunction, *inputs: Tensor, vjp: VJP = vjp_by_grad) -> tu
     (tensor([[2., 1.],
             [4., 3.]]),)
     """
-    leaves = as_leaves(inputs)
-    output = evaluate(f, leaves, rank=1)
-    return as_figures(vjp(output, leaves, torch.ones_like(output)))
+    leaves = _as_leaves(inputs)
+    output = _evaluate(f, leaves, rank=1)
+    return _as_figures(vjp(output, leaves, torch.ones_like(output)))
 
 
 def jacobians(f: BatchedFunction, *inputs: Tensor, vjp: VJP = vjp_by_grad) -> tuple[Tensor, ...]:
@@ -114,8 +114,8 @@ def jacobians(f: BatchedFunction, *inputs: Tensor, vjp: VJP = vjp_by_grad) -> tu
     Raises:
         ValueError: if the inputs, or the output of ``f``, are not of the shape and dtype above.
     """
-    leaves = as_leaves(inputs)
-    return jacobian_rows(evaluate(f, leaves, rank=2), leaves, vjp)
+    leaves = _as_leaves(inputs)
+    return _jacobian_rows(_evaluate(f, leaves, rank=2), leaves, vjp)
 
 
 @torch.enable_grad()
@@ -135,17 +135,17 @@ def hessians(f: BatchedFunction, *inputs: Tensor, vjp: VJP = vjp_by_grad) -> tup
     Raises:
         ValueError: if the inputs, or the output of ``f``, are not of the shape and dtype above.
     """
-    leaves = as_leaves(inputs)
-    output = evaluate(f, leaves, rank=1)
+    leaves = _as_leaves(inputs)
+    output = _evaluate(f, leaves, rank=1)
     firsts = vjp(output, leaves, torch.ones_like(output), create_graph=True)
     blocks = []
     for x, first in zip(leaves, firsts, strict=True):
-        (block,) = jacobian_rows(first.reshape(len(first), -1), (x,), vjp)
+        (block,) = _jacobian_rows(first.reshape(len(first), -1), (x,), vjp)
         blocks.append(block.reshape(*x.shape, *x.shape[1:]))
     return tuple(blocks)
 
 
-def jacobian_rows(output: Tensor, inputs: tuple[Tensor, ...], vjp: VJP) -> tuple[Tensor, ...]:
+def _jacobian_rows(output: Tensor, inputs: tuple[Tensor, ...], vjp: VJP) -> tuple[Tensor, ...]:
     """Return ``[N, out, ...]`` for each input; row k of every sample comes from the seed that is one in column k."""
     jacobians = tuple(x.new_empty(*output.shape, *x.shape[1:]) for x in inputs)
     for k in range(output.shape[1]):
@@ -161,8 +161,8 @@ def gradients_by_func(f: BatchedFunction, *inputs: Tensor) -> tuple[Tensor, ...]
 
     Takes, returns and raises the same as ``gradients``, but calls ``f`` on batches of one sample.
     """
-    evaluate(f, as_leaves(inputs), rank=1)  # for its checks alone
-    return as_figures(vmap(grad(on_one_sample(f, rank=1), argnums=tuple(range(len(inputs)))))(*inputs))
+    _evaluate(f, _as_leaves(inputs), rank=1)  # for its checks alone
+    return _as_figures(vmap(grad(_on_one_sample(f, rank=1), argnums=tuple(range(len(inputs)))))(*inputs))
 
 
 def jacobians_by_func(f: BatchedFunction, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -170,8 +170,8 @@ def jacobians_by_func(f: BatchedFunction, *inputs: Tensor) -> tuple[Tensor, ...]
 
     Takes, returns and raises the same as ``jacobians``, but calls ``f`` on batches of one sample.
     """
-    evaluate(f, as_leaves(inputs), rank=2)
-    return as_figures(vmap(jacrev(on_one_sample(f, rank=2), argnums=tuple(range(len(inputs)))))(*inputs))
+    _evaluate(f, _as_leaves(inputs), rank=2)
+    return _as_figures(vmap(jacrev(_on_one_sample(f, rank=2), argnums=tuple(range(len(inputs)))))(*inputs))
 
 
 def hessians_by_func(f: BatchedFunction, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -180,17 +180,17 @@ def hessians_by_func(f: BatchedFunction, *inputs: Tensor) -> tuple[Tensor, ...]:
     Takes, returns and raises the same as ``hessians``, but calls ``f`` on batches of one sample.
     ``torch.func.hessian`` takes the outer derivative in forward mode, for which PyTorch 2.13 gives a warning.
     """
-    evaluate(f, as_leaves(inputs), rank=1)
-    one = on_one_sample(f, rank=1)
-    return as_figures(vmap(jacrev(grad(one, argnums=i), argnums=i))(*inputs) for i in range(len(inputs)))
+    _evaluate(f, _as_leaves(inputs), rank=1)
+    one = _on_one_sample(f, rank=1)
+    return _as_figures(vmap(jacrev(grad(one, argnums=i), argnums=i))(*inputs) for i in range(len(inputs)))
 
 
-def on_one_sample(f: BatchedFunction, rank: int) -> BatchedFunction:
+def _on_one_sample(f: BatchedFunction, rank: int) -> BatchedFunction:
     """Return ``f`` for a single sample, without the leading dimension, for ``torch.func.vmap`` to map over a batch."""
-    return lambda *sample: evaluate(f, tuple(x.unsqueeze(0) for x in sample), rank).squeeze(0)
+    return lambda *sample: _evaluate(f, tuple(x.unsqueeze(0) for x in sample), rank).squeeze(0)
 
 
-def as_leaves(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _as_leaves(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return detached views of ``inputs`` that require grad; the ``.grad`` of the caller's tensors stays as it is.
 
     Raises:
@@ -212,7 +212,7 @@ def as_leaves(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 @torch.enable_grad()
-def evaluate(f: BatchedFunction, inputs: tuple[Tensor, ...], rank: int) -> Tensor:
+def _evaluate(f: BatchedFunction, inputs: tuple[Tensor, ...], rank: int) -> Tensor:
     """Return the output of ``f``: one floating point tensor, ``[N]`` for ``rank`` 1, ``[N, out]`` for ``rank`` 2.
 
     Raises:
@@ -230,6 +230,6 @@ def evaluate(f: BatchedFunction, inputs: tuple[Tensor, ...], rank: int) -> Tenso
     return output
 
 
-def as_figures(derivatives: Iterable[Tensor]) -> tuple[Tensor, ...]:
+def _as_figures(derivatives: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """Return copies without a graph: for x + y, ``autograd.grad`` and ``vmap`` return the same memory twice."""
     return tuple(d.detach().clone() for d in derivatives)

@@ -1,6 +1,6 @@
 """Batched functions whose derivatives are known: two of two variables, derived by hand, and a random family.
 
-All take one stacked input ``x`` of shape ``[N, D]``; ``apart`` gives the same function of D inputs ``[N]``.
+All take one stacked input ``x`` of shape ``[N, D]``; ``unstacked`` gives the same function of D inputs ``[N]``.
 The derivatives are plain formulas, without autograd.
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def apart(f: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+def unstacked(f: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     """Return ``f`` as a function of D separate inputs ``[N]`` instead of one stacked ``[N, D]``."""
     return lambda *columns: f(torch.stack(columns, dim=1))
 

@@ -1,7 +1,15 @@
 """The ``gradparity check`` command, which looks a user's loop up among the known faults.
 
-Read in this order: ``observe`` (the loop under the stress scenario), ``probe`` (all observations of it), ``lookup``
-(the fault that behaves the same), ``parametric_faults`` (faults with a number in them), ``rounding``, ``report`` (the
-answer), ``command``. Problems that are no fault of a step: ``uncheckable``, ``trained_objects``, ``global_state``,
-``graph_leaks``. ``oracle`` checks the first gradient in float64. ``rank_*`` does the same on several ranks.
+Read in this order: ``observe`` (a loop under the stress scenario), ``loop_end``, ``probe`` (all observations of it),
+``lookup`` (the fault that behaves the same), ``parametric_faults`` (faults with a number in them), ``rounding``,
+``result``, ``report``, ``command``. Problems other than a fault of a step: ``uncheckable``, ``trained_objects``,
+``global_state``, ``graph_leaks``. ``oracle`` checks the first gradient in float64. ``rank_*`` does the same on several
+ranks.
 """
+
+from gradparity.check.command import check
+from gradparity.check.lookup import Finding, Match
+from gradparity.check.rank_check import check_on_ranks
+from gradparity.check.result import CheckResult
+
+__all__ = ["CheckResult", "Finding", "Match", "check", "check_on_ranks"]

@@ -11,10 +11,17 @@ import torch
 from torch.overrides import _get_current_function_mode_stack, _pop_mode
 from torch.utils._device import DeviceContext
 
-Place: TypeAlias = tuple[str, str]
+Attribute: TypeAlias = tuple[str, str]
 """A module, or a class in a module, and the name of a function in it."""
 
-OF_TRAINING = ("torch.amp", "torch.autograd", "torch.nn", "torch.optim", "torch.utils.checkpoint", "torch.utils.data")
+_TRAINING_PACKAGES = (
+    "torch.amp",
+    "torch.autograd",
+    "torch.nn",
+    "torch.optim",
+    "torch.utils.checkpoint",
+    "torch.utils.data",
+)
 """Packages whose functions a training loop calls, besides those of torch itself."""
 
 
@@ -50,17 +57,17 @@ def _flushes() -> bool:
 
 
 def _put_inference_mode(on: bool) -> None:
-    GUARDS.append(torch._C._InferenceMode(on))
-    GUARDS[-1].__enter__()
+    _GUARDS.append(torch._C._InferenceMode(on))
+    _GUARDS[-1].__enter__()
 
 
-GUARDS: list[Any] = []
+_GUARDS: list[Any] = []
 """Guards that are kept alive, because a mode lasts only as long as its guard."""
 
 SETTINGS: Mapping[str, Setting] = {
     "function modes": Setting(_modes, _put_modes),
     "inference mode": Setting(torch.is_inference_mode_enabled, _put_inference_mode),
-    "the recording of gradients": Setting(torch.is_grad_enabled, torch.set_grad_enabled),
+    "gradient recording": Setting(torch.is_grad_enabled, torch.set_grad_enabled),
     "the default dtype": Setting(torch.get_default_dtype, torch.set_default_dtype),
     "the default device": Setting(
         torch.get_default_device, lambda device: torch.set_default_device(None if device.type == "cpu" else device)
@@ -70,21 +77,19 @@ SETTINGS: Mapping[str, Setting] = {
     "autocast's depth": Setting(_depth_of_autocast, _put_depth_of_autocast),
     "deterministic algorithms": Setting(torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     "anomaly detection": Setting(torch.is_anomaly_enabled, torch.set_anomaly_enabled),
-    "the precision of float32 products": Setting(
-        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
-    ),
-    "the flushing of denormal numbers": Setting(_flushes, torch.set_flush_denormal),
+    "the float32 matmul precision": Setting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "flushing of denormal numbers": Setting(_flushes, torch.set_flush_denormal),
     "the number of threads": Setting(torch.get_num_threads, torch.set_num_threads),
     "the working directory": Setting(os.getcwd, os.chdir),
 }
 """All settings, in the order in which they are restored."""
 
 
-def functions() -> dict[Place, object]:
+def torch_functions() -> dict[Attribute, object]:
     """Return the functions, classes and methods of torch that a training loop calls."""
-    found: dict[Place, object] = {}
+    found: dict[Attribute, object] = {}
     for name, module in list(sys.modules.items()):
-        if name in ("torch", "torch._tensor", "torch.functional") or name.startswith(OF_TRAINING):
+        if name in ("torch", "torch._tensor", "torch.functional") or name.startswith(_TRAINING_PACKAGES):
             found |= {(name, key): thing for key, thing in vars(module).items() if callable(thing)}
             for key, kind in list(vars(module).items()):
                 if isinstance(kind, type) and kind.__module__ == name:
@@ -101,27 +106,27 @@ def global_hooks() -> Iterator[tuple[str, dict[int, object]]]:
 
 
 @dataclass(frozen=True)
-class Settings:
+class GlobalState:
     """A snapshot of all settings, global hooks and functions, made by :meth:`now`."""
 
     values: Mapping[str, Any]
     hooks: Mapping[str, Mapping[int, object]]
-    functions: Mapping[Place, object]
+    functions: Mapping[Attribute, object]
 
     @classmethod
-    def now(cls) -> "Settings":
+    def now(cls) -> "GlobalState":
         """Take a snapshot of the current state."""
         values = {name: setting.get() for name, setting in SETTINGS.items()}
-        return cls(values, {name: dict(hooks) for name, hooks in global_hooks()}, functions())
+        return cls(values, {name: dict(hooks) for name, hooks in global_hooks()}, torch_functions())
 
     def changed(self) -> list[str]:
         """Return a phrase for everything that has changed since the snapshot."""
         values = ((name, setting.get()) for name, setting in SETTINGS.items())
-        told = [f"{name} {_told(value)}" for name, value in values if value != self.values[name]]
-        told += [f"a hook in {name}" for name, hooks in global_hooks() if hooks.keys() - self.hooks[name].keys()]
-        return told + [f"a replaced {owner}.{name}" for owner, name in self._replaced()]
+        changes = [f"{name} {_in_words(value)}" for name, value in values if value != self.values[name]]
+        changes += [f"a hook in {name}" for name, hooks in global_hooks() if hooks.keys() - self.hooks[name].keys()]
+        return changes + [f"a replaced {owner}.{name}" for owner, name in self._replaced()]
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         """Restore everything to the snapshot."""
         for name, setting in SETTINGS.items():
             if setting.get() != self.values[name]:
@@ -131,15 +136,15 @@ class Settings:
                 del hooks[key]
         for owner, name in self._replaced():
             if (owner, name) in self.functions:
-                setattr(_found(owner), name, self.functions[owner, name])
+                setattr(_owner(owner), name, self.functions[owner, name])
             else:
-                delattr(_found(owner), name)
+                delattr(_owner(owner), name)
 
-    def _replaced(self) -> list[Place]:
-        now, before = functions(), self.functions
+    def _replaced(self) -> list[Attribute]:
+        now, before = torch_functions(), self.functions
         changed = [at for at, thing in now.items() if thing is not before.get(at, thing)]
         replaced = [at for at in changed if not _is_torchs_own(now[at], before[at])]
-        return sorted(replaced + [at for at in now.keys() - before.keys() if _is_put_over(now[at])])
+        return sorted(replaced + [at for at in now.keys() - before.keys() if _is_user_code(now[at])])
 
 
 def _is_torchs_own(function: Any, was: object) -> bool:
@@ -154,8 +159,8 @@ def _is_torchs_own(function: Any, was: object) -> bool:
     return wraps_it and str(getattr(code, "co_filename", "")).startswith(os.path.dirname(torch.__file__))
 
 
-def _is_put_over(function: Any) -> bool:
-    """Return whether a function that its class or module did not define before is user code.
+def _is_user_code(function: Any) -> bool:
+    """Return whether a function is user code that its class or module did not define before.
 
     For example, after a user has replaced ``Adam.step``, torch gives AdamW a ``step`` that wraps the replacement.
     """
@@ -164,7 +169,7 @@ def _is_put_over(function: Any) -> bool:
     return isinstance(file, str) and not file.startswith((os.path.dirname(torch.__file__), "<"))
 
 
-def _told(value: object) -> str:
+def _in_words(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, list):
@@ -172,8 +177,9 @@ def _told(value: object) -> str:
     return f"at {value}"
 
 
-def _found(owner: str) -> Any:
-    if owner in sys.modules:
-        return sys.modules[owner]
-    module, _, name = owner.rpartition(".")
-    return vars(sys.modules[module])[name]
+def _owner(name: str) -> Any:
+    """Return the module, or the class in a module, with a dotted ``name``."""
+    if name in sys.modules:
+        return sys.modules[name]
+    module, _, kind = name.rpartition(".")
+    return vars(sys.modules[module])[kind]

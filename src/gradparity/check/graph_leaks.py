@@ -7,7 +7,7 @@ still be reached are counted.
 """
 
 import gc
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradparity.check.observe import Look
+from gradparity.check.observe import Observation
 from gradparity.faults import stress
 from gradparity.trace.events import Event, Record
 
-MOST_STEPS = 2
-"""Steps whose graphs may be alive together: this one, and the last one in a variable not yet overwritten."""
+_MOST_STEPS = 2
+"""Steps whose graphs may be alive together: the current one, and the last one, in a variable not yet overwritten."""
 
-SIGNED = "step of gradparity check"
+_STEP = "step of gradparity check"
 
 
 @dataclass
-class Graphs:
+class GraphLeaks:
     """A count of the graphs that are alive at the end of each step."""
 
     steps: int = 0
@@ -34,51 +34,51 @@ class Graphs:
     alive: list[tuple[int, int]] = field(default_factory=list)
     """For each step: the number of steps whose graphs are alive, and the number of nodes of all live graphs."""
 
-    def build(self, precision: str) -> stress.Cast:
-        """Build the stress scenario, with a model that marks its graphs."""
-        cast = stress.build(precision)
-        cast.model.register_forward_hook(self.sign)
+    def build(self, precision: str, build: Callable[[str], stress.Cast] = stress.build) -> stress.Cast:
+        """Call ``build`` for the stress scenario, and have its model mark its graphs."""
+        cast = build(precision)
+        cast.model.register_forward_hook(self.mark)
         return cast
 
-    def sign(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def mark(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         """Mark the graph of ``output`` with the number of the step; call this after each forward of the model."""
         if output.grad_fn is not None:
-            said_of(output.grad_fn)[SIGNED] = self.steps
+            _metadata_of(output.grad_fn)[_STEP] = self.steps
 
-    def after(self, records: Sequence[Record], looks: Sequence[Look]) -> bool:
-        """Count the live graphs if a step has just ended; call this after each look.
+    def count(self, records: Sequence[Record], _: Sequence[Observation]) -> bool:
+        """Count the live graphs if a step has just ended; call this after each observation.
 
         The result is always true, so that the loop goes on.
         """
         if records[-1].event in (Event.STEP, Event.SKIP):
             self.steps += 1
             gc.collect()
-            nodes = reachable(tensors_with_a_graph())
-            of = {said[SIGNED] for said in map(said_of, nodes) if SIGNED in said}
-            self.alive.append((len(of), len(nodes)))
+            nodes = _reachable(_tensors_with_a_graph())
+            steps = {data[_STEP] for data in map(_metadata_of, nodes) if _STEP in data}
+            self.alive.append((len(steps), len(nodes)))
         return True
 
     @property
-    def kept(self) -> int:
-        """Return the largest number of steps whose graphs were alive together; 0 if a loop may need that many."""
+    def steps_kept(self) -> int:
+        """Return the largest number of steps whose graphs were alive together; 0 if a correct loop may keep as many."""
         most = max((steps for steps, _ in self.alive), default=0)
-        return most if most > MOST_STEPS else 0
+        return most if most > _MOST_STEPS else 0
 
     @property
-    def growth(self) -> int:
+    def nodes_per_step(self) -> int:
         """Return the number of nodes that each step added, up to the step with the most live nodes."""
         steps, nodes = max(self.alive, key=lambda alive: alive[1])
         return nodes // steps
 
 
-def said_of(node: torch.autograd.graph.Node) -> dict[str, int]:
+def _metadata_of(node: torch.autograd.graph.Node) -> dict[str, int]:
     """Return the node's metadata, which torch's own type annotations declare as a method."""
-    said: Any = node.metadata
-    assert isinstance(said, dict)
-    return said
+    data: Any = node.metadata
+    assert isinstance(data, dict)
+    return data
 
 
-def tensors_with_a_graph() -> list[Tensor]:
+def _tensors_with_a_graph() -> list[Tensor]:
     """Return all tensors in this process that have a graph."""
     found = []
     for thing in gc.get_objects():
@@ -89,7 +89,7 @@ def tensors_with_a_graph() -> list[Tensor]:
     return found
 
 
-def reachable(tensors: Iterable[Tensor]) -> set[torch.autograd.graph.Node]:
+def _reachable(tensors: Iterable[Tensor]) -> set[torch.autograd.graph.Node]:
     """Return the nodes of the graphs of ``tensors``."""
     found = set[torch.autograd.graph.Node]()
     waiting = [t.grad_fn for t in tensors if t.grad_fn is not None]

@@ -5,32 +5,35 @@ A fault is run only until it diverges from the loop. Most do so at once, so noth
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations, islice
 from typing import TypeAlias
 
-from gradparity.check.observe import ENDLESS, Look, Observed, common_prefix
-from gradparity.check.parametric_faults import guesses
-from gradparity.faults import FAULTS, Fault, Kind
+from gradparity.check.loop_end import EndKind
+from gradparity.check.observe import Observation, ObservedLoop, common_prefix
+from gradparity.check.parametric_faults import inferred_faults
+from gradparity.faults import FAULTS, Fault, FaultKind
+from gradparity.faults.fault import Divergence, Shown, Stop
 from gradparity.faults.patching import ClashError
 from gradparity.parity.lockstep import Comparison
+from gradparity.parity.place import END
 from gradparity.trace.diff import compare_traces
-from gradparity.training import Phase
 
-See: TypeAlias = Callable[[Sequence[Fault], Sequence[Look]], Observed]
+Observe: TypeAlias = Callable[[Sequence[Fault], Sequence[Observation]], ObservedLoop]
+"""Observes the reference with some faults, until it differs from the observations that are expected."""
 
-MOST_FAULTS = 4
+_MOST_FAULTS = 4
 """Most faults that a lookup assumes in one loop."""
 
-MOST_TIES = 4
+_MOST_TIES = 4
 """Most sets of faults that are extended, if several behave like the loop for equally long."""
 
 MOST_PAIRS = 1200
 """Most pairs of faults that are tried, the likely ones first."""
 
 
-class Answer(StrEnum):
+class Match(StrEnum):
     """The possible results of a lookup."""
 
     IDENTICAL = "identical"
@@ -40,7 +43,7 @@ class Answer(StrEnum):
     """Like the reference, or like a fault, except for rounding that is not in the dictionary."""
     FAULT = "fault"
     PAIR = "pair"
-    """Two or more faults together."""
+    """Like two or more faults together."""
     CLOSEST = "closest"
     """No fault behaves exactly like the loop; one does for a while."""
     UNKNOWN = "unknown"
@@ -50,33 +53,42 @@ class Answer(StrEnum):
 class Finding:
     """The result of a lookup."""
 
-    answer: Answer
+    match: Match
     faults: tuple[Fault, ...] = ()
-    """For a fault: all that behave exactly so and cannot be distinguished. For a pair: all of it. Else the closest."""
+    """For a fault: all that behave exactly the same. For a pair: both, or all of up to four. Else the closest."""
     first: Comparison | None = None
     """The first divergence from the reference."""
-    parted: Look | None = None
-    """The look at which the loop diverges from the closest fault."""
+    parted: Observation | None = None
+    """The observation at which the loop diverges from the closest fault."""
     also_here: tuple[Fault, ...] = ()
-    """If nothing is close: faults that first show at the same place, in a different way."""
+    """If nothing is close: faults that first show at the same place, but differently."""
     tried: int = 0
-    """Number of loops that it was compared with."""
+    """Number of faults and pairs that the loop was compared with."""
+
+    @property
+    def matched(self) -> bool:
+        """Return whether the reference, alone or with known faults, behaves as the loop does."""
+        return self.match not in (Match.CLOSEST, Match.UNKNOWN)
+
+    def except_for_rounding(self, faults: tuple[Fault, ...]) -> "Finding":
+        """Return this finding for a loop that turned out to match ``faults`` except for rounding."""
+        return replace(self, match=Match.ROUNDING, faults=faults, parted=None, also_here=())
 
 
 @dataclass(frozen=True)
-class _Likeness:
-    """A fault, and the number of looks that it shares with the loop."""
+class _Candidate:
+    """A fault, and the number of observations that it shares with the loop."""
 
     fault: Fault
-    seen: Observed
+    run: ObservedLoop
     shared: int
 
 
 def look_up(
-    loop: Observed,
-    reference: Observed,
-    see: See,
-    tell: Callable[[int, int], None] = lambda done, of: None,
+    loop: ObservedLoop,
+    reference: ObservedLoop,
+    observe: Observe,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     known: Mapping[str, Fault] = FAULTS,
     most_pairs: int | None = None,
     alone: bool = False,
@@ -86,79 +98,79 @@ def look_up(
     Args:
         loop: the loop as it was observed.
         reference: the reference as it was observed.
-        see: observes the reference with some faults until it differs from the looks that are expected; most often
-            :func:`gradparity.check.observe.observe_with`, with the precision of ``loop`` and ``reference``.
-        tell: called with the number of loops tried so far, and the number to try.
+        observe: most often :func:`gradparity.check.observe.observe_reference`, with the precision of ``loop`` and
+            ``reference``.
+        progress: called with the number of faults and pairs tried so far, and the number to try.
         known: the faults to look for, by name.
         most_pairs: number of pairs to try; by default :data:`MOST_PAIRS`.
         alone: look for one fault only, because nothing else could explain the loop.
     """
     if loop == reference:
-        return Finding(Answer.IDENTICAL)
+        return Finding(Match.IDENTICAL)
     first = next((c for c in compare_traces(reference.trace, loop.trace) if c.mismatches), None)
-    likenesses = []
+    candidates = []
     for done, fault in enumerate(known.values()):
-        tell(done, len(known))
-        seen = see([fault], loop.looks)
-        likenesses.append(_Likeness(fault, seen, common_prefix(seen.looks, loop.looks)))
-    if same := tuple(x.fault for x in likenesses if x.seen == loop):
-        return Finding(Answer.FAULT, same, first, tried=len(known))
-    for guess in guesses(loop, first) if first else ():
-        if see([guess], loop.looks) == loop:
-            return Finding(Answer.FAULT, (guess,), first, tried=len(known))
-    if same_updates(loop, reference):
-        return Finding(Answer.SAME_UPDATES, first=first, tried=len(known))
+        progress(done, len(known))
+        run = observe([fault], loop.observations)
+        candidates.append(_Candidate(fault, run, common_prefix(run.observations, loop.observations)))
+    if same := tuple(x.fault for x in candidates if x.run == loop):
+        return Finding(Match.FAULT, same, first, tried=len(known))
+    for guess in inferred_faults(loop, first) if first else ():
+        if observe([guess], loop.observations) == loop:
+            return Finding(Match.FAULT, (guess,), first, tried=len(known))
+    if _same_updates(loop, reference):
+        return Finding(Match.SAME_UPDATES, first=first, tried=len(known))
     if alone:
-        return Finding(Answer.UNKNOWN, first=first, tried=len(known))
+        return Finding(Match.UNKNOWN, first=first, tried=len(known))
 
-    base = common_prefix(loop.looks, reference.looks)
+    base = common_prefix(loop.observations, reference.observations)
     tried, most_pairs = 0, most_pairs or MOST_PAIRS
-    pairs = _pairs(loop, reference, base, likenesses)
+    pairs = _pairs(loop, reference, base, candidates)
     for tried, pair in enumerate(islice(pairs, most_pairs), start=1):
-        tell(len(known) + tried, len(known) + most_pairs)
+        progress(len(known) + tried, len(known) + most_pairs)
         with suppress(ClashError):
-            if see(pair, loop.looks) == loop:
-                return Finding(Answer.PAIR, pair, first, tried=len(known) + tried)
+            if observe(pair, loop.observations) == loop:
+                return Finding(Match.PAIR, pair, first, tried=len(known) + tried)
 
     tried += len(known)
-    if max(x.shared for x in likenesses) > base:
-        faults, shared, to_its_end = _one_after_another(loop, see, likenesses)
-        if to_its_end:
-            return Finding(Answer.PAIR, faults, first, tried=tried)
-        parted = loop.looks[shared] if shared < len(loop.looks) else None
-        return Finding(Answer.CLOSEST, faults, first, parted, tried=tried)
-    also_here = tuple(x.fault for x in _visible(likenesses, reference, base))
-    return Finding(Answer.UNKNOWN, first=first, also_here=also_here, tried=tried)
+    if max(x.shared for x in candidates) > base:
+        faults, shared, whole = _add_one_by_one(loop, observe, candidates)
+        if whole:
+            return Finding(Match.PAIR, faults, first, tried=tried)
+        parted = loop.observations[shared] if shared < len(loop.observations) else None
+        return Finding(Match.CLOSEST, faults, first, parted, tried=tried)
+    also_here = tuple(x.fault for x in _visible(candidates, reference, base))
+    return Finding(Match.UNKNOWN, first=first, also_here=also_here, tried=tried)
 
 
-def _one_after_another(
-    loop: Observed, see: See, likenesses: Sequence[_Likeness]
+def _add_one_by_one(
+    loop: ObservedLoop, observe: Observe, candidates: Sequence[_Candidate]
 ) -> tuple[tuple[Fault, ...], int, bool]:
     """Search for more than two faults: add one more, again and again, to those that match the loop for longest.
 
     Several sets are extended if they match for equally long: two faults may be alike until a partial window comes.
 
     Returns:
-        The faults, the number of looks that the loop shares with them, and whether they match it to its end.
+        The faults, the number of observations that the loop shares with them, and whether they match all of it.
     """
-    shared = max(x.shared for x in likenesses)
-    furthest: list[tuple[Fault, ...]] = [(x.fault,) for x in likenesses if x.shared == shared]
-    others = [x.fault for x in likenesses if x.fault.kind != Kind.ROUNDING]
-    while len(furthest[0]) < MOST_FAULTS and shared < len(loop.looks):
-        where = place(loop.looks[shared])
+    shared = max(x.shared for x in candidates)
+    furthest: list[tuple[Fault, ...]] = [(x.fault,) for x in candidates if x.shared == shared]
+    others = [x.fault for x in candidates if x.fault.kind != FaultKind.ROUNDING]
+    while len(furthest[0]) < _MOST_FAULTS and shared < len(loop.observations):
+        where = loop.observations[shared].place
         others.sort(key=lambda fault: not fault.may_show(where))
         reach, further = shared, list[tuple[Fault, ...]]()
         tried = set[frozenset[str]]()
-        for faults in ((*some, other) for some in furthest[:MOST_TIES] for other in others if other not in some):
+        for faults in ((*some, other) for some in furthest[:_MOST_TIES] for other in others if other not in some):
             names = frozenset(fault.name for fault in faults)
             if names in tried:
                 continue
             tried.add(names)
             with suppress(ClashError):
-                seen = see(faults, loop.looks)
-                if seen == loop:
-                    return faults, len(loop.looks), True
-                reached = common_prefix(seen.looks, loop.looks)
+                run = observe(faults, loop.observations)
+                if run == loop:
+                    return faults, len(loop.observations), True
+                reached = common_prefix(run.observations, loop.observations)
                 if reached > reach:
                     reach, further = reached, []
                 if reached == reach > shared:
@@ -169,66 +181,58 @@ def _one_after_another(
     return furthest[0], shared, False
 
 
-def same_updates(loop: Observed, reference: Observed) -> bool:
+def _same_updates(loop: ObservedLoop, reference: ObservedLoop) -> bool:
     """Return whether all that optimizer steps read and write is the same, even if single microbatches differ."""
-    ours, theirs = ([look for look in seen.looks if look.microbatch is None] for seen in (loop, reference))
-    return ours == theirs and loop.error == reference.error
+    ours, theirs = ([one for one in run.observations if one.place.microbatch is None] for run in (loop, reference))
+    return ours == theirs and loop.end == reference.end
 
 
 def _pairs(
-    loop: Observed, reference: Observed, base: int, likenesses: Sequence[_Likeness]
+    loop: ObservedLoop, reference: ObservedLoop, base: int, candidates: Sequence[_Candidate]
 ) -> Iterator[tuple[Fault, Fault]]:
     """Yield pairs that may behave as the loop does, the likely ones first.
 
     One of the two must show where the loop diverges from the reference. If it behaves like the loop there, the other
-    one shows where the loop diverges from the first. If not, both show there at once. A loop that was stopped by an
-    exception has a fault that raises.
+    one shows where the loop diverges from the first. If not, both show there at once. A loop that raised an exception
+    has a fault that raises.
     """
-    if loop.error == ENDLESS:
+    if loop.end.kind == EndKind.ENDLESS:
         return
-    told = set[frozenset[str]]()
-    for one, other in _by_likelihood(loop, reference, base, likenesses):
+    yielded = set[frozenset[str]]()
+    for one, other in _by_likelihood(loop, reference, base, candidates):
         key = frozenset((one.name, other.name))
-        raises = Kind.RAISES in (one.kind, other.kind)
-        if len(key) == 2 and key not in told and raises == (loop.error is not None):
-            told.add(key)
+        raises = FaultKind.RAISES in (one.kind, other.kind)
+        if len(key) == 2 and key not in yielded and raises == (not loop.end.finished):
+            yielded.add(key)
             yield one, other
 
 
 def _by_likelihood(
-    loop: Observed, reference: Observed, base: int, likenesses: Sequence[_Likeness]
+    loop: ObservedLoop, reference: ObservedLoop, base: int, candidates: Sequence[_Candidate]
 ) -> Iterator[tuple[Fault, Fault]]:
-    leading = sorted((x for x in likenesses if x.shared > base), key=lambda x: -x.shared)
+    leading = sorted((x for x in candidates if x.shared > base), key=lambda x: -x.shared)
     for x in leading:
-        where = place(loop.looks[x.shared]) if x.shared < len(loop.looks) else "the end"
-        yield from ((x.fault, y.fault) for y in likenesses if y.fault.may_show(where))
-    here = [x.fault for x in _visible(likenesses, reference, base)]
+        where = loop.observations[x.shared].place if x.shared < len(loop.observations) else END
+        yield from ((x.fault, y.fault) for y in candidates if y.fault.may_show(where))
+    here = [x.fault for x in _visible(candidates, reference, base)]
     yield from combinations(here, 2)
     for x in leading:
-        yield from ((x.fault, y.fault) for y in likenesses)
+        yield from ((x.fault, y.fault) for y in candidates)
     for fault in here:
-        yield from ((fault, y.fault) for y in likenesses)
+        yield from ((fault, y.fault) for y in candidates)
 
 
-def _visible(likenesses: Sequence[_Likeness], reference: Observed, base: int) -> list[_Likeness]:
+def _visible(candidates: Sequence[_Candidate], reference: ObservedLoop, base: int) -> list[_Candidate]:
     """Return the faults that diverge from the reference where the loop does, in whatever way."""
     there = slice(base, base + 1)
-    return [x for x in likenesses if x.shared == base and x.seen.looks[there] != reference.looks[there]]
+    return [x for x in candidates if x.shared == base and x.run.observations[there] != reference.observations[there]]
 
 
-def place(at: Look | Comparison) -> str:
-    """Return step, microbatch and phase in a few words."""
-    if at.step < 0:
-        return "the end"
-    microbatch = "" if at.microbatch is None else f", microbatch {at.microbatch}"
-    return f"step {at.step}{microbatch}, {Phase(at.phase).name.lower()}"
-
-
-def first_shown(reference: Observed, seen: Observed) -> str:
-    """Return where a loop first differs from the reference and in which part of its state, or how it was stopped."""
-    found = next((c for c in compare_traces(reference.trace, seen.trace) if c.mismatches), None)
-    if seen.error and (found is None or len(seen.looks) == common_prefix(seen.looks, reference.looks)):
-        return f"step {seen.trace.records[-1].step if seen.trace.records else 0}, {seen.error.split(':')[0]}"
-    if found is None:
-        return "nowhere"
-    return f"{place(found)}: {found.mismatches[0].part}"
+def first_shown(reference: ObservedLoop, loop: ObservedLoop) -> Shown | None:
+    """Return the first difference from the reference, or the end that comes before it; ``None`` if there is none."""
+    found = next((c for c in compare_traces(reference.trace, loop.trace) if c.mismatches), None)
+    shared = common_prefix(loop.observations, reference.observations)
+    if not loop.end.finished and (found is None or len(loop.observations) == shared):
+        step = loop.trace.records[-1].step if loop.trace.records else 0
+        return Stop(step, loop.end.exception or loop.end.kind)
+    return Divergence(found.place, found.mismatches[0].part) if found else None

@@ -7,65 +7,57 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 
+from gradparity.check.loop_end import EndKind, LoopEnd, end_by
 from gradparity.faults.fault import Fault
 from gradparity.faults.patching import reference_with
 from gradparity.faults.stress import Cast
-from gradparity.parity.compare import walk
+from gradparity.parity.kinds import effective_strides
+from gradparity.parity.place import Place
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.state import Part
-from gradparity.processes import user_frames
 from gradparity.trace.autograd_graph import Reach
 from gradparity.trace.events import PHASE, Record, Trace
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 from gradparity.trace.recorder import Recorder
-from gradparity.trace.snapshot import Seen, Watched
-from gradparity.training import Phase
+from gradparity.trace.snapshot import Snapshot, TrainingObjects
 
-Loop: TypeAlias = Callable[..., Any]
+UserLoop: TypeAlias = Callable[..., Any]
 
-MOST_RECORDS = 500
+_MOST_RECORDS = 500
 """About five times the records of the reference; a loop that makes more will not stop by itself."""
 
 
-ENDLESS = "it went on and on"
+class Observation(NamedTuple):
+    """The part of a record that is judged. Two loops are the same training if all of these are equal, in order."""
 
-
-class Look(NamedTuple):
-    """The part of a record that is judged. Two loops are the same training if all their looks are equal, in order."""
-
-    step: int
-    microbatch: int | None
-    phase: Phase
+    place: Place
     content: frozenset[tuple[Part, str, object]]
 
 
-GoOn: TypeAlias = Callable[[Sequence[Record], Sequence[Look]], bool]
-"""Called after each look; returns whether to observe more of the loop."""
+GoOn: TypeAlias = Callable[[Sequence[Record], Sequence[Observation]], bool]
+"""Called after each observation; returns whether to observe more of the loop."""
 
 
 @dataclass(frozen=True)
-class Observed:
-    """A loop as it was observed."""
+class ObservedLoop:
+    """All observations of one run of a loop."""
 
     trace: Trace
-    looks: list[Look]
-    error: str | None = None
-    """The exception that ended it, on one line; ``None`` if it returned."""
-    where: str = ""
-    """The line of the loop that raised it."""
-    elsewhere: bool = False
+    observations: list[Observation]
+    end: LoopEnd = LoopEnd()  # noqa: RUF009  # it is frozen
+    gradients_elsewhere: bool = False
     """True if it computed gradients, but never of what it was given to train."""
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Observed) and (self.looks, self.error) == (other.looks, other.error)
+        return isinstance(other, ObservedLoop) and (self.observations, self.end) == (other.observations, other.end)
 
     __hash__ = None  # type: ignore[assignment]  # compared, never a key
 
 
-class Keeper(Protocol):
+class RecordSink(Protocol):
     """A receiver of all records with the live values behind them, such as a writer of traces."""
 
-    def write(self, record: Record, seen: Seen) -> None:
+    def write(self, record: Record, seen: Snapshot) -> None:
         """Take one record."""
 
 
@@ -74,106 +66,99 @@ class _Enough(BaseException):  # no error; and no `except Exception` in a loop m
 
 
 def observe(
-    loop: Loop,
+    loop: UserLoop,
     build: Callable[[str], Cast],
     precision: str,
-    go_on: GoOn = lambda records, looks: True,
-    writer: Keeper | None = None,
+    go_on: GoOn = lambda records, observations: True,
+    writer: RecordSink | None = None,
     seed: int = 0,
     trim: Callable[[Record], Record] = lambda record: record,
-) -> Observed:
+) -> ObservedLoop:
     """Run ``loop`` on what ``build`` makes, and return what was observed.
 
     Args:
         loop: called with everything in the cast, by name.
         build: makes the cast for a precision.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
-        go_on: called after each look; if it returns false, the loop is given up.
+        go_on: called after each observation; if it returns false, the loop is stopped.
         writer: receives every record as well.
         seed: of the weights and masks.
         trim: removes what is of no interest from a record.
     """
     records: list[Record] = []
-    looks: list[Look] = []
-    error = None
-    where = ""
+    observations: list[Observation] = []
+    end: LoopEnd | None = None
 
-    def write(record: Record, seen: Seen) -> None:
-        nonlocal error
-        if error is not None:
+    def write(record: Record, seen: Snapshot) -> None:
+        nonlocal end
+        if end is not None:
             raise _Enough
         record = trim(record)
         records.append(record)
         if writer is not None:
             writer.write(record, seen)
         if record.event in PHASE:
-            looks.append(judged(record))
-            if not go_on(records, looks):
-                error = "given up"
-        if len(records) > MOST_RECORDS:
-            error = ENDLESS
-        if error is not None:
+            observations.append(_judged(record))
+            if not go_on(records, observations):
+                end = LoopEnd(EndKind.STOPPED)
+        if len(records) > _MOST_RECORDS:
+            end = LoopEnd(EndKind.ENDLESS)
+        if end is not None:
             raise _Enough
 
     torch.set_num_threads(1)
     with RandomStream(seed_of(seed, "stress")).active(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cast = build(precision)
-        recorder = Recorder(Watched(cast.model, cast.optimizer, cast.scaler, cast.scheduler), write)
+        recorder = Recorder(TrainingObjects(cast.model, cast.optimizer, cast.scaler, cast.scheduler), write)
         try:
             with recorder.watching():
                 loop(**vars(cast))
         except (_Enough, KeyboardInterrupt):
-            if error is None:
+            if end is None:
                 raise
-        except BaseException as raised:
-            error, where = error or in_a_line(raised), user_frames.of_exception(raised)
+        except BaseException as error:
+            end = end or end_by(error)
     if recorder.fault is not None:  # an error of this package or of the disk, not of the loop
         raise recorder.fault
     elsewhere = recorder.lacks.backwards.keys() == {Reach.NO}
-    return Observed(Trace({}, records, complete=error is None), looks, error, where, elsewhere)
+    return ObservedLoop(Trace({}, records, complete=end is None), observations, end or LoopEnd(), elsewhere)
 
 
-def observe_with(faults: Sequence[Fault], precision: str, expected: Sequence[Look] | None = None) -> Observed:
-    """Run the reference with ``faults``, or without any; give up as soon as it differs from ``expected``.
+def observe_reference(
+    faults: Sequence[Fault], precision: str, expected: Sequence[Observation] | None = None
+) -> ObservedLoop:
+    """Run the reference with ``faults``, or without any; stop as soon as it differs from ``expected``.
 
     Raises:
         ClashError: if two of the faults cannot be combined.
     """
     names = reference_with(faults)
 
-    def as_expected(_: Sequence[Record], looks: Sequence[Look]) -> bool:
-        return expected is None or (len(looks) <= len(expected) and looks[-1] == expected[len(looks) - 1])
+    def as_expected(_: Sequence[Record], found: Sequence[Observation]) -> bool:
+        return expected is None or (len(found) <= len(expected) and found[-1] == expected[len(found) - 1])
 
     return observe(names["reference"], names["build"], precision, as_expected)
 
 
-def in_a_line(error: BaseException) -> str:
-    """Return an exception's type, and the first line of its message."""
-    try:
-        message = str(error).strip().split("\n")[0]
-    except Exception:
-        message = "no words"
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
-
-
-def judged(record: Record) -> Look:
+def _judged(record: Record) -> Observation:
     """Return the part of ``record`` that is judged: all but random state and modes, which may change without effect."""
     content = frozenset(
-        (part, name, _judged(value))
+        (part, name, _comparable(value))
         for part, values in record.parts.items()
         if part not in (Part.RNG, Part.MODES)
         for name, value in values.items()
     )
-    return Look(record.step, record.microbatch, PHASE[record.event], content)
+    assert record.place, "only records with values are judged"
+    return Observation(record.place, content)
 
 
-def _judged(value: Printed) -> object:
+def _comparable(value: FingerprintValue) -> object:
     if isinstance(value, Fingerprint):
-        return value.dtype, value.shape, tuple(walk(value.shape, value.strides)), value.layout, value.digest
+        return value.dtype, value.shape, tuple(effective_strides(value)), value.layout, value.digest
     return type(value).__name__, repr(value)
 
 
-def common_prefix(one: Sequence[Look], other: Sequence[Look]) -> int:
-    """Return the number of looks that two loops share before they diverge."""
+def common_prefix(one: Sequence[Observation], other: Sequence[Observation]) -> int:
+    """Return the number of observations that two loops share before they diverge."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

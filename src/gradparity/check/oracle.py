@@ -12,27 +12,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradparity.check.observe import Loop, observe
+from gradparity.check.observe import UserLoop, observe
 from gradparity.faults import stress
 from gradparity.faults.stress import Cast
 from gradparity.parity.batch import PADDING, Batch
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
-from gradparity.trace.snapshot import Seen
+from gradparity.trace.snapshot import Snapshot
 
-ROUNDING = 1e-5
+RELATIVE_ROUNDING = 1e-5
 """The largest error that counts as rounding, relative to the norm of a gradient in fp32, whose epsilon is 1.2e-7."""
 
 
-def first_window(cast: Cast) -> Sequence[Batch]:
+def _first_window(cast: Cast) -> Sequence[Batch]:
     """Return the microbatches of the first step."""
     return cast.batches[: cast.plan.accumulation_steps]
 
 
-def error_of_first_step(
-    loop: Loop,
+def error_of_first_gradient(
+    loop: UserLoop,
     build: Callable[[str], Cast] = stress.build,
-    window: Callable[[Cast], Sequence[Batch]] = first_window,
+    window: Callable[[Cast], Sequence[Batch]] = _first_window,
     seed: int = 0,
 ) -> float | None:
     """Return the largest relative error of a gradient in the first step of ``loop``; ``None`` without a step.
@@ -49,25 +49,25 @@ def error_of_first_step(
     expected: dict[str, Tensor] = {}
     found: dict[str, Tensor] = {}
 
-    def alike(precision: str) -> Cast:
+    def prepared(precision: str) -> Cast:
         cast = build(precision)
         cast.model.get_submodule("dropout").p = 0.0  # type: ignore[assignment]  # a number, not a tensor or module
-        expected.update(gradients(cast.model, window(cast)))
+        expected.update(window_gradients(cast.model, window(cast)))
         return replace(cast, plan=replace(cast.plan, max_norm=1e9))
 
-    class First:
-        def write(self, record: Record, seen: Seen) -> None:
+    class FirstGradient:
+        def write(self, record: Record, seen: Snapshot) -> None:
             if record.event == Event.READY and record.step == 0:
                 values = seen[Part.GRADIENTS].items()
                 found.update({n: g.to_dense().double() for n, g in values if isinstance(g, Tensor)})
 
-    observe(loop, alike, "fp32", writer=First(), seed=seed)
+    observe(loop, prepared, "fp32", writer=FirstGradient(), seed=seed)
     if not found:
         return None
     return max(float((found.get(n, torch.zeros(())) - e).norm() / e.norm()) for n, e in expected.items() if e.any())
 
 
-def gradients(model: nn.Module, window: Sequence[Batch]) -> dict[str, Tensor]:
+def window_gradients(model: nn.Module, window: Sequence[Batch]) -> dict[str, Tensor]:
     """Return, by parameter, the gradient of the mean loss over a window's tokens, in float64."""
     model = in_float64(model)
     window_mean(model, window).backward()
@@ -86,8 +86,8 @@ def window_mean(model: nn.Module, window: Sequence[Batch]) -> Tensor:
     """Return the mean loss over all tokens of a window that are not padding."""
     total, tokens = torch.zeros((), dtype=torch.float64), 0
     for inputs, targets in window:
-        told = torch.log_softmax(model(inputs), dim=-1)
+        log_probabilities = torch.log_softmax(model(inputs), dim=-1)
         for row, column in (targets != PADDING).nonzero().tolist():
-            total = total - told[row, column, targets[row, column]]
+            total = total - log_probabilities[row, column, targets[row, column]]
             tokens += 1
     return total / tokens

@@ -8,34 +8,37 @@ from typing import Any
 
 import torch
 
-from gradparity.check.global_state import Settings
-from gradparity.check.graph_leaks import Graphs
+from gradparity.check.global_state import GlobalState
+from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.lookup import first_shown
-from gradparity.check.observe import ENDLESS, Loop, Observed, observe, observe_with
-from gradparity.check.oracle import error_of_first_step
-from gradparity.check.trained_objects import Given, running
-from gradparity.check.uncheckable import plight, stepped
+from gradparity.check.loop_end import EndKind
+from gradparity.check.observe import ObservedLoop, UserLoop, observe, observe_reference
+from gradparity.check.oracle import error_of_first_gradient
+from gradparity.check.trained_objects import InputGuard, still_running
+from gradparity.check.uncheckable import steps_made, why_uncheckable
 from gradparity.errors import UserError
 from gradparity.faults import stress
-from gradparity.processes.sandbox import Watch
+from gradparity.processes.sandbox import TimeLimit
 from gradparity.trace.file import Writer
 from gradparity.trace.record import about
 
 
 @dataclass(frozen=True)
-class Sighting:
+class Probe:
     """All observations of one loop, from several runs."""
 
-    seen: Observed
-    plain: Observed | None = None
+    name: str
+    precision: str
+    observed: ObservedLoop
+    in_fp32: ObservedLoop | None = None
     """The loop in fp32; ``None`` if it did not finish."""
-    after: Observed | None = None
+    reference_after: ObservedLoop | None = None
     """The reference, run in the same process right after the loop; ``None`` if it could not even begin."""
     instead: str = ""
-    """A predicate: what the loop trains instead of what it was given; empty if it trains that."""
-    plight: str = ""
-    """A predicate: why the loop cannot be checked for more than one fault; empty if it can."""
-    graphs: Graphs = field(default_factory=Graphs)
+    """A predicate on what the loop trains instead of what it was given; empty if it trains that."""
+    uncheckable: str = ""
+    """A predicate: the reason why the loop cannot be checked for more than one fault; empty if it can."""
+    graphs: GraphLeaks = field(default_factory=GraphLeaks)
     """The graphs that it was observed to keep."""
     oracle: float | None = None
     """The relative error of its first gradient, by :mod:`gradparity.check.oracle`."""
@@ -45,7 +48,7 @@ class Sighting:
     """Modules, parameters and optimizers on which it left hooks."""
 
 
-def sight(load: Callable[[], Loop], name: str, precision: str, folder: Path, watch: Watch) -> Sighting:
+def probe_loop(load: Callable[[], UserLoop], name: str, precision: str, folder: Path, limit: TimeLimit) -> Probe:
     """Run a loop under the stress scenario, as often as needed, and return all observations.
 
     Args:
@@ -53,59 +56,62 @@ def sight(load: Callable[[], Loop], name: str, precision: str, folder: Path, wat
         name: the name of the loop in messages.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
         folder: for a trace with all tensors.
-        watch: limits the time of each run of the loop.
+        limit: limits the time of each run of the loop.
 
     Raises:
         UserError: if the loop cannot be loaded, does not repeat itself, or leaves something running.
     """
-    torch.set_num_threads(1)  # as it is observed: no doing of the loop
-    before = Settings.now()
+    torch.set_num_threads(1)  # observe sets this too; without it here, the loop would seem to have changed it
+    before = GlobalState.now()
     threads = set(threading.enumerate())
-    with watch.over(f"the import of {name.partition(':')[0]}"):
+    with limit.on(f"the import of {name.partition(':')[0]}"):
         loop = load()
-    before.put_back()
+    before.restore()
 
-    def watched(**given: Any) -> None:
-        with watch.over(name):
-            loop(**given)
+    def limited(**arguments: Any) -> None:
+        with limit.on(name):
+            loop(**arguments)
 
-    given, writer = Given(), Writer(folder, about(), full=True)
+    guard, writer = InputGuard(), Writer(folder, about(), full=True)
     try:
-        with given.watching_others():
-            seen = observe(watched, given.build, precision, writer=writer)
+        with guard.watching_others():
+            observed = observe(limited, guard.build, precision, writer=writer)
     finally:
         writer.close()
-    if still := running(threads):
-        raise UserError(f"{name} leaves {still} running when it returns; let it wait for that, or stop it")
+    if running := still_running(threads):
+        raise UserError(f"{name} leaves {running} running when it returns; wait for it in the loop, or stop it")
     left = before.changed()
     try:
-        after = observe_with([], precision)
+        reference_after = observe_reference([], precision)
     except Exception:  # such as a default device that holds no tensors, or a function replaced by a non-function
-        after = None
-    before.put_back()
-    graphs = Graphs()
-    if seen.error != ENDLESS:
-        again = observe(watched, graphs.build, precision, graphs.after)
-        before.put_back()
-        if again != seen:
+        reference_after = None
+    before.restore()
+    graphs = GraphLeaks()
+    if observed.end.kind != EndKind.ENDLESS:
+        again = observe(limited, graphs.build, precision, graphs.count)
+        before.restore()
+        if again != observed:
             raise UserError(
-                f"{name} does not repeat itself: run twice, it differs at {first_shown(seen, again)}; let it keep "
-                "nothing between calls, and draw random numbers from torch only"
+                f"{name} does not repeat itself: a second run differs at {first_shown(observed, again) or 'its end'}; "
+                "keep no state between calls, and draw random numbers only from torch"
             )
-    plain = oracle = None
-    if seen.error is None:
-        plain = observe(watched, stress.build, "fp32")
-        before.put_back()
-        oracle = error_of_first_step(watched)
-    instead = given.replaced() if stepped(seen) else given.of_another() or given.replaced()
-    return Sighting(
-        seen=seen,
-        plain=plain,
-        after=after,
-        instead=instead,
-        plight=plight(seen, instead),
-        graphs=graphs,
-        oracle=oracle,
-        left=left,
-        hooks=given.hooks_left(),
+    in_fp32 = oracle = None
+    if observed.end.finished:
+        in_fp32 = observe(limited, stress.build, "fp32")
+        before.restore()
+        oracle = error_of_first_gradient(limited)
+    other = "" if steps_made(observed) else guard.other_optimizer()
+    instead = other or guard.untrained_parameter()
+    return Probe(
+        name,
+        precision,
+        observed,
+        in_fp32,
+        reference_after,
+        instead,
+        why_uncheckable(observed, instead),
+        graphs,
+        oracle,
+        left,
+        guard.hooks_left(),
     )

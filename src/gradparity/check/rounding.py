@@ -1,95 +1,101 @@
 """Loops that compute the same as the reference, or as a known fault, in a different order or rounding.
 
 In fp32, rounding errors stay small over the whole stress scenario, while a fault changes some tensor by more. Errors
-with the loss scale or autocast do not show in fp32, but they change everything by factors. So a loop is alike if the
-norms of all that its optimizer steps read and write pass two tests: they are close in fp32, and not far in the
-precision that is checked.
+with the loss scale or autocast do not show in fp32, but they change everything by factors. So two loops match if the
+norms of all tensors that their optimizer steps read and write pass two tests: they are close in fp32, and not far in
+the precision that is checked.
 
-A fault that changes less than rounding does, and nothing in fp32, is taken for rounding. The dictionary is asked first.
-It has two such faults: a loss in half precision, and a moving average that follows skipped steps.
+A fault that changes less than rounding does, and nothing in fp32, is taken for rounding. The dictionary comes first: it
+has two such faults, a loss in half precision and a moving average that follows skipped steps.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
-from gradparity.check.observe import GoOn, Look, Observed, observe
-from gradparity.faults import FAULTS, Fault, Kind
+from gradparity.check.observe import GoOn, Observation, ObservedLoop, observe
+from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.patching import reference_with
 from gradparity.parity.state import Part
 from gradparity.trace.events import PHASE, Record
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
-Watch: TypeAlias = Callable[[Sequence[Fault], str, GoOn], Observed]
+RunReference: TypeAlias = Callable[[Sequence[Fault], str, GoOn], ObservedLoop]
 """Runs the reference with faults, in a precision, until its third argument says to stop."""
 
-CLOSE, NOT_FAR = 1e-4, 0.01
+CLOSE_IN_FP32, NOT_FAR = 1e-4, 0.01
 """Tolerances relative to the norm of a tensor, in fp32 and in half precision."""
 
 
-def observed(faults: Sequence[Fault], precision: str, go_on: GoOn) -> Observed:
+def _run_reference(faults: Sequence[Fault], precision: str, go_on: GoOn) -> ObservedLoop:
     """Run the reference with ``faults`` until ``go_on`` says to stop."""
     names = reference_with(faults)
     return observe(names["reference"], names["build"], precision, go_on)
 
 
-def alike_but_for_rounding(there: Observed, plain: Observed, precision: str) -> tuple[Fault, ...] | None:
+def match_with_rounding(loop: ObservedLoop, in_fp32: ObservedLoop, precision: str) -> tuple[Fault, ...] | None:
     """Return the fault that a loop behaves like, except for rounding.
 
     The result is empty if the loop behaves like the reference, and ``None`` if it behaves like neither.
 
     Args:
-        there: the loop as it was observed in ``precision``.
-        plain: the loop as it was observed in fp32.
+        loop: the loop, observed in ``precision``.
+        in_fp32: the same loop, observed in fp32.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
     """
-    return like_which(plain, there, precision, FAULTS.values(), alike)
+    return first_match(loop, in_fp32, precision, FAULTS.values(), is_close)
 
 
-def like_which(
-    plain: Observed,
-    there: Observed,
+def first_match(
+    loop: ObservedLoop,
+    in_fp32: ObservedLoop,
     precision: str,
     known: Iterable[Fault],
-    alike: Callable[[Observed, Sequence[Fault], str, float], bool],
+    is_close: Callable[[ObservedLoop, Sequence[Fault], str, float], bool],
 ) -> tuple[Fault, ...] | None:
-    """Return the first of the ``known`` faults that a loop is alike to, both in fp32 and in ``precision``."""
-    for faults in ((), *((fault,) for fault in known if fault.kind == Kind.BUG)):
-        if alike(plain, faults, "fp32", CLOSE) and alike(there, faults, precision, NOT_FAR):
+    """Return the first of the ``known`` faults that a loop is close to, both in fp32 and in ``precision``."""
+    for faults in ((), *((fault,) for fault in known if fault.kind == FaultKind.BUG)):
+        if is_close(in_fp32, faults, "fp32", CLOSE_IN_FP32) and is_close(loop, faults, precision, NOT_FAR):
             return faults
     return None
 
 
-def alike(loop: Observed, faults: Sequence[Fault], precision: str, tolerance: float, watch: Watch = observed) -> bool:
+def is_close(
+    loop: ObservedLoop,
+    faults: Sequence[Fault],
+    precision: str,
+    tolerance: float,
+    run_reference: RunReference = _run_reference,
+) -> bool:
     """Return whether optimizer steps of ``loop`` and of the reference with ``faults`` read and write about the same."""
-    expected = [r for r in loop.trace.records if of_a_step(r)]
+    expected = [r for r in loop.trace.records if _of_a_step(r)]
 
-    def go_on(records: Sequence[Record], _: Sequence[Look]) -> bool:
-        seen = [r for r in records if of_a_step(r)]
-        return not seen or (len(seen) <= len(expected) and close(seen[-1], expected[len(seen) - 1], tolerance))
+    def go_on(records: Sequence[Record], _: Sequence[Observation]) -> bool:
+        found = [r for r in records if _of_a_step(r)]
+        return not found or (len(found) <= len(expected) and _close(found[-1], expected[len(found) - 1], tolerance))
 
-    seen = watch(faults, precision, go_on)
-    return seen.error is None is loop.error and sum(map(of_a_step, seen.trace.records)) == len(expected)
+    run = run_reference(faults, precision, go_on)
+    return run.end.finished and loop.end.finished and sum(map(_of_a_step, run.trace.records)) == len(expected)
 
 
-def of_a_step(record: Record) -> bool:
+def _of_a_step(record: Record) -> bool:
     """Return whether a record is about a whole optimizer step."""
     return record.event in PHASE and record.microbatch is None
 
 
-def close(one: Record, other: Record, tolerance: float) -> bool:
+def _close(one: Record, other: Record, tolerance: float) -> bool:
     """Return whether two records are of the same place, and their tensors have about the same norms."""
     if (one.step, one.event, one.parts.keys()) != (other.step, other.event, other.parts.keys()):
         return False
     return all(
         one.parts[part].keys() == other.parts[part].keys()
-        and all(_close(value, other.parts[part][name], tolerance) for name, value in one.parts[part].items())
+        and all(_close_values(value, other.parts[part][name], tolerance) for name, value in one.parts[part].items())
         for part in one.parts
         if part != Part.RNG
     )
 
 
-def _close(a: Printed, b: Printed, tolerance: float) -> bool:
+def _close_values(a: FingerprintValue, b: FingerprintValue, tolerance: float) -> bool:
     if isinstance(a, Fingerprint) and isinstance(b, Fingerprint):
         alike = (a.dtype, a.shape) == (b.dtype, b.shape)
         same = a.norm == b.norm or (math.isnan(a.norm) and math.isnan(b.norm))

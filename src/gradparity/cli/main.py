@@ -13,7 +13,7 @@ COMMANDS = {
         "gradparity.studies.claims.command",
         "what is said of autograd.grad and .backward(), each with a verdict",
     ),
-    "diff": ("gradparity.trace.command", "where two recorded training loops first part"),
+    "diff": ("gradparity.trace.command", "compare two recorded training loops, and report the first difference"),
 }
 """For each subcommand, the module whose ``main`` runs it, and one line for the help."""
 

@@ -6,7 +6,7 @@ the same for several ranks, ``how_to_fix`` reverses a patch, ``custom_fault`` is
 """
 
 from gradparity.faults.all_faults import FAULTS
-from gradparity.faults.fault import Fault, Kind
+from gradparity.faults.fault import Fault, FaultKind
 from gradparity.faults.patching import loop_with
 
-__all__ = ["FAULTS", "Fault", "Kind", "loop_with"]
+__all__ = ["FAULTS", "Fault", "FaultKind", "loop_with"]

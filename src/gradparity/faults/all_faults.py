@@ -1,44 +1,44 @@
 """All faults, by name, in the order of a step."""
 
-from gradparity.faults.catalogue.accumulation_windows import GROUPING
-from gradparity.faults.catalogue.activation_checkpoints import RECOMPUTING
-from gradparity.faults.catalogue.backward import DIFFERENTIATING
-from gradparity.faults.catalogue.clip_thresholds import THRESHOLDS
+from gradparity.faults.catalogue.accumulation_windows import ACCUMULATION_WINDOWS
+from gradparity.faults.catalogue.activation_checkpoints import ACTIVATION_CHECKPOINTS
+from gradparity.faults.catalogue.backward import BACKWARD
+from gradparity.faults.catalogue.clip_thresholds import CLIP_THRESHOLDS
 from gradparity.faults.catalogue.clipping import CLIPPING
-from gradparity.faults.catalogue.detached_graph import GRAPHS
-from gradparity.faults.catalogue.loss_normalization import NORMALIZATION
-from gradparity.faults.catalogue.loss_scale import UNSCALING
-from gradparity.faults.catalogue.manual_wiring import WIRING
-from gradparity.faults.catalogue.mixed_precision import HALVES
-from gradparity.faults.catalogue.optimizer_groups import DECAYING
-from gradparity.faults.catalogue.optimizer_steps import STEPPING
-from gradparity.faults.catalogue.resume import RESUMING
-from gradparity.faults.catalogue.scaler_updates import OVERFLOW
+from gradparity.faults.catalogue.detached_graph import DETACHED_GRAPH
+from gradparity.faults.catalogue.loss_normalization import LOSS_NORMALIZATION
+from gradparity.faults.catalogue.loss_scale import LOSS_SCALE
+from gradparity.faults.catalogue.manual_wiring import MANUAL_WIRING
+from gradparity.faults.catalogue.mixed_precision import MIXED_PRECISION
+from gradparity.faults.catalogue.optimizer_groups import OPTIMIZER_GROUPS
+from gradparity.faults.catalogue.optimizer_steps import OPTIMIZER_STEPS
+from gradparity.faults.catalogue.resume import RESUME
+from gradparity.faults.catalogue.scaler_updates import SCALER_UPDATES
 from gradparity.faults.catalogue.schedules import SCHEDULES
-from gradparity.faults.catalogue.train_and_eval import MODES
-from gradparity.faults.catalogue.weight_averages import AVERAGES
-from gradparity.faults.catalogue.zero_grad import ZEROING
+from gradparity.faults.catalogue.train_and_eval import TRAIN_AND_EVAL
+from gradparity.faults.catalogue.weight_averages import WEIGHT_AVERAGES
+from gradparity.faults.catalogue.zero_grad import ZERO_GRAD
 from gradparity.faults.fault import Fault
 
 THEMES: dict[str, tuple[Fault, ...]] = {
-    "normalization": NORMALIZATION,
-    "grouping": GROUPING,
-    "zeroing": ZEROING,
+    "loss_normalization": LOSS_NORMALIZATION,
+    "accumulation_windows": ACCUMULATION_WINDOWS,
+    "zero_grad": ZERO_GRAD,
     "clipping": CLIPPING,
-    "thresholds": THRESHOLDS,
-    "unscaling": UNSCALING,
-    "overflow": OVERFLOW,
-    "halves": HALVES,
-    "wiring": WIRING,
-    "differentiating": DIFFERENTIATING,
-    "decaying": DECAYING,
-    "stepping": STEPPING,
+    "clip_thresholds": CLIP_THRESHOLDS,
+    "loss_scale": LOSS_SCALE,
+    "scaler_updates": SCALER_UPDATES,
+    "mixed_precision": MIXED_PRECISION,
+    "manual_wiring": MANUAL_WIRING,
+    "backward": BACKWARD,
+    "optimizer_groups": OPTIMIZER_GROUPS,
+    "optimizer_steps": OPTIMIZER_STEPS,
     "schedules": SCHEDULES,
-    "modes": MODES,
-    "averages": AVERAGES,
-    "recomputing": RECOMPUTING,
-    "graphs": GRAPHS,
-    "resuming": RESUMING,
+    "train_and_eval": TRAIN_AND_EVAL,
+    "weight_averages": WEIGHT_AVERAGES,
+    "activation_checkpoints": ACTIVATION_CHECKPOINTS,
+    "detached_graph": DETACHED_GRAPH,
+    "resume": RESUME,
 }
 
 FAULTS: dict[str, Fault] = {fault.name: fault for theme in THEMES.values() for fault in theme}

@@ -1,21 +1,21 @@
 """The fix of a fault: its patch in reverse, and a link to read about it."""
 
-SWAP = {"+": "-", "-": "+"}
+_SWAP = {"+": "-", "-": "+"}
 
 
 def mend(patch: str) -> list[str]:
     """Reverse a fault's patch: return lines to remove, marked ``-``, and lines to add, marked ``+``."""
     lines = [line for line in patch.strip("\n").split("\n") if "yield Moment(" not in line]
-    swapped = [SWAP.get(line[:1], line[:1]) + line[1:] for line in lines]
-    return [*sorted_runs(swapped)]
+    swapped = [_SWAP.get(line[:1], line[:1]) + line[1:] for line in lines]
+    return [*_sorted_runs(swapped)]
 
 
-def sorted_runs(lines: list[str]) -> list[str]:
+def _sorted_runs(lines: list[str]) -> list[str]:
     """Sort each run of changed lines: removed lines first, then added ones."""
     done: list[str] = []
     run: list[str] = []
     for line in [*lines, ""]:
-        if line[:1] in SWAP:
+        if line[:1] in _SWAP:
             run.append(line)
             continue
         done += sorted(run, key=lambda changed: changed[0] == "+")

@@ -23,7 +23,7 @@ from gradparity.training.optimizers import decay_groups
 
 Namespace: TypeAlias = dict[str, Any]
 
-REFERENCE: tuple[Callable[..., Any], ...] = (
+REFERENCE_FUNCTIONS: tuple[Callable[..., Any], ...] = (
     summed_loss,
     training.windows,
     training.backward,
@@ -50,7 +50,7 @@ class ClashError(ValueError):
     """Two faults change the same lines, or one removes lines that the other needs, so no loop can have both."""
 
 
-class Edit(NamedTuple):
+class _Edit(NamedTuple):
     """A replacement for the lines ``start`` to ``end``, exclusive, of a source."""
 
     start: int
@@ -59,12 +59,12 @@ class Edit(NamedTuple):
 
 
 def loop_with(fault: Fault) -> tuple[Step, Route]:
-    """Return the reference step and the manual route, with ``fault``, for a lane of lockstep."""
+    """Return the reference step and the manual route, with ``fault``, for a run in lockstep."""
     names = reference_with([fault])
     return names["train_step"], names["manual"]
 
 
-def reference_with(faults: Sequence[Fault], functions: Sequence[Callable[..., Any]] = REFERENCE) -> Namespace:
+def reference_with(faults: Sequence[Fault], functions: Sequence[Callable[..., Any]] = REFERENCE_FUNCTIONS) -> Namespace:
     """Return the ``functions`` of the reference by name, with ``faults`` in them.
 
     A fault of the manual route shows only on that route. So with such a fault the manual route is taken.
@@ -99,7 +99,7 @@ def patched(thing: Callable[..., Any], *patches: str) -> str:
     """Return the source of ``thing`` without its comments, and with ``patches``."""
     lines = source(thing)
     hunks = [hunk for patch in patches for hunk in patch.split("@@\n")]
-    in_order = sorted({edit for hunk in hunks for edit in edits_of(thing.__name__, lines, hunk)})
+    in_order = sorted({edit for hunk in hunks for edit in _edits_of(thing.__name__, lines, hunk)})
     for before, after in pairwise(in_order):
         if after.start < before.end or after.start == before.start:
             raise ClashError(f"two faults change line {after.start + 1} of {thing.__name__}")
@@ -108,7 +108,7 @@ def patched(thing: Callable[..., Any], *patches: str) -> str:
     return "".join(lines)
 
 
-def edits_of(name: str, lines: Sequence[str], hunk: str) -> Iterator[Edit]:
+def _edits_of(name: str, lines: Sequence[str], hunk: str) -> Iterator[_Edit]:
     """Yield the edits that one place of a patch makes to ``lines``."""
     marked = [(line[0].strip(), line[1:] or "\n") for line in hunk.lstrip("\n").splitlines(keepends=True)]
     old = [line for mark, line in marked if mark != "+"]
@@ -120,7 +120,7 @@ def edits_of(name: str, lines: Sequence[str], hunk: str) -> Iterator[Edit]:
         here = list(block)
         end = at + sum(mark != "+" for mark, _ in here)
         if changed:
-            yield Edit(at, end, tuple(line for mark, line in here if mark == "+"))
+            yield _Edit(at, end, tuple(line for mark, line in here if mark == "+"))
         at = end
 
 

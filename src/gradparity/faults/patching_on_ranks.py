@@ -9,12 +9,18 @@ from dataclasses import replace
 from typing import Any
 
 from gradparity.faults.fault import Fault
-from gradparity.faults.patching import REFERENCE, Namespace, reference_with
+from gradparity.faults.patching import REFERENCE_FUNCTIONS, Namespace, reference_with
 from gradparity.faults.stress_on_ranks import build_on_ranks, reference_on_ranks
 from gradparity.training import train_step
 from gradparity.training.distributed import ddp_step, manual_step
 
-ON_RANKS: tuple[Callable[..., Any], ...] = (*REFERENCE, manual_step, ddp_step, build_on_ranks, reference_on_ranks)
+REFERENCE_ON_RANKS: tuple[Callable[..., Any], ...] = (
+    *REFERENCE_FUNCTIONS,
+    manual_step,
+    ddp_step,
+    build_on_ranks,
+    reference_on_ranks,
+)
 """The functions and classes that a fault may change on several ranks."""
 
 
@@ -27,7 +33,7 @@ def on_ranks_with(faults: Sequence[Fault]) -> Namespace:
         ClashError: if two of the faults cannot be combined.
         ValueError: if the lines of a fault are not there.
     """
-    names = reference_with([of_ranks(fault) for fault in faults], ON_RANKS)
+    names = reference_with([of_ranks(fault) for fault in faults], REFERENCE_ON_RANKS)
     names["train_step"] = names["manual_step"]
     return names
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from gradparity.errors import writing
 
 
-class Growing:
+class AppendOnlyFile:
     """A file that is only appended to. It has no buffer, so a kill loses nothing, and a full disk is reported at once.
 
     Args:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO
 
 
-def opened(path: Path, most: int) -> IO[bytes]:
+def open_regular(path: Path, most: int) -> IO[bytes]:
     """Open ``path`` for reading if it is a regular file of ``most`` bytes or less.
 
     Reading a pipe may block forever, and a device may have no end.

@@ -19,7 +19,7 @@ from gradparity.parity.random_stream import RandomStream
 from gradparity.trace.events import Trace
 from gradparity.trace.file import read
 from gradparity.trace.record import record
-from gradparity.trace.report import difference, sentences
+from gradparity.trace.report import sentences, trace_difference
 
 
 def assert_parity(
@@ -58,11 +58,11 @@ def assert_parity(
         for name in ("reference", "candidate"):
             if not traces[name].records[-1].step:
                 raise AssertionError(f"the {name} loop made no step with the optimizer that make() returned second")
-        null = difference(traces["null"], traces["reference"])
+        null = trace_difference(traces["null"], traces["reference"])
         if not null.parity:
-            told = "\n".join(sentences(null))
-            raise AssertionError(f"run twice, the reference differs from itself, so nothing can be compared.\n{told}")
-        found = difference(traces["reference"], traces["candidate"])
+            words = "\n".join(sentences(null))
+            raise AssertionError(f"run twice, the reference differs from itself, so nothing can be compared.\n{words}")
+        found = trace_difference(traces["reference"], traces["candidate"])
         if not found.parity:
             raise AssertionError("\n".join(sentences(found)))
 

@@ -14,7 +14,7 @@ Same: TypeAlias = Callable[[Tensor, Tensor], bool]
 """A function like :func:`gradparity.parity.bits.same_bits`."""
 
 
-def compared_there(pairs: Iterable[tuple[Mapping[str, Value], Mapping[str, Value]]]) -> Same:
+def prefetch_device_comparisons(pairs: Iterable[tuple[Mapping[str, Value], Mapping[str, Value]]]) -> Same:
     """Return a ``same_bits`` that has already compared the tensors in ``pairs`` that are on a GPU.
 
     Args:
@@ -24,7 +24,7 @@ def compared_there(pairs: Iterable[tuple[Mapping[str, Value], Mapping[str, Value
     for ours, theirs in pairs:
         for name, a in ours.items():
             b = theirs.get(name)
-            if isinstance(a, Tensor) and isinstance(b, Tensor) and on_one_device(a, b) and comparable(a, b):
+            if isinstance(a, Tensor) and isinstance(b, Tensor) and on_one_device(a, b) and _comparable(a, b):
                 waiting[id(a), id(b)] = differs(a, b)
     known = dict(zip(waiting, read_at_once(list(waiting.values())), strict=True))
 
@@ -46,7 +46,7 @@ def on_one_device(a: Tensor, b: Tensor) -> bool:
     return a.device == b.device and not a.is_cpu
 
 
-def comparable(a: Tensor, b: Tensor) -> bool:
+def _comparable(a: Tensor, b: Tensor) -> bool:
     """Return whether the bits of both tensors can be compared at all."""
     return is_simple(a) and is_simple(b) and a.dtype == b.dtype and a.shape == b.shape
 

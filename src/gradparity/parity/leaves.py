@@ -39,13 +39,13 @@ class Unseen:
 
 Value: TypeAlias = Tensor | int | float | str | bool | tuple[str, ...] | Unseen | None
 
-LONG: Final = 256
+_LONG: Final = 256
 """Length of a list of numbers above which it is kept as one digest, not element by element."""
 
-DEEPEST: Final = 32
+_DEEPEST: Final = 32
 """Levels of nesting that are followed."""
 
-BIT_LENGTH: Final = 1024
+_BIT_LENGTH: Final = 1024
 """Integers with more bits are kept as a digest: Python refuses to print them in decimal."""
 
 _PRINTED = (
@@ -63,7 +63,7 @@ _FOLLOWED = (
 _NUMBERS = (bool, int, float)
 
 
-def flat(name: str, value: object) -> Iterator[tuple[str, Value]]:
+def flatten(name: str, value: object) -> Iterator[tuple[str, Value]]:
     """Yield the leaves of a value of any type, each with its path as name; no name comes twice.
 
     Dicts, lists, tuples, deques, dataclasses and namespaces are flattened. NumPy numbers become numbers. A NumPy array,
@@ -80,7 +80,7 @@ def flat(name: str, value: object) -> Iterator[tuple[str, Value]]:
 def _leaves(name: str, value: object, within: tuple[int, ...]) -> Iterator[tuple[str, Value]]:
     if value is None or isinstance(value, Tensor) or _is_plain(value):
         yield name, cast(Value, value)
-    elif len(within) > DEEPEST:
+    elif len(within) > _DEEPEST:
         yield name, Unseen(f"{_type(value)}, nested too deep")
     elif id(value) in within:
         yield name, f"the {_type(value)} around it"
@@ -94,7 +94,7 @@ def _leaves(name: str, value: object, within: tuple[int, ...]) -> Iterator[tuple
 
 def _is_plain(value: object) -> bool:
     """Return whether ``value`` is a number or text of a built-in type, not of a subclass."""
-    return type(value) in (bool, float, str) or (type(value) is int and value.bit_length() <= BIT_LENGTH)
+    return type(value) in (bool, float, str) or (type(value) is int and value.bit_length() <= _BIT_LENGTH)
 
 
 def _opened(name: str, value: Any, within: tuple[int, ...]) -> Iterator[tuple[str, Value]]:
@@ -103,7 +103,7 @@ def _opened(name: str, value: Any, within: tuple[int, ...]) -> Iterator[tuple[st
     if isinstance(value, Mapping):
         parts = ((f"{name}.{_key(k, i)}" if name else _key(k, i), item) for i, (k, item) in enumerate(value.items()))
     elif isinstance(value, list | tuple | deque):
-        if len(value) > LONG and all(type(item) in _NUMBERS for item in value):
+        if len(value) > _LONG and all(type(item) in _NUMBERS for item in value):
             yield name, f"{len(value)} numbers, digest {_digest(repr(list(value)).encode())}"
         elif all(isinstance(item, str) for item in value):
             yield name, tuple(str.__str__(item) for item in value)
@@ -152,7 +152,7 @@ def _text(value: object) -> Value:
         return str.__str__(value)
     if isinstance(value, int):
         number = int.__int__(value)
-        return number if number.bit_length() <= BIT_LENGTH else f"int, digest {_digest(hex(number).encode())}"
+        return number if number.bit_length() <= _BIT_LENGTH else f"int, digest {_digest(hex(number).encode())}"
     if isinstance(value, float):
         return float.__float__(value)
     if isinstance(value, complex):
@@ -176,11 +176,11 @@ def _set(elements: Iterable[object]) -> Value:
     """Return a set as text, sorted: Python's order differs from run to run."""
     texts = []
     for element in elements:
-        leaves = list(flat("", element))
+        leaves = list(flatten("", element))
         if any(isinstance(leaf, Tensor | Unseen) for _, leaf in leaves):
             return Unseen("set of elements that have no order")
         texts.append(repr(leaves if len(leaves) != 1 else leaves[0][1]))
-    if len(texts) > LONG:
+    if len(texts) > _LONG:
         return f"set of {len(texts)}, digest {_digest(repr(sorted(texts)).encode())}"
     return "{" + ", ".join(sorted(texts)) + "}"
 
@@ -201,7 +201,7 @@ def _key(key: object, index: int) -> str:
     if isinstance(key, str) and not isinstance(key, Enum):
         return str.__str__(key)
     if key is None or isinstance(key, int | float | tuple | Enum):
-        leaves = [leaf for _, leaf in flat("", key)]
+        leaves = [leaf for _, leaf in flatten("", key)]
         if not any(isinstance(leaf, Tensor | Unseen) for leaf in leaves):
             return ", ".join(map(str, leaves))
     text = _text(key) if not isinstance(key, Tensor | tuple) else None

@@ -3,57 +3,52 @@
 The live tensors are compared while both generators wait at the same phase. Only the data of a window is copied.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
-from gradparity.parity.compare import Kind, Mismatch, compare
-from gradparity.parity.compare_on_gpu import compared_there
+from gradparity.parity.compare import compare
+from gradparity.parity.compare_on_gpu import prefetch_device_comparisons
 from gradparity.parity.dense_parts import is_simple, pieces
+from gradparity.parity.kinds import Kind
 from gradparity.parity.leaves import Value
-from gradparity.parity.meaning import Said
+from gradparity.parity.meaning import LikelyCause
 from gradparity.parity.metrics import Figures
+from gradparity.parity.mismatches import Compared, Mismatch
+from gradparity.parity.place import START, Place
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import COMPARED, HasState, Part, state_of
-from gradparity.training import Moment, Phase, Run, Window
+from gradparity.training import Moment, Run, Window
 
+_T = TypeVar("_T")
+_V = TypeVar("_V")
 Step: TypeAlias = Callable[[Run, Window[Any]], Iterator[Moment]]
-
-START = -1
-"""The step of the comparison before the first step: runs that start from different states make different updates."""
-
-END = -2
-"""The step of the comparison after the last step, if there is one."""
-
 
 ALL, STOPS = "all", "stops here"
 """The name and the words of a mismatch, if only one of the runs reaches a phase."""
 
 
 @dataclass(frozen=True)
-class Lane:
+class LockstepRun:
     """A run, the step that drives it, and the random stream that it draws from."""
 
     run: Run
     step: Step
     random: RandomStream
-    also: Mapping[str, HasState] = field(default_factory=dict)
+    extra_state: Mapping[str, HasState] = field(default_factory=dict)
     """Other objects that a step changes, by name, such as an average of the weights or a second optimizer."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result at one phase of one step."""
+    """The result at one place."""
 
-    step: int
-    phase: Phase
-    microbatch: int | None
+    place: Place
     reference: Moment | None
-    """``None`` if only the candidate passes through this phase."""
+    """``None`` if only the candidate passes through this place; also in traces, which hold records."""
     candidate: Moment | None
     checked: dict[Part, int]
     """Number of values, mostly tensors, of each part that were compared."""
@@ -66,32 +61,34 @@ class Comparison:
     """The reference's loss scale."""
     unseen: Mapping[Part, Sequence[str]] = field(default_factory=dict)
     """Names of values that cannot be compared, or only by type and shape; they are not counted in ``checked``."""
-    said: Said | None = None
+    likely_cause: LikelyCause | None = None
     """The meaning of the difference, if more is known than this comparison shows, as for traces."""
 
 
-def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]], done: int = 0) -> Iterator[Comparison]:
-    """Train both lanes on the same windows, and yield a comparison for each phase.
+def lockstep(
+    reference: LockstepRun, candidate: LockstepRun, windows: Iterable[Window[Any]], done: int = 0
+) -> Iterator[Comparison]:
+    """Train both runs on the same windows, and yield a comparison for each phase.
 
-    A lane may leave out phases of single microbatches, for example if it differentiates a whole window at once.
-    If only one lane passes through a phase of the whole window, every part compared there is a mismatch.
+    A run may leave out phases of single microbatches, for example if it differentiates a whole window at once.
+    If only one run passes through a phase of the whole window, every part compared there is a mismatch.
 
-    ``done`` is the number of steps before a checkpoint from which both lanes resume; these were compared already.
+    ``done`` is the number of steps before a checkpoint from which both runs resume; these were compared already.
 
     Raises:
-        SharedMemoryError: if the lanes share a tensor.
+        SharedMemoryError: if the runs share a tensor.
     """
     constants: dict[str, dict[str, Tensor]] = {}
     if not done:
-        start = Moment(Phase.STEPPED)
+        start = Moment(START.phase)
         yield _compare(START, start, start, reference, candidate, constants)
     for step, window in enumerate(windows, start=done):
-        own = copied(window)
-        for ours, theirs in side_by_side(_moments(reference, window), _moments(candidate, own)):
-            yield _compare(step, ours, theirs, reference, candidate, constants)
+        own = _copy_of(window)
+        for place, ours, theirs in side_by_side(_moments(step, reference, window), _moments(step, candidate, own)):
+            yield _compare(place, ours, theirs, reference, candidate, constants)
 
 
-def copied(window: Window[Any]) -> Window[Any]:
+def _copy_of(window: Window[Any]) -> Window[Any]:
     """Return the candidate's own copy of a window: a model that writes to its input would change the other run's data.
 
     A window that cannot be copied, as with a tensor that has a graph, is shared.
@@ -103,80 +100,94 @@ def copied(window: Window[Any]) -> Window[Any]:
 
 
 def side_by_side(
-    left: Iterator[Moment], right: Iterator[Moment]
-) -> Iterator[tuple[Moment, Moment] | tuple[Moment, None] | tuple[None, Moment]]:
-    """Pair the moments of two steps by their place in the step; ``None`` if one step has no such moment."""
+    left: Iterator[tuple[Place, _T]], right: Iterator[tuple[Place, _T]]
+) -> Iterator[tuple[Place, _T | None, _T | None]]:
+    """Pair what two runs have at each place; ``None`` for the one that does not pass through it."""
     a, b = next(left, None), next(right, None)
     while a or b:
-        if a and b and _place(a) == _place(b):
-            yield a, b
+        if a and b and a[0] == b[0]:
+            yield a[0], a[1], b[1]
             a, b = next(left, None), next(right, None)
-        elif a and (not b or _place(a) < _place(b)):
-            yield a, None
+        elif a and (not b or a[0] < b[0]):
+            yield a[0], a[1], None
             a = next(left, None)
         elif b:
-            yield None, b
+            yield b[0], None, b[1]
             b = next(right, None)
 
 
-def _place(moment: Moment) -> tuple[float, Phase]:
-    return (math.inf if moment.microbatch is None else moment.microbatch), moment.phase
-
-
-def _moments(lane: Lane, window: Window[Any]) -> Iterator[Moment]:
-    step = lane.step(lane.run, window)
+def _moments(number: int, side: LockstepRun, window: Window[Any]) -> Iterator[tuple[Place, Moment]]:
+    step = side.step(side.run, window)
     while True:
-        with lane.random.active():
+        with side.random.active():
             moment = next(step, None)
         if moment is None:
             return
-        yield moment
+        yield Place.of(number, moment), moment
 
 
 def _compare(
-    step: int,
+    place: Place,
     ours: Moment | None,
     theirs: Moment | None,
-    reference: Lane,
-    candidate: Lane,
+    reference: LockstepRun,
+    candidate: LockstepRun,
     constants: dict[str, dict[str, Tensor]],
 ) -> Comparison:
-    moment = ours or theirs
-    assert moment
-    scale = reference.run.scaler.get_scale()
-    found = Comparison(step, moment.phase, moment.microbatch, ours, theirs, {}, 0, [], {}, scale, {})
+    found = Comparison(place, ours, theirs, {}, 0, [], {}, reference.run.scaler.get_scale())
     if ours and theirs:
         return _filled(found, reference, candidate, constants)
-    if moment.microbatch is None:
+    if place.microbatch is None:
         words = (STOPS, "does not") if ours else ("does not", STOPS)
-        found.mismatches.extend(Mismatch(part, ALL, Kind.PRESENCE, *words) for part in COMPARED[moment.phase])
+        found.mismatches.extend(Mismatch(part, ALL, Kind.PRESENCE, *words) for part in COMPARED[place.phase])
     return found
 
 
-def _filled(found: Comparison, reference: Lane, candidate: Lane, constants: dict[str, dict[str, Tensor]]) -> Comparison:
-    """Compare the state of both lanes at this moment, and return ``found`` with the result."""
+def _filled(
+    found: Comparison, reference: LockstepRun, candidate: LockstepRun, constants: dict[str, dict[str, Tensor]]
+) -> Comparison:
+    """Compare the state of both runs at this moment, and return ``found`` with the result."""
     assert found.reference
     assert found.candidate
-    parts = COMPARED[found.phase]
-    of_reference = state_of(reference.run, parts, found.reference, reference.random.state, reference.also)
-    of_candidate = state_of(candidate.run, parts, found.candidate, candidate.random.state, candidate.also)
-    same = compared_there((of_reference[part], of_candidate[part]) for part in parts)
+    parts = COMPARED[found.place.phase]
+    of_reference = state_of(reference.run, parts, found.reference, reference.random.state, reference.extra_state)
+    of_candidate = state_of(candidate.run, parts, found.candidate, candidate.random.state, candidate.extra_state)
+    same = prefetch_device_comparisons((of_reference[part], of_candidate[part]) for part in parts)
+
+    def compared() -> Iterator[tuple[Part, Mapping[str, Value], Mapping[str, Value], Compared]]:
+        for part in parts:
+            a, b = of_reference[part], of_candidate[part]
+            yield part, a, b, compare(part, a, b, same, constants)
+
+    return with_parts(found, compared(), _numbers_in)
+
+
+def with_parts(
+    found: Comparison,
+    compared: Iterable[tuple[Part, Mapping[str, _V], Mapping[str, _V], Compared]],
+    numbers_in: Callable[[_V], int],
+) -> Comparison:
+    """Return ``found`` with the results of its parts.
+
+    Args:
+        found: a comparison at a place, without results.
+        compared: for each part, the values of both runs and the result of comparing them.
+        numbers_in: returns the number of numbers in a value.
+    """
     numbers, unseen = 0, dict[Part, Sequence[str]]()
-    for part in parts:
-        a, b = of_reference[part], of_candidate[part]
-        mismatches, size, names = compare(part, a, b, same, constants)
-        found.checked[part] = len(a.keys() | b.keys()) - len(names)
+    for part, ours, theirs, (mismatches, figures, names) in compared:
+        found.checked[part] = len(ours.keys() | theirs.keys()) - len(names)
         passed_over = set(names)
-        numbers += sum(numbers_in(value) for name, value in a.items() if name not in passed_over)
+        numbers += sum(numbers_in(value) for name, value in ours.items() if name not in passed_over)
         found.mismatches.extend(mismatches)
-        if size:
-            found.figures[part] = size
+        if figures:
+            found.figures[part] = figures
         if names:
             unseen[part] = names
     return replace(found, numbers=numbers, unseen=unseen)
 
 
-def numbers_in(value: Value) -> int:
+def _numbers_in(value: Value) -> int:
     """Return the number of numbers in a value."""
     if not isinstance(value, Tensor):
         return 1

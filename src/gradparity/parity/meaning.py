@@ -50,11 +50,11 @@ class Meaning(StrEnum):
 
 
 @dataclass(frozen=True)
-class Said:
+class LikelyCause:
     """An explanation: its kind, and its words."""
 
     meaning: Meaning = Meaning.NOTHING
     words: str = ""
 
 
-NOTHING = Said()
+NOTHING = LikelyCause()

@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from gradparity.parity.bits import ulp_distance
 
-AT_ONCE: Final = 131_072
+_AT_ONCE: Final = 131_072
 """Number of elements processed at once: intermediate tensors stay small, mostly in the cache."""
 
 
@@ -80,7 +80,7 @@ class Difference(Metric):
 
     def update(self, reference: Tensor, candidate: Tensor) -> None:
         """Add one pair of dense floating-point or complex tensors of one dtype and shape, on any device."""
-        for r, c in zip(_flat(reference).split(AT_ONCE), _flat(candidate).split(AT_ONCE), strict=True):
+        for r, c in zip(_flat(reference).split(_AT_ONCE), _flat(candidate).split(_AT_ONCE), strict=True):
             self._take_in(r.to(self.device), c.to(self.device))
 
     def _take_in(self, reference: Tensor, candidate: Tensor) -> None:

@@ -7,14 +7,14 @@ from typing import Final
 import numpy as np
 from torch import Tensor, nn
 
-from gradparity.parity.leaves import Unseen, Value, flat
+from gradparity.parity.leaves import Unseen, Value, flatten
 
 _OWN: Final = frozenset(vars(nn.Module()))
 """Attributes that every module has: hooks, and its parameters, buffers and modules, which are named elsewhere."""
 
 _SCALARS: Final = (int, float, str, bool, type(None), type)
 
-LONGEST: Final = 1_000
+_LONGEST: Final = 1_000
 """Largest length of a list or dict that is searched for tensors."""
 
 
@@ -32,16 +32,16 @@ def modes(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Value
         if not p.requires_grad:
             flags[f"{name}.requires_grad"] = False
         if p.grad is not None and p.grad.requires_grad:
-            flags[f"{name}{OF_GRADIENT}"] = True
+            flags[f"{name}{_OF_GRADIENT}"] = True
     return flags
 
 
-OF_GRADIENT: Final = ".grad.requires_grad"
+_OF_GRADIENT: Final = ".grad.requires_grad"
 
 
 def usual(flag: str) -> bool:
     """Return the value of a flag that :func:`modes` does not list."""
-    return not flag.endswith(OF_GRADIENT)
+    return not flag.endswith(_OF_GRADIENT)
 
 
 def extras(model: nn.Module, *, extra_state: bool = True) -> dict[str, Value]:
@@ -69,7 +69,7 @@ def extras(model: nn.Module, *, extra_state: bool = True) -> dict[str, Value]:
                 for path, leaf in _held(f"{prefix}{key}", value, 0):
                     if id(leaf) not in known:
                         known.add(id(leaf))
-                        found |= {path: leaf} if isinstance(leaf, Tensor | Unseen) else dict(flat(path, leaf))
+                        found |= {path: leaf} if isinstance(leaf, Tensor | Unseen) else dict(flatten(path, leaf))
         if extra_state and type(module).get_extra_state is not nn.Module.get_extra_state:
             found |= _extra_state(f"{prefix}_extra_state", module)
     return found
@@ -85,7 +85,7 @@ def _extra_state(name: str, module: nn.Module) -> dict[str, Value]:
         state = module.get_extra_state()
     except Exception as error:  # an error in the module's code must not end the user's training
         return {name: Unseen(f"extra state that raises {type(error).__name__}")}
-    return dict(flat(name, state))
+    return dict(flatten(name, state))
 
 
 def _held(name: str, value: object, depth: int) -> Iterator[tuple[str, Tensor | np.ndarray | Unseen]]:
@@ -93,7 +93,7 @@ def _held(name: str, value: object, depth: int) -> Iterator[tuple[str, Tensor | 
     if isinstance(value, Tensor | np.ndarray):
         yield name, value
     elif isinstance(value, list | tuple | deque | dict) and depth < 4:
-        if len(value) > LONGEST:
+        if len(value) > _LONGEST:
             first = next(iter(value.values() if isinstance(value, dict) else value))
             if not isinstance(first, _SCALARS):
                 yield name, Unseen(f"{type(value).__qualname__} of {len(value)}")

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from rich.table import Table
 
-from gradparity.parity.explain import what, where
+from gradparity.parity.explain import lowered, place_in_words, subject
 from gradparity.parity.state import Part
-from gradparity.parity.step_metrics import Readings
-from gradparity.parity.verdict import Cell, Verdict
+from gradparity.parity.step_metrics import StepMetrics
+from gradparity.parity.verdict import Verdict, VerdictCell
 from gradparity.training import Phase
 
 
-def table(verdict: Verdict) -> Table:
+def verdict_table(verdict: Verdict) -> Table:
     """Return a table of the results, parts by phases."""
     grid = Table(title="Values compared at each phase: ✓ same bits, ✗ how many differ", title_justify="left")
     grid.add_column("")
@@ -26,14 +26,14 @@ def table(verdict: Verdict) -> Table:
     return grid
 
 
-def markdown(verdict: Verdict) -> str:
+def verdict_markdown(verdict: Verdict) -> str:
     """Return the verdict and its table in Markdown, for a TensorBoard text page."""
     lines = [f"**{headline(verdict)}** {verdict.explanation}", ""]
     lines.append(f"| | {' | '.join(phase.name.lower() for phase in Phase)} |")
     lines.append("|---" * (len(Phase) + 1) + "|")
     for part in _parts(verdict):
         cells = (verdict.cells.get((phase, part)) for phase in Phase)
-        lines.append(f"| {part} | {' | '.join(in_words(cell) for cell in cells)} |")
+        lines.append(f"| {part} | {' | '.join(_cell_text(cell) for cell in cells)} |")
     return "\n".join(lines)
 
 
@@ -52,7 +52,7 @@ def machine() -> str:
 def headline(verdict: Verdict) -> str:
     """Return the verdict in one sentence."""
     if verdict.parity:
-        steps = times(verdict.steps, "step")
+        steps = plural(verdict.steps, "step")
         numbers = f"{verdict.numbers:,} numbers compared"
         return f"Identical, bit for bit: {steps}, {numbers}, 0 ULP everywhere.{uncompared(verdict)}"
     compared = sum(cell.compared for cell in verdict.cells.values())
@@ -62,14 +62,14 @@ def headline(verdict: Verdict) -> str:
         return "Nothing was compared: no step was made."
     if verdict.first is None:
         return f"No verdict: {compared:,} values are the same bits, but no optimizer step was seen."
-    steps = f"in {times(verdict.steps, 'step')}" if verdict.steps else "before the end of the first step"
+    steps = f"in {plural(verdict.steps, 'step')}" if verdict.steps else "before the end of the first step"
     return f"Not identical: {differing:,} of {compared:,} values differ {steps}.{uncompared(verdict)}"
 
 
-def times(count: int, what: str) -> str:
+def plural(count: int, what: str) -> str:
     """Return a count with its noun.
 
-    >>> times(1, "step"), times(2, "step")
+    >>> plural(1, "step"), plural(2, "step")
     ('1 step', '2 steps')
     """
     return f"{count} {what}{'' if count == 1 else 's'}"
@@ -81,10 +81,10 @@ def uncompared(verdict: Verdict) -> str:
         return ""
     named = ", ".join(list(verdict.unseen)[:3]) + (", ..." if len(verdict.unseen) > 3 else "")
     values = "1 value was" if len(verdict.unseen) == 1 else f"{len(verdict.unseen):,} values were"
-    return f" Content of {values} not compared: {named}."
+    return f" The content of {values} not compared: {named}."
 
 
-def answer(verdicts: Mapping[str, Verdict], parity: str) -> str:
+def parity_sentence(verdicts: Mapping[str, Verdict], parity: str) -> str:
     """Return one sentence: how many of the trainings have parity, and where the others diverge.
 
     Args:
@@ -95,13 +95,12 @@ def answer(verdicts: Mapping[str, Verdict], parity: str) -> str:
     for name, verdict in verdicts.items():
         if verdict.first:
             found, mismatch = verdict.first
-            place = where(found)
-            apart += f"; {name} parts {place[0].lower()}{place[1:]}: {what(mismatch)}"
+            apart += f"; {name} diverges {lowered(place_in_words(found.place))}: {subject(mismatch)}"
     return f"{sum(verdict.parity for verdict in verdicts.values())} of {len(verdicts)} {parity}{apart}."
 
 
 @dataclass
-class Evidence:
+class StepCounts:
     """Counts of clipped and skipped steps of the reference: parity means little if none occurred."""
 
     steps: int = 0
@@ -111,7 +110,7 @@ class Evidence:
     """Number of steps whose learning rate differs from the step before."""
     latest_rate: float | None = None
 
-    def add(self, step: Readings) -> None:
+    def add(self, step: StepMetrics) -> None:
         """Count one step."""
         self.steps += 1
         self.clipped += not step.skipped and step.clipped_norm < step.norm
@@ -121,20 +120,20 @@ class Evidence:
 
     def __str__(self) -> str:
         return (
-            f"The gradient was clipped in {self.clipped} of {self.steps} steps, and overflowed in {self.skipped}, "
-            f"which were skipped; {self.rates} different learning rates."
+            f"Of {plural(self.steps, 'step')}, {self.clipped} clipped the gradient and {self.skipped} "
+            f"{'was' if self.skipped == 1 else 'were'} skipped because it overflowed; "
+            f"{plural(self.rates, 'different learning rate')}."
         )
 
 
 def learning(metric: str, values: Sequence[Sequence[float]]) -> str:
     """Return the held-out ``metric`` of reference and candidate, first and last, in one sentence."""
     (before, _), (after, theirs) = values[0], values[-1]
-    return (
-        f"Held-out {metric}: {before:.4g} at first, then {after:.4g} by the reference, {theirs:.4g} by the candidate."
-    )
+    at_end = f"at the end {after:.4g} in the reference and {theirs:.4g} in the candidate"
+    return f"Held-out {metric}: {before:.4g} at first; {at_end}."
 
 
-def in_words(cell: Cell | None) -> str:
+def _cell_text(cell: VerdictCell | None) -> str:
     """Return the text of one cell of the table."""
     if cell is None or not cell.compared + cell.lone:
         return ""
@@ -143,9 +142,9 @@ def in_words(cell: Cell | None) -> str:
     return f"✗ {cell.differing:,}/{cell.compared:,}" if cell.differing + cell.lone else f"✓ {cell.compared:,}"
 
 
-def _colored(cell: Cell | None) -> str:
+def _colored(cell: VerdictCell | None) -> str:
     color = "red" if cell and cell.differing + cell.lone else "green"
-    return f"[{color}]{in_words(cell)}[/]"
+    return f"[{color}]{_cell_text(cell)}[/]"
 
 
 def _parts(verdict: Verdict) -> list[Part]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradparity.parity.aliasing import clusters
-from gradparity.parity.leaves import Unseen, Value, flat
+from gradparity.parity.leaves import Unseen, Value, flatten
 from gradparity.parity.modes_and_extras import extras, modes
 from gradparity.training import Moment, Phase, Run
 
@@ -27,11 +27,11 @@ __all__ = [
     "Value",
     "aliases",
     "extras",
-    "flat",
+    "flatten",
     "groups",
     "modes",
     "moments",
-    "names",
+    "name_by_tensor",
     "optimizer_state",
     "state_of",
     "trained",
@@ -54,8 +54,8 @@ class Part(StrEnum):
     BUFFERS = "buffers"
     """Buffers, tensors kept as plain attributes of modules, and their extra state."""
     RNG = "rng"
-    ALSO = "also"
-    """Objects of a lane beside its run: an average of the weights, a second optimizer."""
+    EXTRA = "also"
+    """Other objects that a step changes: an average of the weights, a second optimizer."""
 
 
 OWN = "memory of its own"
@@ -82,7 +82,7 @@ class HasState(Protocol):
 
 
 def state_of(
-    run: Run, parts: Iterable[Part], moment: Moment, rng: Mapping[str, Tensor], also: Mapping[str, HasState]
+    run: Run, parts: Iterable[Part], moment: Moment, rng: Mapping[str, Tensor], extra_state: Mapping[str, HasState]
 ) -> dict[Part, Mapping[str, Value]]:
     """Return the values of some parts of a run by name, not copied; ``None`` if a parameter has no gradient.
 
@@ -91,7 +91,7 @@ def state_of(
         parts: the parts to return.
         moment: holds the loss.
         rng: the state of the run's random stream, by device type.
-        also: other objects of the lane, by name.
+        extra_state: other objects of the run, by name.
     """
     # Walking through a model takes longer than comparing small tensors, so it is done at most once for all parts.
     parameters = cache(lambda: trained(run.model, run.optimizer))
@@ -104,12 +104,12 @@ def state_of(
         Part.ALIASING: lambda: aliases(parameters(), buffers()),
         Part.MODES: lambda: modes(run.model, parameters()),
         Part.PARAMETERS: parameters,
-        Part.OPTIMIZER: lambda: optimizer_state(names(parameters()), run.optimizer),
-        Part.SCALER: lambda: dict(flat("", run.scaler.state_dict())),
-        Part.SCHEDULER: lambda: dict(flat("", run.scheduler.state_dict())),
+        Part.OPTIMIZER: lambda: optimizer_state(name_by_tensor(parameters()), run.optimizer),
+        Part.SCALER: lambda: dict(flatten("", run.scaler.state_dict())),
+        Part.SCHEDULER: lambda: dict(flatten("", run.scheduler.state_dict())),
         Part.BUFFERS: lambda: {**buffers(), **extras(run.model, extra_state=at_rest)},
         Part.RNG: lambda: rng,
-        Part.ALSO: lambda: dict(flat("", {name: thing.state_dict() for name, thing in also.items()})),
+        Part.EXTRA: lambda: dict(flatten("", {name: thing.state_dict() for name, thing in extra_state.items()})),
     }
     return {part: values[part]() for part in parts}
 
@@ -140,17 +140,17 @@ def moments(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> Iterator[tup
     kept: Mapping[Any, Any] = optimizer.state  # keys are parameters; some optimizers also use a string, for a counter
     for index, (key, state) in enumerate(kept.items()):
         name = key if isinstance(key, str) else name_of.get(key)
-        yield from flat(name or f"{OUTSIDE}: state {index}", state)
+        yield from flatten(name or f"{OUTSIDE}: state {index}", state)
 
 
 def groups(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
     """Yield the hyperparameters of each parameter group, and the names of its members."""
     for index, group in enumerate(optimizer.param_groups):
         members = tuple(name_of.get(p, f"{OUTSIDE}: group {index}[{place}]") for place, p in enumerate(group["params"]))
-        yield from flat(f"group {index}", {**group, "params": members})
+        yield from flatten(f"group {index}", {**group, "params": members})
 
 
-def names(parameters: Mapping[str, Tensor]) -> dict[Tensor, str]:
+def name_by_tensor(parameters: Mapping[str, Tensor]) -> dict[Tensor, str]:
     """Return the name of each parameter."""
     return {p: name for name, p in parameters.items()}
 

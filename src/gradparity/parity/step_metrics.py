@@ -11,7 +11,7 @@ from gradparity.training import Moment, Phase, Run
 
 
 @dataclass(frozen=True)
-class Readings:
+class StepMetrics:
     """One optimizer step in numbers."""
 
     loss: float
@@ -27,7 +27,7 @@ class Readings:
     """True if a gradient overflowed and the scaler skipped the step."""
 
 
-class Reader:
+class StepMetricsReader:
     """A reader of the moments of one run, in order; it returns readings at the end of each step."""
 
     def __init__(self, run: Run) -> None:
@@ -36,7 +36,7 @@ class Reader:
         self._norm: dict[Phase, float] = {}
         self._scale = self._lr = 0.0
 
-    def take(self, moment: Moment | None) -> Readings | None:
+    def take(self, moment: Moment | None) -> StepMetrics | None:
         """Return the readings of the step that ``moment`` ends; ``None`` before the end, and if phases are missing."""
         if moment is None:
             return None
@@ -49,7 +49,7 @@ class Reader:
             return None
         norm, clipped_norm = self._norm[Phase.UNSCALED], self._norm[Phase.CLIPPED]
         skipped = self.run.scaler.get_scale() < self._scale
-        readings = Readings(self._loss, norm, clipped_norm, self._scale, self._lr, skipped)
+        readings = StepMetrics(self._loss, norm, clipped_norm, self._scale, self._lr, skipped)
         self._loss, self._norm = 0.0, {}
         return readings
 

@@ -4,16 +4,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gradparity.parity.compare import Mismatch
-from gradparity.parity.explain import cause_of, explain, likeness
+from gradparity.parity.explain import explain
+from gradparity.parity.likely_cause import cause_of, likely_cause
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.meaning import NOTHING, Said
+from gradparity.parity.meaning import NOTHING, LikelyCause
+from gradparity.parity.mismatches import Mismatch
+from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase
 
 
 @dataclass
-class Cell:
+class VerdictCell:
     """All comparisons of one part at one phase."""
 
     compared: int = 0
@@ -31,14 +33,14 @@ class Verdict:
     steps: int = 0
     numbers: int = 0
     """Number of numbers compared; a number counts each time it is compared."""
-    cells: dict[tuple[Phase, Part], Cell] = field(default_factory=dict)
+    cells: dict[tuple[Phase, Part], VerdictCell] = field(default_factory=dict)
     uncompared: Counter[Phase] = field(default_factory=Counter)
     """Number of times that only one run passed through a phase of a single microbatch."""
     unseen: dict[str, int] = field(default_factory=dict)
     """Number of times that a value could not be compared, or only by type and shape, by its part and name."""
     first: tuple[Comparison, Mismatch] | None = None
     """The first difference; later ones may follow from it."""
-    said: Said = NOTHING
+    likely_cause: LikelyCause = NOTHING
     """The meaning of the first difference, as far as there is evidence."""
     explanation: str = ""
 
@@ -49,35 +51,36 @@ class Verdict:
 
     def add(self, found: Comparison) -> None:
         """Count ``found``, and keep it if it holds the first difference."""
-        if found.step >= 0 and found.phase == Phase.STEPPED and found.checked:
+        phase = found.place.phase
+        if found.place.in_a_step and phase == Phase.STEPPED and found.checked:
             self.steps += 1
         self.numbers += found.numbers
         if not found.checked:
-            self.uncompared[found.phase] += 1
+            self.uncompared[phase] += 1
         for part, count in found.checked.items():
-            self._cell(found.phase, part).compared += count
+            self._cell(phase, part).compared += count
         for part, names in found.unseen.items():
             for name in names:
                 self.unseen[f"{part} {name}"] = self.unseen.get(f"{part} {name}", 0) + 1
         for part in {mismatch.part for mismatch in found.mismatches}:
             if part in found.checked:
-                self._cell(found.phase, part).differing += len({m.name for m in found.mismatches if m.part == part})
+                self._cell(phase, part).differing += len({m.name for m in found.mismatches if m.part == part})
             else:
-                self._cell(found.phase, part).lone += 1
+                self._cell(phase, part).lone += 1
         for part, figures in found.figures.items():
-            cell = self._cell(found.phase, part)
+            cell = self._cell(phase, part)
             cell.max_ulp = max(cell.max_ulp, figures.max_ulp)
         if found.mismatches and self.first is None:
             self.first = found, cause_of(found)
             self._explain(found, None)
-        elif self.first and found.phase == Phase.CLIPPED and found.step == self.first[0].step:
+        elif self.first and found.place == Place(self.first[0].place.step, None, Phase.CLIPPED):
             self._explain(self.first[0], found)
 
     def _explain(self, first: Comparison, later: Comparison | None) -> None:
-        self.said, self.explanation = likeness(first, later), explain(first, later)
+        self.likely_cause, self.explanation = likely_cause(first, later), explain(first, later)
 
-    def _cell(self, phase: Phase, part: Part) -> Cell:
-        return self.cells.setdefault((phase, part), Cell())
+    def _cell(self, phase: Phase, part: Part) -> VerdictCell:
+        return self.cells.setdefault((phase, part), VerdictCell())
 
 
 def verdict_of(

@@ -10,7 +10,7 @@ from gradparity.errors import UserError
 Device: TypeAlias = Literal["cpu", "cuda"]
 
 
-def require(device: str | Device) -> None:
+def prepare_device(device: str | Device) -> None:
     """Make ``device`` ready for trainings that are to be compared; call it in each process, before CUDA is used.
 
     On a GPU every operation then has one result, or raises. :func:`gradparity.errors.without_deterministic_form` says
@@ -32,7 +32,7 @@ def require(device: str | Device) -> None:
     torch.backends.cudnn.benchmark = False  # the fastest algorithm is not always the same one
 
 
-def without_gpus() -> None:
+def hide_gpus() -> None:
     """Hide all GPUs from torch, in this process and in those that it starts; call it before torch has looked for one.
 
     This is for processes that train on the CPU, and it cannot be undone. It is needed because torch on a CPU behaves
@@ -44,3 +44,18 @@ def without_gpus() -> None:
     if accelerator is not None:  # torch may know of it already
         gpus: Any = torch.get_device_module(accelerator)
         gpus.is_available, gpus.device_count = lambda: False, lambda: 0
+
+
+def prepare_worker(device: str | Device) -> None:
+    """Make a new process ready to train on ``device``, with one thread; on the CPU it finds no GPU.
+
+    Flags of the process that started it do not apply here.
+
+    Raises:
+        UserError: if torch finds no GPU, and ``device`` is one.
+    """
+    torch.set_num_threads(1)
+    if device == "cuda":
+        prepare_device(device)
+    else:
+        hide_gpus()

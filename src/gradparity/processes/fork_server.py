@@ -3,25 +3,25 @@
 import multiprocessing
 from multiprocessing.context import ForkServerContext, SpawnContext
 
-PRELOADED = (
+_PRELOADED = (
     "torch",
     "torch._dynamo",  # else the first optimizer imports it, which takes a second
     "torchmetrics",
-    "sklearn.datasets",
-    "gradparity.studies.distributed.trial",
-    "gradparity.check.rank_worker",
-    "gradparity.studies.matrix.run",
+    "sklearn.datasets",  # for experiments; passed over where it is not installed
 )
-"""Modules imported once, in the process from which all others are forked."""
 
 
-def forks() -> ForkServerContext | SpawnContext:
+def fork_context(*modules: str) -> ForkServerContext | SpawnContext:
     """Return the context in which to start processes.
 
     Where processes cannot be forked, as on Windows, each imports everything itself.
+
+    Args:
+        modules: imported once, besides torch, in the process from which the others are forked. All calls share that
+            process, so only the modules named before it starts are imported there.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    context.set_forkserver_preload([*_PRELOADED, *modules])
     return context

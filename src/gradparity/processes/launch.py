@@ -25,22 +25,22 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore  # torch.distributed has it too, where type checkers miss it
 
 from gradparity.errors import UserError
-from gradparity.processes.device import require, without_gpus
-from gradparity.processes.failed_ranks import End, blamed, ended_by, innermost
-from gradparity.processes.fork_server import forks
+from gradparity.processes.device import prepare_worker
+from gradparity.processes.failed_ranks import RankEnd, diagnose_failure, end_of_rank, place_in_dump
+from gradparity.processes.fork_server import fork_context
 
-GRACE = 1.0
+_GRACE = 1.0
 """Seconds in which a rank may still report its error, after another rank has noticed that it is gone."""
 
-ANSWER = 10.0
-"""Seconds in which a rank that has not ended must say where it is; none needs that long, unless it is stopped."""
+_DUMP = 10.0
+"""Seconds in which a running rank must write its stack; none needs that long, unless it is suspended."""
 
-START = 120.0
+_START = 120.0
 """Seconds in which all ranks must have started."""
 
 
 @dataclass(frozen=True)
-class Rank:
+class _Rank:
     """A process, and the connection over which it reports how it ended."""
 
     number: int
@@ -75,14 +75,15 @@ def launch(
     if device == "cuda" and torch.cuda.device_count() < ranks:
         raise UserError(f"{ranks} ranks need a GPU each, and torch finds {torch.cuda.device_count()} here")
     with TemporaryDirectory() as folder, ExitStack() as stack:
-        started: list[Rank] = []
+        started: list[_Rank] = []
         for number in range(ranks):
             rank = _start(number, ranks, Path(folder), patience, device, function, arguments)
             started.append(rank)
             stack.callback(rank.process.join)
             stack.callback(rank.process.kill)  # does nothing if it has ended
-        ends = _ends(started, seconds)
-        if sentence := blamed(ends, {r.number: _doing(r) for r in started if r.number not in ends}, seconds, patience):
+        ends = _wait_for(started, seconds)
+        running = {rank.number: _place_of(rank) for rank in started if rank.number not in ends}
+        if sentence := diagnose_failure(ends, running, seconds, patience):
             raise UserError(sentence)
         return [ends[rank.number].result for rank in started]
 
@@ -95,21 +96,21 @@ def _start(
     device: str,
     function: Callable[..., Any],
     arguments: tuple[object, ...],
-) -> Rank:
-    context = forks()
+) -> _Rank:
+    context = fork_context(function.__module__)
     ours, theirs = context.Pipe(duplex=False)
     stack = folder / f"stack{number}"
     process = context.Process(
-        target=_rank,
+        target=_run_rank,
         args=(number, ranks, folder / "store", stack, patience, device, theirs, function, arguments),
         daemon=True,
     )
     process.start()
     theirs.close()  # so that only the rank holds the other end, which closes when it dies
-    return Rank(number, process, ours, stack)
+    return _Rank(number, process, ours, stack)
 
 
-def _rank(
+def _run_rank(
     number: int,
     ranks: int,
     store: Path,
@@ -124,7 +125,6 @@ def _rank(
     gc.freeze()  # older objects are no garbage; a collection would copy the memory that ranks share
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(ranks)}
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"  # nothing leaves this machine
-    torch.set_num_threads(1)
     with stack.open("w") as file:
         if hasattr(faulthandler, "register"):
             faulthandler.register(signal.SIGUSR1, file, all_threads=False)
@@ -132,40 +132,38 @@ def _rank(
             members = FileStore(str(store), ranks)
             members.set(f"rank{number}", "here")
             # On a busy machine ranks start at different times; their patience begins when all are here.
-            members.wait([f"rank{other}" for other in range(ranks)], timedelta(seconds=START))
+            members.wait([f"rank{other}" for other in range(ranks)], timedelta(seconds=_START))
+            prepare_worker(device)
             if device == "cuda":
-                require(device)  # in each process: flags of the parent process do not apply here
                 torch.cuda.set_device(number)
-            else:
-                without_gpus()
             backend = {"cpu": "gloo", "cuda": "nccl"}[device]
             dist.init_process_group(
                 backend, timeout=timedelta(seconds=patience), store=members, rank=number, world_size=ranks
             )
             connection.send(None)
-            end = End(result=function(*arguments))
+            end = RankEnd(result=function(*arguments))
         except (Exception, SystemExit) as error:
-            end = ended_by(error)
+            end = end_of_rank(error)
         connection.send(end)  # before others can notice that this rank is gone
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
-def _ends(started: list[Rank], seconds: float) -> dict[int, End]:
-    """Return how ranks ended, in that order; stop when all have, when one went wrong by itself, or when time is up."""
-    deadline, here = time.monotonic() + 2 * START, 0
-    ends: dict[int, End] = {}
+def _wait_for(started: list[_Rank], seconds: float) -> dict[int, RankEnd]:
+    """Return the ends of ranks, in that order; stop when all have ended, one fails by itself, or the time is up."""
+    deadline, here = time.monotonic() + 2 * _START, 0
+    ends: dict[int, RankEnd] = {}
     open_ones = {rank.connection: rank for rank in started}
-    while open_ones and not any(end.wrong and end.waited is None for end in ends.values()):
-        if any(end.wrong for end in ends.values()):
-            deadline = min(deadline, time.monotonic() + GRACE)
+    while open_ones and not any(end.failed and end.waited is None for end in ends.values()):
+        if any(end.failed for end in ends.values()):
+            deadline = min(deadline, time.monotonic() + _GRACE)
         ready = wait(list(open_ones), timeout=max(0.0, deadline - time.monotonic()))
         if not ready:
             break
         for connection in ready:
             assert isinstance(connection, Connection)
             rank = open_ones[connection]
-            end = _told_by(rank)
+            end = _report_of(rank)
             if end is None:
                 here += 1
                 deadline = time.monotonic() + seconds if here == len(started) else deadline
@@ -175,25 +173,25 @@ def _ends(started: list[Rank], seconds: float) -> dict[int, End]:
     return ends
 
 
-def _told_by(rank: Rank) -> End | None:
-    """Return how a rank has ended; ``None`` if it reports that it has begun."""
+def _report_of(rank: _Rank) -> RankEnd | None:
+    """Return the end of a rank; ``None`` if it reports that it has begun."""
     try:
-        told = rank.connection.recv()
-        assert told is None or isinstance(told, End)
-        return told
+        report = rank.connection.recv()
+        assert report is None or isinstance(report, RankEnd)
+        return report
     except EOFError:
         rank.process.join()
-        return End(died=rank.process.exitcode)
+        return RankEnd(died=rank.process.exitcode)
 
 
-def _doing(rank: Rank) -> str:
-    """Return where a rank is that has not ended; empty if it does not say."""
+def _place_of(rank: _Rank) -> str:
+    """Return the line that a running rank is at; empty if it does not write its stack."""
     if rank.process.pid is not None and hasattr(signal, "SIGUSR1"):
         os.kill(rank.process.pid, signal.SIGUSR1)
-        until, stack = time.monotonic() + ANSWER, ""
-        whole = f" in {_rank.__name__}\n"  # the outermost frame that counts: the stack is written up to there
+        until, stack = time.monotonic() + _DUMP, ""
+        whole = f" in {_run_rank.__name__}\n"  # the outermost frame that counts: the stack is written up to there
         while whole not in stack and rank.process.is_alive() and time.monotonic() < until:
             time.sleep(0.01)
             stack = rank.stack.read_text() if rank.stack.exists() else ""
-        return innermost(stack)
+        return place_in_dump(stack)
     return ""

@@ -1,43 +1,57 @@
-"""The line of user code where something happened, from the stack of an exception or of ``faulthandler``."""
+"""The line of user code where something happened, from an exception or from a stack that ``faulthandler`` wrote."""
 
 import re
 import sysconfig
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import gradparity
 
 LIBRARIES = tuple({*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), str(Path(gradparity.__file__).parent)})
 """Folders with code that is not the user's."""
 
-FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
+_FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
 """A frame as ``faulthandler`` writes it."""
 
 
-def of_exception(error: BaseException) -> str:
-    """Return where in the user's code ``error`` was raised; empty if that code had no part in it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return innermost((f.filename, f.lineno, f.name) for f in reversed(frames))
+class Frame(NamedTuple):
+    """A line of code that was running.
 
-
-def of_stack(told: str) -> str:
-    """Return what :func:`of_exception` does, for the main thread in the output of ``faulthandler``."""
-    return innermost(FRAME.findall(told.rpartition("Thread ")[2]))
-
-
-def innermost(frames: Iterable[tuple[str, object, str]]) -> str:
-    """Return the first of the frames that is not in a library.
-
-    >>> innermost([("<string>", 1, "f"), ("/home/me/train.py", 12, "step")])
+    >>> str(Frame("/home/me/train.py", 12, "step"))
     'train.py, line 12 in step'
     """
-    for file, line, function in frames:
-        if is_theirs(file):
-            return f"{Path(file).name}, line {line} in {function}"
-    return ""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        """Return the frame for a sentence."""
+        return f"{Path(self.file).name}, line {self.line} in {self.function}"
 
 
-def is_theirs(file: str) -> bool:
-    """Return whether the user has written ``file``."""
-    return not file.startswith(("<", *LIBRARIES))
+def frames_of_exception(error: BaseException) -> list[Frame]:
+    """Return the frames that ``error`` passed through, the innermost first."""
+    return [Frame(f.filename, f.lineno or 0, f.name) for f in reversed(traceback.extract_tb(error.__traceback__))]
+
+
+def frames_of_dump(dump: str) -> list[Frame]:
+    """Return the frames of the main thread in the output of ``faulthandler``, the innermost first."""
+    return [Frame(file, int(line), name) for file, line, name in _FRAME.findall(dump.rpartition("Thread ")[2])]
+
+
+def innermost(frames: Iterable[Frame], libraries: Iterable[str] = LIBRARIES) -> Frame | None:
+    """Return the first of the frames that is not in a library.
+
+    >>> innermost([Frame("<string>", 1, "f"), Frame("/home/me/train.py", 12, "step")]).line
+    12
+    """
+    outside = ("<", *libraries)
+    return next((frame for frame in frames if not frame.file.startswith(outside)), None)
+
+
+def in_brackets(frame: Frame | None) -> str:
+    """Return the frame as a remark at the end of a clause; empty if there is none."""
+    return f" ({frame})" if frame else ""

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gradparity.errors import DiskError, UserError, writing
-from gradparity.files.append_only import Growing
+from gradparity.files.append_only import AppendOnlyFile
 from gradparity.parity import report
-from gradparity.parity.lockstep import START, Comparison
+from gradparity.parity.lockstep import Comparison
 from gradparity.parity.metrics import finite
-from gradparity.parity.step_metrics import Readings
+from gradparity.parity.place import START
+from gradparity.parity.step_metrics import StepMetrics
 from gradparity.parity.verdict import Verdict
 from gradparity.tensorboard import first_difference, layout, picture
 from gradparity.tensorboard.divergence_map import Spread
@@ -87,7 +88,7 @@ class Board:
         self.title, self.name = title, candidate
         self.verdict, self.spread = found or Found(Verdict(), Spread(parameters))
         folder.mkdir(parents=True, exist_ok=True)
-        self._figures = Growing(folder / FIGURES, goes_on=found is not None)
+        self._figures = AppendOnlyFile(folder / FIGURES, goes_on=found is not None)
         self.reference, self.candidate = (Events(folder / run) for run in layout.run_names(candidate))
         self.difference = Events(folder / layout.APART)
         self._sizes: dict[Phase, Sizes] = defaultdict(Sizes)
@@ -113,7 +114,7 @@ class Board:
             file.sync()
 
     @property
-    def _files(self) -> tuple[Events | Growing, ...]:
+    def _files(self) -> tuple[Events | AppendOnlyFile, ...]:
         return self.reference, self.candidate, self.difference, self._figures
 
     def compared(self, found: Comparison) -> None:
@@ -121,13 +122,13 @@ class Board:
         self.verdict.add(found)
         self.spread.add(found)
         self._figures.write(f"{json.dumps(as_record(found))}\n".encode())
-        self._sizes[found.phase].add(found)
-        if found.phase == Phase.STEPPED:
-            if found.step >= 0:  # before the first step and after the last, there is no step to plot it at
-                self._write_sizes(found.step)
+        self._sizes[found.place.phase].add(found)
+        if found.place.phase == Phase.STEPPED:
+            if found.place.in_a_step:  # before the first step and after the last, there is no step to plot it at
+                self._write_sizes(found.place.step)
             self._sizes.clear()
 
-    def read(self, step: int, reference: Readings, candidate: Readings) -> None:
+    def read(self, step: int, reference: StepMetrics, candidate: StepMetrics) -> None:
         """Write the readings of both runs for one step, overlaid."""
         for writer, readings in ((self.reference, reference), (self.candidate, candidate)):
             writer.add_scalar(layout.LOSS.format(self.title), readings.loss, step)
@@ -178,7 +179,7 @@ class Board:
             drawn = picture.of_one_phase(self.spread, phase, f"{self.title}, {phase.name.lower()}")
             self.difference.add_figure(layout.PHASE_MAP.format(self.title, phase_name(phase)), drawn, close=False)
         self.told(layout.FIRST_PAGE, first_difference.card(self.verdict, self.name))
-        self.told(layout.VERDICT_PAGE, report.markdown(self.verdict))
+        self.told(layout.VERDICT_PAGE, report.verdict_markdown(self.verdict))
 
 
 def lengths(folder: Path) -> dict[str, int]:
@@ -188,10 +189,10 @@ def lengths(folder: Path) -> dict[str, int]:
 
 
 def last_step(folder: Path) -> int:
-    """Return the latest step that was compared; ``START`` if there is none."""
+    """Return the latest step that was compared; that of ``START`` if there is none."""
     path = folder / FIGURES
     *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    return int(json.loads(lines[-1])["step"]) if lines else START
+    return int(json.loads(lines[-1])["step"]) if lines else START.step
 
 
 def cut(folder: Path, kept: Mapping[str, int]) -> None:
@@ -220,9 +221,9 @@ def as_record(found: Comparison) -> dict[str, object]:
     for mismatch in found.mismatches:
         differing[mismatch.part] += 1
     return {
-        "step": found.step,
-        "phase": found.phase.name.lower(),
-        "microbatch": found.microbatch,
+        "step": found.place.step,
+        "phase": found.place.phase.name.lower(),
+        "microbatch": found.place.microbatch,
         "compared": found.checked,
         "differing": differing,
         "figures": {part: finite(figures) for part, figures in found.figures.items()},

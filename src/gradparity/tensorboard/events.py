@@ -10,7 +10,7 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]  # nor has this
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 
-from gradparity.files.append_only import Growing
+from gradparity.files.append_only import AppendOnlyFile
 
 EVENTS = "events.out.tfevents"
 """The part of a file's name by which TensorBoard finds it."""
@@ -52,14 +52,14 @@ class _EventFile(FileWriter):
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads the files of a run in the order of their names.
         name = f"{EVENTS}.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
-        self.event_writer = _Records(Growing(folder / name))
+        self.event_writer = _Records(AppendOnlyFile(folder / name))
         self.add_event(Event(file_version="brain.Event:2"))
 
 
 class _Records:
     """The writer of event records for a ``FileWriter``."""
 
-    def __init__(self, file: Growing) -> None:
+    def __init__(self, file: AppendOnlyFile) -> None:
         self._file = file
         self._records = RecordWriter(file)
         self.sync, self.close = file.sync, file.close

@@ -2,7 +2,7 @@
 
 from gradparity.faults import FAULTS, Fault
 from gradparity.faults.how_to_fix import link, mend
-from gradparity.parity.explain import size, what, where
+from gradparity.parity.explain import magnitude, place_in_words, subject
 from gradparity.parity.report import headline
 from gradparity.parity.verdict import Verdict
 
@@ -13,7 +13,7 @@ def sentence(verdict: Verdict) -> str:
         text = headline(verdict)
         return text[0].lower() + text[1:]
     found, mismatch = verdict.first
-    return f"not identical. {where(found)}, {what(mismatch)}."
+    return f"not identical. {place_in_words(found.place)}, {subject(mismatch)}."
 
 
 def card(verdict: Verdict, candidate: str) -> str:
@@ -28,11 +28,11 @@ def card(verdict: Verdict, candidate: str) -> str:
     found, mismatch = verdict.first
     rows = {
         "tensor": f"`{mismatch.name}` ({mismatch.part}, {mismatch.kind})",
-        "how large": size(mismatch, found),
-        "what it means": verdict.said.words,
+        "how large": magnitude(mismatch, found),
+        "what it means": verdict.likely_cause.words,
     }
     table = "\n".join(f"| **{name}** | {text} |" for name, text in rows.items() if text)
-    page = f"| {where(found)} | {what(mismatch)} |\n|---|---|\n{table}\n"
+    page = f"| {place_in_words(found.place)} | {subject(mismatch)} |\n|---|---|\n{table}\n"
     return page + mending(FAULTS[candidate]) if candidate in FAULTS else page
 
 

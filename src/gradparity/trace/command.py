@@ -11,27 +11,33 @@ from gradparity.errors import UserError
 from gradparity.trace.events import Trace
 from gradparity.trace.file import read
 from gradparity.trace.matching_names import named_alike, parameters
-from gradparity.trace.ranks import RankDifferences, json_of, paired, ranks_apart, show_ranks
-from gradparity.trace.report import Difference, as_json, difference, sentences, show
+from gradparity.trace.ranks import (
+    RankDifferences,
+    paired,
+    print_rank_differences,
+    rank_differences_as_json,
+    ranks_apart,
+)
+from gradparity.trace.report import TraceDifference, difference_as_json, print_difference, sentences, trace_difference
 
 
 def main(arguments: Sequence[str]) -> int:
     """Compare two traces; return 0 if everything is the same, 1 if not."""
-    parser = Parser("gradparity diff", description="Where do two recorded training loops first part?")
+    parser = Parser("gradparity diff", description="Compare two recordings, and report the first difference.")
     parser.add_argument("reference", type=Path, help="a folder that gradparity.record has written")
-    parser.add_argument("candidate", type=Path, help="another one")
+    parser.add_argument("candidate", type=Path, help="the folder to compare with it")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="for people, or for programs")
-    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write what was found there as well")
+    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="also write the result for TensorBoard")
     given = parser.parse_args(arguments)
     traces = [(read(ours), read(theirs)) for ours, theirs in paired(given.reference, given.candidate)]
-    found = [difference(reference, candidate) for reference, candidate in traces]
+    found = [trace_difference(reference, candidate) for reference, candidate in traces]
     together = RankDifferences(found, ranks_apart(traces)) if len(found) > 1 else None
     if given.format == "json":
-        print(json.dumps(json_of(together) if together else as_json(found[0])))
+        print(json.dumps(rank_differences_as_json(together) if together else difference_as_json(found[0])))
     elif together:
-        show_ranks(together, Console(highlight=False))
+        print_rank_differences(together, Console(highlight=False))
     else:
-        show(found[0], Console(highlight=False))
+        print_difference(found[0], Console(highlight=False))
     if given.tensorboard is not None:
         try:
             for rank, (reference, candidate) in enumerate(traces):
@@ -41,12 +47,12 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if all(one.parity for one in found) else 1
 
 
-def to_board(folder: Path, reference: Trace, candidate: Trace, title: str = "diff") -> Difference:
+def to_board(folder: Path, reference: Trace, candidate: Trace, title: str = "diff") -> TraceDifference:
     """Compare two traces, and write the result to TensorBoard, under tags with ``title``."""
     from gradparity.tensorboard import Board
     from gradparity.tensorboard.layout import EVENTS_PAGE
 
     with Board(folder, title, parameters(named_alike(reference, candidate)[0])) as board:
-        found = difference(reference, candidate, board.compared)
+        found = trace_difference(reference, candidate, board.compared)
         board.told(EVENTS_PAGE, "\n\n".join(sentences(found)))
     return found

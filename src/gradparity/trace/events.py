@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gradparity.parity.place import END, Place
 from gradparity.parity.state import Part
-from gradparity.trace.fingerprint import Printed
+from gradparity.trace.fingerprint import FingerprintValue
 from gradparity.training import Phase
 
 
@@ -53,9 +54,16 @@ class Record:
     """The number of optimizer steps before this event, made or skipped."""
     microbatch: int | None = None
     """The number of microbatches of this step before this event; ``None`` for events of the whole step."""
-    parts: Mapping[Part, Mapping[str, Printed]] = field(default_factory=dict)
+    parts: Mapping[Part, Mapping[str, FingerprintValue]] = field(default_factory=dict)
     tensors: str | None = None
     """The file with the tensors themselves, relative to the trace; ``None`` if they were not kept."""
+
+    @property
+    def place(self) -> Place | None:
+        """Return the place at which its values are compared; ``None`` for an event that has only a name."""
+        if self.event == Event.END:
+            return END
+        return Place(self.step, self.microbatch, PHASE[self.event]) if self.event in PHASE else None
 
 
 def unchanged(name: str) -> str:

@@ -19,26 +19,26 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gradparity.errors import UserError, writing
-from gradparity.files.append_only import Growing
-from gradparity.files.open_regular import opened
+from gradparity.files.append_only import AppendOnlyFile
+from gradparity.files.open_regular import open_regular
 from gradparity.parity.bits import bits
 from gradparity.parity.dense_parts import pieces
 from gradparity.parity.state import Part, Unseen
 from gradparity.trace.events import Event, Record, Trace
-from gradparity.trace.fingerprint import Fingerprint, Printed, fingerprint, shard_of
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, fingerprint, shard_of
 from gradparity.trace.line_format import MOST_VALUES, Form, about_in, form_in, note_in, parsed, record_in
-from gradparity.trace.snapshot import Seen
+from gradparity.trace.snapshot import Snapshot
 
-NAME = "trace.jsonl"
-FORMAT = 2
+TRACE_FILE = "trace.jsonl"
+_FORMAT = 2
 
-MOST_BYTES = 2**30
+MOST_TRACE_BYTES = 2**30
 """Largest trace that is read, in bytes. In memory a trace takes about ten times as much."""
 
 MOST_OF_A_LINE = 2**27
 """Longest line that is read, in bytes: enough for the hashes and names of about 1,000,000 tensors."""
 
-KEPT_AS_THEY_ARE = (
+_KEPT_AS_THEY_ARE = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 )
@@ -59,14 +59,14 @@ class Writer:
         self._written = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lines = Growing(folder / NAME)
+            self._lines = AppendOnlyFile(folder / TRACE_FILE)
         except FileExistsError:
             raise UserError(f"{folder} holds a trace already; choose another folder, nothing is overwritten") from None
         except OSError as error:
             raise UserError(f"{folder} cannot be written ({error.strerror}); choose another folder") from None
-        self._line({"about": {"format": FORMAT, **about}})
+        self._line({"about": {"format": _FORMAT, **about}})
 
-    def write(self, record: Record, seen: Seen) -> None:
+    def write(self, record: Record, seen: Snapshot) -> None:
         """Append ``record``. In a full trace, write the tensors of ``seen`` to disk before that line."""
         line: dict[str, Any] = {"event": record.event, "step": record.step}
         if record.microbatch is not None:
@@ -90,7 +90,7 @@ class Writer:
         """Close the file. No line can be appended afterwards."""
         self._lines.close()
 
-    def _packed(self, values: Mapping[str, Printed]) -> dict[str, Any]:
+    def _packed(self, values: Mapping[str, FingerprintValue]) -> dict[str, Any]:
         """Return fingerprints as the number of a form, digests and norms; return all other values unchanged."""
         tensors = {name: value for name, value in values.items() if isinstance(value, Fingerprint)}
         packed: dict[str, Any] = {}
@@ -110,29 +110,29 @@ class Writer:
         self._lines.write(f"{json.dumps(content)}\n".encode())
 
 
-def kept(seen: Seen) -> dict[str, Tensor]:
+def kept(seen: Snapshot) -> dict[str, Tensor]:
     """Return copies of the dense tensors of ``seen``, and of the values of its sparse tensors, by part and name."""
     values = {f"{part}/{name}": v for part, named in seen.items() for name, v in named.items()}
     tensors = {name: shard_of(v) for name, v in values.items() if isinstance(v, Tensor)}
     dense = {name: parts.get("", parts.get("values")) for name, v in tensors.items() if (parts := pieces(v))}
-    return {name: storable(value) for name, value in dense.items() if value is not None}
+    return {name: _storable(value) for name, value in dense.items() if value is not None}
 
 
-def storable(tensor: Tensor) -> Tensor:
+def _storable(tensor: Tensor) -> Tensor:
     """Return a contiguous copy of a dense tensor, in a dtype that safetensors supports."""
-    kept = tensor if tensor.dtype in KEPT_AS_THEY_ARE else bits(tensor.contiguous())
+    kept = tensor if tensor.dtype in _KEPT_AS_THEY_ARE else bits(tensor.contiguous())
     return kept.detach().clone(memory_format=torch.contiguous_format)
 
 
-def restored(tensor: Tensor, dtype: str) -> Tensor:
-    """Undo :func:`storable`: return the original tensor, of dtype ``dtype``."""
+def _restored(tensor: Tensor, dtype: str) -> Tensor:
+    """Undo :func:`_storable`: return the original tensor, of dtype ``dtype``."""
     wanted = getattr(torch, dtype, tensor.dtype)
     if tensor.dtype == wanted:
         return tensor
     return torch.view_as_complex(tensor.view(wanted.to_real())) if wanted.is_complex else tensor.view(wanted)
 
 
-def lost(trace: Trace) -> int:
+def missing_tensor_files(trace: Trace) -> int:
     """Return the number of tensor files that the records name but that are missing or incomplete."""
     count = 0
     for name in filter(None, (record.tensors for record in trace.records if trace.folder)):
@@ -151,13 +151,13 @@ def read(folder: Path) -> Trace:
     Raises:
         UserError: if there is no trace of this format, or a complete line is not a line of a trace.
     """
-    path = folder / NAME
+    path = folder / TRACE_FILE
     about: dict[str, str | int] = {}
     forms: list[Form] = []
     records: list[Record] = []
     notes: list[str] = []
     try:
-        with opened(path, MOST_BYTES) as file:
+        with open_regular(path, MOST_TRACE_BYTES) as file:
             for number, text in enumerate(iter(partial(file.readline, MOST_OF_A_LINE), b""), start=1):
                 if not text.endswith(b"\n") and len(text) < MOST_OF_A_LINE:
                     break  # an incomplete line: the run was killed
@@ -175,8 +175,8 @@ def read(folder: Path) -> Trace:
                     raise UserError(f"{path}, line {number}, is not a line of a trace; record the loop anew") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); name a folder that record() has written") from None
-    if about.get("format") != FORMAT:
-        raise UserError(f"{path} is not a trace of format {FORMAT}; record the loop anew")
+    if about.get("format") != _FORMAT:
+        raise UserError(f"{path} is not a trace of format {_FORMAT}; record the loop anew")
     complete = bool(records) and records[-1].event == Event.END
     return Trace(about, records, str(folder), complete, tuple(notes))
 
@@ -192,7 +192,7 @@ def tensor_of(trace: Trace, record: Record, part: Part, name: str) -> Tensor | N
             return None
         with safe_open(path, framework="pt") as file:
             key = next(key for key in file.keys() if trace.rename(key.removeprefix(f"{part}/")) == name)  # noqa: SIM118  # no dict
-            tensor = restored(file.get_tensor(key), printed.dtype)
+            tensor = _restored(file.get_tensor(key), printed.dtype)
     except (OSError, MemoryError, SafetensorError, StopIteration, RuntimeError):  # RuntimeError: a corrupt dtype
         return None
     if printed.layout != "dense":

@@ -16,7 +16,7 @@ from gradparity.parity.leaves import Unseen, Value
 UNREAD: Final = "-" * 32
 """Digest of a tensor whose content cannot be read, such as a meta tensor. It says nothing about the content."""
 
-AT_ONCE: Final = 1 << 18
+_AT_ONCE: Final = 1 << 18
 """Number of elements copied at a time, where the hash needs a copy. So few stay in the cache and take no memory."""
 
 
@@ -38,10 +38,10 @@ class Fingerprint(NamedTuple):
     """
 
 
-Printed: TypeAlias = Fingerprint | int | float | str | bool | tuple[str, ...] | Unseen | None
+FingerprintValue: TypeAlias = Fingerprint | int | float | str | bool | tuple[str, ...] | Unseen | None
 
 
-def printed(value: Value) -> Printed:
+def fingerprint_value(value: Value) -> FingerprintValue:
     """Return the fingerprint of ``value`` if it is a tensor, else ``value`` itself."""
     return fingerprint(value) if isinstance(value, Tensor) else value
 
@@ -89,16 +89,16 @@ def _digest(tensor: Tensor) -> tuple[str, float]:
 
 
 def _in_order(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield the elements in logical order, as contiguous CPU tensors of about :data:`AT_ONCE` elements each."""
-    if tensor.numel() <= AT_ONCE:
+    """Yield the elements in logical order, as contiguous CPU tensors of about :data:`_AT_ONCE` elements each."""
+    if tensor.numel() <= _AT_ONCE:
         yield tensor.cpu().contiguous()
     elif tensor.is_contiguous():
-        yield from (some.cpu() for some in tensor.view(-1).split(AT_ONCE))
-    elif (row := tensor[0].numel()) > AT_ONCE:
+        yield from (some.cpu() for some in tensor.view(-1).split(_AT_ONCE))
+    elif (row := tensor[0].numel()) > _AT_ONCE:
         for rows in tensor:
             yield from _in_order(rows)
     else:
-        yield from (some.cpu().contiguous() for some in tensor.split(AT_ONCE // row))
+        yield from (some.cpu().contiguous() for some in tensor.split(_AT_ONCE // row))
 
 
 def _square(numbers: Tensor) -> float:

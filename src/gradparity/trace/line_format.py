@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 from gradparity.errors import printable
 from gradparity.parity.state import Part, Unseen
 from gradparity.trace.events import Event, Record
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
 Form: TypeAlias = Sequence[tuple[str, Fingerprint]]
 """Names, each with the properties of its tensor that rarely change; digest and norm come with each record."""
@@ -21,10 +21,10 @@ Form: TypeAlias = Sequence[tuple[str, Fingerprint]]
 MOST_VALUES = 1_000_000
 """Largest number of values in one part of a record. The map in TensorBoard keeps 5 kB for each value."""
 
-MOST_ELEMENTS = 2**36
+_MOST_ELEMENTS = 2**36
 """Largest number of elements of one tensor. With this many for every digest in 1 GiB, the sum is below 2**63."""
 
-MOST_DIMENSIONS = 64
+_MOST_DIMENSIONS = 64
 """Largest number of dimensions of one tensor: as many as torch can iterate over."""
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ def record_in(line: Mapping[str, Any], forms: Sequence[Form]) -> Record:
     )
 
 
-def _unpacked(packed: Mapping[str, Any], forms: Sequence[Form]) -> dict[str, Printed]:
+def _unpacked(packed: Mapping[str, Any], forms: Sequence[Form]) -> dict[str, FingerprintValue]:
     values = {_text(name): _value(value) for name, value in _a(dict, packed.get("values", {})).items()}
     if "form" in packed:
         form, digests = forms[_whole(packed["form"], below=len(forms))], _a(str, packed["digests"])
@@ -81,17 +81,17 @@ def _unpacked(packed: Mapping[str, Any], forms: Sequence[Form]) -> dict[str, Pri
 def _tensor(row: list[Any]) -> tuple[str, Fingerprint]:
     name, dtype, sizes, steps, layout = row
     shape, strides = _sizes(sizes), _sizes(steps)
-    _require(math.prod(shape) <= MOST_ELEMENTS and len(strides) in (0, len(shape)))  # a sparse tensor has no strides
+    _require(math.prod(shape) <= _MOST_ELEMENTS and len(strides) in (0, len(shape)))  # a sparse tensor has no strides
     return _text(name), Fingerprint(_text(dtype), shape, strides, _text(layout), "", math.nan)
 
 
 def _sizes(value: object) -> tuple[int, ...]:
     sizes = _a(list, value)
-    _require(len(sizes) <= MOST_DIMENSIONS)
+    _require(len(sizes) <= _MOST_DIMENSIONS)
     return tuple(map(_whole, sizes))
 
 
-def _value(value: object) -> Printed:
+def _value(value: object) -> FingerprintValue:
     if isinstance(value, list):
         return tuple(map(_text, value))
     if isinstance(value, dict):

@@ -6,18 +6,18 @@ from functools import cache
 
 from gradparity.parity.state import Part
 from gradparity.trace.events import Trace
-from gradparity.trace.fingerprint import Fingerprint, Printed
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
 HIDDEN = frozenset({"_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Components that torch.compile, Fabric, FSDP and checkpoint_wrapper add to the names of parameters."""
 
-WRAPPERS = HIDDEN | {"module"}
+_WRAPPERS = HIDDEN | {"module"}
 """Also the component that DDP and DataParallel add. A user's own module may have that name as well."""
 
-NAMED = (Part.GRADIENTS, Part.PARAMETERS, Part.BUFFERS)
+_NAMED = (Part.GRADIENTS, Part.PARAMETERS, Part.BUFFERS)
 """Parts whose values have the names of the model's parameters and buffers."""
 
-MEMORY = "memory of "
+_MEMORY = "memory of "
 
 
 def named_alike(reference: Trace, candidate: Trace) -> tuple[Trace, Trace]:
@@ -27,7 +27,7 @@ def named_alike(reference: Trace, candidate: Trace) -> tuple[Trace, Trace]:
     wrappers add, and those that all names of one trace begin with, such as the ``model.`` of a LightningModule that
     holds a model.
     """
-    ours, theirs = names_of(reference), names_of(candidate)
+    ours, theirs = _names_of(reference), _names_of(candidate)
     if ours == theirs:
         return reference, candidate
     best, chosen = len(ours & theirs), (dict(zip(ours, ours, strict=True)), dict(zip(theirs, theirs, strict=True)))
@@ -47,25 +47,25 @@ def unmatched(reference: Trace, candidate: Trace) -> str:
     if len(only[0]) == len(ours):
         return (
             f"No parameter has the same name in both ({ours[0]} in the reference, {theirs[0]} in the candidate), "
-            "so no gradient or parameter is compared with another."
+            "so no gradients and no parameters are compared."
         )
-    told = [
+    counts = [
         f"{len(names)} only in the {who} ({names[0]}{', ...' if len(names) > 1 else ''})"
         for who, names in zip(("reference", "candidate"), only, strict=True)
         if names
     ]
-    return f"Parameters that have no counterpart of the same name: {' and '.join(told)}."
+    return f"Parameters without a counterpart of the same name: {' and '.join(counts)}."
 
 
-def names_of(trace: Trace) -> frozenset[str]:
+def _names_of(trace: Trace) -> frozenset[str]:
     """Return all names of the model's parameters and buffers."""
-    return frozenset(name for r in trace.records for part in NAMED for name in r.parts.get(part, ()))
+    return frozenset(name for r in trace.records for part in _NAMED for name in r.parts.get(part, ()))
 
 
 def _renamings(names: frozenset[str]) -> Iterator[dict[str, str]]:
     """Yield renamings that keep all names distinct, the one that changes least first."""
     paths = {name: tuple(name.split(".")) for name in names}
-    for wrappers in (frozenset[str](), HIDDEN, WRAPPERS):
+    for wrappers in (frozenset[str](), HIDDEN, _WRAPPERS):
         without = {name: tuple(part for part in path if part not in wrappers) for name, path in paths.items()}
         for cut in range(_common(list(without.values())) + 1):
             new = {name: ".".join(path[cut:]) for name, path in without.items()}
@@ -88,13 +88,13 @@ def renamed(trace: Trace, names: Mapping[str, str]) -> Trace:
     """Return ``trace`` with new names for parameters and buffers; tensors on disk keep their names."""
     if all(old == new for old, new in names.items()):
         return trace
-    rename = renaming(names)
+    rename = _renaming(names)
 
-    def value(part: Part, printed: Printed) -> Printed:
+    def value(part: Part, printed: FingerprintValue) -> FingerprintValue:
         if isinstance(printed, tuple) and not isinstance(printed, Fingerprint):
             return tuple(map(rename, printed)) if part == Part.OPTIMIZER else printed
-        if part == Part.ALIASING and isinstance(printed, str) and printed.startswith(MEMORY):
-            return MEMORY + rename(printed.removeprefix(MEMORY))
+        if part == Part.ALIASING and isinstance(printed, str) and printed.startswith(_MEMORY):
+            return _MEMORY + rename(printed.removeprefix(_MEMORY))
         return printed
 
     records = [
@@ -109,7 +109,7 @@ def renamed(trace: Trace, names: Mapping[str, str]) -> Trace:
     return replace(trace, records=records, rename=lambda name: rename(trace.rename(name)))
 
 
-def renaming(names: Mapping[str, str]) -> Callable[[str], str]:
+def _renaming(names: Mapping[str, str]) -> Callable[[str], str]:
     """Return a function that renames names beginning with one of ``names``.
 
     Such names are, for example, ``head.weight.exp_avg`` and ``head.weight.grad``.

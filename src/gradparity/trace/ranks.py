@@ -3,7 +3,6 @@
 Two trainings are compared rank by rank. The ranks of one training are also compared with each other.
 """
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,19 +12,19 @@ from pathlib import Path
 from rich.console import Console
 
 from gradparity.errors import UserError
-from gradparity.parity.explain import where
+from gradparity.parity.explain import lowered, place_in_words
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
 from gradparity.trace.events import Event, Trace
-from gradparity.trace.file import NAME
-from gradparity.trace.report import Difference, as_json, show
+from gradparity.trace.file import TRACE_FILE
+from gradparity.trace.report import TraceDifference, difference_as_json, print_difference
 
 
 @dataclass(frozen=True)
 class RankDifferences:
     """The result of comparing two trainings on several ranks."""
 
-    ranks: Sequence[Difference]
+    ranks: Sequence[TraceDifference]
     """The results for rank 0, rank 1, ..."""
     apart: tuple[int, list[int]] | None
     """The first step after which ranks of the candidate differ from its rank 0 in parameters, and those ranks.
@@ -38,9 +37,12 @@ class RankDifferences:
 
     @property
     def diverging(self) -> list[int]:
-        """Return the ranks that differ first. An exchange of gradients soon makes the other ranks differ as well."""
-        places = [place(found.verdict) for found in self.ranks]
-        return [rank for rank, place in enumerate(places) if place == min(places) and not self.ranks[rank].parity]
+        """Return the ranks that differ first, or that have no verdict if none differs.
+
+        An exchange of gradients soon makes the other ranks differ as well.
+        """
+        without = [rank for rank, found in enumerate(self.ranks) if not found.parity]
+        return first_to_differ([found.verdict for found in self.ranks]) or without
 
 
 def traces_of(folder: Path) -> list[Path]:
@@ -51,9 +53,9 @@ def traces_of(folder: Path) -> list[Path]:
     Raises:
         UserError: if there is a trace of one rank, and the trace of an earlier rank is missing.
     """
-    found = (re.fullmatch(r"rank(0|[1-9][0-9]*)", path.parent.name) for path in folder.glob(f"rank*/{NAME}"))
+    found = (re.fullmatch(r"rank(0|[1-9][0-9]*)", path.parent.name) for path in folder.glob(f"rank*/{TRACE_FILE}"))
     ranks = sorted(int(name[1]) for name in found if name)
-    if os.path.exists(folder / NAME) or not ranks:  # unlike Path.exists, it does not raise for a name too long
+    if os.path.exists(folder / TRACE_FILE) or not ranks:  # unlike Path.exists, it does not raise for a name too long
         return [folder]
     missing = next((n for n in range(ranks[-1]) if n not in ranks), None)
     if missing is not None:
@@ -104,9 +106,9 @@ def as_sentences(found: RankDifferences) -> list[str]:
     else:
         names = ", ".join(f"rank {rank}" for rank in found.diverging)
         first = found.ranks[found.diverging[0]].verdict.first
-        lines.append(f"{names.capitalize()} diverge{'' if len(found.diverging) > 1 else 's'} first.")
-        if first:
-            lines[0] = f"{lines[0][:-1]}, {where(first[0])[0].lower()}{where(first[0])[1:]}."
+        verb = f"diverge{'' if len(found.diverging) > 1 else 's'} first"
+        place = place_in_words(first[0].place) if first else ""
+        lines.append(f"{names.capitalize()} {verb}, {lowered(place)}." if first else f"No verdict on {names}.")
     if found.apart:
         step, ranks = found.apart
         names = ", ".join(f"rank {rank}" for rank in ranks)
@@ -114,29 +116,28 @@ def as_sentences(found: RankDifferences) -> list[str]:
     return lines
 
 
-def json_of(found: RankDifferences) -> dict[str, object]:
+def rank_differences_as_json(found: RankDifferences) -> dict[str, object]:
     """Return everything as a dict for JSON."""
     apart = {"step": found.apart[0], "ranks": found.apart[1]} if found.apart else None
-    ranks = [as_json(each) for each in found.ranks]
+    ranks = [difference_as_json(each) for each in found.ranks]
     return {"parity": found.parity, "diverging": found.diverging, "apart": apart, "ranks": ranks}
 
 
-def show_ranks(found: RankDifferences, console: Console) -> None:
+def print_rank_differences(found: RankDifferences, console: Console) -> None:
     """Print the result of each rank, then the verdict."""
     for rank, each in enumerate(found.ranks):
         console.print(f"[bold]Rank {rank}[/]")
-        show(each, console)
+        print_difference(each, console)
         console.print()
     for line in as_sentences(found):
         console.print(line, style="bold green" if found.parity else "bold red", soft_wrap=True)
 
 
-def place(verdict: Verdict) -> tuple[float, ...]:
-    """Return a sort key for the first difference of a verdict: earlier places first, no difference last."""
-    if verdict.first is None:
-        return (math.inf,)
-    at = verdict.first[0]
-    return (math.inf if at.step < 0 else at.step, math.inf if at.microbatch is None else at.microbatch, at.phase)
+def first_to_differ(verdicts: Sequence[Verdict]) -> list[int]:
+    """Return the ranks whose first difference is at the earliest place of all; empty if no rank differs."""
+    places = [verdict.first[0].place if verdict.first else None for verdict in verdicts]
+    earliest = min((place for place in places if place), default=None)
+    return [rank for rank, place in enumerate(places) if place and place == earliest]
 
 
 def _ranks(count: int) -> str:

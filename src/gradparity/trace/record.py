@@ -15,9 +15,9 @@ from gradparity.errors import UserError
 from gradparity.trace.canary import require_sight
 from gradparity.trace.file import Writer
 from gradparity.trace.isolation import warn
-from gradparity.trace.process_rank import rank, ranks
+from gradparity.trace.process_rank import this_rank, world_size
 from gradparity.trace.recorder import Recorder
-from gradparity.trace.snapshot import Watched, unwrapped
+from gradparity.trace.snapshot import TrainingObjects, unwrapped
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def record(
         UserError: before anything is watched, if ``folder``, the model or the optimizer cannot be used, or if nothing
             would be seen on this version of torch. At the end, if ``strict`` is set and the trace lacks something.
     """
-    watched = watched_of(model, optimizer, scaler, scheduler)
+    watched = _objects_of(model, optimizer, scaler, scheduler)
     require_sight()
     folder = folder_of_rank(Path(folder))
     writer = Writer(folder, about(), full)
@@ -74,7 +74,7 @@ def record(
         warn(f"{folder}: {sentence}")
 
 
-def watched_of(model: Any, optimizer: Any, scaler: GradScaler | None = None, scheduler: Any = None) -> Watched:
+def _objects_of(model: Any, optimizer: Any, scaler: GradScaler | None = None, scheduler: Any = None) -> TrainingObjects:
     """Return the objects that a loop trains with, without the wrappers of frameworks.
 
     Raises:
@@ -84,10 +84,10 @@ def watched_of(model: Any, optimizer: Any, scaler: GradScaler | None = None, sch
         raise UserError(
             f"the model is a {type(model).__name__}; give one torch.nn.Module, such as an nn.ModuleList of all"
         )
-    return Watched(model, optimizer_in(optimizer), scaler, unwrapped(scheduler, "scheduler"))
+    return TrainingObjects(model, _optimizer_in(optimizer), scaler, unwrapped(scheduler, "scheduler"))
 
 
-def optimizer_in(thing: Any) -> Optimizer:
+def _optimizer_in(thing: Any) -> Optimizer:
     """Return the ``torch.optim.Optimizer`` that ``thing`` is, or that it keeps in an attribute of any name.
 
     Raises:
@@ -110,7 +110,7 @@ def optimizer_in(thing: Any) -> Optimizer:
 
 def folder_of_rank(folder: Path) -> Path:
     """Return this rank's folder in ``folder``; ``folder`` itself if there is only one rank."""
-    return folder / f"rank{rank()}" if ranks() > 1 else folder
+    return folder / f"rank{this_rank()}" if world_size() > 1 else folder
 
 
 def about() -> dict[str, str | int]:
@@ -120,7 +120,7 @@ def about() -> dict[str, str | int]:
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
-        "ranks": ranks(),
+        "ranks": world_size(),
         "machine": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
         **gpu,
     }

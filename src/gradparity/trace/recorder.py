@@ -5,33 +5,23 @@ recorder's code ends the recording, never the training. Some actions of a loop b
 hand. They need no hook: their effect is seen when the optimizer reads the gradients.
 """
 
-import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.amp.grad_scaler import GradScaler
-from torch.nn.utils import clip_grad
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from gradparity.parity.bits import same_bits
-from gradparity.trace.autograd_graph import Reach, reach
-from gradparity.trace.canary import ENGINE, inputs_of, require_sight
+from gradparity.trace.canary import require_sight
 from gradparity.trace.events import Event, Record
-from gradparity.trace.guard import Call, Guard
+from gradparity.trace.guard import Guard
 from gradparity.trace.isolation import warn
-from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
-from gradparity.trace.process_rank import ranks
-from gradparity.trace.snapshot import Seen, Watched, at_end, at_forward, at_ready, gradients, unwrapped
+from gradparity.trace.snapshot import Snapshot, TrainingObjects, at_end
 from gradparity.trace.timeline import Timeline
-from gradparity.trace.to_cpu import fingerprints
 from gradparity.trace.unseen import Lacks
-from gradparity.trace.wrapping import definer, wrapped
-
-Watching: TypeAlias = Generator[None, Any, None]
+from gradparity.trace.watchers import Watchers
+from gradparity.trace.wrapping import wrapped
 
 
 class Recorder:
@@ -45,7 +35,11 @@ class Recorder:
     """
 
     def __init__(
-        self, watched: Watched, write: Callable[[Record, Seen], None], keeps: bool = False, warns: bool = True
+        self,
+        watched: TrainingObjects,
+        write: Callable[[Record, Snapshot], None],
+        keeps: bool = False,
+        warns: bool = True,
     ) -> None:
         self.watched = watched
         self.timeline = Timeline(watched, write, keeps)
@@ -53,8 +47,7 @@ class Recorder:
         """Notes on events that this recording has not seen."""
         self.warns = warns
         self._guard = Guard(self._failed)
-        self._deaf = False
-        """True while events are ignored, during :meth:`paused`."""
+        self._watchers = Watchers(watched, self.timeline, self.lacks)
 
     @property
     def step(self) -> int:
@@ -77,32 +70,12 @@ class Recorder:
         self._guard = Guard(self._failed)
         with ExitStack() as stack:
             stack.callback(self._end)
-            for owner, name, watcher in self._places():
+            for owner, name, watcher in self._watchers.places():
                 stack.enter_context(wrapped(owner, name, self._guard.around(watcher)))
             stack.callback(register_optimizer_step_pre_hook(self._before_step).remove)
             stack.callback(register_optimizer_step_post_hook(self._after_step).remove)
             yield
             self._guard.run(self._finish)
-
-    def _places(self) -> Iterator[tuple[Any, str, Callable[[Call], Watching]]]:
-        """Yield each function of PyTorch that has no hook: its owner, its name, and its watcher."""
-        yield torch.autograd, ENGINE, self._differentiate
-        scaler = type(self.watched.scaler or GradScaler("cpu", enabled=False))
-        for name, watcher in (
-            ("scale", self._scale),
-            ("unscale_", self._unscale),
-            ("step", self._scaler_step),
-            ("update", self._update),
-        ):
-            for owner in {GradScaler, definer(scaler, name)}:
-                yield owner, name, watcher
-        # Every function that clips calls it, under any name and whenever the loop imported that function.
-        yield clip_grad, "_group_tensors_by_device_and_dtype", self._clip
-        for owner in {nn.Module, definer(type(self.watched.model), "zero_grad")}:
-            yield owner, "zero_grad", self._zero_grad
-        yield definer(type(self.watched.optimizer), "zero_grad"), "zero_grad", self._zero_grad
-        if self.watched.scheduler is not None:
-            yield definer(type(self.watched.scheduler), "step"), "step", self._schedule
 
     def _finish(self) -> None:
         self.timeline.settle()
@@ -120,154 +93,16 @@ class Recorder:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Ignore events in the block, where a different loop runs with its own model and optimizer."""
-        self._deaf = True
+        self._watchers.paused = True
         try:
             yield
         finally:
-            self._deaf = False
-
-    # The watchers and hooks, in the order of a step.
-
-    def _zero_grad(self, call: Call) -> Watching:
-        ours = self._is_ours(call.args[0])
-        if ours:
-            self.timeline.settle()
-        yield
-        if ours:
-            self.timeline.tell(Event.ZERO_GRAD)
-
-    def _is_ours(self, owner: object) -> bool:
-        """Return whether ``owner`` is the watched model or optimizer, or a framework's wrapper around it."""
-        if isinstance(owner, nn.Module):
-            return any(module is self.watched.model for module in owner.modules())
-        return unwrapped(owner, "optimizer") is self.watched.optimizer
-
-    def _scale(self, call: Call) -> Watching:
-        if self.watched.scaler is None and not self._deaf:
-            self.watched.scaler = call.args[0]
-        yield
-
-    def _differentiate(self, call: Call) -> Watching:
-        inputs, into_grad = inputs_of(call.args, call.kwargs)
-        reached = self._reached(call.args[0], inputs, into_grad)
-        if reached == Reach.NO:
-            yield
-            return
-        timeline = self.timeline
-        timeline.settle()
-        at = at_forward(self.watched, call.args[0], first=timeline.microbatch == 0)
-        if reached == Reach.YES:
-            timeline.tell(Event.FORWARD, at)
-        else:
-            forward = timeline.look_for_later(Event.FORWARD, at)
-        before = None if into_grad and reached == Reach.YES else fingerprints(gradients(self.watched))
-        result = yield
-        if not into_grad:
-            timeline.wait_for_gradients(None if self._adds_nothing(inputs, result) else before)
-            return
-        if reached == Reach.UNKNOWN:
-            if fingerprints(gradients(self.watched)) == before:
-                return
-            timeline.write(*forward)
-        if ranks() > 1:
-            timeline.wait_for_gradients(None)
-        else:
-            timeline.accumulated()
-
-    def _reached(self, roots: Any, inputs: Sequence[Any], into_grad: bool) -> Reach:
-        """Return whether a backward concerns this loop. One inside another, or of a different model, does not."""
-        if self._deaf or torch._C._current_graph_task_id() != -1:
-            return Reach.NO
-        trained = self.watched.trained()
-        if inputs:  # other leaves of the graph get no gradient
-            return Reach.NO if reach(roots, trained & {id(x) for x in inputs}) != Reach.YES else Reach.YES
-        if not into_grad:
-            return Reach.NO
-        # From forward to backward, parameters of the model may replace the trained ones, as FSDP's do.
-        found = reach(roots, trained | self.watched.of_model())
-        self.lacks.backwards[found] += 1
-        return found
-
-    def _adds_nothing(self, inputs: Sequence[Any], result: Sequence[Any]) -> bool:
-        """Return whether adding the gradients in ``result`` changes no bit.
-
-        If so, it cannot be seen whether the loop added them.
-        """
-        trained = self.watched.trained()
-        return all(
-            type(p.grad) is type(g) is Tensor
-            and p.grad.layout == g.layout == torch.strided
-            and same_bits(p.grad + g, p.grad)
-            for p, g in zip(inputs, result, strict=True)
-            if g is not None and id(p) in trained
-        )
-
-    def _unscale(self, call: Call) -> Watching:
-        if not self._is_ours(call.get(1, "optimizer")):
-            yield
-            return
-        self.timeline.settle()  # also if the scaler is disabled: a clip by hand may follow
-        yield
-        if call.args[0].is_enabled():
-            self.timeline.tell(Event.UNSCALED, gradients(self.watched))
-
-    def _clip(self, call: Call) -> Watching:
-        """Record a clip of the watched gradients by name only, without values: its effect is still to come."""
-        caller = sys._getframe()
-        while caller.f_back and caller.f_globals is not vars(clip_grad):
-            caller = caller.f_back
-        ours = {id(p.grad) for p in self.watched.parameters.values() if p.grad is not None}
-        if caller.f_code.co_name != "_get_total_norm" and any(id(g) in ours for group in call.args[0] for g in group):
-            self.timeline.settle()
-            self.timeline.tell(Event.CLIP)
-        yield
-
-    def _scaler_step(self, call: Call) -> Watching:
-        ours = self._is_ours(call.get(1, "optimizer"))
-        before = self.step
-        if ours:
-            self.timeline.settle()
-            if call.args[0].is_enabled():
-                self.timeline.tell(Event.SCALER_STEP)
-        yield
-        if ours and self.step == before:
-            self.timeline.tell(Event.READY, at_ready(self.watched))
-            self.timeline.stepped(Event.SKIP)
+            self._watchers.paused = False
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's own has no annotations
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._guard.run(self._step_begins, optimizer, args, kwargs)
-
-    def _step_begins(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if optimizer is self.watched.optimizer:
-            around = stepping()
-            self.lacks.composed |= {id(other) for other in around if other is not optimizer}
-            if not is_nested(optimizer, around) and not takes_closure(args, kwargs):
-                self.timeline.be_ready()
+        self._guard.run(self._watchers.step_begins, optimizer, args, kwargs)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's own has no annotations
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._guard.run(self._step_ends, optimizer, args, kwargs)
-
-    def _step_ends(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        around = stepping()
-        if optimizer is not self.watched.optimizer:
-            if not self._deaf and not any(other is self.watched.optimizer for other in around):
-                self.lacks.step_of(optimizer, self.watched)
-            return
-        if is_nested(optimizer, around):
-            return
-        if takes_closure(args, kwargs):
-            self.timeline.be_ready()  # only now is the last call of the closure certain to be over
-        self.timeline.stepped(Event.STEP)
-
-    def _update(self, call: Call) -> Watching:
-        yield
-        scaler: GradScaler = call.args[0]
-        if scaler is self.watched.scaler and scaler.is_enabled():
-            self.timeline.tell(Event.UPDATE)
-
-    def _schedule(self, call: Call) -> Watching:
-        yield
-        if call.args[0] is self.watched.scheduler:
-            self.timeline.tell(Event.SCHEDULE)
+        self._guard.run(self._watchers.step_ends, optimizer, args, kwargs)

@@ -8,19 +8,21 @@ from itertools import groupby
 from rich.console import Console
 
 from gradparity.parity import report
+from gradparity.parity.explain import lowered
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.meaning import Meaning
 from gradparity.parity.metrics import finite
 from gradparity.parity.verdict import Verdict, verdict_of
-from gradparity.trace.diff import compare_traces, first_other_draw, first_other_events
+from gradparity.trace.diff import compare_traces
 from gradparity.trace.events import Trace
-from gradparity.trace.file import lost
+from gradparity.trace.events_compared import first_other_draw, first_other_events
+from gradparity.trace.file import missing_tensor_files
 from gradparity.trace.matching_names import named_alike, unmatched
 from gradparity.trace.same_updates import Updates, updates
-from gradparity.trace.until_difference import steps_of
+from gradparity.trace.until_difference import count_steps
 
 
-class Outcome(StrEnum):
+class TraceOutcome(StrEnum):
     """The verdict on two traces."""
 
     IDENTICAL = "identical"
@@ -33,7 +35,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Difference:
+class TraceDifference:
     """The result of comparing two traces."""
 
     verdict: Verdict
@@ -56,27 +58,27 @@ class Difference:
         return self.verdict.parity
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> TraceOutcome:
         """Return the verdict in a few words."""
         if self.parity:
-            return Outcome.OTHER_CALLS if self.events else Outcome.IDENTICAL
+            return TraceOutcome.OTHER_CALLS if self.events else TraceOutcome.IDENTICAL
         if not self.verdict.steps and not self.verdict.first:
-            return Outcome.NOTHING
-        return Outcome.SAME_UPDATES if self.updates.same else Outcome.DIFFERENT
+            return TraceOutcome.NOTHING
+        return TraceOutcome.SAME_UPDATES if self.updates.same else TraceOutcome.DIFFERENT
 
 
-def difference(
+def trace_difference(
     reference: Trace, candidate: Trace, watching: Callable[[Comparison], None] = lambda _: None
-) -> Difference:
+) -> TraceDifference:
     """Compare two traces, and call ``watching`` with each comparison as it is made."""
     reference, candidate = named_alike(reference, candidate)
-    return Difference(
+    return TraceDifference(
         verdict_of(compare_traces(reference, candidate), watching),
         first_other_events(reference, candidate),
         first_other_draw(reference, candidate),
         doubts(reference, candidate),
         updates(reference, candidate),
-        (steps_of(reference), steps_of(candidate)),
+        (count_steps(reference), count_steps(candidate)),
         unmatched(reference, candidate),
     )
 
@@ -84,58 +86,59 @@ def difference(
 def doubts(reference: Trace, candidate: Trace) -> list[str]:
     """Return reasons why a verdict on two traces covers less than it seems to, one sentence each."""
     both = (("reference", reference), ("candidate", candidate))
-    told = [
+    notes = [
         f"the {name}'s recording was cut off; it is compared as far as it goes"
         for name, trace in both
         if not trace.complete
     ]
-    told += [
-        f"of the {name}'s files of kept tensors {count} cannot be read; what they held is compared by hash and norm"
+    notes += [
+        f"{count} of the {name}'s tensor files cannot be read; these tensors are compared by hash and norm"
         for name, trace in both
-        if (count := lost(trace))
+        if (count := missing_tensor_files(trace))
     ]
-    told += [f"the {name}'s recording lacks something: {note}" for name, trace in both for note in trace.notes]
-    told += [
+    notes += [f"the {name}'s recording lacks something: {note}" for name, trace in both for note in trace.notes]
+    notes += [
         f"{key} is {reference.about.get(key)} in the reference and {candidate.about.get(key)} in the candidate, "
         "which may round differently"
         for key in sorted(reference.about.keys() | candidate.about.keys())
         if reference.about.get(key) != candidate.about.get(key)
     ]
-    return told
+    return notes
 
 
-def headline(found: Difference) -> str:
+def _headline(found: TraceDifference) -> str:
     """Return the verdict in one sentence."""
     match found.outcome:
-        case Outcome.OTHER_CALLS:
+        case TraceOutcome.OTHER_CALLS:
             verdict = found.verdict
-            compared = f"{report.times(verdict.steps, 'step')}, {verdict.numbers:,} numbers compared"
+            compared = f"{report.plural(verdict.steps, 'step')}, {verdict.numbers:,} numbers compared"
             return f"Identical updates, bit for bit: {compared}. The loops make different calls on the way."
-        case Outcome.SAME_UPDATES:
+        case TraceOutcome.SAME_UPDATES:
             return str(found.updates)
         case _:
             return report.headline(found.verdict)
 
 
-def sentences(found: Difference) -> list[str]:
+def sentences(found: TraceDifference) -> list[str]:
     """Return the verdict, the first difference, and further notes, as lines of text."""
-    lines = [headline(found)]
+    lines = [_headline(found)]
     if found.unmatched:
         lines.insert(0, found.unmatched)
     if found.verdict.explanation:
-        prefix = "The way differs first here: " if found.outcome == Outcome.SAME_UPDATES else ""
-        lines += f"{prefix}{found.verdict.explanation}".splitlines()
-    if found.steps[0] != found.steps[1] and found.verdict.said.meaning != Meaning.STEPS:
-        lines.append(f"The reference makes {report.times(found.steps[0], 'step')}, the candidate {found.steps[1]}.")
+        same = found.outcome == TraceOutcome.SAME_UPDATES
+        words = found.verdict.explanation
+        lines += (f"The first difference on the way: {lowered(words)}" if same else words).splitlines()
+    if found.steps[0] != found.steps[1] and found.verdict.likely_cause.meaning != Meaning.STEPS:
+        lines.append(f"The reference makes {report.plural(found.steps[0], 'step')}, the candidate {found.steps[1]}.")
     if found.events:
         step, ours, theirs = found.events
-        lines.append(f"In step {step} the loops make different calls, or in a different order:")
-        lines.append(f"  reference  {in_a_row(ours)}")
-        lines.append(f"  candidate  {in_a_row(theirs)}")
+        lines.append(f"In step {step}, the loops make different calls, or make them in a different order:")
+        lines.append(f"  reference  {event_sequence(ours)}")
+        lines.append(f"  candidate  {event_sequence(theirs)}")
         lines += past_the_scaler(ours, theirs)
     if found.draws is not None:
-        effect = "" if found.outcome == Outcome.DIFFERENT else ", without any effect on the updates here"
-        lines.append(f"From step {found.draws} on torch's random stream is in a different state{effect}.")
+        effect = "" if found.outcome == TraceOutcome.DIFFERENT else ", which has no effect on the updates here"
+        lines.append(f"From step {found.draws} on, torch's random stream is in a different state{effect}.")
     return lines + [f"Note: {doubt}." for doubt in found.doubts]
 
 
@@ -149,15 +152,18 @@ def past_the_scaler(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
     return [f"The {who} calls optimizer.step itself, not scaler.step: a step whose gradients overflow is not skipped."]
 
 
-def in_a_row(events: Sequence[str]) -> str:
+def event_sequence(events: Sequence[str]) -> str:
     """Return events in order as text, with repetitions counted.
 
-    >>> in_a_row(["forward", "accumulated", "forward", "accumulated", "ready", "step"])
+    >>> event_sequence(["forward", "accumulated", "forward", "accumulated", "ready", "step"])
     '2 × (forward → accumulated) → ready → step'
     """
     pairs = [" → ".join(pair) if len(pair) > 1 else pair[0] for pair in _paired(events)]
     runs = ((thing, len(list(again))) for thing, again in groupby(pairs))
-    return " → ".join(thing if n == 1 else f"{n} × ({thing})" for thing, n in runs) or "nothing"
+    return (
+        " → ".join(thing if n == 1 else f"{n} × ({thing})" if " " in thing else f"{n} × {thing}" for thing, n in runs)
+        or "nothing"
+    )
 
 
 def _paired(events: Sequence[str]) -> list[list[str]]:
@@ -170,15 +176,15 @@ def _paired(events: Sequence[str]) -> list[list[str]]:
     return pairs
 
 
-def as_json(found: Difference) -> dict[str, object]:
+def difference_as_json(found: TraceDifference) -> dict[str, object]:
     """Return everything as a dict for JSON."""
     first = None
     if found.verdict.first:
         comparison, mismatch = found.verdict.first
         first = {
-            "step": comparison.step,
-            "phase": comparison.phase.name.lower(),
-            "microbatch": comparison.microbatch,
+            "step": comparison.place.step,
+            "phase": comparison.place.phase.name.lower(),
+            "microbatch": comparison.place.microbatch,
             **asdict(mismatch),
             "figures": finite(mismatch.figures) if mismatch.figures else None,
         }
@@ -187,11 +193,11 @@ def as_json(found: Difference) -> dict[str, object]:
         "parity": found.parity,
         "outcome": found.outcome,
         "same_updates": found.updates.same,
-        "headline": headline(found),
+        "headline": _headline(found),
         "steps": found.verdict.steps,
         "numbers": found.verdict.numbers,
         "first": first,
-        "meaning": found.verdict.said.meaning,
+        "meaning": found.verdict.likely_cause.meaning,
         "explanation": found.verdict.explanation,
         "unmatched": found.unmatched or None,
         "events": {"step": step, "reference": ours, "candidate": theirs} if found.events else None,
@@ -205,11 +211,11 @@ def as_json(found: Difference) -> dict[str, object]:
     }
 
 
-def show(found: Difference, console: Console) -> None:
+def print_difference(found: TraceDifference, console: Console) -> None:
     """Print the verdict, then the table, then the first difference."""
-    before = len(sentences(found)) if found.outcome == Outcome.NOTHING else 1 + bool(found.unmatched)
+    before = len(sentences(found)) if found.outcome == TraceOutcome.NOTHING else 1 + bool(found.unmatched)
     for line in sentences(found)[:before]:
         console.print(line, style="bold green" if found.parity else "bold red", soft_wrap=True, markup=False)
-    console.print(report.table(found.verdict))
+    console.print(report.verdict_table(found.verdict))
     for line in sentences(found)[before:]:
         console.print(line, soft_wrap=True, markup=False)

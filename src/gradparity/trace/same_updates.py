@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from gradparity.parity.state import Part
-from gradparity.trace.diff import kinds
+from gradparity.trace.compare_fingerprints import fingerprint_kinds
 from gradparity.trace.events import Event, Record, Trace
-from gradparity.trace.until_difference import STEPS
+from gradparity.trace.until_difference import STEP_EVENTS
 
-LATER = {
+_LATER = {
     Part.BUFFERS: "the buffers",
     Part.SCALER: "the loss scaler's state",
     Part.SCHEDULER: "the schedule's state",
@@ -34,27 +34,27 @@ class Updates:
 
         They must make equally many steps, at least one, and have the same parameters after each step and at the end.
         """
-        return self.steps > 0 and self.parameters and LATER[Part.PARAMETERS] not in self.ends_apart
+        return self.steps > 0 and self.parameters and _LATER[Part.PARAMETERS] not in self.ends_apart
 
     def __str__(self) -> str:
         steps = f"each of {self.steps} steps" if self.steps > 1 else "the only step"
-        what = "parameters and all of the optimizer's state" if self.state else "parameters"
-        words = f"The same updates: after {steps} all {what} are the same bits"
+        what = "parameters and the optimizer's state" if self.state else "parameters"
+        words = f"The same updates: after {steps}, all {what} are identical, bit for bit"
         if not self.state:
-            words += ", the optimizer's state is not"
+            words += "; the optimizer's state is not"
         if self.ends_apart:
             return f"{words}; when the recordings end, {' and '.join(self.ends_apart)} differ."
-        return f"{words}; only the way differs." if self.state else f"{words}."
+        return f"{words}. The loops differ on the way." if self.state else f"{words}."
 
 
 def updates(reference: Trace, candidate: Trace) -> Updates:
     """Compare the values of two loops, whose names match, after each step and at the end."""
-    ours, theirs = ([r for r in trace.records if r.event in STEPS] for trace in (reference, candidate))
+    ours, theirs = ([r for r in trace.records if r.event in STEP_EVENTS] for trace in (reference, candidate))
     if len(ours) != len(theirs):
         return Updates()
     pairs = list(zip(ours, theirs, strict=True))
     ends = [trace.records[-1] for trace in (reference, candidate) if trace.records]
-    apart = [part for part in LATER if len(ends) == 2 and not _same(part, ends[0], ends[1])]
+    apart = [part for part in _LATER if len(ends) == 2 and not _same(part, ends[0], ends[1])]
     ended = all(end.event == Event.END for end in ends)
     state = all(_same(Part.OPTIMIZER, a, b) for a, b in pairs)
     return Updates(
@@ -62,10 +62,10 @@ def updates(reference: Trace, candidate: Trace) -> Updates:
         all(_same(Part.PARAMETERS, a, b) for a, b in pairs) and any(r.parts.get(Part.PARAMETERS) for r in ours),
         state,
         # A different state has its own words above. If the state is the same, its hyperparameters are what differs.
-        tuple(LATER[part] for part in apart if state or part != Part.OPTIMIZER) if ended else (),
+        tuple(_LATER[part] for part in apart if state or part != Part.OPTIMIZER) if ended else (),
     )
 
 
 def _same(part: Part, one: Record, other: Record) -> bool:
     a, b = one.parts.get(part, {}), other.parts.get(part, {})
-    return a.keys() == b.keys() and not any(kind for name in a for kind in kinds(a[name], b[name]))
+    return a.keys() == b.keys() and not any(kind for name in a for kind in fingerprint_kinds(a[name], b[name]))

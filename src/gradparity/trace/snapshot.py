@@ -20,19 +20,19 @@ from gradparity.parity.state import (
     Value,
     aliases,
     extras,
-    flat,
+    flatten,
     groups,
     modes,
     moments,
-    names,
+    name_by_tensor,
     trained,
 )
 
-Seen: TypeAlias = dict[Part, Mapping[str, Value]]
+Snapshot: TypeAlias = dict[Part, Mapping[str, Value]]
 
 
 @dataclass
-class Watched:
+class TrainingObjects:
     """The objects that a loop trains with."""
 
     model: nn.Module
@@ -62,7 +62,7 @@ class Watched:
             if id(p) in ids or id(self.parameters.get(name)) not in ids:
                 self.parameters[name] = p
         self.buffers = dict(self.model.named_buffers())
-        self.name_of = names(self.parameters)
+        self.name_of = name_by_tensor(self.parameters)
 
     def trained(self) -> set[int]:
         """Return the ``id`` of each parameter that the optimizer trains now."""
@@ -80,7 +80,7 @@ def unwrapped(thing: Any, attribute: str) -> Any:
     return thing
 
 
-def at_forward(watched: Watched, roots: Iterable[Any], first: bool) -> Seen:
+def at_forward(watched: TrainingObjects, roots: Iterable[Any], first: bool) -> Snapshot:
     """Return the losses that are differentiated, scaled or not, with modes, buffers and random states.
 
     At the ``first`` forward of a step, add the state that the step starts from: parameters, scaler and scheduler.
@@ -88,47 +88,47 @@ def at_forward(watched: Watched, roots: Iterable[Any], first: bool) -> Seen:
     if first:
         watched.look_again()
     losses = [root.detach() for root in roots if isinstance(root, Tensor)]
-    seen: Seen = {
+    seen: Snapshot = {
         Part.LOSS: {"loss" if len(losses) == 1 else f"loss {i}": loss for i, loss in enumerate(losses)},
         Part.MODES: modes(watched.model, watched.parameters),
-        Part.BUFFERS: buffers(watched),
+        Part.BUFFERS: live_buffers(watched),
         Part.RNG: generator_states(),
     }
     if first:
-        seen |= {Part.PARAMETERS: watched.parameters, **of_scaler_and_scheduler(watched)}
+        seen |= {Part.PARAMETERS: watched.parameters, **_of_scaler_and_scheduler(watched)}
     return seen
 
 
-def at_accumulated(watched: Watched) -> Seen:
+def at_accumulated(watched: TrainingObjects) -> Snapshot:
     """Return the values that a backward writes.
 
     For memory, return only the shared memory, of which there is hardly any.
     """
     shared = {name: value for name, value in aliases(watched.parameters, watched.buffers).items() if value != OWN}
     return {
-        **gradients(watched),
+        **live_gradients(watched),
         Part.ALIASING: shared,
         Part.MODES: modes(watched.model, watched.parameters),
-        Part.BUFFERS: buffers(watched),
+        Part.BUFFERS: live_buffers(watched),
     }
 
 
-def buffers(watched: Watched, extra_state: bool = False) -> dict[str, Value]:
+def live_buffers(watched: TrainingObjects, extra_state: bool = False) -> dict[str, Value]:
     """Return the buffers and other tensors that the modules keep; their extra state only on request."""
     return {**watched.buffers, **extras(watched.model, extra_state=extra_state)}
 
 
-def gradients(watched: Watched) -> Seen:
+def live_gradients(watched: TrainingObjects) -> Snapshot:
     """Return the gradients of all parameters; ``None`` for a parameter without one."""
     return {Part.GRADIENTS: {name: p.grad for name, p in watched.parameters.items()}}
 
 
-def at_ready(watched: Watched) -> Seen:
+def at_ready(watched: TrainingObjects) -> Snapshot:
     """Return the values that the optimizer reads."""
-    return {**gradients(watched), Part.OPTIMIZER: dict(groups(watched.name_of, watched.optimizer))}
+    return {**live_gradients(watched), Part.OPTIMIZER: dict(groups(watched.name_of, watched.optimizer))}
 
 
-def at_stepped(watched: Watched) -> Seen:
+def at_stepped(watched: TrainingObjects) -> Snapshot:
     """Return the values that the optimizer writes."""
     return {
         Part.PARAMETERS: watched.parameters,
@@ -136,19 +136,19 @@ def at_stepped(watched: Watched) -> Seen:
     }
 
 
-def at_end(watched: Watched) -> Seen:
+def at_end(watched: TrainingObjects) -> Snapshot:
     """Return all values that later steps depend on."""
     at_step = at_stepped(watched)
     all_of_it = {**at_step[Part.OPTIMIZER], **dict(groups(watched.name_of, watched.optimizer))}
-    kept = buffers(watched, extra_state=True)
-    return {**at_step, Part.OPTIMIZER: all_of_it, Part.BUFFERS: kept, **of_scaler_and_scheduler(watched)}
+    kept = live_buffers(watched, extra_state=True)
+    return {**at_step, Part.OPTIMIZER: all_of_it, Part.BUFFERS: kept, **_of_scaler_and_scheduler(watched)}
 
 
-def of_scaler_and_scheduler(watched: Watched) -> Seen:
+def _of_scaler_and_scheduler(watched: TrainingObjects) -> Snapshot:
     """Return the state of the scaler and the scheduler, if the loop has them."""
-    seen: Seen = {}
+    seen: Snapshot = {}
     if watched.scaler is not None and watched.scaler.is_enabled():
-        seen[Part.SCALER] = dict(flat("", watched.scaler.state_dict()))
+        seen[Part.SCALER] = dict(flatten("", watched.scaler.state_dict()))
     if watched.scheduler is not None:
-        seen[Part.SCHEDULER] = dict(flat("", watched.scheduler.state_dict()))
+        seen[Part.SCHEDULER] = dict(flatten("", watched.scheduler.state_dict()))
     return seen

@@ -5,15 +5,23 @@ from dataclasses import dataclass
 
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
-from gradparity.trace.snapshot import Seen, Watched, at_accumulated, at_ready, at_stepped, buffers, gradients
-from gradparity.trace.to_cpu import Fingerprints, fingerprints, frozen, on_host
+from gradparity.trace.snapshot import (
+    Snapshot,
+    TrainingObjects,
+    at_accumulated,
+    at_ready,
+    at_stepped,
+    live_buffers,
+    live_gradients,
+)
+from gradparity.trace.to_cpu import Fingerprints, fingerprints, frozen, to_cpu
 
-Look = tuple[Record, Seen]
+Look = tuple[Record, Snapshot]
 """The record of an event, and the live values behind it."""
 
 
 @dataclass(frozen=True)
-class Awaited:
+class _Awaited:
     """A backward whose gradients were not yet looked for in ``p.grad``.
 
     They arrive there later. Gradients of ``autograd.grad`` arrive when the loop writes them. On several ranks, all
@@ -22,7 +30,7 @@ class Awaited:
 
     before: Fingerprints | None
     """The gradients before the backward; ``None`` if it is a microbatch even if they do not change."""
-    buffers: Seen
+    buffers: Snapshot
     """The buffers after the backward. The next forward may change them before the gradients are written."""
 
 
@@ -35,10 +43,10 @@ class Timeline:
         keeps: whether ``write`` keeps the values. If so, values that it gets late are copied first.
     """
 
-    def __init__(self, watched: Watched, write: Callable[[Record, Seen], None], keeps: bool) -> None:
+    def __init__(self, watched: TrainingObjects, write: Callable[[Record, Snapshot], None], keeps: bool) -> None:
         self.watched, self.write, self.keeps = watched, write, keeps
         self.step = self.microbatch = 0
-        self._awaited: Awaited | None = None
+        self._awaited: _Awaited | None = None
 
     def settle(self) -> None:
         """Record the awaited backward, if there is one and its gradients have arrived in ``p.grad``.
@@ -47,14 +55,14 @@ class Timeline:
         """
         if self._awaited is not None:
             awaited, self._awaited = self._awaited, None
-            if awaited.before is None or fingerprints(gradients(self.watched)) != awaited.before:
+            if awaited.before is None or fingerprints(live_gradients(self.watched)) != awaited.before:
                 self.accumulated(awaited.buffers)
 
     def wait_for_gradients(self, before: Fingerprints | None) -> None:
         """Look at the gradients later. If they are still equal to ``before``, it was no microbatch."""
-        self._awaited = Awaited(before, frozen({Part.BUFFERS: buffers(self.watched)}))
+        self._awaited = _Awaited(before, frozen({Part.BUFFERS: live_buffers(self.watched)}))
 
-    def accumulated(self, buffers: Seen | None = None) -> None:
+    def accumulated(self, buffers: Snapshot | None = None) -> None:
         """Record the values that a backward has written, and count the microbatch."""
         self.tell(Event.ACCUMULATED, at_accumulated(self.watched) | (buffers or {}))
         self.microbatch += 1
@@ -70,17 +78,17 @@ class Timeline:
         self.step += 1
         self.microbatch = 0
 
-    def tell(self, event: Event, seen: Seen | None = None) -> None:
+    def tell(self, event: Event, seen: Snapshot | None = None) -> None:
         """Record an event, and the values seen at it."""
         self.write(*self.look(event, seen or {}))
 
-    def look(self, event: Event, seen: Seen) -> Look:
+    def look(self, event: Event, seen: Snapshot) -> Look:
         """Return the record of an event and the values behind it, to be written now."""
         microbatch = self.microbatch if event in (Event.FORWARD, Event.ACCUMULATED) else None
-        here = on_host(seen)
+        here = to_cpu(seen)
         return Record(event, self.step, microbatch, fingerprints(here)), here
 
-    def look_for_later(self, event: Event, seen: Seen) -> Look:
+    def look_for_later(self, event: Event, seen: Snapshot) -> Look:
         """Return the record of an event, which may be written after the values behind it have changed."""
         record, here = self.look(event, seen)
         return record, frozen(here) if self.keeps else {}

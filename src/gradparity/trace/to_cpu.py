@@ -6,18 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from gradparity.parity.state import Part, Value
-from gradparity.trace.fingerprint import Printed, printed, shard_of
-from gradparity.trace.snapshot import Seen
+from gradparity.trace.fingerprint import FingerprintValue, fingerprint_value, shard_of
+from gradparity.trace.snapshot import Snapshot
 
-Fingerprints: TypeAlias = dict[Part, dict[str, Printed]]
+Fingerprints: TypeAlias = dict[Part, dict[str, FingerprintValue]]
 
 
-def fingerprints(seen: Seen) -> Fingerprints:
+def fingerprints(seen: Snapshot) -> Fingerprints:
     """Return the values that a trace keeps of ``seen``, with a fingerprint for each tensor."""
-    return {part: {name: printed(v) for name, v in values.items()} for part, values in on_host(seen).items()}
+    return {part: {name: fingerprint_value(v) for name, v in values.items()} for part, values in to_cpu(seen).items()}
 
 
-def frozen(seen: Seen) -> Seen:
+def frozen(seen: Snapshot) -> Snapshot:
     """Return ``seen`` with copies of its tensors, which the loop cannot overwrite."""
     return {
         part: {name: v.detach().clone() if isinstance(v, Tensor) else v for name, v in values.items()}
@@ -25,13 +25,13 @@ def frozen(seen: Seen) -> Seen:
     }
 
 
-def on_host(seen: Seen) -> Seen:
+def to_cpu(seen: Snapshot) -> Snapshot:
     """Return ``seen`` with its tensors on the CPU; return it unchanged if they are there already."""
-    elsewhere = {t.device for values in seen.values() for t in values.values() if on_accelerator(t)}
+    elsewhere = {t.device for values in seen.values() for t in values.values() if _on_accelerator(t)}
     if not elsewhere:
         return seen
-    copies: Seen = {
-        part: {name: copied(v) if on_accelerator(v) else v for name, v in values.items()}
+    copies: Snapshot = {
+        part: {name: copy_to_cpu(v) if _on_accelerator(v) else v for name, v in values.items()}
         for part, values in seen.items()
     }
     for device in elsewhere:
@@ -39,7 +39,7 @@ def on_host(seen: Seen) -> Seen:
     return copies
 
 
-def on_accelerator(value: Value) -> TypeGuard[Tensor]:
+def _on_accelerator(value: Value) -> TypeGuard[Tensor]:
     """Return whether ``value`` is a tensor on a GPU or other accelerator: neither on the CPU nor on meta."""
     if not isinstance(value, Tensor):
         return False
@@ -47,7 +47,7 @@ def on_accelerator(value: Value) -> TypeGuard[Tensor]:
     return type(tensor) in (Tensor, nn.Parameter) and not tensor.is_cpu and not tensor.is_meta
 
 
-def copied(value: Value) -> Value:
+def copy_to_cpu(value: Value) -> Value:
     """Return a copy on the CPU with the same strides.
 
     A copy from a GPU may still be in progress. Synchronize before reading it.

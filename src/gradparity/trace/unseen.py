@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from gradparity.errors import UserError
 from gradparity.trace.autograd_graph import Reach
-from gradparity.trace.snapshot import Watched
+from gradparity.trace.snapshot import TrainingObjects
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Lacks:
     """The ``id`` of each optimizer whose steps contain steps of the watched one."""
     sentences: list[str] = field(default_factory=list)
 
-    def step_of(self, other: Optimizer, watched: Watched) -> None:
+    def step_of(self, other: Optimizer, watched: TrainingObjects) -> None:
         """Count a step of ``other`` if it holds parameters that the watched optimizer trains.
 
         If the watched optimizer trains none of the model's parameters, compare with the model's parameters instead.
@@ -34,12 +34,10 @@ class Lacks:
         if id(other) not in self.composed and not ours.isdisjoint(_held(other)):
             self.others[type(other).__name__] += 1
 
-    def look_back(self, steps: int, watched: Watched, skipped: int) -> None:
+    def look_back(self, steps: int, watched: TrainingObjects, skipped: int) -> None:
         """Add sentences on missing events, at the end of a loop with ``steps`` steps of the watched optimizer."""
         if not steps:
-            self.sentences.append(
-                "it has seen no step of the optimizer that it was given, so nothing in it was compared after a step"
-            )
+            self.sentences.append("it saw no step of the given optimizer, so it holds no values after a step")
         if watched.trained().isdisjoint(watched.of_model()):
             self.sentences.append(
                 "the optimizer holds none of the model's parameters; make it after the model is copied or wrapped"
@@ -51,10 +49,10 @@ class Lacks:
             )
         if self.backwards and not self.backwards.keys() - {Reach.NO}:
             self.sentences.append(
-                f"no backward, of {self.backwards.total()}, reached a parameter of the model or the optimizer"
+                f"no backward ({self.backwards.total()} in all) reached a parameter of the model or the optimizer"
             )
         if skipped:
-            self.sentences.append("what was captured in a CUDA graph is not seen")
+            self.sentences.append("calls captured in a CUDA graph are missing")
 
     def all(self) -> list[str]:
         """Return all sentences, the error first."""

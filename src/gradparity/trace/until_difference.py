@@ -2,29 +2,24 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 import xxhash
 
-from gradparity.parity.lockstep import END, Comparison
+from gradparity.parity.lockstep import Comparison
+from gradparity.parity.place import END
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record, Trace
-from gradparity.trace.fingerprint import Fingerprint, Printed
-from gradparity.training import Moment
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
-STEPS = (Event.STEP, Event.SKIP)
+NAMES = ("reference", "candidate")
 
-MOST_ZEROS = 2**24
+STEP_EVENTS = (Event.STEP, Event.SKIP)
+
+_MOST_ZEROS = 2**24
 """Largest tensor, in bytes, that is_zero can recognize; it hashes that many zeros."""
-
-
-@dataclass(frozen=True)
-class Look(Moment):
-    """A moment of a trace, and the values seen at it."""
-
-    record: Record = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ class Side:
     @property
     def steps(self) -> int:
         """Return the number of steps in the trace, made or skipped."""
-        return steps_of(self.trace)
+        return count_steps(self.trace)
 
     @property
     def losses(self) -> list[float]:
@@ -91,45 +86,45 @@ class Side:
         return single if len(single) == len(values) else []
 
 
-def steps_of(trace: Trace) -> int:
+def count_steps(trace: Trace) -> int:
     """Return the number of steps in a trace, made or skipped."""
-    return sum(r.event in STEPS for r in trace.records)
+    return sum(r.event in STEP_EVENTS for r in trace.records)
 
 
-def sides(reference: Trace, candidate: Trace, found: Comparison) -> tuple[Side, Side]:
-    """Return both traces, with the place of ``found`` in each."""
-    step = max(r.step for r in (*reference.records, *candidate.records)) if found.step == END else found.step
-    ours, theirs = (
-        Side(trace, step, moment.record if isinstance(moment, Look) else None)
-        for trace, moment in ((reference, found.reference), (candidate, found.candidate))
-    )
-    return ours, theirs
+def sides(
+    found: Comparison, reference: tuple[Trace, Record | None], candidate: tuple[Trace, Record | None]
+) -> tuple[Side, Side]:
+    """Return both traces, with the record of each at the place of ``found``."""
+    step = found.place.step
+    if found.place == END:
+        step = max(r.step for trace, _ in (reference, candidate) for r in trace.records)
+    return Side(reference[0], step, reference[1]), Side(candidate[0], step, candidate[1])
 
 
-def gradients(record: Record | None) -> Mapping[str, Printed]:
+def recorded_gradients(record: Record | None) -> Mapping[str, FingerprintValue]:
     """Return the gradients in a record."""
     return record.parts.get(Part.GRADIENTS, {}) if record else {}
 
 
-def digest(value: Printed) -> str | None:
+def digest(value: FingerprintValue) -> str | None:
     """Return the hash of a tensor; ``None`` for any other value."""
     return value.digest if isinstance(value, Fingerprint) else None
 
 
-def total(record: Record | None) -> float:
+def gradient_norm(record: Record | None) -> float:
     """Return the L2 norm of all gradients together; NaN if it is not finite or a norm was not recorded."""
-    norm = math.hypot(*(value.norm for value in gradients(record).values() if isinstance(value, Fingerprint)))
+    norm = math.hypot(*(value.norm for value in recorded_gradients(record).values() if isinstance(value, Fingerprint)))
     return norm if math.isfinite(norm) else math.nan
 
 
-def is_zero(value: Printed) -> bool:
+def is_zero(value: FingerprintValue) -> bool:
     """Return whether a dense tensor is zero everywhere, with one sign."""
     if not isinstance(value, Fingerprint) or value.norm != 0 or value.layout != "dense":
         return False
     dtype = getattr(torch, value.dtype, None)
     width = dtype.itemsize if isinstance(dtype, torch.dtype) else 0
     count = math.prod(value.shape)
-    if not 0 < width * count <= MOST_ZEROS:
+    if not 0 < width * count <= _MOST_ZEROS:
         return False
     positive, negative = bytes(width), bytes(width - 1) + b"\x80"  # the sign is the last bit of the last byte
     return value.digest in (xxhash.xxh3_128_hexdigest(zero * count) for zero in (positive, negative))
@@ -139,3 +134,15 @@ def scale_of(side: Side) -> float:
     """Return the loss scale that the scaler had at the beginning of this step; 1 without a scaler."""
     looks = (r.parts[Part.SCALER].get("scale") for r in side.here if Part.SCALER in r.parts)
     return next((scale for scale in looks if isinstance(scale, float)), 1.0)
+
+
+def same_way(ours: Side, theirs: Side) -> bool:
+    """Return whether both loops have the same events in the same order since the first forward of this step.
+
+    If they do not, rounding may hide a different cause.
+    """
+    ways = [
+        [r.event for r in side.here[next((i for i, r in enumerate(side.here) if r.event == Event.FORWARD), 0) :]]
+        for side in (ours, theirs)
+    ]
+    return ways[0] == ways[1]

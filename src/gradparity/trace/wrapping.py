@@ -23,7 +23,7 @@ Wrapper: TypeAlias = Callable[..., Any]
 
 
 @dataclass
-class Replacement:
+class _Replacement:
     """A function that replaces another one."""
 
     owner: Any
@@ -41,7 +41,7 @@ class Replacement:
         return vars(self.owner).get(self.name) is self.function
 
 
-_REPLACEMENTS: dict[int, Replacement] = {}
+_REPLACEMENTS: dict[int, _Replacement] = {}
 _NUMBERS = count()
 _LOCK = RLock()
 
@@ -73,7 +73,7 @@ def _replaced(owner: Any, name: str) -> int:
     inherited = name not in vars(owner)
     original = getattr(owner, name) if inherited else vars(owner)[name]
     number = next(_NUMBERS)
-    _REPLACEMENTS[number] = Replacement(owner, name, original, inherited, _through(original, number))
+    _REPLACEMENTS[number] = _Replacement(owner, name, original, inherited, _through(original, number))
     setattr(owner, name, _REPLACEMENTS[number].function)
     return number
 
@@ -93,7 +93,7 @@ def _through(original: Callable[..., Any], number: int) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def through(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() and in_one_graph():
+        if torch.compiler.is_compiling() and _in_one_graph():
             return original(*args, **kwargs)  # watching the call would break the graph, which is forbidden
         return call(number, original, args, kwargs)
 
@@ -114,7 +114,7 @@ def call(number: int, original: Callable[..., Any], args: tuple[Any, ...], kwarg
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch's own has no annotations
-def in_one_graph() -> bool:
+def _in_one_graph() -> bool:
     """Return whether torch.compile, which calls this while it traces, traces with ``fullgraph=True``."""
     from torch._dynamo.symbolic_convert import InstructionTranslator
 

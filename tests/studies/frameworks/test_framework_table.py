@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gradparity.parity.compare import Kind, Mismatch
+from gradparity.parity.kinds import Kind
 from gradparity.parity.metrics import Figures
+from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.state import Part
 from gradparity.studies.frameworks import watch
 from gradparity.studies.frameworks.known_issues import KNOWN, cause

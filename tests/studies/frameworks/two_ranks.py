@@ -13,7 +13,7 @@ from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, TWO_RANKS
 from gradparity.studies.frameworks.watch import outcome_of, recorded
 from gradparity.trace.events import Event
 from gradparity.trace.file import tensor_of
-from gradparity.trace.process_rank import rank, ranks
+from gradparity.trace.process_rank import this_rank, world_size
 from gradparity.training import manual
 from gradparity.training.distributed import RankRun, manual_step, tensors_of
 from gradparity.training.exchange import share
@@ -45,7 +45,7 @@ def other_threshold(name):
 
 def other_rate_on_rank_1():
     def wrong(job):
-        job.optimizer.param_groups[0]["lr"] *= 1 + rank()
+        job.optimizer.param_groups[0]["lr"] *= 1 + this_rank()
         by_examples(job)
 
     return outcome_of(wrong, RANK_SCENARIOS[f"{TWO_RANKS}K = 1"], by_examples)
@@ -53,7 +53,7 @@ def other_rate_on_rank_1():
 
 def other_data_on_rank_1():
     def wrong(job):
-        if rank() == 1:
+        if this_rank() == 1:
             job = replace(job, examples=type(job.examples)(*(part.flip(0) for part in job.examples)))
         by_examples(job)
 
@@ -65,7 +65,7 @@ def by_hand(shared):
         if shared:
             share(tensors_of(job.model))
         run = replace(RankRun(**vars(reference_run(job))), route=manual)
-        mine = type(job.examples)(*(part[rank() :: ranks()] for part in job.examples))
+        mine = type(job.examples)(*(part[this_rank() :: world_size()] for part in job.examples))
         for window in windows_of(job, microbatches_of(mine)):
             list(manual_step(run, window))
 

@@ -83,15 +83,15 @@ def test_one_changed_bit_of_what_a_lane_has_beside_its_run_is_caught(task, thing
     reference, candidate = two_runs.lane(cell, "backward"), two_runs.lane(cell, "manual")
     for found in lockstep(reference, candidate, two_runs.windows(cell)):
         assert not found.mismatches
-        if found.step == 1:
+        if found.place.step == 1:
             break
-    state = candidate.also[thing].state_dict()["state"]
+    state = candidate.extra_state[thing].state_dict()["state"]
     tensor = state if isinstance(state, torch.Tensor) else state[0]["exp_avg"]
     tensor.view(torch.int32).view(-1)[0] ^= 1
     (found, *_) = lockstep(reference, candidate, [])
-    also = [m.name.startswith(thing) for m in found.mismatches if m.part == Part.ALSO]
+    also = [m.name.startswith(thing) for m in found.mismatches if m.part == Part.EXTRA]
     assert also == [True]
-    assert {m.part for m in found.mismatches} <= {Part.ALSO, Part.BUFFERS}, "it may be an attribute of the model too"
+    assert {m.part for m in found.mismatches} <= {Part.EXTRA, Part.BUFFERS}, "it may be an attribute of the model too"
 
 
 @pytest.mark.parametrize("k", ACCUMULATION_STEPS)

@@ -15,7 +15,8 @@ import torch
 from gradparity.errors import UserError
 from gradparity.parity import report
 from gradparity.parity.bits import same_bits
-from gradparity.parity.lockstep import START, lockstep
+from gradparity.parity.lockstep import lockstep
+from gradparity.parity.place import START
 from gradparity.parity.verdict import Verdict
 from gradparity.studies.tasks import TASKS
 from gradparity.studies.two_ways import build, checkpoint
@@ -39,7 +40,7 @@ def trained(config, lanes, found=None, done=0, steps=STEPS):
     ):
         verdict.add(comparison)
         spread.add(comparison)
-        comparisons.append((comparison.step, comparison.phase, comparison.microbatch, comparison.numbers))
+        comparisons.append((comparison.place, comparison.numbers))
     return Found(verdict, spread), comparisons
 
 
@@ -110,7 +111,7 @@ def test_a_difference_that_was_found_is_still_explained_after_a_resume(tmp_path)
     again, found_again, _ = gone_on(config, tmp_path)
     assert others(whole, again) == []
     assert found.verdict.first is not None
-    assert report.markdown(found_again.verdict) == report.markdown(found.verdict)
+    assert report.verdict_markdown(found_again.verdict) == report.verdict_markdown(found.verdict)
     (ours, mismatch), (theirs, mismatch_again) = found.verdict.first, found_again.verdict.first
     assert (ours.mismatches, ours.figures, ours.scale, mismatch) == (
         theirs.mismatches, theirs.figures, theirs.scale, mismatch_again,
@@ -121,11 +122,11 @@ def test_a_difference_that_was_found_is_still_explained_after_a_resume(tmp_path)
 
 
 def test_the_evidence_counts_as_it_goes():
-    evidence = report.Evidence()
+    evidence = report.StepCounts()
     for norm, clipped, lr, skipped in ((2, 1, 0.1, False), (1, 1, 0.2, False), (9, 1, 0.2, True), (3, 1, 0.1, False)):
-        evidence.add(report.Readings(0.0, norm, clipped, 1.0, lr, skipped))
+        evidence.add(report.StepMetrics(0.0, norm, clipped, 1.0, lr, skipped))
     assert str(evidence) == (
-        "The gradient was clipped in 2 of 4 steps, and overflowed in 1, which were skipped; 3 different learning rates."
+        "Of 4 steps, 2 clipped the gradient and 1 was skipped because it overflowed; 3 different learning rates."
     )
 
 

@@ -28,8 +28,8 @@ from gradparity.studies.two_ways.checkpoint import HELD, LANES, NAME, PROGRESS
 from gradparity.studies.two_ways.cli import SAVED
 from gradparity.tensorboard import FIGURES
 from gradparity.tensorboard.events import EVENTS
-from gradparity.trace.file import NAME as TRACE
-from gradparity.trace.file import lost, read
+from gradparity.trace.file import TRACE_FILE as TRACE
+from gradparity.trace.file import missing_tensor_files, read
 
 pytestmark = pytest.mark.kill
 
@@ -243,7 +243,7 @@ def test_a_recording_that_is_killed_can_be_read_with_every_tensor_that_it_names(
                 trace = read(folder)
                 *lines, _ = text.split(b"\n")
                 assert len(trace.records) == sum(line.startswith(b'{"event"') for line in lines)
-                assert lost(trace) == 0
+                assert missing_tensor_files(trace) == 0
                 kills += not trace.complete
     assert kills
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from gradparity.parity.lockstep import Lane, lockstep
+from gradparity.parity.lockstep import LockstepRun, lockstep
 from gradparity.studies.benchmark.clock import Spread, spread
 from gradparity.studies.benchmark.subjects import config, many, mlp, size, step, subject
 from gradparity.studies.benchmark.watching import (
@@ -25,7 +25,7 @@ from gradparity.studies.benchmark.watching import (
     watched_seconds,
 )
 from gradparity.studies.tasks import Batch, Task
-from gradparity.trace.file import NAME
+from gradparity.trace.file import TRACE_FILE
 from gradparity.training import Window
 
 WIDTHS = (40, 190, 685, 2210, 7045)
@@ -85,13 +85,13 @@ def point(task: Task, rounds: int, tick: Callable[[], object]) -> Point:
     return Point(size(lane), len(lane.run.parameters), bare, adds, traced_bytes(lane, window))
 
 
-def traced_bytes(lane: Lane, window: Window[Batch]) -> int:
+def traced_bytes(lane: LockstepRun, window: Window[Batch]) -> int:
     """Return the bytes that the second recorded step adds to a trace; the first also writes names and shapes."""
     with TemporaryDirectory() as folder:
         with recording(lane.run, Path(folder) / "trace"):
             for _ in range(3):
                 step(lane, window)
-        lines = (Path(folder) / "trace" / NAME).read_text().splitlines()
+        lines = (Path(folder) / "trace" / TRACE_FILE).read_text().splitlines()
         return sum(len(line) + 1 for line in lines if json.loads(line).get("step") == 1)
 
 
@@ -130,7 +130,7 @@ def by_steps(way: str, marks: Sequence[int]) -> list[Stretch]:
     raise AssertionError
 
 
-def in_lockstep(reference: Lane, candidate: Lane, window: Window[Batch]) -> Generator[None]:
+def in_lockstep(reference: LockstepRun, candidate: LockstepRun, window: Window[Batch]) -> Generator[None]:
     """Make step after step in lockstep, and yield after each."""
     compared = lockstep(reference, candidate, repeat(window))
     next(compared)
@@ -139,7 +139,7 @@ def in_lockstep(reference: Lane, candidate: Lane, window: Window[Batch]) -> Gene
         yield
 
 
-def recorded(lane: Lane, window: Window[Batch], folder: Path) -> Generator[None]:
+def recorded(lane: LockstepRun, window: Window[Batch], folder: Path) -> Generator[None]:
     """Make step after step, recorded in one trace, and yield after each."""
     with recording(lane.run, folder):
         while True:

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import product
 from statistics import median
 
-from gradparity.parity.lockstep import Lane
+from gradparity.parity.lockstep import LockstepRun
 from gradparity.studies.benchmark.clock import Spread, in_turn, ratio, timed
 from gradparity.studies.benchmark.memory import peak_bytes
 from gradparity.studies.benchmark.subjects import config, mlp, size, step, subject, transformer
@@ -60,7 +60,7 @@ def costs_of(model: str, task: Task, training: Config, rounds: int, tick: Callab
     return found
 
 
-def gradients(lane: Lane, window: Window[Batch]) -> None:
+def gradients(lane: LockstepRun, window: Window[Batch]) -> None:
     """Run a step until all gradients are accumulated and unscaled."""
     next(moment for moment in lane.step(lane.run, window) if moment.phase == Phase.UNSCALED)
 

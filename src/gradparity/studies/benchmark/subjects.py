@@ -6,7 +6,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from gradparity.parity.lockstep import Lane
+from gradparity.parity.lockstep import LockstepRun
 from gradparity.studies.tasks import TASKS, Batch, Task
 from gradparity.studies.tasks.text import CharTransformer
 from gradparity.studies.two_ways import build
@@ -31,18 +31,18 @@ def config(*, k: int = 1, microbatch: int = SEQUENCES, precision: PrecisionName 
     )
 
 
-def subject(task: Task, loops: tuple[str, ...], training: Config) -> tuple[list[Lane], Window[Batch]]:
+def subject(task: Task, loops: tuple[str, ...], training: Config) -> tuple[list[LockstepRun], Window[Batch]]:
     """Return a lane for each of ``loops``, all from the same bits, and the window for all their steps."""
     return [build.lane(training, task, loop) for loop in loops], next(build.windows(training, task))
 
 
-def step(lane: Lane, window: Window[Batch]) -> None:
+def step(lane: LockstepRun, window: Window[Batch]) -> None:
     """Make one unwatched optimizer step."""
     for _ in lane.step(lane.run, window):
         pass
 
 
-def size(lane: Lane) -> int:
+def size(lane: LockstepRun) -> int:
     """Return the number of trained parameters."""
     return sum(p.numel() for p in lane.run.parameters)
 

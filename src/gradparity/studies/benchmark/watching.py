@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils._debug_mode import DebugMode
 
 import gradparity
-from gradparity.parity.lockstep import Comparison, Lane, lockstep
+from gradparity.parity.lockstep import Comparison, LockstepRun, lockstep
 from gradparity.studies.benchmark.clock import Spread, Way, in_turn, ratio, seconds_of, spread, timed
 from gradparity.studies.benchmark.subjects import size, step
 from gradparity.studies.tasks import Batch
@@ -52,7 +52,13 @@ class WatchingCost:
 
 
 def costs(
-    model: str, lanes: Sequence[Lane], window: Window[Batch], rounds: int, tick: Callable[[], object], *, others: bool
+    model: str,
+    lanes: Sequence[LockstepRun],
+    window: Window[Batch],
+    rounds: int,
+    tick: Callable[[], object],
+    *,
+    others: bool,
 ) -> list[WatchingCost]:
     """Measure lockstep of two ``lanes`` and a recording of the first; with ``others``, also the alternatives."""
     reference, candidate = lanes
@@ -70,8 +76,8 @@ def costs(
 
 
 def watched_seconds(
-    reference: Lane,
-    candidate: Lane,
+    reference: LockstepRun,
+    candidate: LockstepRun,
     window: Window[Batch],
     rounds: int,
     tick: Callable[[], object],
@@ -100,7 +106,7 @@ def watched_seconds(
         return in_turn(ways, rounds, tick)
 
 
-def hashed_seconds(lane: Lane, window: Window[Batch], rounds: int) -> tuple[list[float], list[float]]:
+def hashed_seconds(lane: LockstepRun, window: Window[Batch], rounds: int) -> tuple[list[float], list[float]]:
     """Return the seconds of a step, bare and with DebugMode's hashes."""
     seconds = in_turn(
         [timed("bare", partial(step, lane, window)), lambda: {HASHES: watched_step(lane, window, hashing)}],
@@ -118,11 +124,11 @@ def one_step(compared: Iterator[Comparison]) -> None:
     """
     for found in compared:
         assert not found.mismatches, "the lanes differ"
-        if found.phase == Phase.STEPPED:
+        if found.place.phase == Phase.STEPPED:
             return
 
 
-def watched_step(lane: Lane, window: Window[Batch], way: Watch) -> float:
+def watched_step(lane: LockstepRun, window: Window[Batch], way: Watch) -> float:
     """Return the seconds of one step, watched in one way; the work before and after it is not counted."""
     with way() as look, lane.random.active():
 
@@ -178,7 +184,7 @@ def hashing() -> Iterator[None]:
         yield
 
 
-def trainparity(model: str, lane: Lane, window: Window[Batch]) -> WatchingCost | None:
+def trainparity(model: str, lane: LockstepRun, window: Window[Batch]) -> WatchingCost | None:
     """Measure TrainParity's check of three steps in three processes; return ``None`` if it is not installed.
 
     The check trains the small transformer.

@@ -11,7 +11,7 @@ from torch.optim import Optimizer, SparseAdam
 
 from gradparity.parity.bits import same_bits
 from gradparity.parity.lockstep import Comparison, lockstep
-from gradparity.parity.step_metrics import Reader, Readings
+from gradparity.parity.step_metrics import StepMetrics, StepMetricsReader
 from gradparity.parity.verdict import Verdict as LockstepVerdict
 from gradparity.parity.verdict import verdict_of
 from gradparity.studies.tasks import TASKS
@@ -103,7 +103,7 @@ def trained_by(kind: type[Any], route: Route, microbatches: int = 2, steps: int 
 
 def train_both_ways(
     precision: PrecisionName = "fp32", clip: ClipConfig = CLIP
-) -> tuple[LockstepVerdict, list[Readings]]:
+) -> tuple[LockstepVerdict, list[StepMetrics]]:
     """Train a perceptron on digits by both routes in lockstep: six windows of three microbatches.
 
     In fp16 the scale starts so high that the first step overflows and is skipped.
@@ -123,7 +123,7 @@ def train_both_ways(
     )
     task = TASKS["digits_mlp"]()
     lanes = build.lanes(config, task)
-    reader, steps = Reader(lanes[0].run), list[Readings]()
+    reader, steps = StepMetricsReader(lanes[0].run), list[StepMetrics]()
 
     def read(found: Comparison) -> None:
         if readings := reader.take(found.reference):

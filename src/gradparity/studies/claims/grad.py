@@ -3,7 +3,7 @@
 import torch
 
 from gradparity.calculus import derivatives
-from gradparity.calculus.known_functions import apart, scalar, vector, vector_jacobian
+from gradparity.calculus.known_functions import scalar, unstacked, vector, vector_jacobian
 from gradparity.parity.bits import same_bits
 from gradparity.studies.claims.evidence import Evidence, judge
 from gradparity.studies.claims.examples import batch, error, filled, network, outcome, refusal, times
@@ -37,7 +37,7 @@ def returns() -> Evidence:
 def many_inputs() -> Evidence:
     """`autograd.grad` works naturally with multiple inputs: `gx, gy = torch.autograd.grad(out, (x, y))`."""
     x, y = (column.detach().requires_grad_() for column in batch().unbind(dim=1))
-    out = apart(vector)(x, y)
+    out = unstacked(vector)(x, y)
     as_written = refusal(lambda: torch.autograd.grad(out, (x, y), retain_graph=True))
     unused = torch.zeros(3, requires_grad=True)
     with_unused = refusal(lambda: torch.autograd.grad(out.sum(), (x, unused), retain_graph=True))

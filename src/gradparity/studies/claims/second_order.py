@@ -2,7 +2,7 @@
 
 import torch
 
-from gradparity.calculus.known_functions import apart, vector
+from gradparity.calculus.known_functions import unstacked, vector
 from gradparity.studies.claims.evidence import Evidence, judge
 from gradparity.studies.claims.examples import batch, error, outcome, refusal
 
@@ -10,7 +10,7 @@ from gradparity.studies.claims.examples import batch, error, outcome, refusal
 def second_derivative() -> Evidence:
     """The second derivative: `grad_xx, = torch.autograd.grad(grad_x, (x,), torch.ones_like(grad_x))`."""
     x, y = (column.detach().requires_grad_() for column in batch().unbind(dim=1))
-    out = apart(vector)(x, y)
+    out = unstacked(vector)(x, y)
     ones = torch.ones_like(out)
     first, _ = torch.autograd.grad(out, (x, y), ones, retain_graph=True)
     refused = refusal(lambda: torch.autograd.grad(first, (x,), torch.ones_like(first)))

@@ -14,8 +14,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, AdamW
 
 from gradparity.parity.bits import same_bits, ulp_distance
-from gradparity.parity.compare import figures_of
 from gradparity.parity.metrics import Figures
+from gradparity.parity.mismatches import figures_of
 from gradparity.studies.distributed.parity import gathered
 from gradparity.training import backward
 from gradparity.training.exchange import average

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.faults.patching_on_ranks import on_ranks_with
-from gradparity.parity.lockstep import Lane, Step
+from gradparity.parity.lockstep import LockstepRun, Step
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.studies.distributed.parity import Outcome, compare_on_every_rank
 from gradparity.studies.tasks import TASKS, Batch, Examples, Task
@@ -53,7 +53,7 @@ def run_trial(trial: Trial) -> Outcome:
     return compare_on_every_rank(reference, candidate, windows_of_rank(trial, task))
 
 
-def rank_lane(trial: Trial, task: Task, name: str, fault: str | None = None) -> Lane:
+def rank_lane(trial: Trial, task: Task, name: str, fault: str | None = None) -> LockstepRun:
     """Return this rank's lane for ``task``. It starts from rank 0's weights, and draws its own dropout masks."""
     rank = dist.get_rank()
     step = on_ranks_with([RANK_FAULTS[fault]] if fault else [])[f"{name}_step"]
@@ -71,7 +71,7 @@ def rank_lane(trial: Trial, task: Task, name: str, fault: str | None = None) -> 
             wrapped.register_comm_hook(None, as_hook(averaging))
         run = replace(run, wrapped=wrapped)
     # Lockstep's type says that a step takes any Run. These steps take a RankRun, and run is one.
-    return Lane(run, cast(Step, step), RandomStream(seed_of(config.seed, "dropout"), config.device))
+    return LockstepRun(run, cast(Step, step), RandomStream(seed_of(config.seed, "dropout"), config.device))
 
 
 def windows_of_rank(trial: Trial, task: Task) -> Iterator[Window[Batch]]:

@@ -9,7 +9,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 
 from gradparity.studies.frameworks.scenario import Job, mean_loss
-from gradparity.trace.process_rank import ranks
+from gradparity.trace.process_rank import world_size
 
 
 def train(job: Job) -> None:
@@ -24,8 +24,8 @@ def as_on_its_page(job: Job) -> None:
 
 def _train(job: Job, offset: int) -> None:
     scenario = job.scenario
-    strategy = "ddp" if ranks() > 1 else "auto"
-    fabric = Fabric(accelerator="cpu", devices=ranks(), strategy=strategy, **_precision(job))
+    strategy = "ddp" if world_size() > 1 else "auto"
+    fabric = Fabric(accelerator="cpu", devices=world_size(), strategy=strategy, **_precision(job))
     fabric.launch()
     fabric.seed_everything(job.seed, verbose=False)
     model, optimizer = fabric.setup(job.model, job.optimizer)

@@ -11,7 +11,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from gradparity.studies.frameworks.scenario import Job, mean_loss
-from gradparity.trace.process_rank import ranks
+from gradparity.trace.process_rank import world_size
 
 
 class Automatic(lightning.LightningModule):
@@ -86,8 +86,8 @@ def fit(job: Job, module: Automatic, **arguments: Any) -> None:
         arguments["precision"] = {"fp32": "32-true", "bf16": "bf16-mixed"}[job.scenario.precision]
     trainer = lightning.Trainer(
         accelerator="cpu",
-        devices=ranks(),
-        strategy="ddp" if ranks() > 1 else "auto",
+        devices=world_size(),
+        strategy="ddp" if world_size() > 1 else "auto",
         max_epochs=1,
         logger=False,
         enable_checkpointing=job.stop_after is not None,

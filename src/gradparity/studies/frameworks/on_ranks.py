@@ -13,8 +13,8 @@ from gradparity.processes.launch import launch
 from gradparity.studies.frameworks.reference import by_examples, by_microbatches, by_shuffled_examples
 from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, UNSHUFFLED
 from gradparity.studies.frameworks.watch import FRAMEWORKS, Framework, Loop, Outcome, outcome
-from gradparity.trace.process_rank import rank, ranks
-from gradparity.trace.ranks import first_apart, place
+from gradparity.trace.process_rank import this_rank, world_size
+from gradparity.trace.ranks import first_apart, first_to_differ
 
 RANKS = 2
 """Two, as the sum of two gradients is the same in either order: a correct average has the bits of the reference."""
@@ -67,8 +67,8 @@ def outcomes_on_ranks(frameworks: Sequence[str], scenarios: Sequence[str]) -> di
 
 def of_this_rank(frameworks: Sequence[str], scenarios: Sequence[str], folder: str) -> Mapping[tuple[str, str], Outcome]:
     """Return each outcome on this rank, by scenario and framework. Files go to ``folder``."""
-    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank()))
-    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(ranks()))
+    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(this_rank()))
+    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(world_size()))
     # Nothing connects to port 0: the process group exists already.
     os.environ |= {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1"}
     tempfile.tempdir = folder  # a rank ends without removing its temporary files
@@ -89,8 +89,7 @@ def of_all_ranks(outcomes: Sequence[Outcome]) -> Outcome:
     if len(verdicts) < len(outcomes):
         return next(each for each in outcomes if each.verdict is None)
     apart = first_apart(traces)
-    first = min(map(place, verdicts))
-    differing = tuple(n for n, verdict in enumerate(verdicts) if place(verdict) == first)
+    differing = tuple(first_to_differ(verdicts)) or tuple(range(len(verdicts)))
     return replace(
         outcomes[differing[0]],
         trace=None,

@@ -11,7 +11,7 @@ from gradparity import training
 from gradparity.studies import tasks
 from gradparity.studies.frameworks.scenario import MICROBATCH, Job
 from gradparity.studies.tasks import Examples
-from gradparity.trace.process_rank import rank, ranks
+from gradparity.trace.process_rank import this_rank, world_size
 from gradparity.training import PRECISIONS, Run, Window
 from gradparity.training.distributed import RankRun, ddp_step
 
@@ -25,7 +25,7 @@ def reference_loop(job: Job) -> None:
 
 def by_examples(job: Job) -> None:
     """Train with DDP; ranks take one example each in turn, as PyTorch's ``DistributedSampler`` deals them."""
-    _with_ddp(job, microbatches_of(Examples(*(part[rank() :: ranks()] for part in job.examples))))
+    _with_ddp(job, microbatches_of(Examples(*(part[this_rank() :: world_size()] for part in job.examples))))
 
 
 def by_shuffled_examples(job: Job) -> None:
@@ -36,7 +36,7 @@ def by_shuffled_examples(job: Job) -> None:
 
 def by_microbatches(job: Job) -> None:
     """Train with DDP; ranks take one microbatch each in turn, as Accelerate deals them."""
-    _with_ddp(job, microbatches_of(job.examples)[rank() :: ranks()])
+    _with_ddp(job, microbatches_of(job.examples)[this_rank() :: world_size()])
 
 
 def _with_ddp(job: Job, microbatches: Sequence[Examples]) -> None:

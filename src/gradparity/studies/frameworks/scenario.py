@@ -17,7 +17,7 @@ from gradparity import training
 from gradparity.parity.batch import PADDING, Examples
 from gradparity.parity.random_stream import RandomStream
 from gradparity.studies.tasks.text import CharTransformer, text_transformer
-from gradparity.trace.process_rank import rank, ranks
+from gradparity.trace.process_rank import this_rank, world_size
 
 SEED = 20
 MICROBATCH = 4
@@ -110,7 +110,7 @@ def new_job(scenario: Scenario, checkpoint: Path, *, stop_after: int | None = No
     On several ranks there is that many times as much data. Each rank starts with different weights, which those of
     rank 0 have to replace.
     """
-    with RandomStream(SEED + rank()).active():
+    with RandomStream(SEED + this_rank()).active():
         model = CharTransformer(width=16, heads=2, layers=1, dropout=scenario.dropout)
     # One group: the order of the terms rounds a norm, and must not depend on which code lists the parameters.
     optimizer = AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
@@ -118,7 +118,7 @@ def new_job(scenario: Scenario, checkpoint: Path, *, stop_after: int | None = No
     scheduler = training.warmup_cosine(optimizer, warmup_steps=2, total_steps=steps)
     if not scenario.schedule:
         scheduler = LambdaLR(optimizer, lambda _: 1.0)
-    examples = _examples(scenario.uneven, MICROBATCH * scenario.microbatches * ranks())
+    examples = _examples(scenario.uneven, MICROBATCH * scenario.microbatches * world_size())
     return Job(scenario, model, optimizer, scheduler, _scaler(scenario), examples, checkpoint, stop_after, resume)
 
 

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 from rich import box
 from rich.table import Table
 
-from gradparity.parity.compare import Mismatch
-from gradparity.parity.explain import where
-from gradparity.parity.lockstep import END
+from gradparity.parity.explain import place_in_words
+from gradparity.parity.mismatches import Mismatch
+from gradparity.parity.place import END
 from gradparity.studies.frameworks.known_issues import cause
 from gradparity.studies.frameworks.watch import NOT_INSTALLED, Outcome
 from gradparity.tensorboard.pages import in_markdown
@@ -81,7 +81,7 @@ def cell(outcome: Outcome) -> str:
     if outcome.verdict.first is None:
         return "identical"
     found, mismatch = outcome.verdict.first
-    place = "after the end" if found.step == END else f"step {found.step} {found.phase.name.lower()}"
+    place = "after the end" if found.place == END else f"step {found.place.step} {found.place.phase.name.lower()}"
     where_else = f"rank {', '.join(map(str, outcome.ranks))}\n" if outcome.ranks else ""
     return f"{where_else}{place}\n{short(mismatch)}" + ("" if outcome.apart is None else "\nranks part")
 
@@ -146,7 +146,12 @@ def _record(outcome: Outcome) -> dict[str, Any]:
     if outcome.verdict.first is not None:
         found, mismatch = outcome.verdict.first
         figures = mismatch.figures._asdict() if mismatch.figures else None
-        record |= {"where": where(found), "part": mismatch.part, "name": mismatch.name, "kind": mismatch.kind}
+        record |= {
+            "where": place_in_words(found.place),
+            "part": mismatch.part,
+            "name": mismatch.name,
+            "kind": mismatch.kind,
+        }
         record |= {"reference": mismatch.reference, "candidate": mismatch.candidate, "figures": figures}
     return record
 

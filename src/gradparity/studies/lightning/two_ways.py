@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from gradparity.parity.lockstep import Lane
+from gradparity.parity.lockstep import LockstepRun
 from gradparity.studies.lightning.stepwise_trainer import moments_of
 from gradparity.studies.tasks import Batch, count
 from gradparity.studies.two_ways.config import Config
@@ -103,7 +103,7 @@ class LitTask(lightning.LightningModule):
             self.microbatch, self.stepping = 0, False
 
 
-def under_lightning(lane: Lane, config: Config, way: Way, microbatches: Sequence[Batch]) -> Lane:
+def under_lightning(lane: LockstepRun, config: Config, way: Way, microbatches: Sequence[Batch]) -> LockstepRun:
     """Return ``lane`` with the Trainer in place of its step, training on ``microbatches`` in one epoch.
 
     The Trainer clips by norm if ``config`` does, and not at all otherwise.

@@ -9,15 +9,13 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cache, partial
 
-import torch
-
-from gradparity.errors import UserError, without_deterministic_form
+from gradparity.errors import UserError, in_a_line, without_deterministic_form
 from gradparity.parity.bits import same_bits
-from gradparity.parity.lockstep import Comparison, Lane, lockstep
-from gradparity.parity.step_metrics import Reader, Readings
+from gradparity.parity.lockstep import Comparison, LockstepRun, lockstep
+from gradparity.parity.step_metrics import StepMetrics, StepMetricsReader
 from gradparity.parity.verdict import verdict_of
-from gradparity.processes.device import Device, require, without_gpus
-from gradparity.processes.fork_server import forks
+from gradparity.processes.device import Device, prepare_worker
+from gradparity.processes.fork_server import fork_context
 from gradparity.studies.matrix import two_runs as make
 from gradparity.studies.matrix.cell import Cell, refusal
 
@@ -75,9 +73,9 @@ def run_cell(cell: Cell, candidate: str = "manual", device: Device = "cpu") -> R
         return Result(cell=cell, outcome=Outcome.RAISED, why=in_a_line(error))
 
 
-def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu") -> Result:
+def compared(cell: Cell, reference: LockstepRun, candidate: LockstepRun, device: Device = "cpu") -> Result:
     """Run two lanes of ``cell`` on ``device`` in lockstep and return the result."""
-    reader, steps = Reader(reference.run), list[Readings]()
+    reader, steps = StepMetricsReader(reference.run), list[StepMetrics]()
     parameters = list(reference.run.model.parameters())
     start = [p.detach().clone() for p in parameters]
 
@@ -93,8 +91,8 @@ def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu
         cell=cell,
         outcome=Outcome.IDENTICAL if verdict.parity else Outcome.DIFFERENT,
         why=verdict.explanation,
-        step=first.step if first else None,
-        phase=first.phase.name.lower() if first else None,
+        step=first.place.step if first else None,
+        phase=first.place.phase.name.lower() if first else None,
         part=mismatch.part if mismatch else None,
         max_ulp=max(part.max_ulp for part in verdict.cells.values()),
         numbers=verdict.numbers,
@@ -123,11 +121,6 @@ def unavailable(task: str, precision: str, device: Device = "cpu", optimizer: st
     return None
 
 
-def in_a_line(error: Exception) -> str:
-    """Return the type of ``error`` and the first line of its message."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
 def run_cells(
     cells: Sequence[Cell], processes: int, candidate: str = "manual", device: Device = "cpu"
 ) -> Iterator[Result]:
@@ -137,7 +130,9 @@ def run_cells(
         UserError: if one of the processes is killed.
     """
     workers = min(processes, len(cells))
-    with ProcessPoolExecutor(workers, mp_context=forks(), initializer=alone, initargs=(device,)) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=fork_context(__name__), initializer=_begin_worker, initargs=(device,)
+    ) as pool:
         pending = [pool.submit(partial(run_cell, candidate=candidate, device=device), cell) for cell in cells]
         try:
             for future in as_completed(pending):
@@ -150,8 +145,7 @@ def run_cells(
             pool.shutdown(cancel_futures=True)
 
 
-def alone(device: Device) -> None:
-    """Make this process compute in one thread, on ``device``, and leave Ctrl-C to its parent process."""
-    torch.set_num_threads(1)
-    require(device) if device == "cuda" else without_gpus()
+def _begin_worker(device: Device) -> None:
+    """Make this process ready for ``device``, and leave Ctrl-C to its parent process."""
+    prepare_worker(device)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -6,7 +6,7 @@ from typing import get_args
 
 from gradparity.cli.arguments import check_range
 from gradparity.errors import UserError
-from gradparity.processes.device import Device, require
+from gradparity.processes.device import Device, prepare_device
 from gradparity.studies.matrix.cell import AXES, Cell, full, pairwise, product_of
 from gradparity.studies.two_ways.config import CandidateName
 
@@ -38,7 +38,7 @@ def cells_chosen(given: Namespace) -> list[Cell]:
         UserError: if they name no cell, or a value that does not exist.
     """
     wanted = {axis: _values(axis, getattr(given, axis)) for axis in AXES if getattr(given, axis) is not None}
-    require(given.device)
+    prepare_device(given.device)
     check_range("--processes", given.processes, 1, MOST)
     if not wanted:
         return full() if given.full else pairwise()

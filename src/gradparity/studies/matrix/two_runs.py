@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gradparity import training
-from gradparity.parity.lockstep import Lane, Step
+from gradparity.parity.lockstep import LockstepRun, Step
 from gradparity.parity.state import HasState
 from gradparity.processes.device import Device
 from gradparity.studies import tasks
@@ -37,7 +37,7 @@ EXAMPLES = MICROBATCH * 13 + 2
 """Examples in an epoch: 14 microbatches, the last of 2, so that 5 steps with K = 3, 4 or 8 meet a partial window."""
 
 
-def lane(cell: Cell, loop: str, device: Device = "cpu") -> Lane:
+def lane(cell: Cell, loop: str, device: Device = "cpu") -> LockstepRun:
     """Return a run of ``cell`` on ``device`` by ``loop``: a route, or a loop with one fault."""
     made = build.lane(config_of(cell, device), task_of(cell.task), loop)
     model, step, also = made.run.model, made.step, dict[str, HasState]()
@@ -63,7 +63,7 @@ def lane(cell: Cell, loop: str, device: Device = "cpu") -> Lane:
         scaler=scaler_of(cell, device),
         clip=CLIPS[cell.clip],
     )
-    return Lane(run, step, made.random, also)
+    return LockstepRun(run, step, made.random, also)
 
 
 def windows(cell: Cell, device: Device = "cpu") -> Iterator[Window[Batch]]:

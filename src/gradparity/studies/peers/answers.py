@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gradparity.check.observe import in_a_line
+from gradparity.errors import in_a_line
 
 
 @dataclass(frozen=True)

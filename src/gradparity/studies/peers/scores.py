@@ -6,9 +6,10 @@ from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 
-from gradparity.check.lookup import Answer, first_shown, look_up
-from gradparity.check.observe import Look, Observed, observe_with
-from gradparity.faults import FAULTS, Fault, Kind
+from gradparity.check.lookup import Match, first_shown, look_up
+from gradparity.check.observe import Observation, ObservedLoop, observe_reference
+from gradparity.faults import FAULTS, Fault, FaultKind
+from gradparity.faults.fault import Shown
 from gradparity.studies.peers.answers import Answers
 
 PRECISION = "fp16"  # only there do the scale and the overflows show
@@ -29,8 +30,8 @@ class Score:
     """True if the lookup answers with this fault, alone or with those that are the same here."""
     same: tuple[str, ...]
     """Faults that behave bit for bit like this one, so that no check under this scenario can separate them."""
-    first: str
-    """The place of the first difference."""
+    first: Shown | None
+    """The first difference, or the exception that comes before it; ``None`` if there is none."""
     peers: Mapping[str, Answers]
 
     @property
@@ -40,17 +41,17 @@ class Score:
 
 
 @cache
-def seen(name: str | None, precision: str = PRECISION) -> Observed:
+def seen(name: str | None, precision: str = PRECISION) -> ObservedLoop:
     """Observe the reference with a fault, or without, to its end. The result is cached."""
-    return observe_with([FAULTS[name]] if name else [], precision)
+    return observe_reference([FAULTS[name]] if name else [], precision)
 
 
-def see(faults: Iterable[Fault], expected: Iterable[Look], precision: str = PRECISION) -> Observed:
+def see(faults: Iterable[Fault], expected: Iterable[Observation], precision: str = PRECISION) -> ObservedLoop:
     """Observe the reference with ``faults``, as a lookup asks for it; single faults of the dictionary are cached."""
     several = list(faults)
     if len(several) == 1 and several[0].name in FAULTS:
         return seen(several[0].name, precision)
-    return observe_with(several, precision, list(expected))
+    return observe_reference(several, precision, list(expected))
 
 
 def score(fault: Fault, peers: Mapping[str, Callable[[Fault | None], Answers]]) -> Score:
@@ -62,7 +63,7 @@ def score(fault: Fault, peers: Mapping[str, Callable[[Fault | None], Answers]]) 
     return Score(
         fault,
         diverged=loop != reference,
-        named=found.answer == Answer.FAULT and fault in found.faults,
+        named=found.match == Match.FAULT and fault in found.faults,
         same=tuple(other.name for other in found.faults if other != fault),
         first=first_shown(reference, loop),
         peers={name: ask(fault) for name, ask in peers.items()},
@@ -80,4 +81,4 @@ def installed() -> dict[str, Callable[[Fault | None], Answers]]:
 
 def harmless(fault: Fault) -> bool:
     """Return whether a fault changes updates by rounding only, so that it need not be reported."""
-    return fault.kind == Kind.ROUNDING
+    return fault.kind == FaultKind.ROUNDING

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch.distributed as dist
 
-from gradparity.check.lookup import Answer, first_shown, look_up
-from gradparity.check.observe import Look, Observed, common_prefix
-from gradparity.check.rank_lookup import in_a_row, known_on_ranks, watched_together
+from gradparity.check.lookup import Match, first_shown, look_up
+from gradparity.check.observe import Observation, ObservedLoop, common_prefix
+from gradparity.check.rank_lookup import guarded_reference, known_on_ranks, merge_ranks
 from gradparity.faults import Fault
 from gradparity.faults.on_ranks import RANK_FAULTS
-from gradparity.processes.collective_guard import Together
+from gradparity.processes.collective_guard import CollectiveGuard
 from gradparity.processes.launch import launch
 from gradparity.studies.peers.answers import CANNOT, Answers
 from gradparity.studies.peers.scores import PRECISION, Score
@@ -26,46 +26,46 @@ def scored(names: Sequence[str], peers: Mapping[str, Answers]) -> list[Score]:
 
     Every other fault is observed for as long as it behaves like one of these.
     """
-    ranks = Together()
-    watch = watched_together(ranks)
+    ranks = CollectiveGuard()
+    watch = guarded_reference(ranks)
 
-    def seen(*faults: Fault) -> list[Observed]:
-        return ranks.gathered(watch(faults, PRECISION, lambda records, looks: True))
+    def seen(*faults: Fault) -> list[ObservedLoop]:
+        return ranks.gather(watch(faults, PRECISION, lambda records, observations: True))
 
     reference = seen()
     of_each = {name: seen(RANK_FAULTS[name]) for name in names}
-    mine = [on_ranks[dist.get_rank()].looks for on_ranks in of_each.values()]
+    mine = [on_ranks[dist.get_rank()].observations for on_ranks in of_each.values()]
 
-    def like_one(_: object, looks: Sequence[Look]) -> bool:
-        return any(looks == one[: len(looks)] for one in mine)
+    def like_one(_: object, observations: Sequence[Observation]) -> bool:
+        return any(observations == one[: len(observations)] for one in mine)
 
-    rows = {name: in_a_row([one.looks for one in on_ranks]) for name, on_ranks in of_each.items()}
+    rows = {name: merge_ranks([one.observations for one in on_ranks]) for name, on_ranks in of_each.items()}
     for name, fault in known_on_ranks().items():
         if name not in rows:
-            rows[name] = in_a_row(ranks.gathered(watch([fault], PRECISION, like_one).looks))
+            rows[name] = merge_ranks(ranks.gather(watch([fault], PRECISION, like_one).observations))
     return [score(RANK_FAULTS[name], on_ranks, reference, rows, peers) for name, on_ranks in of_each.items()]
 
 
 def score(
     fault: Fault,
-    seen: Sequence[Observed],
-    reference: Sequence[Observed],
-    rows: Mapping[str, Observed],
+    seen: Sequence[ObservedLoop],
+    reference: Sequence[ObservedLoop],
+    rows: Mapping[str, ObservedLoop],
     peers: Mapping[str, Answers],
 ) -> Score:
-    """Look up ``fault`` and return its score.
+    """Observation up ``fault`` and return its score.
 
     ``seen`` and ``reference`` hold each rank's observation of ``fault`` and of the reference. ``rows`` holds the
     observations of every known fault, all ranks together.
     """
-    first = min(range(len(seen)), key=lambda rank: common_prefix(reference[rank].looks, seen[rank].looks))
-    loop = in_a_row([one.looks for one in seen], seen[first].trace)
-    right = in_a_row([one.looks for one in reference], reference[first].trace)
+    first = min(range(len(seen)), key=lambda rank: common_prefix(reference[rank].observations, seen[rank].observations))
+    loop = merge_ranks([one.observations for one in seen], seen[first].trace)
+    right = merge_ranks([one.observations for one in reference], reference[first].trace)
     found = look_up(loop, right, lambda faults, _: rows[faults[0].name], known=known_on_ranks())
     return Score(
         fault,
         diverged=loop != right,
-        named=found.answer == Answer.FAULT and fault in found.faults,
+        named=found.match == Match.FAULT and fault in found.faults,
         same=tuple(other.name for other in found.faults if other != fault),
         first=first_shown(reference[first], seen[first]),
         peers=peers,

@@ -48,7 +48,7 @@ def table(scores: Mapping[str, Sequence[Score]], peers: Sequence[str]) -> Table:
 
 def each(scores: Mapping[str, Sequence[Score]]) -> str:
     """Return a line for each fault, for a TensorBoard text page."""
-    told = (f"* `{one.fault.name}`: {one.first}. {_peers_said(one)}" for group in scores.values() for one in group)
+    told = (f"* `{one.fault.name}`: {_first(one)}. {_peers_said(one)}" for group in scores.values() for one in group)
     return "\n".join(told)
 
 
@@ -92,7 +92,7 @@ def as_json(scores: Mapping[str, Sequence[Score]], right: Mapping[str, Answers])
                 "diverged": one.diverged,
                 "named": one.named,
                 "same": one.same,
-                "first": one.first,
+                "first": _first(one),
                 "placed": one.placed,
                 "peers": {peer: _said(answers) for peer, answers in one.peers.items()},
             }
@@ -100,6 +100,10 @@ def as_json(scores: Mapping[str, Sequence[Score]], right: Mapping[str, Answers])
             for one in group
         ],
     }
+
+
+def _first(one: Score) -> str:
+    return str(one.first or "nowhere")
 
 
 def _said(answers: Answers) -> dict[str, Any]:

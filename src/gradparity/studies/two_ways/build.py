@@ -8,7 +8,7 @@ import torch
 
 from gradparity import training
 from gradparity.faults import FAULTS, loop_with
-from gradparity.parity.lockstep import Lane, Step
+from gradparity.parity.lockstep import LockstepRun, Step
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.studies import tasks
 from gradparity.studies.tasks import Batch, Task
@@ -19,12 +19,12 @@ ROUTES = {"backward": training.backward, "manual": training.manual, "frugal": tr
 OPTIMIZERS = {"adamw": training.adamw, "sgd": training.sgd_momentum}
 
 
-def lanes(config: Config, task: Task) -> tuple[Lane, Lane]:
+def lanes(config: Config, task: Task) -> tuple[LockstepRun, LockstepRun]:
     """Return the reference, which uses ``.backward()``, and the candidate. They share no tensor."""
     return lane(config, task, "backward"), lane(config, task, config.candidate)
 
 
-def lane(config: Config, task: Task, loop: str) -> Lane:
+def lane(config: Config, task: Task, loop: str) -> LockstepRun:
     """Return a run of ``task`` from its seeds, with the step and route that ``loop`` names."""
     step, route = loop_named(loop)
     precision, device = PRECISIONS[config.precision], config.device
@@ -50,7 +50,7 @@ def lane(config: Config, task: Task, loop: str) -> Lane:
         clip=training.in_order_of(optimizer, clip_of(config.clip)),
         route=route,
     )
-    return Lane(run, step, RandomStream(seed_of(config.seed, "dropout"), device))
+    return LockstepRun(run, step, RandomStream(seed_of(config.seed, "dropout"), device))
 
 
 def loop_named(name: str) -> tuple[Step, Route]:

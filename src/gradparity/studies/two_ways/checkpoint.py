@@ -21,14 +21,16 @@ import torch
 
 from gradparity import training
 from gradparity.errors import UserError, writing
-from gradparity.files.open_regular import opened
-from gradparity.parity.compare import Kind, Mismatch
-from gradparity.parity.lockstep import Comparison, Lane
-from gradparity.parity.meaning import Meaning, Said
+from gradparity.files.open_regular import open_regular
+from gradparity.parity.kinds import Kind
+from gradparity.parity.lockstep import Comparison, LockstepRun
+from gradparity.parity.meaning import LikelyCause, Meaning
 from gradparity.parity.metrics import Figures
-from gradparity.parity.report import Evidence, machine
+from gradparity.parity.mismatches import Mismatch
+from gradparity.parity.place import Place
+from gradparity.parity.report import StepCounts, machine
 from gradparity.parity.state import Part
-from gradparity.parity.verdict import Cell, Verdict
+from gradparity.parity.verdict import Verdict, VerdictCell
 from gradparity.studies.two_ways.config import Config
 from gradparity.tensorboard import Found
 from gradparity.tensorboard.board import cut, last_step, lengths
@@ -53,7 +55,7 @@ class Progress:
     done: int = 0
     """Optimizer steps."""
     found: Found | None = None
-    evidence: Evidence = field(default_factory=Evidence)
+    evidence: StepCounts = field(default_factory=StepCounts)
     metrics: list[list[float]] = field(default_factory=list)
     """The held-out metric of both lanes at each evaluation."""
     machine: str = field(default_factory=machine)
@@ -61,13 +63,13 @@ class Progress:
 
 
 HELD = (
-    Progress, Found, Verdict, Cell, Comparison, Moment, Mismatch, Figures, Phase, Part, Kind, Spread, Evidence, Counter,
-    Said, Meaning,
+    Progress, Found, Verdict, VerdictCell, Comparison, Place, Moment, Mismatch, Figures, Phase, Part, Kind, Spread,
+    StepCounts, Counter, LikelyCause, Meaning,
 )  # fmt: skip
 """All classes in a checkpoint; the rest are tensors and plain values."""
 
 
-def save(folder: Path, config: Config, lanes: Sequence[Lane], progress: Progress) -> None:
+def save(folder: Path, config: Config, lanes: Sequence[LockstepRun], progress: Progress) -> None:
     """Write the checkpoint in ``folder``; the previous one stays until the new one is complete.
 
     Raises:
@@ -85,7 +87,7 @@ def save(folder: Path, config: Config, lanes: Sequence[Lane], progress: Progress
         archive.writestr(PROGRESS, of_both.getbuffer())
 
 
-def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
+def resume(folder: Path, config: Config, lanes: Sequence[LockstepRun]) -> Progress:
     """Restore ``lanes`` and the files of the board in ``folder`` to the checkpoint there, and return its progress.
 
     Without a checkpoint, delete the files of the board and return an empty progress.
@@ -101,7 +103,7 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
         cut(folder, {})
         return Progress()
     try:
-        with opened(path, sys.maxsize) as file, ZipFile(file) as archive:
+        with open_regular(path, sys.maxsize) as file, ZipFile(file) as archive:
             if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
                 raise ValueError("it is compressed, which ours is not")  # a few bytes may expand to gigabytes
             *of_lanes, of_both = (BytesIO(archive.read(name)) for name in (*LANES, PROGRESS))

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from gradparity.cli.arguments import Parser
 from gradparity.errors import UserError
-from gradparity.processes.device import require
+from gradparity.processes.device import prepare_device
 from gradparity.studies.two_ways.config import Config
 from gradparity.studies.two_ways.yaml_fields import fields_in
 
@@ -43,7 +43,7 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
     if given.print_config:
         print(as_yaml(config), end="")
         raise SystemExit(0)
-    require(config.device)
+    prepare_device(config.device)
     return config
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from gradparity.errors import UserError
-from gradparity.files.open_regular import opened
+from gradparity.files.open_regular import open_regular
 
 MOST_BYTES = 100_000
 """The largest size of a file of fields."""
@@ -34,7 +34,7 @@ def fields_in(path: Path) -> list[tuple[str, str]]:
         UserError: if the file cannot be read, or holds something else.
     """
     try:
-        with opened(path, MOST_BYTES) as file:
+        with open_regular(path, MOST_BYTES) as file:
             content = yaml.load(file.read(MOST_BYTES), Plain)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); name a YAML file with --config") from None

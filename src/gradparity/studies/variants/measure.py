@@ -4,16 +4,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gradparity.parity.compare import Kind, Mismatch, figures_of
-from gradparity.parity.lockstep import Comparison, Lane, lockstep
+from gradparity.parity.kinds import Kind
+from gradparity.parity.lockstep import LockstepRun, lockstep
 from gradparity.parity.metrics import Figures
+from gradparity.parity.mismatches import Mismatch, figures_of
+from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.studies.tasks import Task
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import Config
 from gradparity.studies.variants.catalogue import Prediction, Variant
 from gradparity.studies.variants.loops import REFERENCE, Loop
-from gradparity.studies.variants.places import Place
 from gradparity.training import Window
 
 
@@ -98,7 +99,7 @@ def first_difference(
         for mismatch in found.mismatches:
             if part in (None, mismatch.part):
                 figures = found.figures.get(mismatch.part) if mismatch.kind == Kind.BITS else None
-                return First(place_of(found), mismatch, figures)
+                return First(found.place, mismatch, figures)
     return None
 
 
@@ -111,19 +112,14 @@ def parameters_apart(task: Task, ours: tuple[Config, Loop], theirs: tuple[Config
         yield figures_of(zip(lanes[0].run.parameters, lanes[1].run.parameters, strict=True))
 
 
-def advance(lane: Lane, window: Window[Any]) -> None:
+def advance(lane: LockstepRun, window: Window[Any]) -> None:
     """Run one step without stopping at its phases."""
     with lane.random.active():
         for _ in lane.step(lane.run, window):
             pass
 
 
-def lane(task: Task, config: Config, loop: Loop) -> Lane:
+def lane(task: Task, config: Config, loop: Loop) -> LockstepRun:
     """Return a lane that trains ``task`` by ``loop``."""
     made = build.lane(config, task, "backward")
     return replace(made, step=loop.step, run=replace(made.run, route=loop.route))
-
-
-def place_of(found: Comparison) -> Place:
-    """Return the place of ``found``."""
-    return Place(found.step, found.microbatch, found.phase)

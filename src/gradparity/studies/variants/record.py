@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from gradparity.files.append_only import Growing
+from gradparity.files.append_only import AppendOnlyFile
 from gradparity.parity.metrics import Figures, finite
+from gradparity.parity.place import Place
 from gradparity.studies.variants import tables
 from gradparity.studies.variants.measure import First, Kept, Outcome
 from gradparity.studies.variants.picture import pictures
-from gradparity.studies.variants.places import Place
 from gradparity.tensorboard.events import Events
 from gradparity.tensorboard.pages import ANSWER, in_markdown
 
@@ -25,7 +25,7 @@ def write(folder: Path, outcomes: Sequence[Outcome]) -> None:
         for title, figure in pictures(outcomes).items():
             board.add_figure(f"1 glance/{title}", figure, close=False)
         board.add_text("1 answer", f"**{tables.answer(outcomes)}**\n\n{whys(outcomes)}")
-    with closing(Growing(folder / FIGURES)) as lines:
+    with closing(AppendOnlyFile(folder / FIGURES)) as lines:
         for outcome in outcomes:
             lines.write(f"{json.dumps(as_record(outcome))}\n".encode())
             with Events(folder / re.sub(r"\W+", "-", outcome.variant.name)) as board:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from rich import box
 from rich.table import Table
 
-from gradparity.parity.compare import Kind
+from gradparity.parity.kinds import Kind
 from gradparity.parity.metrics import Figures
+from gradparity.parity.place import Place
 from gradparity.studies.variants.measure import First, Kept, Outcome
-from gradparity.studies.variants.places import Place
 
 SIZES = ("ULP max", "median", "absolute", "relative", "norm")
 PLACE = "step/microbatch/phase"
@@ -24,7 +24,7 @@ def firsts(outcomes: Iterable[Outcome]) -> Table:
             table.add_row(name, where(None, outcome), *[""] * 7)
         else:
             table.add_row(
-                name, str(first.place), first.mismatch.name, *sizes(first), in_fp64(first, outcome.first_in_fp64)
+                name, short(first.place), first.mismatch.name, *sizes(first), in_fp64(first, outcome.first_in_fp64)
             )
     return table
 
@@ -62,9 +62,15 @@ def like(kept: Kept) -> str:
     return kept.prediction.like.name + (f", {part}" if part else "")
 
 
+def short(place: Place) -> str:
+    """Return a place in a few characters, such as ``0/2/accumulated``."""
+    microbatch = "–" if place.microbatch is None else place.microbatch
+    return f"{place.step}/{microbatch}/{place.phase.name.lower()}"
+
+
 def where(place: Place | None, outcome: Outcome) -> str:
     """Return a place in words."""
-    return str(place) if place else f"nowhere in {len(outcome.growth)} steps"
+    return short(place) if place else f"nowhere in {len(outcome.growth)} steps"
 
 
 def sizes(first: First) -> list[str]:

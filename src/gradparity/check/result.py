@@ -1,0 +1,49 @@
+"""The one result of a check: the probed loop, the known faults that it behaves like, and whether it passes."""
+
+from dataclasses import dataclass
+
+from gradparity.check.lookup import Finding, Match
+from gradparity.check.probe import Probe
+from gradparity.check.uncheckable import steps_made
+from gradparity.faults import FaultKind
+from gradparity.trace.ranks import RankDifferences
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """A loop that has been probed and looked up, on one rank or on several."""
+
+    probe: Probe
+    finding: Finding
+    explanation: str = ""
+    """Describes the first divergence; empty if there is none."""
+    reference_changed: bool = False
+    """True if the reference behaves differently in the process that the loop leaves."""
+    ranks: RankDifferences | None = None
+    """For a loop on several ranks: the difference of each rank from the reference."""
+
+    @property
+    def passed(self) -> bool:
+        """Return whether the loop passes.
+
+        It passes if it makes the updates of the reference, except for rounding, keeps no graphs, and leaves the process
+        in a state in which the reference behaves the same.
+        """
+        return self.same_updates and not self.probe.graphs.steps_kept and not self.reference_changed
+
+    @property
+    def code(self) -> int:
+        """Return the exit code of the command."""
+        loop = self.probe.observed
+        unchecked = self.finding.match == Match.UNKNOWN and not (loop.end.finished and steps_made(loop))
+        return 0 if self.passed else 2 if unchecked else 1
+
+    @property
+    def same_updates(self) -> bool:
+        """Return whether the loop makes the updates of the reference, except for rounding."""
+        finding = self.finding
+        if finding.match in (Match.FAULT, Match.PAIR):
+            return all(fault.kind == FaultKind.ROUNDING for fault in finding.faults)
+        if finding.match == Match.ROUNDING:
+            return not finding.faults
+        return finding.match in (Match.IDENTICAL, Match.SAME_UPDATES)
