@@ -11,7 +11,7 @@ import torch
 from torch.overrides import _get_current_function_mode_stack, _pop_mode
 from torch.utils._device import DeviceContext
 
-Place: TypeAlias = tuple[str, str]
+FunctionName: TypeAlias = tuple[str, str]
 """A module, or a class in a module, and the name of a function in it."""
 
 OF_TRAINING = ("torch.amp", "torch.autograd", "torch.nn", "torch.optim", "torch.utils.checkpoint", "torch.utils.data")
@@ -80,9 +80,9 @@ SETTINGS: Mapping[str, Setting] = {
 """All settings, in the order in which they are restored."""
 
 
-def functions() -> dict[Place, object]:
+def functions() -> dict[FunctionName, object]:
     """Return the functions, classes and methods of torch that a training loop calls."""
-    found: dict[Place, object] = {}
+    found: dict[FunctionName, object] = {}
     for name, module in list(sys.modules.items()):
         if name in ("torch", "torch._tensor", "torch.functional") or name.startswith(OF_TRAINING):
             found |= {(name, key): thing for key, thing in vars(module).items() if callable(thing)}
@@ -106,7 +106,7 @@ class Settings:
 
     values: Mapping[str, Any]
     hooks: Mapping[str, Mapping[int, object]]
-    functions: Mapping[Place, object]
+    functions: Mapping[FunctionName, object]
 
     @classmethod
     def now(cls) -> "Settings":
@@ -135,7 +135,7 @@ class Settings:
             else:
                 delattr(_found(owner), name)
 
-    def _replaced(self) -> list[Place]:
+    def _replaced(self) -> list[FunctionName]:
         now, before = functions(), self.functions
         changed = [at for at, thing in now.items() if thing is not before.get(at, thing)]
         replaced = [at for at in changed if not _is_torchs_own(now[at], before[at])]

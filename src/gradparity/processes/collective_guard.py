@@ -17,7 +17,7 @@ T = TypeVar("T")
 EXCHANGES: Mapping[str, Callable[..., Any]] = {"total": total, "share": share, "average": average}
 """All exchanges that the reference calls, by the names that it uses."""
 
-END = 0
+_END = 0
 
 
 class PartedError(RuntimeError):
@@ -37,7 +37,7 @@ class Together:
 
         It then makes an exchange only if all ranks are about to make it.
         """
-        for code, (name, exchange) in enumerate(EXCHANGES.items(), start=END + 1):
+        for code, (name, exchange) in enumerate(EXCHANGES.items(), start=_END + 1):
             names[name] = self._guarded(code, exchange)
 
     def _guarded(self, code: int, exchange: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,7 +51,7 @@ class Together:
     def end(self) -> None:
         """Mark the end of a run of the reference; every rank must call this, however its run ended."""
         if not self._parted:
-            self._same(END)
+            self._same(_END)
         self._parted = False
 
     def _same(self, code: int) -> bool:
@@ -62,7 +62,7 @@ class Together:
         low_high = torch.tensor([code, -code])
         dist.all_reduce(low_high, dist.ReduceOp.MIN, self._group)
         low, high = low_high.tolist()
-        self._parted = low != -high or low == END
+        self._parted = low != -high or low == _END
         return not self._parted
 
     def gathered(self, value: T) -> list[T]:

@@ -35,7 +35,7 @@ GRACE = 1.0
 ANSWER = 10.0
 """Seconds in which a rank that has not ended must say where it is; none needs that long, unless it is stopped."""
 
-START = 120.0
+_START = 120.0
 """Seconds in which all ranks must have started."""
 
 
@@ -132,7 +132,7 @@ def _rank(
             members = FileStore(str(store), ranks)
             members.set(f"rank{number}", "here")
             # On a busy machine ranks start at different times; their patience begins when all are here.
-            members.wait([f"rank{other}" for other in range(ranks)], timedelta(seconds=START))
+            members.wait([f"rank{other}" for other in range(ranks)], timedelta(seconds=_START))
             if device == "cuda":
                 require(device)  # in each process: flags of the parent process do not apply here
                 torch.cuda.set_device(number)
@@ -153,7 +153,7 @@ def _rank(
 
 def _ends(started: list[Rank], seconds: float) -> dict[int, End]:
     """Return how ranks ended, in that order; stop when all have, when one went wrong by itself, or when time is up."""
-    deadline, here = time.monotonic() + 2 * START, 0
+    deadline, here = time.monotonic() + 2 * _START, 0
     ends: dict[int, End] = {}
     open_ones = {rank.connection: rank for rank in started}
     while open_ones and not any(end.wrong and end.waited is None for end in ends.values()):
