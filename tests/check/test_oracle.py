@@ -12,7 +12,10 @@ from gradparity.check import oracle
 from gradparity.check.oracle import ROUNDING, error_of_first_step
 from gradparity.check.user_loop import called
 from gradparity.faults import FAULTS, Fault, stress
+from gradparity.faults.fault import Divergence
 from gradparity.faults.patching import reference_with
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
 from gradparity.studies.tasks import summed_loss
 from gradparity.training import Phase
 
@@ -70,7 +73,7 @@ def test_the_oracle_sees_a_loss_that_takes_padding_for_tokens():
         name="padding-trained-on",
         symptom="Padding is taken for the first token.",
         needs="padding",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             summed_loss: """
 -    return F.cross_entropy(logits.flatten(0, -2), targets, ignore_index=PADDING, reduction="sum")
