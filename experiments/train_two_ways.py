@@ -111,7 +111,7 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
     console.print(report.verdict_table(verdict))
     say(console, str(evidence))
     say(console, report.learning(task.metric_name, metrics))
-    say(console, report.headline(verdict), style="green" if verdict.parity else "red")
+    say(console, report.verdict_headline(verdict), style="green" if verdict.parity else "red")
     say(console, verdict.explanation)
     return verdict
 

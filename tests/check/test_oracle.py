@@ -11,7 +11,10 @@ from gradparity.check import oracle
 from gradparity.check.oracle import RELATIVE_ROUNDING, error_of_first_gradient
 from gradparity.check.user_loop import call_by_name
 from gradparity.faults import FAULTS, Fault, stress
+from gradparity.faults.fault import Divergence
 from gradparity.faults.patching import reference_with
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
 from gradparity.studies.tasks import summed_loss
 from gradparity.training import Phase
 
@@ -69,7 +72,7 @@ def test_the_oracle_finds_a_loss_that_trains_on_padding():
         name="padding-trained-on",
         symptom="Padding is taken for the first token.",
         needs="padding",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             summed_loss: """
 -    return F.cross_entropy(logits.flatten(0, -2), targets, ignore_index=PADDING, reduction="sum")

@@ -277,7 +277,7 @@ def breaks_recording(monkeypatch):
 
 
 def breaks_report(monkeypatch):
-    monkeypatch.setattr(report, "headline", broken)
+    monkeypatch.setattr(report, "verdict_headline", broken)
 
 
 BREAKS = [

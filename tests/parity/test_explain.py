@@ -123,7 +123,7 @@ def test_the_cause_comes_before_the_loss():
         (Mismatch(Part.RNG, "cpu", Kind.BITS, "", ""), "in a different state"),
     ],
 )
-def test_each_likeness_has_its_words(mismatch, words):
+def test_each_cause_has_its_words(mismatch, words):
     assert words in told(mismatch).splitlines()[-1]
 
 

@@ -13,7 +13,7 @@ from gradparity.parity.kinds import Kind
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.place import START, Place
 from gradparity.parity.random_stream import RandomStream
-from gradparity.parity.report import headline
+from gradparity.parity.report import verdict_headline
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
 from gradparity.studies.two_ways import build
@@ -326,8 +326,8 @@ def test_values_that_cannot_be_compared_are_counted_separately_and_reported():
     verdict = verdict_of(FP16, lanes)
     assert verdict.parity
     assert list(verdict.unseen) == ["optimizer group 0.plan"]
-    assert headline(verdict).endswith("The content of 1 value was not compared: optimizer group 0.plan.")
-    assert "not compared" not in headline(verdict_of(FP16))
+    assert verdict_headline(verdict).endswith("The content of 1 value was not compared: optimizer group 0.plan.")
+    assert "not compared" not in verdict_headline(verdict_of(FP16))
 
 
 def test_a_trained_tensor_outside_the_model_is_compared():

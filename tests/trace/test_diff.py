@@ -76,7 +76,7 @@ def test_different_random_numbers_are_reported_and_count_only_by_their_effect():
     assert "From step 0 on, torch's random stream is in a different state, which has no effect" in sentences(found)[-1]
     found = trace_difference(trace_of(config_of()), trace_of(config_of(), seed=6))
     assert first_of(found)[:4] == (0, 0, Phase.FORWARD, Part.LOSS)
-    assert sentences(found)[-1] == "From step 0 on torch's random stream is in a different state."
+    assert sentences(found)[-1] == "From step 0 on, torch's random stream is in a different state."
 
 
 def test_a_loop_that_stops_early_is_reported_as_such():

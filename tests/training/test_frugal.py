@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradparity.parity.compare import differences
+from gradparity.parity.compare import tensor_differences
 from gradparity.studies.benchmark.memory import peak_bytes
 from gradparity.training import backward, frugal, manual
 
@@ -54,7 +54,7 @@ def test_parameters_first_reached_by_a_later_microbatch_get_gradients_of_their_o
         way((p * (a + b)).sum(), [p, a, b])
         found.append([p.grad, a.grad, b.grad])
     for reference, candidate in zip(*found, strict=True):
-        assert list(differences(reference, candidate)) == []
+        assert list(tensor_differences(reference, candidate)) == []
     assert found[1][1].data_ptr() != found[1][2].data_ptr()
 
 
@@ -79,7 +79,7 @@ def test_a_hook_in_place_on_a_shared_gradient_on_a_later_microbatch_spares_the_o
         way((4 * (a + b)).sum(), [p, a, b])
         left.append([p.grad, a.grad, b.grad])
     for reference, candidate in zip(*left, strict=True):
-        assert list(differences(reference, candidate)) == []
+        assert list(tensor_differences(reference, candidate)) == []
 
 
 def test_what_was_added_before_autograd_raised_stays_as_after_backward():

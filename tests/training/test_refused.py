@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from gradparity.parity.compare import differences
+from gradparity.parity.compare import tensor_differences
 from gradparity.training import backward, frugal, manual
 from gradparity.training.refused import nodes_below
 
@@ -112,7 +112,7 @@ def test_a_backward_inside_a_backward_that_is_reached_is_not_refused():
         left.append([p.grad for p in parameters])
     for gradients in left[1:]:
         for a, b in zip(left[0], gradients, strict=True):
-            assert list(differences(a, b)) == []
+            assert list(tensor_differences(a, b)) == []
 
 
 class Doubled(torch.autograd.Function):

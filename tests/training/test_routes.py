@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gradparity.parity.compare import differences
+from gradparity.parity.compare import tensor_differences
 from gradparity.training import backward, frugal, manual
 
 pytestmark = pytest.mark.processor
@@ -40,7 +40,7 @@ def assert_same(make_parameters, loss, times=3):
         for a, b in zip(left, right, strict=True):
             assert (a is None) == (b is None)
             if a is not None:
-                assert list(differences(a, b)) == []
+                assert list(tensor_differences(a, b)) == []
     return right
 
 
@@ -177,7 +177,7 @@ def test_sparse_and_dense_gradients_of_one_parameter_add_up(sparse_first):
             route(loss(p), [p])
         results.append(p.grad)
     for result in results[1:]:
-        assert list(differences(results[0], result)) == []
+        assert list(tensor_differences(results[0], result)) == []
         assert not result.is_sparse
 
 
@@ -204,7 +204,7 @@ def coalesced_and_kept(w):
 def test_a_sparse_gradient_has_the_layout_and_the_mark_that_autograd_leaves(loss, times):
     results = [gradients_by(route, lambda: [parameter(10, 3)], loss, times)[0] for route in (backward, *BY_HAND)]
     for g in results[1:]:
-        assert list(differences(results[0], g)) == []
+        assert list(tensor_differences(results[0], g)) == []
         assert g.is_coalesced() == results[0].is_coalesced()
         assert g._values().stride() == results[0]._values().stride()
         assert g._indices().stride() == results[0]._indices().stride()

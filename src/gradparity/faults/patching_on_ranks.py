@@ -33,11 +33,11 @@ def on_ranks_with(faults: Sequence[Fault]) -> Namespace:
         ClashError: if two of the faults cannot be combined.
         ValueError: if the lines of a fault are not there.
     """
-    names = reference_with([of_ranks(fault) for fault in faults], REFERENCE_ON_RANKS)
+    names = reference_with([_of_ranks(fault) for fault in faults], REFERENCE_ON_RANKS)
     names["train_step"] = names["manual_step"]
     return names
 
 
-def of_ranks(fault: Fault) -> Fault:
+def _of_ranks(fault: Fault) -> Fault:
     """Return ``fault`` with its changes to the step on one rank moved to the step on several."""
     return replace(fault, changes={manual_step if f is train_step else f: patch for f, patch in fault.changes.items()})

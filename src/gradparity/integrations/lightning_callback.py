@@ -155,7 +155,7 @@ class ParityCallback(lightning.Callback):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Report the verdict."""
         self._watching.close()
-        rank_zero_info(f"gradparity: {report.headline(self.verdict)}\n{self.verdict.explanation}".strip())
+        rank_zero_info(f"gradparity: {report.verdict_headline(self.verdict)}\n{self.verdict.explanation}".strip())
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("gradparity/verdict", report.verdict_markdown(self.verdict))

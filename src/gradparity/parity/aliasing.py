@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from gradparity.parity.dense_parts import COMPRESSED, is_simple, is_wrapper, wrapped_by
 
-Stretch: TypeAlias = tuple[int, int, int]
+_Stretch: TypeAlias = tuple[int, int, int]
 """A device, -1 for the CPU, the address of the first byte, and the address after the last byte."""
 
 
@@ -29,7 +29,7 @@ def clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
         yield sorted(cluster, key=cluster.__getitem__)
 
 
-def stretches(tensor: Tensor) -> list[Stretch]:
+def stretches(tensor: Tensor) -> list[_Stretch]:
     """Return the stretches of memory from the first to the last element of ``tensor``; none if they cannot be found."""
     if is_simple(tensor):
         start = tensor.data_ptr()
@@ -40,7 +40,7 @@ def stretches(tensor: Tensor) -> list[Stretch]:
         return []
 
 
-def _stretches(tensor: Tensor) -> Iterator[Stretch]:
+def _stretches(tensor: Tensor) -> Iterator[_Stretch]:
     if is_lazy(tensor) or tensor.is_meta or tensor.is_mkldnn or tensor.is_nested:
         return
     if is_wrapper(tensor):

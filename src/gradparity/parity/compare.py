@@ -8,7 +8,7 @@ from gradparity.parity.aliasing import share_memory
 from gradparity.parity.bits import same_bits
 from gradparity.parity.compare_on_gpu import Same
 from gradparity.parity.dense_parts import is_readable, is_simple, layout_of, pieces, shape_of
-from gradparity.parity.kinds import ZEROS, Kind, TensorForm, form_in_words, kind_of_values, kinds
+from gradparity.parity.kinds import ZEROS_WORD, Kind, TensorForm, form_in_words, kind_of_values, kinds
 from gradparity.parity.leaves import Unseen, Value
 from gradparity.parity.mismatches import Compared, Measure, Mismatch, compare_by_name
 from gradparity.parity.state import Part
@@ -79,7 +79,7 @@ def _is_constant(name: str, shared: Tensor, constants: dict[str, dict[str, Tenso
     )
 
 
-def differences(a: Tensor, b: Tensor, same: Same = same_bits) -> Iterator[tuple[Kind, Tensor, Tensor]]:
+def tensor_differences(a: Tensor, b: Tensor, same: Same = same_bits) -> Iterator[tuple[Kind, Tensor, Tensor]]:
     """Yield the kinds in which two tensors differ, in order: tensors of different shapes have no bits to compare.
 
     ``same`` returns whether two dense tensors have the same bits. Each kind comes with the two tensors that show it;
@@ -118,7 +118,7 @@ def _differences_inside(a: Tensor, b: Tensor) -> Iterator[tuple[Kind, Tensor, Te
         yield Kind.SHAPE, a, b
     else:
         for piece in ours:
-            yield from differences(ours[piece], theirs[piece])
+            yield from tensor_differences(ours[piece], theirs[piece])
 
 
 def _in_words(kind: Kind, value: Value) -> str:
@@ -132,6 +132,6 @@ def _in_words(kind: Kind, value: Value) -> str:
         case Kind.BITS if value.numel() == 1:
             return f"{value.item():.6g}"
         case Kind.PRESENCE if not value.is_sparse and not value.any():
-            return f"{ZEROS} of shape {tuple(value.shape)}"
+            return f"{ZEROS_WORD} of shape {tuple(value.shape)}"
         case _:
             return form_in_words(kind, _form(value, simple=False))

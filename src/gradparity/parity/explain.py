@@ -35,7 +35,7 @@ def explain(found: Comparison, later: Comparison | None = None) -> str:
     """
     first = cause_of(found)
     lines = (
-        f"{place_in_words(found.place)}, {subject(first)}.",
+        f"{place_in_words(found.place)}, {mismatch_in_words(first)}.",
         magnitude(first, found),
         likely_cause(found, later).words,
     )
@@ -55,7 +55,7 @@ def lowered(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
 
 
-def subject(mismatch: Mismatch) -> str:
+def mismatch_in_words(mismatch: Mismatch) -> str:
     """Name the value that differs, and the kind of difference."""
     if mismatch.name == ALL:
         return f"only the {'reference' if mismatch.reference == STOPS else 'candidate'} reaches this phase"
@@ -82,7 +82,7 @@ def magnitude(mismatch: Mismatch, found: Comparison) -> str:
     figures, others = mismatch.figures, len({(m.part, m.name) for m in found.mismatches}) - 1
     also = f" At this phase, {others} more {'value differs' if others == 1 else 'values differ'}." if others else ""
     if not figures:
-        return also.strip()  # subject() has given the values
+        return also.strip()  # mismatch_in_words() has given the values
     if figures.elements == 1:
         return f"They are {figures.max_ulp:,} ULP apart (absolute {figures.max_absolute:.2g}).{also}"
     apart = f"{figures.differing:,} of {figures.elements:,} elements are up to {figures.max_ulp:,} ULP apart"

@@ -23,11 +23,11 @@ class Kind(StrEnum):
 
 ABSENT: Final = "absent"
 
-ZEROS: Final = "zeros"
+ZEROS_WORD: Final = "zeros"
 """The first word for a tensor that is zero everywhere and that only one of the two loops has."""
 
 
-class Form(Protocol):
+class HasForm(Protocol):
     """The properties of a tensor beside its content: a :class:`TensorForm`, or a fingerprint."""
 
     @property
@@ -56,7 +56,7 @@ class TensorForm(NamedTuple):
     strides: Sequence[int]
 
 
-def kinds(a: Form, b: Form, same_content: Callable[[], bool]) -> Iterator[Kind]:
+def kinds(a: HasForm, b: HasForm, same_content: Callable[[], bool]) -> Iterator[Kind]:
     """Yield the kinds in which two tensors differ, in order: tensors of different shapes have no bits to compare."""
     if a.layout != b.layout:
         yield Kind.LAYOUT
@@ -79,7 +79,7 @@ def kind_of_values(a: object, b: object) -> Kind | None:
     return Kind.PRESENCE if missing else Kind.VALUE
 
 
-def effective_strides(form: Form) -> list[int]:
+def effective_strides(form: HasForm) -> list[int]:
     """Return the strides of dimensions larger than 1; the stride of a dimension of size 1 is never used.
 
     If autograd made one gradient for two parameters, one keeps it and the other gets a copy. The order in which
@@ -89,7 +89,7 @@ def effective_strides(form: Form) -> list[int]:
     return [stride for size, stride in zip(shape, strides, strict=bool(strides)) if size > 1]
 
 
-def form_in_words(kind: Kind, form: Form) -> str:
+def form_in_words(kind: Kind, form: HasForm) -> str:
     """Return one side of a mismatch in words, as far as they do not depend on the content."""
     match kind:
         case Kind.LAYOUT:

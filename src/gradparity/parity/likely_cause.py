@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from gradparity.parity.kinds import ZEROS, Kind
+from gradparity.parity.kinds import ZEROS_WORD, Kind
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.meaning import NOTHING, LikelyCause, Meaning
 from gradparity.parity.metrics import Figures
@@ -89,7 +89,7 @@ def cause_of_missing_gradient(first: Mismatch) -> LikelyCause:
     if first.candidate == "None":
         cut = "the graph was cut, or .grad was cleared or never set."
         return LikelyCause(Meaning.NO_GRADIENT, f"No gradient reached this parameter: {cut}")
-    if first.reference == "None" and first.candidate.startswith(ZEROS):
+    if first.reference == "None" and first.candidate.startswith(ZEROS_WORD):
         moves = "weight decay and momentum move a parameter whose gradient is zero."
         return LikelyCause(Meaning.ZEROS, f"None is not zero: {moves}")
     return NOTHING

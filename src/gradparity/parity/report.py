@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from rich.table import Table
 
-from gradparity.parity.explain import lowered, place_in_words, subject
+from gradparity.parity.explain import lowered, mismatch_in_words, place_in_words
 from gradparity.parity.state import Part
 from gradparity.parity.step_metrics import StepMetrics
 from gradparity.parity.verdict import Verdict, VerdictCell
@@ -28,7 +28,7 @@ def verdict_table(verdict: Verdict) -> Table:
 
 def verdict_markdown(verdict: Verdict) -> str:
     """Return the verdict and its table in Markdown, for a TensorBoard text page."""
-    lines = [f"**{headline(verdict)}** {verdict.explanation}", ""]
+    lines = [f"**{verdict_headline(verdict)}** {verdict.explanation}", ""]
     lines.append(f"| | {' | '.join(phase.name.lower() for phase in Phase)} |")
     lines.append("|---" * (len(Phase) + 1) + "|")
     for part in _parts(verdict):
@@ -49,7 +49,7 @@ def machine() -> str:
     return f"{versions}, {torch.get_num_threads()} thread(s), {processor}"
 
 
-def headline(verdict: Verdict) -> str:
+def verdict_headline(verdict: Verdict) -> str:
     """Return the verdict in one sentence."""
     if verdict.parity:
         steps = plural(verdict.steps, "step")
@@ -95,7 +95,7 @@ def parity_sentence(verdicts: Mapping[str, Verdict], parity: str) -> str:
     for name, verdict in verdicts.items():
         if verdict.first:
             found, mismatch = verdict.first
-            apart += f"; {name} diverges {lowered(place_in_words(found.place))}: {subject(mismatch)}"
+            apart += f"; {name} diverges {lowered(place_in_words(found.place))}: {mismatch_in_words(mismatch)}"
     return f"{sum(verdict.parity for verdict in verdicts.values())} of {len(verdicts)} {parity}{apart}."
 
 

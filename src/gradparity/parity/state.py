@@ -19,7 +19,7 @@ from gradparity.training import Moment, Phase, Run
 
 __all__ = [
     "COMPARED",
-    "OUTSIDE",
+    "OUTSIDE_MODEL",
     "OWN",
     "HasState",
     "Part",
@@ -60,7 +60,7 @@ class Part(StrEnum):
 
 OWN = "memory of its own"
 
-OUTSIDE: Final = "outside the model"
+OUTSIDE_MODEL: Final = "outside the model"
 """The first words of the name of a tensor that the optimizer trains and that is not in the model."""
 
 COMPARED: Mapping[Phase, tuple[Part, ...]] = {
@@ -126,7 +126,7 @@ def trained(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
         for place, p in enumerate(group["params"]):
             if id(p) not in known:
                 known.add(id(p))
-                parameters[f"{OUTSIDE}: group {index}[{place}]"] = p
+                parameters[f"{OUTSIDE_MODEL}: group {index}[{place}]"] = p
     return parameters
 
 
@@ -140,13 +140,15 @@ def moments(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> Iterator[tup
     kept: Mapping[Any, Any] = optimizer.state  # keys are parameters; some optimizers also use a string, for a counter
     for index, (key, state) in enumerate(kept.items()):
         name = key if isinstance(key, str) else name_of.get(key)
-        yield from flatten(name or f"{OUTSIDE}: state {index}", state)
+        yield from flatten(name or f"{OUTSIDE_MODEL}: state {index}", state)
 
 
 def groups(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
     """Yield the hyperparameters of each parameter group, and the names of its members."""
     for index, group in enumerate(optimizer.param_groups):
-        members = tuple(name_of.get(p, f"{OUTSIDE}: group {index}[{place}]") for place, p in enumerate(group["params"]))
+        members = tuple(
+            name_of.get(p, f"{OUTSIDE_MODEL}: group {index}[{place}]") for place, p in enumerate(group["params"])
+        )
         yield from flatten(f"group {index}", {**group, "params": members})
 
 

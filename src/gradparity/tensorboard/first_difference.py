@@ -2,18 +2,18 @@
 
 from gradparity.faults import FAULTS, Fault
 from gradparity.faults.how_to_fix import link, mend
-from gradparity.parity.explain import magnitude, place_in_words, subject
-from gradparity.parity.report import headline
+from gradparity.parity.explain import magnitude, mismatch_in_words, place_in_words
+from gradparity.parity.report import verdict_headline
 from gradparity.parity.verdict import Verdict
 
 
 def sentence(verdict: Verdict) -> str:
     """Return the verdict for the title of a picture: identical, or where the first difference is."""
     if verdict.first is None:
-        text = headline(verdict)
+        text = verdict_headline(verdict)
         return text[0].lower() + text[1:]
     found, mismatch = verdict.first
-    return f"not identical. {place_in_words(found.place)}, {subject(mismatch)}."
+    return f"not identical. {place_in_words(found.place)}, {mismatch_in_words(mismatch)}."
 
 
 def card(verdict: Verdict, candidate: str) -> str:
@@ -24,7 +24,7 @@ def card(verdict: Verdict, candidate: str) -> str:
         candidate: the name of the loop; if it is a known fault, the page shows the lines that fix it.
     """
     if verdict.first is None:
-        return f"## There is none\n\n**{headline(verdict)}**\n\nThe two loops are one training."
+        return f"## There is none\n\n**{verdict_headline(verdict)}**\n\nThe two loops are one training."
     found, mismatch = verdict.first
     rows = {
         "tensor": f"`{mismatch.name}` ({mismatch.part}, {mismatch.kind})",
@@ -32,7 +32,7 @@ def card(verdict: Verdict, candidate: str) -> str:
         "what it means": verdict.likely_cause.words,
     }
     table = "\n".join(f"| **{name}** | {text} |" for name, text in rows.items() if text)
-    page = f"| {place_in_words(found.place)} | {subject(mismatch)} |\n|---|---|\n{table}\n"
+    page = f"| {place_in_words(found.place)} | {mismatch_in_words(mismatch)} |\n|---|---|\n{table}\n"
     return page + mending(FAULTS[candidate]) if candidate in FAULTS else page
 
 

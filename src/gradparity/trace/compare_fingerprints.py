@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from gradparity.parity.kinds import ZEROS, Kind, form_in_words, kind_of_values
+from gradparity.parity.kinds import ZEROS_WORD, Kind, form_in_words, kind_of_values
 from gradparity.parity.kinds import kinds as kinds_of_tensors
 from gradparity.parity.mismatches import Compared, Measure, Mismatch, compare_by_name
 from gradparity.parity.state import OWN, Part, Unseen
@@ -97,6 +97,6 @@ def _in_words(kind: Kind, value: FingerprintValue) -> str:
         case Kind.BITS:
             return f"norm {value.norm:.6g}"
         case Kind.PRESENCE if is_zero(value):
-            return f"{ZEROS} of shape {value.shape}"
+            return f"{ZEROS_WORD} of shape {value.shape}"
         case _:
             return form_in_words(kind, value)

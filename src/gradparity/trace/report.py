@@ -116,7 +116,7 @@ def _headline(found: TraceDifference) -> str:
         case TraceOutcome.SAME_UPDATES:
             return str(found.updates)
         case _:
-            return report.headline(found.verdict)
+            return report.verdict_headline(found.verdict)
 
 
 def sentences(found: TraceDifference) -> list[str]:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from gradparity.parity.random_stream import generator_states
 from gradparity.parity.state import (
-    OUTSIDE,
+    OUTSIDE_MODEL,
     OWN,
     Part,
     Value,
@@ -57,7 +57,7 @@ class TrainingObjects:
         for name, p in trained(self.model, self.optimizer).items():
             # From forward to backward, FSDP replaces the trained shards in the model by whole parameters. The shards,
             # which already have a name, are then held only by the optimizer.
-            if name.startswith(OUTSIDE) and any(p is known for known in self.parameters.values()):
+            if name.startswith(OUTSIDE_MODEL) and any(p is known for known in self.parameters.values()):
                 continue
             if id(p) in ids or id(self.parameters.get(name)) not in ids:
                 self.parameters[name] = p

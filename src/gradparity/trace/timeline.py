@@ -16,7 +16,7 @@ from gradparity.trace.snapshot import (
 )
 from gradparity.trace.to_cpu import Fingerprints, fingerprints, frozen, to_cpu
 
-Look = tuple[Record, Snapshot]
+_Look = tuple[Record, Snapshot]
 """The record of an event, and the live values behind it."""
 
 
@@ -82,13 +82,13 @@ class Timeline:
         """Record an event, and the values seen at it."""
         self.write(*self.look(event, seen or {}))
 
-    def look(self, event: Event, seen: Snapshot) -> Look:
+    def look(self, event: Event, seen: Snapshot) -> _Look:
         """Return the record of an event and the values behind it, to be written now."""
         microbatch = self.microbatch if event in (Event.FORWARD, Event.ACCUMULATED) else None
         here = to_cpu(seen)
         return Record(event, self.step, microbatch, fingerprints(here)), here
 
-    def look_for_later(self, event: Event, seen: Snapshot) -> Look:
+    def look_for_later(self, event: Event, seen: Snapshot) -> _Look:
         """Return the record of an event, which may be written after the values behind it have changed."""
         record, here = self.look(event, seen)
         return record, frozen(here) if self.keeps else {}

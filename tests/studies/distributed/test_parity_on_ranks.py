@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 
 from gradparity.errors import UserError
+from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.processes.launch import launch
 from gradparity.studies.distributed.trial import Trial, run_trials
@@ -114,16 +115,16 @@ def test_ddp_against_itself_is_one_training(two):
 
 
 CAUGHT = {
-    "unsynchronised-gradients": (0, 2, Phase.ACCUMULATED, Part.GRADIENTS),
-    "exchanges-every-microbatch": (0, 0, Phase.ACCUMULATED, Part.GRADIENTS),
-    "mean-of-rank-means": (0, 0, Phase.FORWARD, Part.LOSS),
-    "averaged-twice": (0, 0, Phase.FORWARD, Part.LOSS),
-    "scale-of-each-rank": (0, 2, Phase.ACCUMULATED, Part.GRADIENTS),
-    "local-clip": (0, 2, Phase.ACCUMULATED, Part.GRADIENTS),
-    "summed-over-ranks": (0, 2, Phase.ACCUMULATED, Part.GRADIENTS),
-    "own-buffers": (1, 0, Phase.FORWARD, Part.BUFFERS),
+    "unsynchronised-gradients": (Place(0, 2, Phase.ACCUMULATED), Part.GRADIENTS),
+    "exchanges-every-microbatch": (Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
+    "mean-of-rank-means": (Place(0, 0, Phase.FORWARD), Part.LOSS),
+    "averaged-twice": (Place(0, 0, Phase.FORWARD), Part.LOSS),
+    "scale-of-each-rank": (Place(0, 2, Phase.ACCUMULATED), Part.GRADIENTS),
+    "local-clip": (Place(0, 2, Phase.ACCUMULATED), Part.GRADIENTS),
+    "summed-over-ranks": (Place(0, 2, Phase.ACCUMULATED), Part.GRADIENTS),
+    "own-buffers": (Place(1, 0, Phase.FORWARD), Part.BUFFERS),
 }
-"""Step, microbatch, phase and part of the first difference."""
+"""The place and part of the first difference."""
 
 
 @pytest.mark.parametrize(("name", "candidate"), quick_or_long(WRONG))
@@ -135,7 +136,8 @@ def test_a_wrong_loop_is_caught_where_it_goes_wrong(two, name, candidate):
     else:
         assert caught == [CAUGHT[name]] * 2
     assert not second_rank.parity
-    assert f"At step {CAUGHT[name][0]}, microbatch {CAUGHT[name][1]}" in second_rank.explanation
+    place, _ = CAUGHT[name]
+    assert f"At step {place.step}, microbatch {place.microbatch}" in second_rank.explanation
     parted = [step.differing for step in first_rank.across]
     assert parted == ([(1,)] * STEPS if name == "unsynchronised-gradients" else [()] * STEPS)
     assert first_rank.across == second_rank.across
