@@ -26,8 +26,10 @@ from gradparity.calculus.known_functions import (
 )
 from gradparity.cli.arguments import check_range
 from gradparity.studies import experiment
-from gradparity.studies.experiment import Answer, say
-from gradparity.tensorboard import new_folder, page_of, write_pages
+from gradparity.studies.experiment import Finished
+from gradparity.studies.result import ANSWER_PAGE, Result
+from gradparity.tensorboard import new_folder
+from gradparity.tensorboard.pages import page_of
 
 BOUND = 1e-12  # float64 rounds at 1.1e-16; figures here stay below 100 and take some tens of roundings
 
@@ -122,20 +124,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return experiment.run("calculus_tour", partial(parser.parse_args, arguments), tour)
 
 
-def tour(given: Namespace, console: Console) -> Answer:
+def tour(given: Namespace, console: Console) -> Finished:
     check_range("--n", given.n, 1, 1_000_000)
     check_range("--seed", given.seed, 0, 2**63 - 1)
     folder = new_folder(given.output / "calculus_tour")
     generator = torch.Generator().manual_seed(given.seed)
     x, few = (2 * torch.rand(n, 2, generator=generator, dtype=torch.float64) - 1 for n in (given.n, 5))
-    told, errors = list[str](), list[float]()
+    lines, errors = list[str](), list[float]()
     for sentence, figure in (*steps(x), *traps(few)):
         if not isinstance(figure, str):
             errors.append(figure)
             figure = f"error {figure:.1e}"
-        told.append(f"{sentence}: {figure}")
-    for number, line in enumerate(told, start=1):
-        say(console, f"{number:2}. {line}")
+        lines.append(f"{sentence}: {figure}")
 
     table, same_bits = Table("largest error of", "autograd.grad", ".backward()", "torch.func"), list[bool]()
     for name, by_hand, found in derivatives(x, Waves.draw(3, 2, terms=4, generator=generator)):
@@ -143,16 +143,18 @@ def tour(given: Namespace, console: Console) -> Answer:
         table.add_row(name, *(f"{e:.1e}" for e in row))
         same_bits.append(torch.equal(found[0], found[1]))
         errors += row
-    console.print(table)
 
     within = [e <= BOUND for e in errors]  # a NaN is not
-    answer = (
-        f"{sum(within)} of {len(errors)} errors are within {BOUND:.0e}, the largest is {max(errors):.1e}; "
-        f"autograd.grad and .backward() agree bit for bit in {sum(same_bits)} of {len(same_bits)} rows."
+    result = Result(
+        sentence=(
+            f"{sum(within)} of {len(errors)} errors are within {BOUND:.0e}, the largest is {max(errors):.1e}; "
+            f"autograd.grad and .backward() agree bit for bit in {sum(same_bits)} of {len(same_bits)} rows."
+        ),
+        holds=all(within),
+        terminal=[*(f"{number:2}. {line}" for number, line in enumerate(lines, start=1)), table],
+        pages={ANSWER_PAGE: page_of(table), "2 steps": "\n".join(f"1. {line}" for line in lines)},
     )
-    numbered = "\n".join(f"1. {line}" for line in told)
-    write_pages(folder, {"1 answer": f"**{answer}**\n\n{page_of(table)}", "2 steps": numbered})
-    return Answer(sentence=answer, holds=all(within), folder=folder)
+    return Finished(result, folder)
 
 
 if __name__ == "__main__":

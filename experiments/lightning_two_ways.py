@@ -14,16 +14,19 @@ from itertools import islice
 import torch
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from gradparity import training
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.verdict import Verdict, verdict_of
 from gradparity.studies import experiment, tasks
-from gradparity.studies.experiment import Answer, say
+from gradparity.studies.experiment import Finished
 from gradparity.studies.lightning.two_ways import WAYS, Way, under_lightning
+from gradparity.studies.result import ANSWER_PAGE, Result
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import ClipConfig, Config, ScalerConfig
-from gradparity.tensorboard import new_folder, page_of, write_pages
+from gradparity.tensorboard import new_folder
+from gradparity.tensorboard.pages import page_of
 
 FP32 = Config(task="digits_cnn", microbatch_size=16, steps=8, accumulation_steps=3, clip=ClipConfig(threshold=0.05))
 FP16 = replace(FP32, precision="fp16", scaler=ScalerConfig(init_scale=1024.0))
@@ -46,11 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return experiment.run("lightning_two_ways", partial(parser.parse_args, arguments), under_the_trainer)
 
 
-def under_the_trainer(given: Namespace, console: Console) -> Answer:
+def under_the_trainer(given: Namespace, console: Console) -> Finished:
     folder = new_folder(given.output / "lightning_two_ways")
     torch.set_num_threads(1)
     table = Table(*(Column(name, overflow="fold") for name in ("scenario", *WAYS)))
-    told: dict[str, list[str]] = defaultdict(list)
+    found: dict[str, list[str]] = defaultdict(list)
     route_matters = False
     with experiment.progress(given.quiet) as progress:
         for scenario, loop, microbatches, config in progress.track(SCENARIOS, description="scenarios"):
@@ -60,16 +63,20 @@ def under_the_trainer(given: Namespace, console: Console) -> Answer:
             route_matters |= explanations[0] != explanations[1] or explanations[2] != explanations[3]
             for explanation in dict.fromkeys(filter(None, explanations)):
                 ways = " and ".join(w for w, v in verdicts.items() if v.explanation == explanation and "," not in w)
-                told[explanation].append(f"{scenario} ({ways})")
-    console.print(table)
-    for number, (explanation, places) in enumerate(told.items(), start=1):
-        say(console, f"\nDifference {number} in {'; '.join(places)}", style="bold")
-        say(console, explanation)
-    console.print()
-    answer = f"It makes {'a' if route_matters else 'no'} difference to Lightning which way fills p.grad."
-    differences = "\n".join(f"* **{'; '.join(places)}.** {why}" for why, places in told.items())
-    write_pages(folder, {"1 answer": f"**{answer}**\n\n{page_of(table)}", "2 differences": differences})
-    return Answer(sentence=answer, holds=not route_matters, folder=folder)
+                found[explanation].append(f"{scenario} ({ways})")
+    paragraphs: list[Text | str] = []
+    for number, (explanation, places) in enumerate(found.items(), start=1):
+        paragraphs += [Text(f"\nDifference {number} in {'; '.join(places)}", style="bold"), explanation]
+    result = Result(
+        sentence=f"It makes {'a' if route_matters else 'no'} difference to Lightning which way fills p.grad.",
+        holds=not route_matters,
+        terminal=[table, *paragraphs, ""],
+        pages={
+            ANSWER_PAGE: page_of(table),
+            "2 differences": "\n".join(f"* **{'; '.join(places)}.** {why}" for why, places in found.items()),
+        },
+    )
+    return Finished(result, folder)
 
 
 def compare(config: Config, loop: str, microbatches: int, way: Way) -> Verdict:

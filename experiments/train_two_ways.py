@@ -20,7 +20,8 @@ from gradparity.parity.lockstep import lockstep
 from gradparity.parity.step_metrics import Reader
 from gradparity.parity.verdict import Verdict
 from gradparity.studies import experiment
-from gradparity.studies.experiment import Answer, say
+from gradparity.studies.experiment import Finished
+from gradparity.studies.result import Result, say
 from gradparity.studies.tasks import TASKS, evaluate, to
 from gradparity.studies.two_ways import build, checkpoint
 from gradparity.studies.two_ways.cli import SAVED, as_yaml, parse, resumed
@@ -54,16 +55,15 @@ def begun(config: Config) -> tuple[Config, Path]:
     return config, folder
 
 
-def two_ways(asked: Asked, console: Console) -> Answer:
+def two_ways(asked: Asked, console: Console) -> Finished:
     config, folder, _ = asked
     with alone_in(folder), told_how_to_go_on(folder):
         verdicts: dict[str, Verdict] = {name: train(config, name, folder / name, console) for name in config.tasks}
-    return Answer(
+    result = Result(
         sentence=report.answer(verdicts, "trainings are identical both ways"),
         holds=all(verdict.parity for verdict in verdicts.values()),
-        folder=folder,
-        pages="Time Series, Custom Scalars and Text",
     )
+    return Finished(result, folder, "Time Series, Custom Scalars and Text")
 
 
 def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:

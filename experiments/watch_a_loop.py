@@ -21,7 +21,8 @@ from gradparity import training
 from gradparity.parity import report
 from gradparity.parity.random_stream import RandomStream
 from gradparity.studies import experiment, tasks
-from gradparity.studies.experiment import Answer
+from gradparity.studies.experiment import Finished
+from gradparity.studies.result import Result
 from gradparity.studies.tasks import Batch, count
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import ClipConfig, Config
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return experiment.run("watch_a_loop", partial(parser.parse_args, arguments), watch_loops)
 
 
-def watch_loops(given: Namespace, console: Console) -> Answer:
+def watch_loops(given: Namespace, console: Console) -> Finished:
     folder = new_folder(given.output / "watch_a_loop")
     torch.set_num_threads(1)
     loops = {"reference": reference, "right": right, "wrong": wrong}
@@ -90,12 +91,11 @@ def watch_loops(given: Namespace, console: Console) -> Answer:
         verdicts[name] = found.verdict
     shown = " ".join(shlex.quote(str(folder / name)) for name in ("reference", "wrong"))
     console.print(f"The same from the command line: [bold]gradparity diff {shown}[/]", soft_wrap=True)
-    return Answer(
+    result = Result(
         sentence=report.answer(verdicts, "hand-written loops are the reference, bit for bit"),
         holds=verdicts["right"].parity and not verdicts["wrong"].parity,
-        folder=folder / "tensorboard",
-        pages="Time Series and Text",
     )
+    return Finished(result, folder / "tensorboard", "Time Series and Text")
 
 
 def watch(loop: Callable[[Run, Sequence[Batch]], None], folder: Path) -> None:

@@ -1,14 +1,6 @@
-"""The reference and all faults as they were seen under the stress scenario, each observed once a process."""
+"""The reference and all faults as observed under the stress scenario, each observed once a process."""
 
-from gradparity.check.observe import observe_with
-from gradparity.faults import FAULTS
-from gradparity.studies.peers.scores import PRECISION, seen
+from gradparity.studies.fault_scores.score import observe as see
+from gradparity.studies.fault_scores.score import observed as known
 
-known = seen  # with which the experiment on faults has the same ones
-
-
-def see(faults, expected, precision=PRECISION):
-    """As `observe_with`, but single faults are looked up."""
-    if len(faults) == 1 and faults[0].name in FAULTS:
-        return known(faults[0].name, precision)
-    return observe_with(faults, precision, expected)
+__all__ = ["known", "see"]

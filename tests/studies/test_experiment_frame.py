@@ -11,13 +11,13 @@ from rich.table import Table
 from gradparity.cli.arguments import check_range
 from gradparity.errors import UserError
 from gradparity.studies import experiment
-from gradparity.studies.experiment import Answer
+from gradparity.studies.experiment import Finished
+from gradparity.studies.result import Result, say
 
 
 def told(*, quiet=False, holds=True):
     def found(given, console):
-        console.print(Table("a table"))
-        return Answer(sentence="It is so.", holds=holds, folder=Path("runs/x"), pages="Text")
+        return Finished(Result(sentence="It is so.", holds=holds, terminal=[Table("a table")]), Path("runs/x"))
 
     return experiment.run("x", lambda: Namespace(quiet=quiet), found)
 
@@ -83,7 +83,7 @@ def test_a_sentence_is_broken_between_words_on_a_terminal_and_on_one_line_for_a_
     for terminal in (True, False):
         console = Console(width=20, force_terminal=terminal, highlight=False)
         with console.capture() as captured:
-            experiment.say(console, "Of two loops [one] is the reference, bit for bit.")
+            say(console, "Of two loops [one] is the reference, bit for bit.")
         lines[terminal] = [line.rstrip() for line in captured.get().splitlines()]
     assert lines[False] == ["Of two loops [one] is the reference, bit for bit."]
     assert lines[True] == ["Of two loops [one]", "is the reference,", "bit for bit."]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from gradparity.studies.peers.scores import Score
+from gradparity.studies.fault_scores.score import Score
 from gradparity.tensorboard import picture
 from scripts import EXPERIMENTS, run
 
@@ -54,7 +54,7 @@ def one_training(script):
 
 
 def as_documented(script):
-    script["score"] = lambda fault, _: Score(fault, diverged=True, named=True, same=(), first=fault.first, peers={})
+    script["score"] = lambda fault: Score(fault, diverged=True, named=True, same=(), first=fault.first)
 
 
 SLICES = {"lightning_two_ways.py": one_scenario, "distributed.py": one_training, "faults.py": as_documented}

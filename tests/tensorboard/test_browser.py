@@ -15,9 +15,11 @@ from playwright.sync_api import expect, sync_playwright
 
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.step_metrics import Reader
-from gradparity.studies.matrix import board as matrix_board
 from gradparity.studies.matrix.cell import Cell
-from gradparity.studies.matrix.run import Outcome, Result
+from gradparity.studies.matrix.hparams import write_hparams
+from gradparity.studies.matrix.result import matrix_result
+from gradparity.studies.matrix.run import CellResult, Outcome
+from gradparity.studies.result import write
 from gradparity.studies.two_ways import build
 from gradparity.tensorboard import Board
 from gradparity.tensorboard.layout import charts
@@ -89,13 +91,14 @@ def logdir(tmp_path_factory):
     write_training(folder / "agree", "agree", "manual")
     write_training(folder / "differ", "differ", "clip-before-unscale")
     results = [
-        Result(cell=Cell(task="gru"), outcome=Outcome.IDENTICAL, numbers=10),
-        Result(cell=Cell(task="gru", k=4), outcome=Outcome.REFUSED, why="PyTorch cannot"),
-        Result(
+        CellResult(cell=Cell(task="gru"), outcome=Outcome.IDENTICAL, numbers=10),
+        CellResult(cell=Cell(task="gru", k=4), outcome=Outcome.REFUSED, why="PyTorch cannot"),
+        CellResult(
             cell=Cell(task="lstm"), outcome=Outcome.DIFFERENT, why="so", max_ulp=7, step=3, phase="clipped", part="rng"
         ),
     ]
-    matrix_board.write(folder / "matrix", results)
+    write(matrix_result(results), folder / "matrix" / "glance")
+    write_hparams(folder / "matrix" / "cells", results)
     return folder
 
 

@@ -7,7 +7,7 @@ survive a kill), ``folders``.
 
 from gradparity.tensorboard.board import FIGURES, Board, Found, as_record
 from gradparity.tensorboard.folders import alone_in, new_folder, tensorboard_command
-from gradparity.tensorboard.pages import page_of, write_pages
+from gradparity.tensorboard.pages import page_of
 
 __all__ = [
     "FIGURES",
@@ -18,5 +18,4 @@ __all__ = [
     "new_folder",
     "page_of",
     "tensorboard_command",
-    "write_pages",
 ]

@@ -3,24 +3,14 @@
 TensorBoard breaks words if a table is wider than its page. So cells are short, or columns are few.
 """
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gradparity.tensorboard.events import Events
-
 ANSWER = "the_answer"
 """The name of the run that holds the pages."""
-
-
-def write_pages(folder: Path, pages: Mapping[str, str]) -> None:
-    """Write ``pages``, Markdown by title, into a separate run below ``folder``."""
-    with Events(folder / ANSWER) as writer:
-        for title, text in pages.items():
-            writer.add_text(title, text)
 
 
 def page_of(table: Table) -> str:

@@ -16,10 +16,10 @@ from gradparity.studies.benchmark.watching import (
     changed,
     cloning,
     close,
-    costs,
     equal,
     one_step,
 )
+from gradparity.studies.benchmark.watching_cost import costs
 from gradparity.training import Moment, Phase
 
 

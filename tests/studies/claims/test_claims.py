@@ -9,8 +9,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gradparity.cli.main import main
-from gradparity.studies.claims import CLAIMS, Evidence, Verdict, backward, name_of, report, sentence_of, summary
+from gradparity.studies.claims import CLAIMS, Evidence, Verdict, backward, name_of, sentence_of, summary
 from gradparity.studies.claims.evidence import judge
+from gradparity.studies.claims.result import claims_markdown
 from gradparity.tensorboard.pages import ANSWER
 from gradparity.training import manual
 from scripts import run
@@ -270,7 +271,7 @@ def test_json_is_a_list_of_objects(capsys):
 
 
 def test_markdown_is_a_table_with_a_row_for_each_claim(examined):
-    answer, blank, head, rule, *rows = report.markdown(examined).splitlines()
+    answer, blank, head, rule, *rows = claims_markdown(examined).splitlines()
     assert answer == f"**3 hold, 8 hold with a caveat, 11 fail as written, on torch {torch.__version__}.**"
     assert blank == ""
     assert len(rows) == len(CLAIMS)
@@ -281,7 +282,7 @@ def test_markdown_escapes_what_would_end_a_cell():
     def claim():
         """`.backward()` | autograd.grad."""
 
-    (row,) = report.markdown([(claim, Evidence(Verdict.HOLDS, "1\n2"))]).splitlines()[4:]
+    (row,) = claims_markdown([(claim, Evidence(Verdict.HOLDS, "1\n2"))]).splitlines()[4:]
     assert row == r"| **claim**: `.backward()` \| autograd.grad. | holds | 1<br>2 |  |"
 
 
@@ -293,7 +294,8 @@ def test_markdown_is_printed(capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--only", "nothing"], "--only names no claim 'nothing'; choose from returns, many-inputs,"),
+        (["--only", "nothing"], "--only is 'nothing'; choose from returns, many-inputs,"),
+        (["--only", ""], "--only is ''; choose from returns, many-inputs,"),
         (["--only"], "argument --only: expected at least one argument"),
         (["--format", "xml"], "argument --format: invalid choice: 'xml'"),
         (["--output", __file__], "choose a folder that can be written with --output"),

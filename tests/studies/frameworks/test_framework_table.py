@@ -13,8 +13,8 @@ from gradparity.parity.state import Part
 from gradparity.studies.frameworks import watch
 from gradparity.studies.frameworks.known_issues import KNOWN, cause
 from gradparity.studies.frameworks.on_ranks import ON_RANKS
+from gradparity.studies.frameworks.result import cell, differences_of, page, short, unexplained
 from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, SCENARIOS, TWO_RANKS
-from gradparity.studies.frameworks.table import cell, differences, page, short, unexplained
 from gradparity.studies.frameworks.watch import FRAMEWORKS, NOT_INSTALLED, outcome, outcome_of
 from scripts import run
 
@@ -199,7 +199,7 @@ def test_what_is_not_installed_and_what_refuses_is_told(monkeypatch):
     assert missing == NOT_INSTALLED
     outcomes = {"K = 1": {"Ignite": missing, "Fabric": refused}}
     assert (cell(missing), cell(refused)) == ("not installed", "refuses")
-    assert list(differences(outcomes)) == [
+    assert list(differences_of(outcomes)) == [
         "not installed: pip install 'gradparity[frameworks]'",
         "ValueError: not on a CPU",
     ]
@@ -207,7 +207,16 @@ def test_what_is_not_installed_and_what_refuses_is_told(monkeypatch):
     assert unexplained(outcomes) == []
 
 
-@pytest.mark.parametrize("arguments", [["--only", "keras"], ["--scenario", "fp8"], ["--output", __file__]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--only", "keras"],
+        ["--only", ""],
+        ["--scenario", "fp8"],
+        ["--scenario", "data in order", "--only", "ignite"],
+        ["--output", __file__],
+    ],
+)
 def test_bad_input_is_told_in_one_sentence(arguments, capsys):
     assert runpy.run_path(str(SCRIPT))["main"](arguments) == 2
     out, err = capsys.readouterr()
@@ -232,7 +241,7 @@ def test_the_size_of_a_difference_in_a_few_words(mismatch, words):
 
 
 def test_a_few_frameworks_and_scenarios_can_be_chosen(tmp_path, capsys):
-    arguments = ["--only", "fabric", "--scenario", "k = 3", "--output", str(tmp_path)]
+    arguments = ["--only", "fab", "--scenario", "k = 3", "--output", str(tmp_path)]
     assert runpy.run_path(str(SCRIPT))["main"](arguments) == 0
     out = capsys.readouterr().out
     assert "1. Fabric, word for word: K = 3" in out

@@ -14,7 +14,7 @@ import two_ranks
 from gradparity.parity.state import Part
 from gradparity.processes.launch import launch
 from gradparity.studies.frameworks.on_ranks import ON_RANKS, RANKS, of_all_ranks, outcomes_on_ranks
-from gradparity.studies.frameworks.table import cell, measured
+from gradparity.studies.frameworks.result import cell, measured
 from gradparity.studies.frameworks.watch import Outcome
 
 RIGHT = [name for name in ON_RANKS if name != "Lightning, autograd"]

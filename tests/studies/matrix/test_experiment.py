@@ -52,8 +52,8 @@ def test_a_slice_on_a_gpu(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--task", "foo"], "--task is 'foo'; allowed is all, digits_mlp,"),
-        (["--k", "5"], "--k is '5'; allowed is all, 1, 2, 3, 4, 8"),
+        (["--task", "foo"], "--task is 'foo'; choose from all, digits_mlp,"),
+        (["--k", "5"], "--k is '5'; choose from all, 1, 2, 3, 4, 8"),
         (["--processes", "0"], "--processes is 0; allowed is 1 to 256"),
         (["--full", "--optimizer", "LBFGS", "--k", "8", "--schedule", "plateau"], "--full holds no such cell"),
         (["--k", "3", "--output", __file__], "--output"),

@@ -2,25 +2,27 @@
 
 from rich.console import Console
 
-from gradparity.studies.matrix import board, picture
+from gradparity.studies.matrix import heatmap, hparams
 from gradparity.studies.matrix.cell import TASKS, Cell
-from gradparity.studies.matrix.run import Outcome, Result
+from gradparity.studies.matrix.result import matrix_result
+from gradparity.studies.matrix.run import CellResult, Outcome
+from gradparity.studies.result import write
 from gradparity.tensorboard.pages import ANSWER
 
 RESULTS = [
-    Result(cell=Cell(task="gru", precision="fp32"), outcome=Outcome.IDENTICAL),
-    Result(cell=Cell(task="gru", precision="fp32", k=4), outcome=Outcome.REFUSED, why="no"),
-    Result(cell=Cell(task="gru", precision="fp16"), outcome=Outcome.REFUSED, why="no"),
-    Result(cell=Cell(task="lstm", precision="fp32"), outcome=Outcome.IDENTICAL),
-    Result(cell=Cell(task="lstm", precision="fp32", k=4), outcome=Outcome.DIFFERENT, why="so", max_ulp=7),
-    Result(cell=Cell(task="lstm", precision="fp16"), outcome=Outcome.RAISED, why="oh"),
+    CellResult(cell=Cell(task="gru", precision="fp32"), outcome=Outcome.IDENTICAL),
+    CellResult(cell=Cell(task="gru", precision="fp32", k=4), outcome=Outcome.REFUSED, why="no"),
+    CellResult(cell=Cell(task="gru", precision="fp16"), outcome=Outcome.REFUSED, why="no"),
+    CellResult(cell=Cell(task="lstm", precision="fp32"), outcome=Outcome.IDENTICAL),
+    CellResult(cell=Cell(task="lstm", precision="fp32", k=4), outcome=Outcome.DIFFERENT, why="so", max_ulp=7),
+    CellResult(cell=Cell(task="lstm", precision="fp16"), outcome=Outcome.RAISED, why="oh"),
 ]
 
 
 def rows_of(results, width=80):
     console = Console(width=width)
     with console.capture() as captured:
-        console.print(picture.table(results))
+        console.print(heatmap.terminal_heatmap(results))
     cells = [line.strip("│\n").split("│") for line in captured.get().splitlines() if line.startswith("│")]
     return {name.strip(): [mark.strip() for mark in marks] for name, *marks in cells}
 
@@ -39,12 +41,12 @@ def test_one_cell_has_a_row():
 
 def test_all_tasks_fit_into_a_narrow_terminal():
     cells = [Cell(task=task, clip=clip) for task in TASKS for clip in ("none", "error_if_nonfinite")]
-    rows = rows_of([Result(cell=cell, outcome=Outcome.IDENTICAL) for cell in cells])
+    rows = rows_of([CellResult(cell=cell, outcome=Outcome.IDENTICAL) for cell in cells])
     assert rows == {name: ["✓"] * len(TASKS) for name in ("clip: none", "clip: error_if_nonfinite")}
 
 
 def test_the_figure_shows_a_symbol_where_not_all_is_identical_on_its_own_ground():
-    figure = picture.figure(RESULTS)
+    figure = heatmap.draw_heatmap(RESULTS)
     (axes,) = figure.axes
     squares = {text.get_position(): text.get_text() for text in axes.texts}
     assert (squares[0, 0], squares[1, 1], squares[1, 3]) == ("", "!", "✗")
@@ -56,7 +58,7 @@ def test_the_figure_shows_a_symbol_where_not_all_is_identical_on_its_own_ground(
 
 
 def test_a_glance_shows_how_many_cells_of_each_task_came_out_how():
-    figure = picture.glance(RESULTS)
+    figure = heatmap.draw_counts(RESULTS)
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["gru", "lstm"]
     widths = [[bar.get_width() for bar in bars] for bars in axes.containers]
@@ -72,8 +74,9 @@ def test_a_glance_shows_how_many_cells_of_each_task_came_out_how():
 def test_tensorboard_gets_the_heatmap_and_every_cell(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    board.write(tmp_path, RESULTS)
-    events = EventAccumulator(str(tmp_path / board.GLANCE / ANSWER)).Reload()
+    write(matrix_result(RESULTS), tmp_path / "glance")
+    hparams.write_hparams(tmp_path / "cells", RESULTS)
+    events = EventAccumulator(str(tmp_path / "glance" / ANSWER)).Reload()
     assert len(events.Tags()["images"]) == 2
     assert {path.name for path in tmp_path.joinpath("cells").iterdir()} == {str(result.cell) for result in RESULTS}
     cell = EventAccumulator(str(tmp_path / "cells" / str(RESULTS[4].cell))).Reload()
@@ -85,11 +88,11 @@ def test_tensorboard_gets_the_heatmap_and_every_cell(tmp_path):
 
 
 def test_the_heatmap_is_not_among_so_many_runs_that_tensorboard_selects_none(tmp_path):
-    board.write(tmp_path, RESULTS)
-    assert [path.parent.name for path in tmp_path.joinpath(board.GLANCE).rglob("events.*")] == [ANSWER]
+    write(matrix_result(RESULTS), tmp_path)
+    assert [path.parent.name for path in tmp_path.rglob("events.*")] == [ANSWER]
 
 
 def test_tensorboard_is_spared_thousands_of_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(board, "MOST", len(RESULTS) - 1)
-    board.write(tmp_path, RESULTS)
+    monkeypatch.setattr(hparams, "MOST_RUNS", len(RESULTS) - 1)
+    hparams.write_hparams(tmp_path / "cells", RESULTS)
     assert not tmp_path.joinpath("cells").exists()

@@ -10,9 +10,10 @@ from matplotlib.text import Text
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gradparity.studies.variants import VARIANTS, Prediction, outcome, record, tables
+from gradparity.studies.variants import VARIANTS, Prediction, outcome
 from gradparity.studies.variants.loops import REFERENCE
 from gradparity.studies.variants.picture import pictures
+from gradparity.studies.variants.result import prediction_table, variants_result
 from gradparity.tensorboard.pages import ANSWER
 from scripts import run
 
@@ -69,11 +70,11 @@ def test_a_prediction_that_fails_is_marked_as_such():
     wrong = replace(VARIANTS[0], predictions=(Prediction(REFERENCE), *VARIANTS[0].predictions))
     found = [outcome(wrong, steps=1)]
     with console.capture() as captured:
-        console.print(tables.predictions(found))
+        console.print(prediction_table(found))
     assert "✗" in captured.get()
     assert "✓" in captured.get()
-    assert tables.answer(found).startswith("1 of 2 predictions hold")
-    assert "✗ (predicted: nowhere in 1 steps)" in record.whys(found)
+    assert variants_result(found).sentence.startswith("1 of 2 predictions hold")
+    assert "✗ (predicted: nowhere in 1 steps)" in variants_result(found).pages["1 answer"]
 
 
 def test_the_experiment_shows_prediction_beside_measurement_and_writes_what_it_found(tmp_path):
@@ -125,7 +126,7 @@ def test_it_can_be_quiet_and_never_writes_over_another_run(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--only", "sumed loss"], "the variants are: summed loss; "),
+        (["--only", "sumed loss"], "--only is 'sumed loss'; choose from summed loss; "),
         (["--steps", "0"], "--steps is 0"),
         (["--only", "summed loss", "--steps", "1", "--output", __file__], "--output"),
     ],

@@ -11,9 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from matplotlib.figure import Figure
+from rich.table import Table
 
 from gradparity.parity.lockstep import Lane, lockstep
+from gradparity.processes.launch import launch
 from gradparity.studies.benchmark.clock import Spread, spread
+from gradparity.studies.benchmark.drawing import FEW, Bar, cost_table, panels_with, part_result
 from gradparity.studies.benchmark.subjects import config, many, mlp, size, step, subject
 from gradparity.studies.benchmark.watching import (
     CANDIDATE,
@@ -24,6 +28,8 @@ from gradparity.studies.benchmark.watching import (
     recording,
     watched_seconds,
 )
+from gradparity.studies.benchmark.watching_cost import COLORS
+from gradparity.studies.result import Result
 from gradparity.studies.tasks import Batch, Task
 from gradparity.trace.file import NAME
 from gradparity.training import Window
@@ -33,6 +39,7 @@ WIDTHS = (40, 190, 685, 2210, 7045)
 TENSORS = (10, 100, 1_000, 10_000)
 """Numbers of tensors, of ten elements each."""
 STEPS = (10, 100, 1_000, 10_000)
+WHY = "Parameters cost the time to read them, tensors a handful of calls each, and steps leave nothing in memory."
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,26 @@ class Stretch:
     """Milliseconds per step, since the previous mark."""
     megabytes: float
     """The most memory that the process has held so far."""
+
+
+def measure_growth(full: bool, rounds: int, bar: Bar) -> Result:
+    """Measure growth with parameters, tensors and steps; the largest of each only with ``full``."""
+    rounds, most = min(rounds, FEW), None if full else -1
+    widths, counts, marks = WIDTHS[:most], TENSORS[:most], STEPS[:most]
+    tick = bar("growth", rounds * (len(widths) + len(counts)) + 2)
+    by_size = [by_parameters(width, rounds, tick) for width in widths]
+    by_number = [by_tensors(number, rounds, tick) for number in counts]
+    along: list[Stretch] = []
+    for way in (LOCKSTEP, RECORD):
+        along += launch(by_steps, 1, way, marks, seconds=1800)[0]
+        tick()
+    tables = [
+        _size_table("Growth with parameters", by_size),
+        _size_table("Growth with tensors of ten elements", by_number),
+        _step_table(along),
+    ]
+    sentence = _sentence(by_size, by_number, along)
+    return part_result("growth", sentence, WHY, tables, _figure(by_size, by_number), [*by_size, *by_number, *along])
 
 
 def by_parameters(width: int, rounds: int, tick: Callable[[], object]) -> Point:
@@ -150,3 +177,54 @@ def recorded(lane: Lane, window: Window[Batch], folder: Path) -> Generator[None]
 def peak_megabytes() -> float:
     """Return the most memory that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def _size_table(title: str, points: Sequence[Point]) -> Table:
+    """Tabulate the cost that watching adds to a step, by the size of the model."""
+    table = cost_table(
+        title, "parameters", "tensors", "a step\nms", "lockstep\nadds, ms", "recording\nadds, ms", "its trace\nbytes"
+    )
+    for one in points:
+        adds = (f"{one.adds[way].median:.2f}" for way in (LOCKSTEP, RECORD))
+        table.add_row(f"{one.parameters:,}", f"{one.tensors:,}", f"{one.bare:.2f}", *adds, f"{one.trace:,}")
+    return table
+
+
+def _step_table(found: Sequence[Stretch]) -> Table:
+    """Tabulate time and memory along a training."""
+    table = cost_table(
+        "Growth with steps, a process each", "way", "steps so far", "ms a step since", "most memory so far, MB"
+    )
+    for one in found:
+        table.add_row(one.way, f"{one.steps:,}", f"{one.milliseconds:.2f}", f"{one.megabytes:.1f}")
+    return table
+
+
+def _sentence(by_parameters: Sequence[Point], by_tensors: Sequence[Point], along: Sequence[Stretch]) -> str:
+    """Return the growth with each way of watching, in one sentence."""
+    sentences = []
+    for way in (LOCKSTEP, RECORD):
+        constant, slope = line([p.parameters for p in by_parameters], [p.adds[way].median for p in by_parameters])
+        _, each = line([p.tensors for p in by_tensors], [p.adds[way].median for p in by_tensors])
+        first, *_, last = (one for one in along if one.way == way)
+        sentences.append(
+            f"{way} adds {constant:.2f} ms to a step, {slope * 1e6:.1f} ms for each million parameters and "
+            f"{each * 1e3:.0f} µs for each tensor; from step {first.steps} to {last.steps:,} its memory grew by "
+            f"{last.megabytes - first.megabytes:.1f} MB"
+        )
+    return f"{'; '.join(sentences)}."
+
+
+def _figure(by_parameters: Sequence[Point], by_tensors: Sequence[Point]) -> Figure:
+    """Draw the time that watching adds, against the size of the model, both on logarithmic scales."""
+    made, (left, right) = panels_with("What watching adds to a step, ms", 2)
+    for axes, label, points in ((left, "parameters", by_parameters), (right, "tensors", by_tensors)):
+        sizes = [getattr(one, label) for one in points]
+        for way in (LOCKSTEP, RECORD):
+            axes.plot(sizes, [one.adds[way].median for one in points], "o-", color=COLORS[way], label=way)
+        axes.plot(sizes, [one.bare for one in points], "--", color="#999999", label="an unwatched step")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel(label)
+    left.legend(frameon=False)
+    return made

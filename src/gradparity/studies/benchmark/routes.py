@@ -6,10 +6,26 @@ from functools import partial
 from itertools import product
 from statistics import median
 
+from matplotlib.figure import Figure
+from rich.table import Table
+
 from gradparity.parity.lockstep import Lane
 from gradparity.studies.benchmark.clock import Spread, in_turn, ratio, timed
+from gradparity.studies.benchmark.drawing import (
+    BLUE,
+    BROWN,
+    GRAY,
+    Bar,
+    cost_table,
+    draw_spreads,
+    in_words,
+    millions,
+    panels_with,
+    part_result,
+)
 from gradparity.studies.benchmark.memory import peak_bytes
 from gradparity.studies.benchmark.subjects import config, mlp, size, step, subject, transformer
+from gradparity.studies.result import Result
 from gradparity.studies.tasks import Batch, Task
 from gradparity.studies.two_ways.config import Config, PrecisionName
 from gradparity.training import Phase, Window
@@ -20,6 +36,12 @@ MODELS: dict[str, tuple[Callable[[], Task], int]] = {"MLP": (mlp, 32), "transfor
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16")
 ACCUMULATION_STEPS = (1, 4)
 CASES = list(product(MODELS, PRECISIONS, ACCUMULATION_STEPS))
+COLORS = dict(zip(ROUTES, (GRAY, BLUE, BROWN), strict=True))
+WHY = (
+    "Both make the same forward and the same sums. autograd.grad returns all gradients at once, so from the second "
+    "microbatch on `manual` holds two sets of them; `frugal` adds each in a hook as it comes, as .backward() does. "
+    "Memory is that of forwards and backwards; what the optimizer takes after them is the same for all."
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +59,13 @@ class RouteCost:
     peak: float
     """The most bytes that a step holds before the optimizer runs, over the bytes of the parameters. Parameters and
     optimizer state are not counted."""
+
+
+def measure_routes(full: bool, rounds: int, bar: Bar) -> Result:
+    """Measure the manual routes against ``.backward()``."""
+    tick = bar("routes", rounds * len(CASES))
+    found = [one for case in CASES for one in costs(case, rounds, tick)]
+    return part_result("routes", _sentence(found), WHY, [_table(found)], _figure(found), found)
 
 
 def costs(case: tuple[str, PrecisionName, int], rounds: int, tick: Callable[[], object]) -> list[RouteCost]:
@@ -65,19 +94,51 @@ def gradients(lane: Lane, window: Window[Batch]) -> None:
     next(moment for moment in lane.step(lane.run, window) if moment.phase == Phase.UNSCALED)
 
 
-def answer(found: Sequence[RouteCost]) -> str:
+def _sentence(found: Sequence[RouteCost]) -> str:
     """Return the median of all cases, and the extremes, in one sentence."""
-    told = []
+    sentences = []
     for route in ROUTES[1:]:
-        times = [one.time.median for one in of(found, route)]
-        peaks = [one.peak / base.peak for one, base in zip(of(found, route), of(found, ROUTES[0]), strict=True)]
-        told.append(
+        times = [one.time.median for one in _of_route(found, route)]
+        peaks = [
+            one.peak / base.peak for one, base in zip(_of_route(found, route), _of_route(found, ROUTES[0]), strict=True)
+        ]
+        sentences.append(
             f"{route} takes {median(times):.2f} times as long ({min(times):.2f} to {max(times):.2f}) "
             f"and {min(peaks):.2f} to {max(peaks):.2f} times the memory"
         )
-    return f"Against .backward(), {' and '.join(told)}."
+    return f"Against .backward(), {' and '.join(sentences)}."
 
 
-def of(found: Sequence[RouteCost], route: str) -> list[RouteCost]:
+def _of_route(found: Sequence[RouteCost], route: str) -> list[RouteCost]:
     """Return the costs of one route."""
     return [one for one in found if one.route == route]
+
+
+def _table(found: Sequence[RouteCost]) -> Table:
+    """Tabulate the time of the manual routes over ``.backward()``, and the memory of all three, a row for each case."""
+    table = cost_table(
+        "Wiring gradients by hand: time over that of .backward(), most memory in sizes of the parameters",
+        "", "time:\nmanual", "\nfrugal", "memory:\nbackward", "\nmanual", "\nfrugal",
+    )  # fmt: skip
+    for base, manual, frugal in zip(*(_of_route(found, route) for route in ROUTES), strict=True):
+        memory = (f"{one.peak:.2f}" for one in (base, manual, frugal))
+        case = f"{base.model} {millions(base.parameters)} {base.precision} K {base.k}"
+        times = (in_words(one.time).replace(" ", "\n") for one in (manual, frugal))
+        table.add_row(case, *times, *memory)
+    return table
+
+
+def _figure(found: Sequence[RouteCost]) -> Figure:
+    """Draw time and memory of the routes."""
+    made, (time, memory) = panels_with("Wiring gradients by hand, against .backward()", 2)
+    names = [f"{one.model}, {one.precision}, K = {one.k}, {one.route}" for one in found]
+    colors = [COLORS[one.route] for one in found]
+    shown = [index for index, one in enumerate(found) if one.route != ROUTES[0]]
+    draw_spreads(time, [names[i] for i in shown], [found[i].time for i in shown], [colors[i] for i in shown])
+    time.axvline(1, color="black", linewidth=0.8)
+    time.set_xlabel("time of a step, times .backward()")
+    memory.barh(names, [one.peak for one in found], color=colors)
+    memory.tick_params(axis="y", labelsize=8)
+    memory.invert_yaxis()
+    memory.set_xlabel("most memory, in sizes of the parameters")
+    return made

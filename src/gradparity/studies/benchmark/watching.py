@@ -8,9 +8,7 @@ watching falls with the number of tokens in a step, and hardly depends on the si
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from itertools import count, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,8 +20,8 @@ from torch.utils._debug_mode import DebugMode
 
 import gradparity
 from gradparity.parity.lockstep import Comparison, Lane, lockstep
-from gradparity.studies.benchmark.clock import Spread, Way, in_turn, ratio, seconds_of, spread, timed
-from gradparity.studies.benchmark.subjects import size, step
+from gradparity.studies.benchmark.clock import Way, in_turn, seconds_of, timed
+from gradparity.studies.benchmark.subjects import step
 from gradparity.studies.tasks import Batch
 from gradparity.training import Moment, Phase, Run, Window
 
@@ -33,40 +31,6 @@ Watch: TypeAlias = Callable[[], AbstractContextManager[Look | None]]
 REFERENCE, CANDIDATE, BESIDE = "reference alone", "candidate alone", "candidate again"
 LOCKSTEP, RECORD = "lockstep", "gradparity.record"
 CLOSE, EQUAL, HASHES = "clone, assert_close", "clone, torch.equal", "DebugMode.log_tensor_hashes"
-TRAINPARITY = "TrainParity check_accumulation"
-
-
-@dataclass(frozen=True)
-class WatchingCost:
-    """One training, watched in one way."""
-
-    model: str
-    parameters: int
-    way: str
-    bare: float
-    """Milliseconds of an unwatched step; for lockstep, of one step by the reference and one by the candidate."""
-    adds: float
-    """Milliseconds that watching it adds."""
-    time: Spread
-    """Time over that of the same steps, unwatched, in the same round."""
-
-
-def costs(
-    model: str, lanes: Sequence[Lane], window: Window[Batch], rounds: int, tick: Callable[[], object], *, others: bool
-) -> list[WatchingCost]:
-    """Measure lockstep of two ``lanes`` and a recording of the first; with ``others``, also the alternatives."""
-    reference, candidate = lanes
-    ways = [CLOSE, EQUAL] if others else []
-    seconds = watched_seconds(reference, candidate, window, rounds, tick, ways)
-    both = [sum(pair) for pair in zip(seconds[REFERENCE], seconds[CANDIDATE], strict=True)]
-    found = [(LOCKSTEP, both, seconds[LOCKSTEP])]
-    found += [(way, seconds[REFERENCE], seconds[way]) for way in (RECORD, *ways)]
-    if others:  # hashes take so long that one round of them would outlast all other rounds
-        found.append((HASHES, *hashed_seconds(reference, window, max(2, rounds // 3))))
-    return [
-        WatchingCost(model, size(reference), way, milliseconds(bare), added(bare, watched), ratio(watched, bare))
-        for way, bare, watched in found
-    ]
 
 
 def watched_seconds(
@@ -176,40 +140,3 @@ def hashing() -> Iterator[None]:
     """Hash the inputs and outputs of every operation."""
     with DebugMode(), DebugMode.log_tensor_hashes():
         yield
-
-
-def trainparity(model: str, lane: Lane, window: Window[Batch]) -> WatchingCost | None:
-    """Measure TrainParity's check of three steps in three processes; return ``None`` if it is not installed.
-
-    The check trains the small transformer.
-    """
-    if find_spec("trainparity") is None:
-        return None
-    from gradparity.studies.peers import cost
-
-    bare = [cost.STEPS * seconds_of(partial(step, lane, window)) for _ in range(3)]
-    checked = [cost.seconds()] * len(bare)
-    return WatchingCost(model, size(lane), TRAINPARITY, milliseconds(bare), added(bare, checked), ratio(checked, bare))
-
-
-def milliseconds(seconds: Sequence[float]) -> float:
-    """Return the median of ``seconds``, in milliseconds."""
-    return 1e3 * spread(seconds).median
-
-
-def added(bare: Sequence[float], watched: Sequence[float]) -> float:
-    """Return the milliseconds that watching adds, in the median of all rounds."""
-    return milliseconds([more - less for less, more in zip(bare, watched, strict=True)])
-
-
-def answer(found: Sequence[WatchingCost]) -> str:
-    """Return the result in one sentence."""
-    told = []
-    for way in (LOCKSTEP, RECORD):
-        figures = ", ".join(
-            f"{one.time.median:.3f} at a step of {one.bare / (2 if way == LOCKSTEP else 1):.0f} ms"
-            for one in found
-            if one.way == way
-        )
-        told.append(f"{way} takes {figures}")
-    return f"Times as long as the same steps unwatched, {' and '.join(told)}."

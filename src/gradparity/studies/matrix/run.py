@@ -34,7 +34,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class CellResult:
     """A cell and its outcome, with numbers that show how much was compared."""
 
     cell: Cell
@@ -62,20 +62,20 @@ class Result:
         return {**asdict(self.cell), **asdict(self), "cell": str(self.cell)}
 
 
-def run_cell(cell: Cell, candidate: str = "manual", device: Device = "cpu") -> Result:
+def run_cell(cell: Cell, candidate: str = "manual", device: Device = "cpu") -> CellResult:
     """Run the routes ``backward`` and ``candidate`` in lockstep through all steps of ``cell``."""
     why = refusal(cell, device) or unavailable(cell.task, cell.precision, device)
     if why:
-        return Result(cell=cell, outcome=Outcome.REFUSED, why=why)
+        return CellResult(cell=cell, outcome=Outcome.REFUSED, why=why)
     try:
         return compared(cell, make.lane(cell, "backward", device), make.lane(cell, candidate, device), device)
     except Exception as error:
         if told := without_deterministic_form(error):
-            return Result(cell=cell, outcome=Outcome.REFUSED, why=told)
-        return Result(cell=cell, outcome=Outcome.RAISED, why=in_a_line(error))
+            return CellResult(cell=cell, outcome=Outcome.REFUSED, why=told)
+        return CellResult(cell=cell, outcome=Outcome.RAISED, why=in_a_line(error))
 
 
-def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu") -> Result:
+def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu") -> CellResult:
     """Run two lanes of ``cell`` on ``device`` in lockstep and return the result."""
     reader, steps = Reader(reference.run), list[Readings]()
     parameters = list(reference.run.model.parameters())
@@ -89,7 +89,7 @@ def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu
         warnings.filterwarnings("ignore", "Sparse invariant checks")  # Adagrad makes sparse tensors without them
         verdict = verdict_of(lockstep(reference, candidate, make.windows(cell, device)), read)
     first, mismatch = verdict.first or (None, None)
-    return Result(
+    return CellResult(
         cell=cell,
         outcome=Outcome.IDENTICAL if verdict.parity else Outcome.DIFFERENT,
         why=verdict.explanation,
@@ -130,7 +130,7 @@ def in_a_line(error: Exception) -> str:
 
 def run_cells(
     cells: Sequence[Cell], processes: int, candidate: str = "manual", device: Device = "cpu"
-) -> Iterator[Result]:
+) -> Iterator[CellResult]:
     """Yield the results of ``cells`` as they finish, run by ``processes`` processes with one thread each.
 
     Raises:

@@ -1,18 +1,19 @@
-"""The outcomes as a table for the terminal and for TensorBoard, as sentences, and as records for JSON."""
+"""The outcomes as a result: a table, the causes of the differences, and a record for each cell."""
 
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from gradparity.parity.compare import Mismatch
 from gradparity.parity.explain import where
 from gradparity.parity.lockstep import END
 from gradparity.studies.frameworks.known_issues import cause
 from gradparity.studies.frameworks.watch import NOT_INSTALLED, Outcome
+from gradparity.studies.result import ANSWER_PAGE, Result, check_mark, plain_table
 from gradparity.tensorboard.pages import in_markdown
 
 Outcomes: TypeAlias = Mapping[str, Mapping[str, Outcome]]
@@ -22,23 +23,47 @@ Outcomes: TypeAlias = Mapping[str, Mapping[str, Outcome]]
 LEGEND = "[green]✓[/] identical, bit for bit; [red]✗[/] differs, for the reason of that number"
 
 
-def table(outcomes: Outcomes, told: Mapping[str, Mapping[str, Sequence[str]]], title: str = "") -> Table:
-    """Return a table of scenario × framework: identical, or the number of the reason in ``told``.
+def frameworks_result(tables: Mapping[str, Outcomes]) -> Result:
+    """Return the result of the outcomes on one rank and on two, by these words."""
+    outcomes = {scenario: row for rows in tables.values() for scenario, row in rows.items()}
+    differences = differences_of(outcomes)
+    paragraphs: list[Text | str] = []
+    for number, (why, places) in enumerate(differences.items(), start=1):
+        paragraphs += [Text(f"\n{number}. {in_places(places)}", style="bold"), why]
+        framework, (scenario, *_) = next(iter(places.items()))
+        if why != (shown := measured(outcomes[scenario][framework])):
+            paragraphs.append(Text(f"{framework}, {scenario}: {' '.join(shown.split())}", style="dim"))
+    return Result(
+        sentence=_sentence(outcomes),
+        holds=not unexplained(outcomes),
+        terminal=[
+            Text.from_markup(LEGEND),
+            *(_table(rows, differences, f"On {ranks}") for ranks, rows in tables.items()),
+            *paragraphs,
+            "",
+        ],
+        pages={
+            ANSWER_PAGE: "",
+            **{f"{number} on {ranks}": page(rows) for number, (ranks, rows) in enumerate(tables.items(), start=2)},
+            "4 causes": "\n".join(f"* **{in_places(places)}.** {text}" for text, places in differences.items()),
+        },
+        records={"frameworks.json": _records(outcomes)},
+    )
 
-    ``told`` comes from :func:`differences`.
-    """
-    grid = Table("", *map(_narrow, next(iter(outcomes.values()))), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    grid.title, grid.title_justify = title, "left"
+
+def _table(outcomes: Outcomes, differences: Mapping[str, Mapping[str, Sequence[str]]], title: str) -> Table:
+    """Return a table of scenario × framework: identical, or the number of the cause in ``differences``."""
+    table = plain_table(title, "", *map(_narrow, next(iter(outcomes.values()))))
     for scenario, row in outcomes.items():
-        reasons = {
+        numbers = {
             framework: number
-            for number, places in enumerate(told.values(), start=1)
+            for number, places in enumerate(differences.values(), start=1)
             for framework, scenarios in places.items()
             if scenario in scenarios
         }
-        cells = (f"[red]✗ {reasons[name]}[/]" if name in reasons else "[green]✓[/]" for name in row)
-        grid.add_row(scenario, *cells)
-    return grid
+        cells = (f"[red]✗ {numbers[name]}[/]" if name in numbers else check_mark(True) for name in row)
+        table.add_row(scenario, *cells)
+    return table
 
 
 def page(outcomes: Outcomes) -> str:
@@ -48,12 +73,7 @@ def page(outcomes: Outcomes) -> str:
     return in_markdown(*((textwrap.fill(text, 11) for text in row) for row in (names, *rows)))
 
 
-def causes(outcomes: Outcomes) -> str:
-    """Return each cause and where it shows, for a TensorBoard text page."""
-    return "\n".join(f"* **{in_places(places)}.** {text}" for text, places in differences(outcomes).items())
-
-
-def answer(outcomes: Outcomes) -> str:
+def _sentence(outcomes: Outcomes) -> str:
     """Return the number of cells with each result, in one sentence."""
     cells = [one for row in outcomes.values() for one in row.values()]
     identical = sum(one.identical for one in cells)
@@ -100,14 +120,14 @@ def short(mismatch: Mismatch) -> str:
     return f"{name} ×{ratio:.4f}" if abs(ratio - 1) < 0.005 else f"{name} ×{ratio:.3g}"
 
 
-def differences(outcomes: Outcomes) -> dict[str, dict[str, list[str]]]:
+def differences_of(outcomes: Outcomes) -> dict[str, dict[str, list[str]]]:
     """Return each distinct cause, or the measurement if no cause is known, with its scenarios by framework."""
-    told: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for scenario, row in outcomes.items():
         for framework, outcome in row.items():
             if not outcome.identical:
-                told[cause(framework, scenario) or measured(outcome)][framework].append(scenario)
-    return told
+                found[cause(framework, scenario) or measured(outcome)][framework].append(scenario)
+    return found
 
 
 def in_places(places: Mapping[str, Sequence[str]]) -> str:
@@ -119,17 +139,17 @@ def measured(outcome: Outcome) -> str:
     """Describe the first difference of an outcome, or why nothing was compared."""
     if outcome.verdict is None:
         return outcome.refusal
-    told = [outcome.verdict.explanation]
+    sentences = [outcome.verdict.explanation]
     if outcome.ranks:
-        told[0] = f"On rank {', '.join(map(str, outcome.ranks))}: {told[0]}"
+        sentences[0] = f"On rank {', '.join(map(str, outcome.ranks))}: {sentences[0]}"
     if len(set(outcome.steps)) > 1:
-        told.append("The reference makes {} steps, the framework {}.".format(*outcome.steps))
+        sentences.append("The reference makes {} steps, the framework {}.".format(*outcome.steps))
     if outcome.apart is not None:
-        told.append(f"After step {outcome.apart} the ranks are no longer one model.")
-    return "\n".join(told)
+        sentences.append(f"After step {outcome.apart} the ranks are no longer one model.")
+    return "\n".join(sentences)
 
 
-def as_records(outcomes: Outcomes) -> list[dict[str, Any]]:
+def _records(outcomes: Outcomes) -> list[dict[str, Any]]:
     """Return a record for each cell, with exact figures, for JSON."""
     return [
         {"framework": framework, "scenario": scenario, "identical": outcome.identical, **_record(outcome)}

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 from gradparity.studies.matrix.cell import AXES
-from gradparity.studies.matrix.run import Outcome, Result
+from gradparity.studies.matrix.run import CellResult, Outcome
 from gradparity.tensorboard.mpl_style import CARD, DPI, bold
 
 Row: TypeAlias = tuple[str, Any]
@@ -44,7 +44,7 @@ SIDE_BY_SIDE = 5
 """The most tasks whose names fit side by side in 80 columns; with more, names are written downwards."""
 
 
-def squares(results: Iterable[Result]) -> Squares:
+def squares(results: Iterable[CellResult]) -> Squares:
     """Count the cells of each outcome, for every task and every value of another axis."""
     found: Squares = defaultdict(Counter)
     for result in results:
@@ -71,7 +71,7 @@ def most_telling(outcomes: Counter[Outcome]) -> Outcome | None:
     return next((outcome for outcome in Outcome if outcomes[outcome]), None)
 
 
-def table(results: Sequence[Result]) -> Table:
+def terminal_heatmap(results: Sequence[CellResult]) -> Table:
     """Return the heatmap for a terminal, with a symbol in each square."""
     found = squares(results)
     rows, tasks = rows_and_tasks(found)
@@ -83,11 +83,11 @@ def table(results: Sequence[Result]) -> Table:
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         marks = (most_telling(found.get((row, task), Counter())) for task in tasks)
         colored = (f"[{STYLES[mark]}]{SYMBOLS[mark]}[/]" if mark else "" for mark in marks)
-        grid.add_row(in_words(row), *colored, end_section=after is not None and after[0] != row[0])
+        grid.add_row(row_name(row), *colored, end_section=after is not None and after[0] != row[0])
     return grid
 
 
-def glance(results: Sequence[Result]) -> Figure:
+def draw_counts(results: Sequence[CellResult]) -> Figure:
     """Draw the number of cells by task and outcome, for a card of TensorBoard's first page."""
     counts = Counter((result.cell.task, result.outcome) for result in results)
     tasks = [task for task in AXES["task"] if any((task, outcome) in counts for outcome in Outcome)]
@@ -106,7 +106,7 @@ def glance(results: Sequence[Result]) -> Figure:
     return _finished(made, results)
 
 
-def figure(results: Sequence[Result]) -> Figure:
+def draw_heatmap(results: Sequence[CellResult]) -> Figure:
     """Draw the heatmap for TensorBoard; a square has a symbol unless its outcome is "identical".
 
     The background is white, so it looks the same in TensorBoard's light and dark modes.
@@ -125,7 +125,7 @@ def figure(results: Sequence[Result]) -> Figure:
                 axes.text(x, y, shown, ha="center", va="center", fontsize=7.5, color="black")
     axes.imshow(codes, ListedColormap([COLORS[o] for o in outcomes]), vmin=0, vmax=len(outcomes) - 1, aspect="auto")
     axes.set_xticks(range(len(tasks)), tasks, rotation=90)
-    axes.set_yticks(range(len(rows)), [in_words(row) for row in rows])
+    axes.set_yticks(range(len(rows)), [row_name(row) for row in rows])
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0, labelsize=7.5)
     for y, (row, after) in enumerate(pairwise(rows)):
         axes.axhline(y + 0.5, color="black" if row[0] != after[0] else "white", linewidth=1)
@@ -134,7 +134,7 @@ def figure(results: Sequence[Result]) -> Figure:
     return _finished(made, results)
 
 
-def _finished(made: Figure, results: Sequence[Result]) -> Figure:
+def _finished(made: Figure, results: Sequence[CellResult]) -> Figure:
     counts = Counter(result.outcome for result in results)
     ran = len(results) - counts[Outcome.REFUSED]
     head = f"{counts[Outcome.IDENTICAL]:,} of {ran:,} cells are identical both ways"
@@ -144,7 +144,7 @@ def _finished(made: Figure, results: Sequence[Result]) -> Figure:
     return bold(made)
 
 
-def in_words(row: Row) -> str:
+def row_name(row: Row) -> str:
     """Return a row's name. A number of microbatches or a kind of clipping is shown with its axis."""
     axis, value = row
     return {"k": f"K = {value}", "clip": f"clip: {value}"}.get(axis, str(value))

@@ -1,27 +1,26 @@
 """Scores of the multi-rank faults: each is observed on two ranks and looked up there."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch.distributed as dist
 
-from gradparity.check.lookup import Answer, first_shown, look_up
+from gradparity.check.lookup import first_shown, look_up
 from gradparity.check.observe import Look, Observed, common_prefix
 from gradparity.check.rank_lookup import in_a_row, known_on_ranks, watched_together
 from gradparity.faults import Fault
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.processes.collective_guard import Together
 from gradparity.processes.launch import launch
-from gradparity.studies.peers.answers import CANNOT, Answers
-from gradparity.studies.peers.scores import PRECISION, Score
+from gradparity.studies.fault_scores.score import PRECISION, Score, score_of
 
 
-def scores_on_ranks(names: Sequence[str], peers: Iterable[str] = ()) -> list[Score]:
-    """Start two ranks and return the scores of the faults ``names`` on them. No peer can express these faults."""
-    scores: list[Score] = launch(scored, 2, names, dict.fromkeys(peers, CANNOT), seconds=600)[0] if names else []
+def scores_on_ranks(names: Sequence[str]) -> list[Score]:
+    """Start two ranks and return the scores of the faults ``names`` on them."""
+    scores: list[Score] = launch(scores_of_this_rank, 2, names, seconds=600)[0] if names else []
     return scores
 
 
-def scored(names: Sequence[str], peers: Mapping[str, Answers]) -> list[Score]:
+def scores_of_this_rank(names: Sequence[str]) -> list[Score]:
     """Score the faults ``names``; call on every rank.
 
     Every other fault is observed for as long as it behaves like one of these.
@@ -43,15 +42,11 @@ def scored(names: Sequence[str], peers: Mapping[str, Answers]) -> list[Score]:
     for name, fault in known_on_ranks().items():
         if name not in rows:
             rows[name] = in_a_row(ranks.gathered(watch([fault], PRECISION, like_one).looks))
-    return [score(RANK_FAULTS[name], on_ranks, reference, rows, peers) for name, on_ranks in of_each.items()]
+    return [_score(RANK_FAULTS[name], on_ranks, reference, rows) for name, on_ranks in of_each.items()]
 
 
-def score(
-    fault: Fault,
-    seen: Sequence[Observed],
-    reference: Sequence[Observed],
-    rows: Mapping[str, Observed],
-    peers: Mapping[str, Answers],
+def _score(
+    fault: Fault, seen: Sequence[Observed], reference: Sequence[Observed], rows: Mapping[str, Observed]
 ) -> Score:
     """Look up ``fault`` and return its score.
 
@@ -62,11 +57,4 @@ def score(
     loop = in_a_row([one.looks for one in seen], seen[first].trace)
     right = in_a_row([one.looks for one in reference], reference[first].trace)
     found = look_up(loop, right, lambda faults, _: rows[faults[0].name], known=known_on_ranks())
-    return Score(
-        fault,
-        diverged=loop != right,
-        named=found.answer == Answer.FAULT and fault in found.faults,
-        same=tuple(other.name for other in found.faults if other != fault),
-        first=first_shown(reference[first], seen[first]),
-        peers=peers,
-    )
+    return score_of(fault, found, diverged=loop != right, first=first_shown(reference[first], seen[first]))

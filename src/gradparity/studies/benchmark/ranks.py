@@ -7,9 +7,13 @@ from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from matplotlib.figure import Figure
+from rich.table import Table
+
 from gradparity.parity.lockstep import lockstep
 from gradparity.processes.launch import launch
 from gradparity.studies.benchmark.clock import Spread, ratio
+from gradparity.studies.benchmark.drawing import FEW, Bar, cost_table, draw_aim, draw_spreads, panels_with, part_result
 from gradparity.studies.benchmark.growth import peak_megabytes
 from gradparity.studies.benchmark.subjects import config, size, transformer
 from gradparity.studies.benchmark.watching import (
@@ -22,10 +26,17 @@ from gradparity.studies.benchmark.watching import (
     watched_seconds,
     watched_step,
 )
+from gradparity.studies.benchmark.watching_cost import COLORS
 from gradparity.studies.distributed.trial import Trial, rank_lane, windows_of_rank
+from gradparity.studies.result import Result
 
 RANKS = (1, 2, 4)
 WIDTH, LAYERS = 512, 8
+WHY = (
+    "Each rank watches its own replica, and none waits for another in order to do so. Processes that share a machine "
+    "share the speed of its memory, which is what watching needs. In lockstep a rank holds two trainings, "
+    "and the graphs of both at once."
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,17 @@ class RankCost:
     """Time ratios, by way: lockstep over both trainings, a recording over one."""
     megabytes: dict[str, float]
     """The most memory of a rank's process, by way; :data:`REFERENCE` is one training, :data:`CANDIDATE` is both."""
+
+
+def measure_ranks(full: bool, rounds: int, bar: Bar) -> Result:
+    """Measure lockstep and recording on 1, 2 and 4 ranks; without ``full`` on 1 and 2."""
+    numbers = RANKS if full else RANKS[:2]
+    tick = bar("ranks", len(numbers))
+    found = []
+    for ranks in numbers:
+        found.append(on_ranks(ranks, max(2, min(rounds, FEW) - 2)))
+        tick()
+    return part_result("ranks", _sentence(found), WHY, [_table(found)], _figure(found), found)
 
 
 def on_ranks(ranks: int, rounds: int, width: int = WIDTH, layers: int = LAYERS) -> RankCost:
@@ -82,10 +104,35 @@ def cost_of_rank(ranks: int, rounds: int, width: int, layers: int) -> RankCost:
     return RankCost(ranks, size(reference), bare, times, megabytes)
 
 
-def answer(found: Sequence[RankCost]) -> str:
+def _sentence(found: Sequence[RankCost]) -> str:
     """Return the result in one sentence."""
-    told = [f"{way} takes {', '.join(f'{one.times[way].median:.3f}' for one in found)}" for way in (LOCKSTEP, RECORD)]
+    ratios = [f"{way} takes {', '.join(f'{one.times[way].median:.3f}' for one in found)}" for way in (LOCKSTEP, RECORD)]
     return (
         f"With {found[0].parameters / 1e6:.0f}M parameters on {', '.join(str(one.ranks) for one in found)} ranks "
-        f"{' and '.join(told)} times as long as the same steps unwatched."
+        f"{' and '.join(ratios)} times as long as the same steps unwatched."
     )
+
+
+def _table(found: Sequence[RankCost]) -> Table:
+    """Tabulate time and memory on several ranks."""
+    table = cost_table(
+        "Several ranks, the slowest of them: times as long, and the most memory in MB", "ranks", "step\nms",
+        "lockstep", "recording", "MB: one\nalone", "\nrecorded", "both\nalone", "in\nlockstep",
+    )  # fmt: skip
+    for one in found:
+        memory = (f"{one.megabytes[way]:,.0f}" for way in (REFERENCE, RECORD, CANDIDATE, LOCKSTEP))
+        times = (f"{one.times[way].median:.3f}" for way in (LOCKSTEP, RECORD))
+        table.add_row(str(one.ranks), f"{one.bare:.0f}", *times, *memory)
+    return table
+
+
+def _figure(found: Sequence[RankCost]) -> Figure:
+    """Draw the ratios by the number of ranks."""
+    made, (axes,) = panels_with(
+        f"A watched step of {found[0].parameters / 1e6:.0f}M parameters, times the same unwatched", 1
+    )
+    names = [f"{way}\n{one.ranks} ranks" for way in (LOCKSTEP, RECORD) for one in found]
+    pairs = [(way, one.times[way]) for way in (LOCKSTEP, RECORD) for one in found]
+    draw_spreads(axes, names, [time for _, time in pairs], [COLORS[way] for way, _ in pairs])
+    draw_aim(axes, "lower right")
+    return made

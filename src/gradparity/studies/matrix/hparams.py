@@ -1,4 +1,4 @@
-"""A matrix in TensorBoard: a heatmap, and every cell under *HParams*, to filter and sort by.
+"""Every cell of a matrix under *HParams* of TensorBoard, to filter and sort by.
 
 Each cell is a separate run, since HParams require it. With more than 40 runs, TensorBoard selects none at first, and
 its pages stay empty. So the heatmap and the cells are in separate folders, each to be opened by its own command.
@@ -10,37 +10,28 @@ from pathlib import Path
 
 from torch.utils.tensorboard.summary import hparams
 
-from gradparity.studies.matrix import report
-from gradparity.studies.matrix.picture import figure, glance
-from gradparity.studies.matrix.run import Result
+from gradparity.studies.matrix.run import CellResult
 from gradparity.tensorboard.events import Events
-from gradparity.tensorboard.pages import ANSWER
 
-GLANCE = "glance"
-CELLS = "cells"
-MOST = 1000
+MOST_RUNS = 1000
 """The most cells that are written, each as a separate run; TensorBoard is slow with more."""
 
 
-def write(folder: Path, results: Sequence[Result]) -> None:
-    """Write the heatmap of ``results`` and, unless they are more than :data:`MOST`, each one's axes and outcome."""
-    with Events(folder / GLANCE / ANSWER) as writer:
-        writer.add_figure("1 glance/1 cells by model", glance(results), close=False)
-        writer.add_figure("1 glance/2 cells by model and each other axis", figure(results), close=False)
-        writer.add_text("1 answer", report.page(results))
-    columns = [in_columns(result) for result in results if len(results) <= MOST]
+def write_hparams(folder: Path, cells: Sequence[CellResult]) -> None:
+    """Write the axes and outcome of each of ``cells``, unless they are more than :data:`MOST_RUNS`."""
+    columns = [in_columns(cell) for cell in cells if len(cells) <= MOST_RUNS]
     # TensorBoard filters texts only by the values listed here.
     allowed = {name: sorted({column[name] for column in columns}) for name in (columns[0] if columns else ())}
-    for result, column in zip(results, columns, strict=False):
-        metrics = {"log10 of 1 + ULP": math.log10(1 + result.max_ulp), "numbers compared": result.numbers}
-        with Events(folder / CELLS / str(result.cell)) as writer:
+    for cell, column in zip(cells, columns, strict=False):
+        metrics = {"log10 of 1 + ULP": math.log10(1 + cell.max_ulp), "numbers compared": cell.numbers}
+        with Events(folder / str(cell.cell)) as writer:
             for summary in hparams(column, metrics, allowed):
                 writer.file_writer.add_summary(summary)
             for name, value in metrics.items():
                 writer.add_scalar(name, value)
 
 
-def in_columns(result: Result) -> dict[str, str]:
+def in_columns(result: CellResult) -> dict[str, str]:
     """Return a cell's columns for TensorBoard's table, which sorts them by name and shows the first five."""
     cell = result.cell
     first = "" if result.step is None else f"step {result.step}, {result.phase}, {result.part}"
