@@ -94,7 +94,7 @@ def cell(verdict: Verdict) -> str:
     if verdict.first is None:
         return "[green]identical[/]"
     found, mismatch = verdict.first
-    return f"[red]step {found.step}, {found.phase.name.lower()}[/]: {mismatch.part}"
+    return f"[red]step {found.place.step}, {found.place.phase.name.lower()}[/]: {mismatch.part}"
 
 
 if __name__ == "__main__":

@@ -94,9 +94,9 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
             ours, theirs = (r.take(m) for r, m in zip(readers, (found.reference, found.candidate), strict=True))
             if ours and theirs:
                 evidence.add(ours)
-                board.read(found.step, ours, theirs)
-            done = found.step + 1
-            ends_step = found.phase == Phase.STEPPED
+                board.read(found.place.step, ours, theirs)
+            done = found.place.step + 1
+            ends_step = found.place.phase == Phase.STEPPED
             if ends_step and (done % config.evaluate_every == 0 or done == config.steps):
                 metrics.append([evaluate(lane.run.model, task, held_out) for lane in lanes])
                 board.evaluated(done, task.metric_name, *metrics[-1])

@@ -8,11 +8,13 @@ import torch
 import loops
 from gradparity.check import lookup
 from gradparity.check.command import EXAMPLE
-from gradparity.check.lookup import Answer, look_up, place
+from gradparity.check.lookup import Answer, look_up
 from gradparity.check.observe import observe, observe_with
 from gradparity.check.user_loop import called
 from gradparity.faults import FAULTS, stress
 from gradparity.faults.patching import ClashError
+from gradparity.parity.place import Place
+from gradparity.training import Phase
 from loops import IDENTICAL
 from stressed import PRECISION, known, see
 
@@ -119,7 +121,7 @@ def test_an_unknown_fault_is_told_as_unknown_with_its_first_divergence(monkeypat
     monkeypatch.setattr(lookup, "MOST_PAIRS", 20)
     found = look_up(seen(loops.shorter_and_shorter), known(None), see)
     assert found.answer == Answer.UNKNOWN
-    assert place(found.first) == "step 4, clipped"
+    assert found.first.place == Place(4, None, Phase.CLIPPED)
 
 
 def test_an_unknown_fault_that_begins_like_a_known_one_is_told_as_close_to_it(monkeypatch):

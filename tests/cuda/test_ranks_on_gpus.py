@@ -40,5 +40,5 @@ def test_autograd_grad_through_ddp_leaves_ranks_alone():
     for (outcome,) in launch(
         run_trials, 2, [trial("digits_mlp", "fp32", "ddp", fault="unsynchronised-gradients")], device="cuda"
     ):
-        assert (outcome.first.step, outcome.first.phase) == (0, Phase.ACCUMULATED)
+        assert (outcome.first.place.step, outcome.first.place.phase) == (0, Phase.ACCUMULATED)
         assert outcome.across[0].differing == (1,)

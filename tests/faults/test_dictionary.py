@@ -9,9 +9,11 @@ import pytest
 from gradparity.check.lookup import first_shown
 from gradparity.check.observe import observe_with
 from gradparity.faults import FAULTS, Kind
-from gradparity.faults.fault import order
+from gradparity.faults.fault import Divergence, Stop, not_before
 from gradparity.faults.patching import REFERENCE, ClashError, patched, reference_with
-from gradparity.training import manual, train_step
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, manual, train_step
 from other_processor import OtherProcessor
 from stressed import PRECISION, known
 
@@ -36,7 +38,7 @@ ALL_PRECISIONS = ("fp16", "bf16", "fp32")
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_first_shows_where_it_says_or_no_earlier_if_rounding_can_hide_it(name):
     fault, shown = FAULTS[name], first_shown(known(None), known(name))
-    assert (order(shown) >= order(fault.first)) if fault.hidden_by_rounding else (shown == fault.first)
+    assert not_before(shown, fault.first) if fault.hidden_by_rounding else (shown == fault.first)
 
 
 @pytest.mark.parametrize("name", HIDDEN)
@@ -78,13 +80,25 @@ def test_all_other_faults_first_show_at_the_same_place_on_every_processor(proces
 
 
 def test_a_wrong_place_is_seen():
-    fault = replace(FAULTS["clip-twice"], first="step 1, clipped: gradients")
-    assert not fault.may_show("step 0, clipped: gradients")
-    assert fault.may_show("step 1, clipped: gradients")
-    assert fault.may_show("step 3, microbatch 1, forward: loss")
+    early, clipped = (Divergence(Place(step, None, Phase.CLIPPED), Part.GRADIENTS) for step in (0, 1))
+    later = Divergence(Place(3, 1, Phase.FORWARD), Part.LOSS)
+    fault = replace(FAULTS["clip-twice"], first=clipped)
+    assert not fault.may_show(early)
+    assert fault.may_show(clipped)
+    assert fault.may_show(later)
+    assert fault.may_show(None), "rounding may hide it to the end"
     plain = replace(fault, hidden_by_rounding=False)
-    assert not plain.may_show("step 3, microbatch 1, forward: loss")
-    assert plain.may_show("step 1, clipped")
+    assert not plain.may_show(later)
+    assert not plain.may_show(None)
+    assert plain.may_show(clipped.place)
+    assert not plain.may_show(clipped._replace(part=Part.OPTIMIZER))
+
+
+def test_a_stop_is_no_divergence_at_the_last_place_of_its_step():
+    fault = replace(FAULTS["clip-twice"], first=Stop(1, "RuntimeError"), hidden_by_rounding=False)
+    assert fault.may_show(Stop(1, "RuntimeError"))
+    assert not fault.may_show(Stop(1, "CheckpointError"))
+    assert not fault.may_show(fault.first.place)
 
 
 @pytest.mark.parametrize("name", FAULTS)

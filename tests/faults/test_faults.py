@@ -6,6 +6,7 @@ import pytest
 
 from gradparity.faults import FAULTS, loop_with
 from gradparity.parity.compare import Kind
+from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.studies.two_ways.config import ClipConfig, OptimizerConfig
 from gradparity.training import Phase, manual, train_step
@@ -24,7 +25,7 @@ def first_of(candidate, precision="fp32", **fields):
 def test_naive_wiring_is_caught_at_its_first_accumulation_by_the_memory_that_two_gradients_share(precision, k):
     verdict = first_of("naive", precision, accumulation_steps=k)
     found, mismatch = verdict.first
-    assert (found.step, found.microbatch, found.phase) == (0, 0, Phase.ACCUMULATED)
+    assert found.place == Place(0, 0, Phase.ACCUMULATED)
     assert (mismatch.part, mismatch.kind) == (Part.ALIASING, Kind.VALUE)
     assert {mismatch.name, mismatch.candidate} in (
         {"position_correction.grad", "memory of position.grad"},
@@ -47,7 +48,7 @@ def test_naive_wiring_does_no_harm_where_no_gradient_is_shared():
 def test_one_gradient_of_the_summed_loss_is_caught_at_the_end_of_the_first_window_and_is_only_rounded(task, precision):
     verdict = first_of("summed-loss", precision, task=task)
     found, mismatch = verdict.first
-    assert (found.step, found.microbatch, found.phase) == (0, 2, Phase.ACCUMULATED)
+    assert found.place == Place(0, 2, Phase.ACCUMULATED)
     assert (mismatch.part, mismatch.kind) == (Part.GRADIENTS, Kind.BITS)
     assert "Equal up to rounding" in verdict.explanation
     assert verdict.uncompared == {Phase.ACCUMULATED: 20 - 7}
@@ -62,7 +63,7 @@ def test_one_gradient_of_a_window_of_one_microbatch_is_the_same_bits():
 def test_clipping_scaled_gradients_is_caught_at_unscaled_and_told_as_that(task, optimizer):
     verdict = first_of("clip-before-unscale", "fp16", task=task, optimizer=OptimizerConfig(name=optimizer))
     found, mismatch = verdict.first
-    assert (found.step, found.microbatch, found.phase) == (0, None, Phase.UNSCALED)
+    assert found.place == Place(0, None, Phase.UNSCALED)
     assert (mismatch.part, mismatch.kind) == (Part.GRADIENTS, Kind.BITS)
     assert mismatch.figures.cosine == pytest.approx(1)
     assert "has the right direction" in verdict.explanation
@@ -72,7 +73,7 @@ def test_clipping_scaled_gradients_is_caught_at_unscaled_and_told_as_that(task, 
 def test_clipping_before_unscale_does_no_harm_where_nothing_is_scaled():
     verdict = first_of("clip-before-unscale", "fp32")
     found, mismatch = verdict.first
-    assert (found.phase, mismatch.part) == (Phase.UNSCALED, Part.GRADIENTS), "it is seen to clip a phase early"
+    assert (found.place.phase, mismatch.part) == (Phase.UNSCALED, Part.GRADIENTS), "it is seen to clip a phase early"
     assert verdict.cells[Phase.CLIPPED, Part.GRADIENTS].differing == 0
     assert verdict.cells[Phase.STEPPED, Part.PARAMETERS].differing == 0
 

@@ -104,7 +104,7 @@ pytestmark = [
 
 def first_of(callback):
     found, mismatch = callback.verdict.first
-    return found.step, found.microbatch, found.phase, mismatch.part
+    return found.place.step, found.place.microbatch, found.place.phase, mismatch.part
 
 
 @pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])

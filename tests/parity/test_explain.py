@@ -4,8 +4,9 @@ import pytest
 
 from gradparity.parity.compare import Kind, Mismatch
 from gradparity.parity.explain import common_ratio, explain
-from gradparity.parity.lockstep import ALL, START, STOPS, Comparison
+from gradparity.parity.lockstep import ALL, STOPS, Comparison
 from gradparity.parity.metrics import Figures
+from gradparity.parity.place import START, Place
 from gradparity.parity.state import OWN, Part
 from gradparity.training import Moment, Phase
 
@@ -19,8 +20,12 @@ def gradient(name="w", **given):
 
 
 def told(*mismatches, phase=Phase.UNSCALED, microbatch=None, step=3, scale=1024.0):
-    moment = Moment(phase)
-    return explain(Comparison(step, phase, microbatch, moment, moment, {}, 0, list(mismatches), {}, scale))
+    return told_at(Place(step, microbatch, phase), *mismatches, scale=scale)
+
+
+def told_at(place, *mismatches, scale=1024.0):
+    moment = Moment(place.phase, place.microbatch)
+    return explain(Comparison(place, moment, moment, {}, 0, list(mismatches), {}, scale))
 
 
 def test_where_and_how_much():
@@ -33,7 +38,7 @@ def test_where_and_how_much():
 
 def test_before_the_first_step():
     mismatch = Mismatch(Part.PARAMETERS, "w", Kind.SHAPE, "(2,)", "(3,)")
-    assert told(mismatch, step=START, phase=Phase.STEPPED) == (
+    assert told_at(START, mismatch) == (
         "Before the first step, the parameter w differs in shape: the reference has (2,), the candidate (3,)."
     )
 
@@ -53,7 +58,7 @@ def clipped_after(unscaled, clipped, scale=1024.0):
     """The words on gradients that differ after unscale_, once those after clipping have been compared too."""
     moment = Moment(Phase.UNSCALED)
     first, later = (
-        Comparison(3, phase, None, moment, moment, {}, 0, [gradient(norm_ratio=ratio)], {}, scale)
+        Comparison(Place(3, None, phase), moment, moment, {}, 0, [gradient(norm_ratio=ratio)], {}, scale)
         for phase, ratio in ((Phase.UNSCALED, unscaled), (Phase.CLIPPED, clipped))
     )
     return explain(first, later)

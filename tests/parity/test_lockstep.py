@@ -9,7 +9,8 @@ import torch
 
 from gradparity.faults.patching import source
 from gradparity.parity.compare import Kind, SharedMemoryError
-from gradparity.parity.lockstep import START, lockstep
+from gradparity.parity.lockstep import lockstep
+from gradparity.parity.place import START, Place
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.report import headline
 from gradparity.parity.state import Part
@@ -127,7 +128,7 @@ def test_whatever_is_changed_is_found_where_it_happened(case):
     _, phase, change, part, name, kind = case
     microbatch = 1 if phase in (Phase.FORWARD, Phase.ACCUMULATED) else None
     found, mismatch = first_difference(no_grad(change), 1, phase, microbatch)
-    assert (found.step, found.phase, found.microbatch) == (1, phase, microbatch)
+    assert (found.place.step, found.place.phase, found.place.microbatch) == (1, phase, microbatch)
     assert (mismatch.part, mismatch.name, mismatch.kind) == (part, name, kind)
 
 
@@ -144,7 +145,7 @@ def test_sharing_of_memory_is_found_even_while_every_bit_agrees():
     reference = replace(reference, step=tampered(no_grad(change), 2, Phase.ACCUMULATED, 0))
     candidate = replace(candidate, step=tampered(no_grad(change_and_share), 2, Phase.ACCUMULATED, 0))
     found, mismatch = verdict_of(FP16, [reference, candidate]).first
-    assert (found.step, found.phase, found.microbatch) == (2, Phase.ACCUMULATED, 0)
+    assert found.place == Place(2, 0, Phase.ACCUMULATED)
     assert (mismatch.part, mismatch.kind) == (Part.ALIASING, Kind.VALUE)
     assert {mismatch.name, mismatch.candidate} <= {
         "1.weight.grad",
@@ -162,20 +163,25 @@ def test_another_loss_is_found_at_its_forward():
 
     candidate = replace(candidate, run=replace(candidate.run, loss=another_loss))
     found, mismatch = verdict_of(FP16, [reference, candidate]).first
-    assert (found.step, found.phase, found.microbatch, mismatch.part) == (0, Phase.FORWARD, 0, Part.LOSS)
+    assert (found.place.step, found.place.phase, found.place.microbatch, mismatch.part) == (
+        0,
+        Phase.FORWARD,
+        0,
+        Part.LOSS,
+    )
 
 
 def test_other_initial_weights_are_found_before_the_first_step():
     reference, _ = small_lanes(FP16)
     _, candidate = small_lanes(replace(FP16, seed=1))
     found, mismatch = verdict_of(FP16, [reference, candidate]).first
-    assert (found.step, mismatch.part) == (START, Part.PARAMETERS)
+    assert (found.place, mismatch.part) == (START, Part.PARAMETERS)
 
 
 def test_another_random_stream_is_found_before_the_first_step():
     reference, candidate = small_lanes(FP16)
     found, mismatch = verdict_of(FP16, [reference, replace(candidate, random=RandomStream(1))]).first
-    assert (found.step, mismatch.part) == (START, Part.RNG)
+    assert (found.place, mismatch.part) == (START, Part.RNG)
 
 
 def test_two_runs_that_draw_from_one_stream_are_refused():
@@ -194,7 +200,7 @@ def test_optimizer_state_loaded_without_a_copy_is_refused():
     """``load_state_dict`` shares the moments: from then on the two runs would train on one set of them."""
     reference, candidate = small_lanes(FP16)
     steps = lockstep(reference, candidate, build.windows(FP16, small_task("digits_cnn")))
-    while next(steps).step < 1:
+    while next(steps).place.step < 1:
         pass
     candidate.run.optimizer.load_state_dict(reference.run.optimizer.state_dict())
     with pytest.raises(SharedMemoryError, match="optimizer"):
@@ -279,7 +285,7 @@ def test_a_phase_walks_through_a_model_at_most_once(monkeypatch):
 
     monkeypatch.setattr(reference.run.model, "named_parameters", walked)
     for found in comparisons(FP16, [reference, candidate]):
-        assert len(walks) == (found.phase != Phase.FORWARD), "a forward is compared in no parameter"
+        assert len(walks) == (found.place.phase != Phase.FORWARD), "a forward is compared in no parameter"
         walks.clear()
 
 
@@ -309,7 +315,7 @@ def test_flags_and_plain_tensors_that_change_are_found():
         (lambda r: setattr(r.model, "kept", torch.ones(1)), Part.BUFFERS, "kept"),
     ):
         found, mismatch = first_difference(change, 1, Phase.STEPPED)
-        assert (found.step, found.phase, mismatch.part, mismatch.name) == (1, Phase.STEPPED, part, name)
+        assert (found.place.step, found.place.phase, mismatch.part, mismatch.name) == (1, Phase.STEPPED, part, name)
 
 
 def test_what_cannot_be_compared_is_counted_apart_and_told():

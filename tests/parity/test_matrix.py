@@ -76,7 +76,7 @@ def assert_parity(config):
     verdict, reader, readings, moments = Verdict(), Reader(lanes[0].run), [], Counter()
     for found in comparisons(config, lanes):
         verdict.add(found)
-        moments[found.phase] += 1
+        moments[found.place.phase] += 1
         readings.append(reader.take(found.reference))
     readings = [r for r in readings if r]
 

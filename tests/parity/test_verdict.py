@@ -11,7 +11,7 @@ def test_each_comparison_is_handed_on_once_it_is_counted():
     seen = []
     verdict = verdict_of(comparisons(RIGHT), seen.append)
     assert verdict.parity
-    assert [found.phase for found in seen] == [found.phase for found in comparisons(RIGHT)]
+    assert [found.place.phase for found in seen] == [found.place.phase for found in comparisons(RIGHT)]
 
 
 def test_up_to_the_first_difference_nothing_after_it_is_compared():

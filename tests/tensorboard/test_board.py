@@ -49,7 +49,7 @@ def written(tmp_path_factory):
             found.append(comparison)
             both = [r.take(m) for r, m in zip(readers, (comparison.reference, comparison.candidate), strict=True)]
             if all(both):
-                board.read(comparison.step, *both)
+                board.read(comparison.place.step, *both)
                 readings.append(both)
         board.evaluated(7, "accuracy", 0.5, 0.25)
         board.told("9 page", "**told**")
@@ -87,9 +87,9 @@ def test_differences_are_on_a_logarithmic_scale_by_phase(written):
         }
         largest = dict.fromkeys(drawn, 0)
         for comparison in found:
-            if comparison.phase == phase and comparison.step >= 0:
+            if comparison.place.phase == phase and comparison.place.step >= 0:
                 for figures in comparison.figures.values():
-                    largest[comparison.step] = max(largest[comparison.step], figures.max_ulp)
+                    largest[comparison.place.step] = max(largest[comparison.place.step], figures.max_ulp)
         assert drawn == pytest.approx({step: math.log10(1 + ulp) for step, ulp in largest.items()}, rel=1e-6)
         assert drawn[0] > 0 or phase == Phase.FORWARD, "the first forward is the same, and nothing after it"
 
@@ -106,10 +106,10 @@ def test_every_element_is_in_the_histogram_of_its_phase(written):
         counts = dict.fromkeys(range(7), 0)
         identical = dict.fromkeys(range(7), 0)
         for comparison in found:
-            if comparison.phase == phase and comparison.step >= 0:
+            if comparison.place.phase == phase and comparison.place.step >= 0:
                 differing = sum(figures.differing for figures in comparison.figures.values())
-                counts[comparison.step] += comparison.numbers
-                identical[comparison.step] += comparison.numbers - differing
+                counts[comparison.place.step] += comparison.numbers
+                identical[comparison.place.step] += comparison.numbers - differing
         drawn = events.Histograms(f"6 bits of the ULP distance/mlp, {phase_name(phase)}")
         assert {event.step: event.histogram_value.num for event in drawn} == counts
         for event in drawn:

@@ -80,7 +80,7 @@ def write_training(folder, title, candidate):
             board.compared(found)
             both = [r.take(m) for r, m in zip(readers, (found.reference, found.candidate), strict=True)]
             if all(both):
-                board.read(found.step, *both)
+                board.read(found.place.step, *both)
         board.evaluated(0, "accuracy", 0.1, 0.1)
         board.evaluated(7, "accuracy", 0.5, 0.5)
 

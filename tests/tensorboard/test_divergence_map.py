@@ -6,7 +6,8 @@ import torch
 
 from gradparity.faults import FAULTS
 from gradparity.parity.compare import Kind, Mismatch, figures_of
-from gradparity.parity.lockstep import END, START, Comparison
+from gradparity.parity.lockstep import Comparison
+from gradparity.parity.place import END, START, Place
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
 from gradparity.tensorboard import first_difference, picture
@@ -18,7 +19,11 @@ A, B = "first.weight", "second.bias"
 
 
 def comparison(step, phase=Phase.CLIPPED, mismatches=(), checked=(Part.GRADIENTS,)):
-    return Comparison(step, phase, None, None, None, dict.fromkeys(checked, 2), 2, list(mismatches), {}, 1.0)
+    return at(Place(step, None, phase), mismatches, checked)
+
+
+def at(place, mismatches=(), checked=(Part.PARAMETERS,)):
+    return Comparison(place, None, None, dict.fromkeys(checked, 2), 2, list(mismatches), {}, 1.0)
 
 
 def mismatch(name, ulp=None, part=Part.GRADIENTS):
@@ -68,10 +73,11 @@ def test_after_a_step_the_row_shows_the_parameter_and_not_its_gradient():
 
 
 def test_what_precedes_and_what_follows_all_steps_is_in_the_first_and_the_last_column():
-    found = [comparison(START, mismatches=[mismatch(A, 1)]), comparison(0), comparison(1)]
-    spread = spread_of(*found, comparison(END, mismatches=[mismatch(B, 2)]))
-    np.testing.assert_array_equal(spread.map(Phase.CLIPPED), [[1, 0], [0, 2]])
-    assert spread.first == (Phase.CLIPPED, A, 0)
+    steps = [at(Place(step, None, Phase.STEPPED)) for step in (0, 1)]
+    before, after = (mismatch(name, ulp, Part.PARAMETERS) for name, ulp in ((A, 1), (B, 2)))
+    spread = spread_of(at(START, [before]), *steps, at(END, [after]))
+    np.testing.assert_array_equal(spread.map(Phase.STEPPED), [[1, 0], [0, 2]])
+    assert spread.first == (Phase.STEPPED, A, 0)
 
 
 def test_a_long_run_gathers_steps_and_loses_no_difference():

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.processor
 
 def first_of(found):
     comparison, mismatch = found.verdict.first
-    return comparison.step, comparison.microbatch, comparison.phase, mismatch.part, mismatch.kind
+    return comparison.place.step, comparison.place.microbatch, comparison.place.phase, mismatch.part, mismatch.kind
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_loop_that_stops_early_is_told_as_that():
     found = difference(whole, short)
     assert not found.parity
     comparison, mismatch = found.verdict.first
-    assert (comparison.step, mismatch.kind, mismatch.reference, mismatch.candidate) == (
+    assert (comparison.place.step, mismatch.kind, mismatch.reference, mismatch.candidate) == (
         5,
         Kind.PRESENCE,
         "stops here",
@@ -136,7 +136,7 @@ def test_names_are_compared_without_what_wrappers_put_before_them(tmp_path, wrap
                     optimizer.step()
     found = difference(read(tmp_path / "plain"), read(tmp_path / "wrapped"))
     comparison, mismatch = found.verdict.first
-    assert (comparison.step, comparison.phase, mismatch.part) == (1, Phase.FORWARD, Part.LOSS)
+    assert (comparison.place.step, comparison.place.phase, mismatch.part) == (1, Phase.FORWARD, Part.LOSS)
     assert mismatch.figures.norm_ratio == pytest.approx(1.5), "the tensors are found by their own names"
     assert {m.name for m in comparison.mismatches} == {"loss"}
 

@@ -12,8 +12,14 @@ import pytest
 import ranks
 from gradparity.cli.main import main
 from gradparity.errors import UserError
+from gradparity.parity.compare import Kind, Mismatch
+from gradparity.parity.lockstep import Comparison
+from gradparity.parity.place import END, Place
+from gradparity.parity.state import Part
+from gradparity.parity.verdict import Verdict
 from gradparity.processes.launch import launch
-from gradparity.trace.ranks import paired, traces_of
+from gradparity.trace.ranks import first_to_differ, paired, traces_of
+from gradparity.training import Phase
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +70,18 @@ def test_unsynchronised_ranks_part_from_ddp_at_once_and_are_no_longer_one_model(
         "After step 0 the candidate's ranks are no longer one model: rank 1 and rank 0 differ."
         in capsys.readouterr().out
     )
+
+
+def verdict_at(place):
+    mismatch = Mismatch(Part.PARAMETERS, "w", Kind.BITS, "1", "2")
+    return Verdict(first=place and (Comparison(place, None, None, {}, 0, [mismatch], {}, 1.0), mismatch))
+
+
+def test_the_ranks_that_differ_first_are_those_at_the_earliest_place():
+    early, late = Place(1, None, Phase.CLIPPED), Place(2, 0, Phase.FORWARD)
+    assert first_to_differ([verdict_at(place) for place in (late, early, None, early, END)]) == [1, 3]
+    assert first_to_differ([verdict_at(None), verdict_at(END)]) == [1], "an identical rank differs nowhere"
+    assert first_to_differ([verdict_at(None), verdict_at(None)]) == []
 
 
 def test_tensorboard_gets_a_folder_for_each_rank(traces, tmp_path, capsys):

@@ -13,10 +13,11 @@ from typing import TypeAlias
 from gradparity.check.observe import ENDLESS, Look, Observed, common_prefix
 from gradparity.check.parametric_faults import guesses
 from gradparity.faults import FAULTS, Fault, Kind
+from gradparity.faults.fault import Divergence, Shown, Stop
 from gradparity.faults.patching import ClashError
 from gradparity.parity.lockstep import Comparison
+from gradparity.parity.place import END
 from gradparity.trace.diff import compare_traces
-from gradparity.training import Phase
 
 See: TypeAlias = Callable[[Sequence[Fault], Sequence[Look]], Observed]
 
@@ -145,7 +146,7 @@ def _one_after_another(
     furthest: list[tuple[Fault, ...]] = [(x.fault,) for x in likenesses if x.shared == shared]
     others = [x.fault for x in likenesses if x.fault.kind != Kind.ROUNDING]
     while len(furthest[0]) < MOST_FAULTS and shared < len(loop.looks):
-        where = place(loop.looks[shared])
+        where = loop.looks[shared].place
         others.sort(key=lambda fault: not fault.may_show(where))
         reach, further = shared, list[tuple[Fault, ...]]()
         tried = set[frozenset[str]]()
@@ -171,7 +172,7 @@ def _one_after_another(
 
 def same_updates(loop: Observed, reference: Observed) -> bool:
     """Return whether all that optimizer steps read and write is the same, even if single microbatches differ."""
-    ours, theirs = ([look for look in seen.looks if look.microbatch is None] for seen in (loop, reference))
+    ours, theirs = ([look for look in seen.looks if look.place.microbatch is None] for seen in (loop, reference))
     return ours == theirs and loop.error == reference.error
 
 
@@ -200,7 +201,7 @@ def _by_likelihood(
 ) -> Iterator[tuple[Fault, Fault]]:
     leading = sorted((x for x in likenesses if x.shared > base), key=lambda x: -x.shared)
     for x in leading:
-        where = place(loop.looks[x.shared]) if x.shared < len(loop.looks) else "the end"
+        where = loop.looks[x.shared].place if x.shared < len(loop.looks) else END
         yield from ((x.fault, y.fault) for y in likenesses if y.fault.may_show(where))
     here = [x.fault for x in _visible(likenesses, reference, base)]
     yield from combinations(here, 2)
@@ -216,19 +217,9 @@ def _visible(likenesses: Sequence[_Likeness], reference: Observed, base: int) ->
     return [x for x in likenesses if x.shared == base and x.seen.looks[there] != reference.looks[there]]
 
 
-def place(at: Look | Comparison) -> str:
-    """Return step, microbatch and phase in a few words."""
-    if at.step < 0:
-        return "the end"
-    microbatch = "" if at.microbatch is None else f", microbatch {at.microbatch}"
-    return f"step {at.step}{microbatch}, {Phase(at.phase).name.lower()}"
-
-
-def first_shown(reference: Observed, seen: Observed) -> str:
-    """Return where a loop first differs from the reference and in which part of its state, or how it was stopped."""
+def first_shown(reference: Observed, seen: Observed) -> Shown | None:
+    """Return the first difference from the reference, or the exception that comes before it; ``None`` if none."""
     found = next((c for c in compare_traces(reference.trace, seen.trace) if c.mismatches), None)
     if seen.error and (found is None or len(seen.looks) == common_prefix(seen.looks, reference.looks)):
-        return f"step {seen.trace.records[-1].step if seen.trace.records else 0}, {seen.error.split(':')[0]}"
-    if found is None:
-        return "nowhere"
-    return f"{place(found)}: {found.mismatches[0].part}"
+        return Stop(seen.trace.records[-1].step if seen.trace.records else 0, seen.error.split(":")[0])
+    return Divergence(found.place, found.mismatches[0].part) if found else None

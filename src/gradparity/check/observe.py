@@ -11,6 +11,7 @@ from gradparity.faults.fault import Fault
 from gradparity.faults.patching import reference_with
 from gradparity.faults.stress import Cast
 from gradparity.parity.compare import walk
+from gradparity.parity.place import Place
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.state import Part
 from gradparity.processes import user_frames
@@ -19,7 +20,6 @@ from gradparity.trace.events import PHASE, Record, Trace
 from gradparity.trace.fingerprint import Fingerprint, Printed
 from gradparity.trace.recorder import Recorder
 from gradparity.trace.snapshot import Seen, Watched
-from gradparity.training import Phase
 
 Loop: TypeAlias = Callable[..., Any]
 
@@ -33,9 +33,7 @@ ENDLESS = "it went on and on"
 class Look(NamedTuple):
     """The part of a record that is judged. Two loops are the same training if all their looks are equal, in order."""
 
-    step: int
-    microbatch: int | None
-    phase: Phase
+    place: Place
     content: frozenset[tuple[Part, str, object]]
 
 
@@ -165,7 +163,8 @@ def judged(record: Record) -> Look:
         if part not in (Part.RNG, Part.MODES)
         for name, value in values.items()
     )
-    return Look(record.step, record.microbatch, PHASE[record.event], content)
+    assert record.place, "only records with values are judged"
+    return Look(record.place, content)
 
 
 def _judged(value: Printed) -> object:

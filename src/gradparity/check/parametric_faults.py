@@ -24,7 +24,7 @@ def guesses(loop: Observed, first: Comparison) -> Iterator[Fault]:
     if microbatches not in (0, ACCUMULATION_STEPS):
         yield windows_of(microbatches)
     part, factor = first.mismatches[0].part, common_ratio([m for m in first.mismatches if m.part != Part.BUFFERS])
-    if first.phase == Phase.CLIPPED and part == Part.GRADIENTS:
+    if first.place.phase == Phase.CLIPPED and part == Part.GRADIENTS:
         yield from map(clipped_to, nice(largest_norm(loop)))
     if factor is not None and factor > 0 and part == Part.LOSS:
         for number in nice(factor):
@@ -37,7 +37,7 @@ def windows_of(microbatches: int) -> Fault:
         name=f"accumulates-{microbatches}-instead-of-{ACCUMULATION_STEPS}",
         symptom=f"A step is made of {microbatches} microbatches.",
         needs="more microbatches than that",
-        first="",
+        first=None,
         changes={
             windows: f"""
 -    while group := tuple(islice(remaining, accumulation_steps)):
@@ -53,7 +53,7 @@ def clipped_to(threshold: float) -> Fault:
         name=f"clipped-to-{threshold:g}-instead-of-{MAX_NORM:g}",
         symptom=f"Gradients are clipped to a norm of {threshold:g}, whatever was asked for.",
         needs=f"a norm above {min(threshold, MAX_NORM):g}",
-        first="",
+        first=None,
         changes={
             clip_by_norm: f"""
 -        nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -74,7 +74,7 @@ def losses_times(factor: float) -> Iterator[Fault]:
             name=f"loss-times-{factor:.4g}",
             symptom=f"Every loss, and with it every gradient, is multiplied by {factor:.4g}.",
             needs="nothing",
-            first="",
+            first=None,
             changes={
                 train_step: f"""
 -            loss = run.loss(run.model, microbatch) / window.normalizer

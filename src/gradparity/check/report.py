@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gradparity.check.graph_leaks import Graphs
-from gradparity.check.lookup import Answer, Finding, place
+from gradparity.check.lookup import Answer, Finding
 from gradparity.check.observe import Observed
 from gradparity.check.oracle import ROUNDING
 from gradparity.check.uncheckable import no_gradients, no_numbers, stepped
@@ -160,7 +160,7 @@ def remarks(checked: Checked) -> list[str]:
         where = listed(checked.hooks)
         lines.append(f"It leaves hooks on {where}; remove them at the end, or each call adds its own.")
     if finding.answer == Answer.CLOSEST:
-        where = f"at {place(finding.parted)}" if finding.parted else "at the end"
+        where = f"at {finding.parted.place}" if finding.parted else "at the end"
         names = listed([fault.name for fault in finding.faults])
         lines.append(f"It parts from {names} {where}; what it has more, or in another form, is not known.")
     if checked.oracle is not None:
@@ -217,9 +217,9 @@ def as_json(checked: Checked) -> dict[str, object]:
         "spoilt": checked.spoilt,
         "hooks_left": [*checked.hooks],
         "ranks": of_ranks(checked.ranks) if checked.ranks else None,
-        "first": place(finding.first) if finding.first else None,
+        "first": str(finding.first.place) if finding.first else None,
         "explanation": checked.explanation,
-        "parted_from_closest": place(finding.parted) if finding.parted else None,
+        "parted_from_closest": str(finding.parted.place) if finding.parted else None,
         "also_here": [fault.name for fault in finding.also_here],
         "tried": finding.tried,
         "faults": [

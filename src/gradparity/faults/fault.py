@@ -1,12 +1,12 @@
 """The definition of a fault: a change of a few lines to the reference, which makes it wrong in one way only."""
 
-import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
 from gradparity.training import Phase
 
 
@@ -21,6 +21,36 @@ class Kind(StrEnum):
     """The same updates except for rounding, or for dropout masks: not a bug, but not the same bits."""
 
 
+class Divergence(NamedTuple):
+    """The first part of a run's state that differs from the reference, and the place where it does."""
+
+    place: Place
+    part: Part
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.part}"
+
+
+class Stop(NamedTuple):
+    """An exception that ends a loop in a step, before anything in its state differs."""
+
+    step: int
+    exception: str
+    """The name of its type."""
+
+    @property
+    def place(self) -> Place:
+        """Return the last place of the step."""
+        return Place(self.step, None, Phase.STEPPED)
+
+    def __str__(self) -> str:
+        return f"step {self.step}, {self.exception}"
+
+
+Shown: TypeAlias = Divergence | Stop
+"""The first sign of a fault."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """A wrong loop, described by its difference from the reference."""
@@ -30,10 +60,10 @@ class Fault:
     """The effect that a user would notice, if any."""
     needs: str
     """The condition under which it shows."""
-    first: str
-    """The place where it first shows under the stress scenario; the tests compare it with measurements.
+    first: Shown | None
+    """The first sign of it under the stress scenario; the tests compare it with measurements.
 
-    For a fault that rounding can hide, this is the first place where it can show.
+    For a fault that rounding can hide, this is at the first place where it can show. ``None`` if it is not known.
     """
     changes: Mapping[Callable[..., Any], str]
     """For each function or class of the reference to change: a patch that makes it wrong.
@@ -51,28 +81,18 @@ class Fault:
     Then the place where it first shows depends on the processor, and in any one precision it may not show at all.
     """
 
-    def may_show(self, place: str) -> bool:
-        """Return whether it can first show at ``place``, or anywhere in the phase that ``place`` begins with."""
-        return self.first.startswith(place) or (self.hidden_by_rounding and order(place) >= order(self.first))
+    def may_show(self, at: Shown | Place | None) -> bool:
+        """Return whether it can first show so, or in any part of the state at a place; ``None`` is nowhere."""
+        if at is not None and (at == self.first or (isinstance(self.first, Divergence) and at == self.first.place)):
+            return True
+        return self.hidden_by_rounding and not_before(at, self.first)
 
 
-def order(place: str) -> tuple[float, float, float]:
-    """Return a sort key for ``place``, its position in a training; the end, and nowhere, come last.
+def not_before(at: Shown | Place | None, first: Shown | None) -> bool:
+    """Return whether ``at`` is at the place of ``first`` or later; ``None``, nowhere, is after all places."""
+    here, there = _place(at), _place(first)
+    return here is None or (there is not None and here >= there)
 
-    >>> order("step 1, microbatch 2, forward: loss") < order("step 1, microbatch 2, accumulated: gradients")
-    True
-    >>> order("step 1, microbatch 2, forward: loss") < order("step 1, clipped") < order("step 2, unscaled")
-    True
-    >>> order("step 2, stepped") < order("nowhere")
-    True
-    """
-    found = re.match(r"step (\d+)(?:, microbatch (\d+))?, (\w+)", place)
-    if not found:
-        return math.inf, math.inf, math.inf
-    step, microbatch, phase = found.groups()
-    names = [each.name.lower() for each in Phase]
-    return (
-        int(step),
-        math.inf if microbatch is None else int(microbatch),
-        names.index(phase) if phase in names else math.inf,
-    )
+
+def _place(at: Shown | Place | None) -> Place | None:
+    return at if at is None or isinstance(at, Place) else at.place

@@ -3,10 +3,12 @@
 Like all faults they are patches. They change the manual step and, where possible, also the step with DDP.
 """
 
-from gradparity.faults.fault import Fault, Kind
+from gradparity.faults.fault import Divergence, Fault, Kind
 from gradparity.faults.stress import reference
 from gradparity.faults.stress_on_ranks import reference_on_ranks
-from gradparity.training import train
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train
 from gradparity.training.distributed import ddp_step, manual_step
 
 RANK_FAULTS: dict[str, Fault] = {
@@ -16,7 +18,7 @@ RANK_FAULTS: dict[str, Fault] = {
             name="unsynchronised",
             symptom="Each rank trains a model of its own, and only that of rank 0 is saved. Nothing raises.",
             needs="more than one rank",
-            first="step 0, microbatch 0, forward: loss",
+            first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
             changes={
                 reference_on_ranks: """
 -    share(tensors_of(model))
@@ -34,7 +36,7 @@ RANK_FAULTS: dict[str, Fault] = {
             name="unsynchronised-gradients",
             symptom="Ranks begin as one model, and each goes on with its own gradients. Nothing raises.",
             needs="more than one rank",
-            first="step 0, microbatch 2, accumulated: gradients",
+            first=Divergence(Place(0, 2, Phase.ACCUMULATED), Part.GRADIENTS),
             changes={
                 manual_step: """
 -        if index + 1 == len(window.microbatches):
@@ -51,7 +53,7 @@ RANK_FAULTS: dict[str, Fault] = {
             name="ranks-start-apart",
             symptom="Each rank adds the same updates to other weights; a seed that all ranks share hides it.",
             needs="ranks that draw other weights, and no DDP",
-            first="step 0, microbatch 0, forward: loss",
+            first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
             changes={
                 reference_on_ranks: """
 -    share(tensors_of(model))
@@ -62,7 +64,7 @@ RANK_FAULTS: dict[str, Fault] = {
             name="own-buffers",
             symptom="BatchNorm's running statistics are each rank's own: what is evaluated depends on the rank.",
             needs="buffers that a forward moves",
-            first="step 1, microbatch 0, forward: buffers",
+            first=Divergence(Place(1, 0, Phase.FORWARD), Part.BUFFERS),
             changes={
                 manual_step: """
 -    share(run.model.buffers())
@@ -74,7 +76,7 @@ RANK_FAULTS: dict[str, Fault] = {
             symptom="K times the traffic, and other roundings; so it is too with no_sync() around the backward only. "
             "Ranks with fewer microbatches hang.",
             needs="more than one accumulation step",
-            first="step 0, microbatch 0, accumulated: gradients",
+            first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
             changes={
                 manual_step: """
 -        if index + 1 == len(window.microbatches):
@@ -105,7 +107,7 @@ RANK_FAULTS: dict[str, Fault] = {
             name="mean-of-rank-means",
             symptom="A token on a rank with few tokens weighs more than one on a rank with many; worst with padding.",
             needs="other numbers of tokens on each rank",
-            first="step 0, microbatch 0, forward: loss",
+            first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
             changes={
                 manual_step: """
 -    window = replace(window, normalizer=total(window.normalizer) / dist.get_world_size())
@@ -124,7 +126,7 @@ RANK_FAULTS: dict[str, Fault] = {
             name="averaged-twice",
             symptom="Gradients shrink with the number of ranks; Adam hides it, clipping and SGD do not.",
             needs="more than one rank",
-            first="step 0, microbatch 0, forward: loss",
+            first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
             changes={
                 manual_step: """
 -    window = replace(window, normalizer=total(window.normalizer) / dist.get_world_size())
@@ -140,7 +142,7 @@ RANK_FAULTS: dict[str, Fault] = {
             name="summed-over-ranks",
             symptom="Gradients grow with the number of ranks: all_reduce adds them up, and nothing divides them.",
             needs="more than one rank",
-            first="step 0, microbatch 2, accumulated: gradients",
+            first=Divergence(Place(0, 2, Phase.ACCUMULATED), Part.GRADIENTS),
             changes={
                 manual_step: """
 -            average(run.parameters, averaging)
@@ -152,7 +154,7 @@ RANK_FAULTS: dict[str, Fault] = {
             name="scale-of-each-rank",
             symptom="An overflow on one rank is skipped there, and stepped with NaN by all others; their scales part.",
             needs="a loss scale, and an overflow on some ranks only",
-            first="step 0, microbatch 2, accumulated: gradients",
+            first=Divergence(Place(0, 2, Phase.ACCUMULATED), Part.GRADIENTS),
             changes={
                 manual_step: """
 -        if index + 1 == len(window.microbatches):
@@ -168,7 +170,7 @@ RANK_FAULTS: dict[str, Fault] = {
             name="local-clip",
             symptom="Ranks with large gradients, which may be the ones to learn from, are each cut to the threshold.",
             needs="a norm above the threshold",
-            first="step 0, microbatch 2, accumulated: gradients",
+            first=Divergence(Place(0, 2, Phase.ACCUMULATED), Part.GRADIENTS),
             changes={
                 manual_step: """
 -        if index + 1 == len(window.microbatches):
@@ -183,7 +185,7 @@ RANK_FAULTS: dict[str, Fault] = {
             name="schedule-advanced-on-rank-0-only",
             symptom="The learning rates of the ranks part, and with them their weights.",
             needs="a schedule",
-            first="step 1, microbatch 0, forward: scheduler",
+            first=Divergence(Place(1, 0, Phase.FORWARD), Part.SCHEDULER),
             changes={
                 manual_step: """
 -    if run.scaler.get_scale() >= scale > 1e-38:
@@ -199,7 +201,7 @@ RANK_FAULTS: dict[str, Fault] = {
             name="eval-mode-stays-on-rank-0",
             symptom="Rank 0, which validates, trains on without dropout and with BatchNorm's running statistics.",
             needs="a validation on one rank",
-            first="step 4, microbatch 0, forward: loss",
+            first=Divergence(Place(4, 0, Phase.FORWARD), Part.LOSS),
             changes={
                 train: """
 -    run.model.train()
@@ -213,7 +215,7 @@ RANK_FAULTS: dict[str, Fault] = {
             name="resumed-on-rank-0-only",
             symptom="After a resume all have rank 0's weights, and the others moments, schedule and scale from anew.",
             needs="a resume",
-            first="step 4, microbatch 0, forward: scaler",
+            first=Divergence(Place(4, 0, Phase.FORWARD), Part.SCALER),
             changes={
                 reference: """
 -    resume(run, plan.checkpoint)

@@ -7,9 +7,10 @@ import math
 from collections.abc import Sequence
 
 from gradparity.parity.compare import ZEROS, Kind, Mismatch
-from gradparity.parity.lockstep import ALL, END, START, STOPS, Comparison
+from gradparity.parity.lockstep import ALL, STOPS, Comparison
 from gradparity.parity.meaning import NOTHING, Meaning, Said
 from gradparity.parity.metrics import Figures
+from gradparity.parity.place import END, START, Place
 from gradparity.parity.state import OWN, Part
 from gradparity.training import Phase
 
@@ -32,13 +33,13 @@ def explain(found: Comparison, later: Comparison | None = None) -> str:
         later: the comparison after clipping in the same step, if it has been made.
     """
     first = cause_of(found)
-    lines = (f"{where(found)}, {what(first)}.", size(first, found), likeness(found, later).words)
+    lines = (f"{where(found.place)}, {what(first)}.", size(first, found), likeness(found, later).words)
     return "\n".join(line for line in lines if line)
 
 
 def cause_of(found: Comparison) -> Mismatch:
     """Return the mismatch that may be the cause of the others at this place."""
-    if found.phase != Phase.FORWARD:
+    if found.place.phase != Phase.FORWARD:
         return found.mismatches[0]
     return min(found.mismatches, key=_order)
 
@@ -49,14 +50,17 @@ def _order(mismatch: Mismatch) -> int:
     return CAUSES.index(mismatch.part) if mismatch.part in CAUSES else len(CAUSES)
 
 
-def where(found: Comparison) -> str:
-    """Return step, microbatch and phase, in words."""
-    if found.step == START:
-        return "Before the first step"
-    if found.step == END:
-        return "After the last step"
-    microbatch = "" if found.microbatch is None else f", microbatch {found.microbatch}"
-    return f"At step {found.step}{microbatch}, phase {found.phase.name.lower()}"
+def where(place: Place) -> str:
+    """Return the beginning of a sentence: at which step, microbatch and phase."""
+    if place in (START, END):
+        return "Before the first step" if place == START else "After the last step"
+    microbatch = "" if place.microbatch is None else f", microbatch {place.microbatch}"
+    return f"At step {place.step}{microbatch}, phase {place.phase.name.lower()}"
+
+
+def lowered(sentence: str) -> str:
+    """Return a sentence with a small first letter, to stand inside another one."""
+    return sentence[:1].lower() + sentence[1:]
 
 
 def what(mismatch: Mismatch) -> str:
@@ -168,14 +172,18 @@ ROUNDED = Said(Meaning.ROUNDING, "Equal up to rounding: no larger than a differe
 def _of_gradients(found: Comparison, later: Comparison | None) -> Said:
     mismatches = gradients_of(found)
     # Gradients left over from the previous step have no loss scale: beside scaled ones they are as small as rounding.
-    hidden = found.phase == Phase.ACCUMULATED and found.microbatch == 0 and found.step > 0 and found.scale > 1
+    hidden = _first_backward(found.place) and found.place.step > 0 and found.scale > 1
     said = of_size(mismatches)
     if said.meaning != Meaning.ROUNDING or (alone(found) and not hidden):
         ratio, after = common_ratio(mismatches), common_ratio(gradients_of(later)) if later else None
-        if found.phase == Phase.UNSCALED and ratio and after and _scaled(ratio, after, found.scale):
+        if found.place.phase == Phase.UNSCALED and ratio and after and _scaled(ratio, after, found.scale):
             return Said(Meaning.CLIPPED_SCALED, f"{said.words} {clipped_scaled(found.scale)}")
         return said
     return NOTHING
+
+
+def _first_backward(place: Place) -> bool:
+    return (place.phase, place.microbatch) == (Phase.ACCUMULATED, 0)
 
 
 def _scaled(ratio: float, after: float, scale: float) -> bool:

@@ -3,11 +3,10 @@
 The live tensors are compared while both generators wait at the same phase. Only the data of a window is copied.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -17,18 +16,13 @@ from gradparity.parity.dense_parts import is_simple, pieces
 from gradparity.parity.leaves import Value
 from gradparity.parity.meaning import Said
 from gradparity.parity.metrics import Figures
+from gradparity.parity.place import START, Place
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import COMPARED, HasState, Part, state_of
-from gradparity.training import Moment, Phase, Run, Window
+from gradparity.training import Moment, Run, Window
 
+T = TypeVar("T")
 Step: TypeAlias = Callable[[Run, Window[Any]], Iterator[Moment]]
-
-START = -1
-"""The step of the comparison before the first step: runs that start from different states make different updates."""
-
-END = -2
-"""The step of the comparison after the last step, if there is one."""
-
 
 ALL, STOPS = "all", "stops here"
 """The name and the words of a mismatch, if only one of the runs reaches a phase."""
@@ -47,13 +41,11 @@ class Lane:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result at one phase of one step."""
+    """The result at one place."""
 
-    step: int
-    phase: Phase
-    microbatch: int | None
+    place: Place
     reference: Moment | None
-    """``None`` if only the candidate passes through this phase."""
+    """``None`` if only the candidate passes through this place; also in traces, which hold records."""
     candidate: Moment | None
     checked: dict[Part, int]
     """Number of values, mostly tensors, of each part that were compared."""
@@ -83,12 +75,12 @@ def lockstep(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]], d
     """
     constants: dict[str, dict[str, Tensor]] = {}
     if not done:
-        start = Moment(Phase.STEPPED)
+        start = Moment(START.phase)
         yield _compare(START, start, start, reference, candidate, constants)
     for step, window in enumerate(windows, start=done):
         own = copied(window)
-        for ours, theirs in side_by_side(_moments(reference, window), _moments(candidate, own)):
-            yield _compare(step, ours, theirs, reference, candidate, constants)
+        for place, ours, theirs in side_by_side(_moments(step, reference, window), _moments(step, candidate, own)):
+            yield _compare(place, ours, theirs, reference, candidate, constants)
 
 
 def copied(window: Window[Any]) -> Window[Any]:
@@ -103,53 +95,46 @@ def copied(window: Window[Any]) -> Window[Any]:
 
 
 def side_by_side(
-    left: Iterator[Moment], right: Iterator[Moment]
-) -> Iterator[tuple[Moment, Moment] | tuple[Moment, None] | tuple[None, Moment]]:
-    """Pair the moments of two steps by their place in the step; ``None`` if one step has no such moment."""
+    left: Iterator[tuple[Place, T]], right: Iterator[tuple[Place, T]]
+) -> Iterator[tuple[Place, T | None, T | None]]:
+    """Pair what two runs have at each place; ``None`` for the one that does not pass through it."""
     a, b = next(left, None), next(right, None)
     while a or b:
-        if a and b and _place(a) == _place(b):
-            yield a, b
+        if a and b and a[0] == b[0]:
+            yield a[0], a[1], b[1]
             a, b = next(left, None), next(right, None)
-        elif a and (not b or _place(a) < _place(b)):
-            yield a, None
+        elif a and (not b or a[0] < b[0]):
+            yield a[0], a[1], None
             a = next(left, None)
         elif b:
-            yield None, b
+            yield b[0], None, b[1]
             b = next(right, None)
 
 
-def _place(moment: Moment) -> tuple[float, Phase]:
-    return (math.inf if moment.microbatch is None else moment.microbatch), moment.phase
-
-
-def _moments(lane: Lane, window: Window[Any]) -> Iterator[Moment]:
+def _moments(number: int, lane: Lane, window: Window[Any]) -> Iterator[tuple[Place, Moment]]:
     step = lane.step(lane.run, window)
     while True:
         with lane.random.active():
             moment = next(step, None)
         if moment is None:
             return
-        yield moment
+        yield Place.of(number, moment), moment
 
 
 def _compare(
-    step: int,
+    place: Place,
     ours: Moment | None,
     theirs: Moment | None,
     reference: Lane,
     candidate: Lane,
     constants: dict[str, dict[str, Tensor]],
 ) -> Comparison:
-    moment = ours or theirs
-    assert moment
-    scale = reference.run.scaler.get_scale()
-    found = Comparison(step, moment.phase, moment.microbatch, ours, theirs, {}, 0, [], {}, scale, {})
+    found = Comparison(place, ours, theirs, {}, 0, [], {}, reference.run.scaler.get_scale())
     if ours and theirs:
         return _filled(found, reference, candidate, constants)
-    if moment.microbatch is None:
+    if place.microbatch is None:
         words = (STOPS, "does not") if ours else ("does not", STOPS)
-        found.mismatches.extend(Mismatch(part, ALL, Kind.PRESENCE, *words) for part in COMPARED[moment.phase])
+        found.mismatches.extend(Mismatch(part, ALL, Kind.PRESENCE, *words) for part in COMPARED[place.phase])
     return found
 
 
@@ -157,7 +142,7 @@ def _filled(found: Comparison, reference: Lane, candidate: Lane, constants: dict
     """Compare the state of both lanes at this moment, and return ``found`` with the result."""
     assert found.reference
     assert found.candidate
-    parts = COMPARED[found.phase]
+    parts = COMPARED[found.place.phase]
     of_reference = state_of(reference.run, parts, found.reference, reference.random.state, reference.also)
     of_candidate = state_of(candidate.run, parts, found.candidate, candidate.random.state, candidate.also)
     same = compared_there((of_reference[part], of_candidate[part]) for part in parts)

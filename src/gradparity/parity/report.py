@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from rich.table import Table
 
-from gradparity.parity.explain import what, where
+from gradparity.parity.explain import lowered, what, where
 from gradparity.parity.state import Part
 from gradparity.parity.step_metrics import Readings
 from gradparity.parity.verdict import Cell, Verdict
@@ -95,8 +95,7 @@ def answer(verdicts: Mapping[str, Verdict], parity: str) -> str:
     for name, verdict in verdicts.items():
         if verdict.first:
             found, mismatch = verdict.first
-            place = where(found)
-            apart += f"; {name} parts {place[0].lower()}{place[1:]}: {what(mismatch)}"
+            apart += f"; {name} parts {lowered(where(found.place))}: {what(mismatch)}"
     return f"{sum(verdict.parity for verdict in verdicts.values())} of {len(verdicts)} {parity}{apart}."
 
 

@@ -8,6 +8,7 @@ from gradparity.parity.compare import Mismatch
 from gradparity.parity.explain import cause_of, explain, likeness
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.meaning import NOTHING, Said
+from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase
 
@@ -49,28 +50,29 @@ class Verdict:
 
     def add(self, found: Comparison) -> None:
         """Count ``found``, and keep it if it holds the first difference."""
-        if found.step >= 0 and found.phase == Phase.STEPPED and found.checked:
+        phase = found.place.phase
+        if found.place.in_a_step and phase == Phase.STEPPED and found.checked:
             self.steps += 1
         self.numbers += found.numbers
         if not found.checked:
-            self.uncompared[found.phase] += 1
+            self.uncompared[phase] += 1
         for part, count in found.checked.items():
-            self._cell(found.phase, part).compared += count
+            self._cell(phase, part).compared += count
         for part, names in found.unseen.items():
             for name in names:
                 self.unseen[f"{part} {name}"] = self.unseen.get(f"{part} {name}", 0) + 1
         for part in {mismatch.part for mismatch in found.mismatches}:
             if part in found.checked:
-                self._cell(found.phase, part).differing += len({m.name for m in found.mismatches if m.part == part})
+                self._cell(phase, part).differing += len({m.name for m in found.mismatches if m.part == part})
             else:
-                self._cell(found.phase, part).lone += 1
+                self._cell(phase, part).lone += 1
         for part, figures in found.figures.items():
-            cell = self._cell(found.phase, part)
+            cell = self._cell(phase, part)
             cell.max_ulp = max(cell.max_ulp, figures.max_ulp)
         if found.mismatches and self.first is None:
             self.first = found, cause_of(found)
             self._explain(found, None)
-        elif self.first and found.phase == Phase.CLIPPED and found.step == self.first[0].step:
+        elif self.first and found.place == Place(self.first[0].place.step, None, Phase.CLIPPED):
             self._explain(self.first[0], found)
 
     def _explain(self, first: Comparison, later: Comparison | None) -> None:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from gradparity.errors import DiskError, UserError, writing
 from gradparity.files.append_only import Growing
 from gradparity.parity import report
-from gradparity.parity.lockstep import START, Comparison
+from gradparity.parity.lockstep import Comparison
 from gradparity.parity.metrics import finite
+from gradparity.parity.place import START
 from gradparity.parity.step_metrics import Readings
 from gradparity.parity.verdict import Verdict
 from gradparity.tensorboard import first_difference, layout, picture
@@ -121,10 +122,10 @@ class Board:
         self.verdict.add(found)
         self.spread.add(found)
         self._figures.write(f"{json.dumps(as_record(found))}\n".encode())
-        self._sizes[found.phase].add(found)
-        if found.phase == Phase.STEPPED:
-            if found.step >= 0:  # before the first step and after the last, there is no step to plot it at
-                self._write_sizes(found.step)
+        self._sizes[found.place.phase].add(found)
+        if found.place.phase == Phase.STEPPED:
+            if found.place.in_a_step:  # before the first step and after the last, there is no step to plot it at
+                self._write_sizes(found.place.step)
             self._sizes.clear()
 
     def read(self, step: int, reference: Readings, candidate: Readings) -> None:
@@ -188,10 +189,10 @@ def lengths(folder: Path) -> dict[str, int]:
 
 
 def last_step(folder: Path) -> int:
-    """Return the latest step that was compared; ``START`` if there is none."""
+    """Return the latest step that was compared; that of ``START`` if there is none."""
     path = folder / FIGURES
     *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    return int(json.loads(lines[-1])["step"]) if lines else START
+    return int(json.loads(lines[-1])["step"]) if lines else START.step
 
 
 def cut(folder: Path, kept: Mapping[str, int]) -> None:
@@ -220,9 +221,9 @@ def as_record(found: Comparison) -> dict[str, object]:
     for mismatch in found.mismatches:
         differing[mismatch.part] += 1
     return {
-        "step": found.step,
-        "phase": found.phase.name.lower(),
-        "microbatch": found.microbatch,
+        "step": found.place.step,
+        "phase": found.place.phase.name.lower(),
+        "microbatch": found.place.microbatch,
         "compared": found.checked,
         "differing": differing,
         "figures": {part: finite(figures) for part, figures in found.figures.items()},

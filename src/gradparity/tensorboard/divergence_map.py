@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch
 
 from gradparity.parity.compare import Kind, Mismatch
-from gradparity.parity.lockstep import END, Comparison
+from gradparity.parity.lockstep import Comparison
+from gradparity.parity.place import END, Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase
 
@@ -53,17 +54,17 @@ class Spread:
 
     def add(self, found: Comparison) -> None:
         """Add one comparison; one before the first step counts for the first, one after the last step for the last."""
-        column = self._column(found.step)
+        column = self._column(found.place)
         for part, count in found.checked.items():
             if count:
-                self._raise(found.phase, self._rows_of(found.phase, part), column, IDENTICAL)
+                self._raise(found.place.phase, self._rows_of(found.place.phase, part), column, IDENTICAL)
         for mismatch in found.mismatches:
-            if (found.phase, mismatch.part) == (Phase.STEPPED, Part.GRADIENTS):
+            if (found.place.phase, mismatch.part) == (Phase.STEPPED, Part.GRADIENTS):
                 continue  # the row shows the parameter here; the earlier phases showed the gradient
-            rows = self._rows_with(found.phase, mismatch)
-            self._raise(found.phase, rows, column, ulp(mismatch))
+            rows = self._rows_with(found.place.phase, mismatch)
+            self._raise(found.place.phase, rows, column, ulp(mismatch))
             if rows and self.first is None:
-                self.first = found.phase, self._names[rows[0]], max(found.step, 0)
+                self.first = found.place.phase, self._names[rows[0]], max(found.place.step, 0)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state with a tensor in place of the array: a checkpoint holds tensors, but no arrays."""
@@ -87,10 +88,10 @@ class Spread:
         compared[: len(self.parameters)] = True
         return compared
 
-    def _column(self, step: int) -> int:
-        if step == END:
+    def _column(self, place: Place) -> int:
+        if place == END:
             return max(self.columns - 1, 0)
-        while (column := max(step, 0) // self.stride) >= COLUMNS:
+        while (column := max(place.step, 0) // self.stride) >= COLUMNS:
             gathered = np.fmax(self._ulp[:, :, ::2], self._ulp[:, :, 1::2])
             self._ulp = np.concatenate([gathered, np.full_like(gathered, NOT_COMPARED)], axis=2)
             self.stride *= 2

@@ -13,7 +13,7 @@ def sentence(verdict: Verdict) -> str:
         text = headline(verdict)
         return text[0].lower() + text[1:]
     found, mismatch = verdict.first
-    return f"not identical. {where(found)}, {what(mismatch)}."
+    return f"not identical. {where(found.place)}, {what(mismatch)}."
 
 
 def card(verdict: Verdict, candidate: str) -> str:
@@ -32,7 +32,7 @@ def card(verdict: Verdict, candidate: str) -> str:
         "what it means": verdict.said.words,
     }
     table = "\n".join(f"| **{name}** | {text} |" for name, text in rows.items() if text)
-    page = f"| {where(found)} | {what(mismatch)} |\n|---|---|\n{table}\n"
+    page = f"| {where(found.place)} | {what(mismatch)} |\n|---|---|\n{table}\n"
     return page + mending(FAULTS[candidate]) if candidate in FAULTS else page
 
 

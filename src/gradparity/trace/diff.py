@@ -7,16 +7,16 @@ from dataclasses import replace
 from torch import Tensor
 
 from gradparity.parity.compare import ABSENT, ZEROS, Kind, Mismatch, figures_of, walk
-from gradparity.parity.lockstep import ALL, END, STOPS, Comparison, side_by_side
+from gradparity.parity.lockstep import ALL, STOPS, Comparison, side_by_side
 from gradparity.parity.modes_and_extras import usual
+from gradparity.parity.place import END, Place
 from gradparity.parity.state import OWN, Part, Unseen
-from gradparity.trace.events import PHASE, Event, Record, Trace
+from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.explain import meaning_of
 from gradparity.trace.file import tensor_of
 from gradparity.trace.fingerprint import UNREAD, Fingerprint, Printed
 from gradparity.trace.matching_names import named_alike
-from gradparity.trace.until_difference import Look, is_zero
-from gradparity.training import Moment, Phase
+from gradparity.trace.until_difference import is_zero, sides
 
 UNJUDGED = Part.RNG
 """The part whose differences do not count in a comparison.
@@ -36,23 +36,23 @@ def compare_traces(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
     """
     reference, candidate = named_alike(reference, candidate)
     explained = False
-    for found in _comparisons(reference, candidate):
+    scales = _scales(reference)
+    for place, ours, theirs in _paired(reference, candidate):
+        found = _compared(place, (reference, ours), (candidate, theirs), scales.get(place.step, 1.0))
         if found.mismatches and not explained:
             explained = True
-            yield replace(found, said=meaning_of(reference, candidate, found))
+            yield replace(found, said=meaning_of(found, *sides(found, (reference, ours), (candidate, theirs))))
         else:
             yield found
 
 
-def _comparisons(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
-    looks, others = _looks(reference), _looks(candidate)
-    scales = _scales(reference)
-    for step in sorted(looks.keys() | others.keys()):
-        for ours, theirs in side_by_side(iter(looks.get(step, [])), iter(others.get(step, []))):
-            yield _compared(step, reference, candidate, ours, theirs, scales.get(step, 1.0))
+def _paired(reference: Trace, candidate: Trace) -> Iterator[tuple[Place, Record | None, Record | None]]:
+    """Yield the records of each place, in the order of training; the states at the end come last."""
+    ours, theirs = _by_step(reference), _by_step(candidate)
+    for step in sorted(ours.keys() | theirs.keys()):
+        yield from side_by_side(iter(ours.get(step, [])), iter(theirs.get(step, [])))
     if reference.complete and candidate.complete:
-        ours, theirs = (Look(Phase.STEPPED, record=trace.records[-1]) for trace in (reference, candidate))
-        yield _compared(END, reference, candidate, ours, theirs, 1.0)
+        yield END, reference.records[-1], candidate.records[-1]
 
 
 def first_other_draw(reference: Trace, candidate: Trace) -> int | None:
@@ -113,24 +113,23 @@ def _events(trace: Trace) -> dict[int, list[str]]:
     return {step: done for step, done in events.items() if done != [Event.ZERO_GRAD]}
 
 
-def _looks(trace: Trace) -> dict[int, list[Moment]]:
-    """Return the moments seen in each step."""
-    looks: dict[int, list[Moment]] = {}
+def _by_step(trace: Trace) -> dict[int, list[tuple[Place, Record]]]:
+    """Return the records of each step that have a place, with it."""
+    records: dict[int, list[tuple[Place, Record]]] = {}
     for r in trace.records:
-        if r.event in PHASE and r.event != Event.END:
-            looks.setdefault(r.step, []).append(Look(PHASE[r.event], r.microbatch, record=r))
-    return looks
+        if r.place is not None and r.place != END:
+            records.setdefault(r.step, []).append((r.place, r))
+    return records
 
 
 def _compared(
-    step: int, reference: Trace, candidate: Trace, ours: Moment | None, theirs: Moment | None, scale: float
+    place: Place, reference: tuple[Trace, Record | None], candidate: tuple[Trace, Record | None], scale: float
 ) -> Comparison:
-    moment = ours or theirs
-    assert moment
-    found = Comparison(step, moment.phase, moment.microbatch, ours, theirs, {}, 0, [], {}, scale)
-    if isinstance(ours, Look) and isinstance(theirs, Look):
-        return _filled(found, (reference, ours.record), (candidate, theirs.record))
-    if moment.microbatch is None:
+    found = Comparison(place, None, None, {}, 0, [], {}, scale)
+    ours, theirs = reference[1], candidate[1]
+    if ours and theirs:
+        return _filled(found, (reference[0], ours), (candidate[0], theirs))
+    if place.microbatch is None:
         words = (STOPS, "does not") if ours else ("does not", STOPS)
         found.mismatches.append(Mismatch(Part.OPTIMIZER, ALL, Kind.PRESENCE, *words))
     return found

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gradparity.parity.place import END, Place
 from gradparity.parity.state import Part
 from gradparity.trace.fingerprint import Printed
 from gradparity.training import Phase
@@ -56,6 +57,13 @@ class Record:
     parts: Mapping[Part, Mapping[str, Printed]] = field(default_factory=dict)
     tensors: str | None = None
     """The file with the tensors themselves, relative to the trace; ``None`` if they were not kept."""
+
+    @property
+    def place(self) -> Place | None:
+        """Return the place at which its values are compared; ``None`` for an event that has only a name."""
+        if self.event == Event.END:
+            return END
+        return Place(self.step, self.microbatch, PHASE[self.event]) if self.event in PHASE else None
 
 
 def unchanged(name: str) -> str:

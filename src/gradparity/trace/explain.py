@@ -18,22 +18,22 @@ from gradparity.parity.explain import (
     same_state,
     short,
 )
-from gradparity.parity.lockstep import ALL, END, Comparison
+from gradparity.parity.lockstep import ALL, Comparison
 from gradparity.parity.meaning import NOTHING, Meaning, Said
+from gradparity.parity.place import END
 from gradparity.parity.report import times
 from gradparity.parity.state import Part
-from gradparity.trace.events import Event, Record, Trace
+from gradparity.trace.events import Event, Record
 from gradparity.trace.explain_gradients import of_backwards, of_gradients
-from gradparity.trace.until_difference import STEPS, Side, digest, sides
+from gradparity.trace.until_difference import STEPS, Side, digest
 from gradparity.training import Phase
 
 SIX_DIGITS = 2e-5
 """Relative tolerance for numbers that a trace keeps with six digits, with some room for rounding."""
 
 
-def meaning_of(reference: Trace, candidate: Trace, found: Comparison) -> Said:
+def meaning_of(found: Comparison, ours: Side, theirs: Side) -> Said:
     """Explain ``found``, the first comparison of two traces that has a mismatch."""
-    ours, theirs = sides(reference, candidate, found)
     first = cause_of(found)
     if first.name == ALL:
         return _of_presence(ours, theirs)
@@ -46,9 +46,9 @@ def meaning_of(reference: Trace, candidate: Trace, found: Comparison) -> Said:
             return of_gradients(found, ours, theirs)
         case Part.LOSS, Kind.BITS:
             return of_loss(found, first, ours, theirs)
-        case Part.PARAMETERS, Kind.BITS if found.phase == Phase.FORWARD or found.step == END:
+        case Part.PARAMETERS, Kind.BITS if found.place.phase == Phase.FORWARD or found.place == END:
             return _of_written(found, first, ours, theirs)
-        case Part.PARAMETERS | Part.OPTIMIZER, _ if found.phase == Phase.STEPPED and found.step != END:
+        case Part.PARAMETERS | Part.OPTIMIZER, _ if found.place.phase == Phase.STEPPED and found.place != END:
             return _of_update(found, ours, theirs)
         case Part.OPTIMIZER, Kind.VALUE if first.name.endswith(".lr"):
             return _of_schedule(ours, theirs) or _set_by_hand(ours, theirs)
@@ -56,7 +56,7 @@ def meaning_of(reference: Trace, candidate: Trace, found: Comparison) -> Said:
             return _of_schedule(ours, theirs) or NOTHING
         case Part.SCALER, Kind.VALUE:
             return _of_scale(ours, theirs)
-        case Part.BUFFERS, Kind.BITS if found.phase == Phase.ACCUMULATED:
+        case Part.BUFFERS, Kind.BITS if found.place.phase == Phase.ACCUMULATED:
             words = "They were the same bits when the loss was computed: something has written them since."
             return Said(Meaning.BUFFERS, words)
         case _:
@@ -131,7 +131,7 @@ def _of_written(found: Comparison, first: Mismatch, ours: Side, theirs: Side) ->
     ]
     if not wrote or not all(before) or first.name not in names:
         return NOTHING
-    when = "after the last step" if found.step == END else "between the step before and this forward"
+    when = "after the last step" if found.place == END else "between the step before and this forward"
     who = "Both loops" if len(wrote) == 2 else f"The {wrote[0]}"
     verb = "write" if len(wrote) == 2 else "writes"
     return Said(Meaning.WRITTEN, f"{who} {verb} the parameters {when}, other than by a step of the optimizer.")

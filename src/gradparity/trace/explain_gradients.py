@@ -27,7 +27,7 @@ def of_gradients(found: Comparison, ours: Side, theirs: Side) -> Said:
         return NOTHING
     # Figures skip elements that are not finite; norms do not.
     finite = all(math.isfinite(total(side.record)) for side in (ours, theirs))
-    if found.phase == Phase.ACCUMULATED:
+    if found.place.phase == Phase.ACCUMULATED:
         return (
             _left_over(mismatches, ours, theirs)
             or _called(Event.ZERO_GRAD, Meaning.EMPTIED, "calls zero_grad", ours, theirs)
@@ -42,7 +42,7 @@ def of_gradients(found: Comparison, ours: Side, theirs: Side) -> Said:
         return of_presence(mismatches[0])
     if not finite:
         return NOTHING
-    if found.phase == Phase.UNSCALED:
+    if found.place.phase == Phase.UNSCALED:
         return _of_unscaling(found, mismatches, ours, theirs)
     if clips := _of_clips(ours, theirs):
         return clips
@@ -149,7 +149,7 @@ def _of_backward(found: Comparison, mismatches: list[Mismatch], ours: Side, thei
     bits = gradients_of(found)
     if said.meaning in (Meaning.ROUNDING, Meaning.SIGN) and len(bits) == len(mismatches):
         # Left-over gradients are as small as rounding beside scaled ones. Buffers may be the cause too.
-        hidden = found.microbatch == 0 and found.scale > 1 and ours.latest(*STEPS) is not None
+        hidden = found.place.microbatch == 0 and found.scale > 1 and ours.latest(*STEPS) is not None
         sure = alone(found) and not hidden and _same_way(ours, theirs)
         return said if sure or said.meaning != Meaning.ROUNDING else NOTHING
     if not losses[0] or losses[0] != losses[1]:

@@ -3,7 +3,6 @@
 Two trainings are compared rank by rank. The ranks of one training are also compared with each other.
 """
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gradparity.errors import UserError
-from gradparity.parity.explain import where
+from gradparity.parity.explain import lowered, where
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
 from gradparity.trace.events import Event, Trace
@@ -38,9 +37,12 @@ class RankDifferences:
 
     @property
     def diverging(self) -> list[int]:
-        """Return the ranks that differ first. An exchange of gradients soon makes the other ranks differ as well."""
-        places = [place(found.verdict) for found in self.ranks]
-        return [rank for rank, place in enumerate(places) if place == min(places) and not self.ranks[rank].parity]
+        """Return the ranks that differ first, or that have no verdict if none differs.
+
+        An exchange of gradients soon makes the other ranks differ as well.
+        """
+        without = [rank for rank, found in enumerate(self.ranks) if not found.parity]
+        return first_to_differ([found.verdict for found in self.ranks]) or without
 
 
 def traces_of(folder: Path) -> list[Path]:
@@ -104,9 +106,9 @@ def as_sentences(found: RankDifferences) -> list[str]:
     else:
         names = ", ".join(f"rank {rank}" for rank in found.diverging)
         first = found.ranks[found.diverging[0]].verdict.first
-        lines.append(f"{names.capitalize()} diverge{'' if len(found.diverging) > 1 else 's'} first.")
-        if first:
-            lines[0] = f"{lines[0][:-1]}, {where(first[0])[0].lower()}{where(first[0])[1:]}."
+        verb = f"diverge{'' if len(found.diverging) > 1 else 's'} first"
+        place = where(first[0].place) if first else ""
+        lines.append(f"{names.capitalize()} {verb}, {lowered(place)}." if first else f"No verdict on {names}.")
     if found.apart:
         step, ranks = found.apart
         names = ", ".join(f"rank {rank}" for rank in ranks)
@@ -131,12 +133,11 @@ def show_ranks(found: RankDifferences, console: Console) -> None:
         console.print(line, style="bold green" if found.parity else "bold red", soft_wrap=True)
 
 
-def place(verdict: Verdict) -> tuple[float, ...]:
-    """Return a sort key for the first difference of a verdict: earlier places first, no difference last."""
-    if verdict.first is None:
-        return (math.inf,)
-    at = verdict.first[0]
-    return (math.inf if at.step < 0 else at.step, math.inf if at.microbatch is None else at.microbatch, at.phase)
+def first_to_differ(verdicts: Sequence[Verdict]) -> list[int]:
+    """Return the ranks whose first difference is at the earliest place of all; empty if no rank differs."""
+    places = [verdict.first[0].place if verdict.first else None for verdict in verdicts]
+    earliest = min((place for place in places if place), default=None)
+    return [rank for rank, place in enumerate(places) if place and place == earliest]
 
 
 def _ranks(count: int) -> str:

@@ -176,9 +176,9 @@ def as_json(found: Difference) -> dict[str, object]:
     if found.verdict.first:
         comparison, mismatch = found.verdict.first
         first = {
-            "step": comparison.step,
-            "phase": comparison.phase.name.lower(),
-            "microbatch": comparison.microbatch,
+            "step": comparison.place.step,
+            "phase": comparison.place.phase.name.lower(),
+            "microbatch": comparison.place.microbatch,
             **asdict(mismatch),
             "figures": finite(mismatch.figures) if mismatch.figures else None,
         }

@@ -2,29 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 import xxhash
 
-from gradparity.parity.lockstep import END, Comparison
+from gradparity.parity.lockstep import Comparison
+from gradparity.parity.place import END
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.fingerprint import Fingerprint, Printed
-from gradparity.training import Moment
 
 STEPS = (Event.STEP, Event.SKIP)
 
 MOST_ZEROS = 2**24
 """Largest tensor, in bytes, that is_zero can recognize; it hashes that many zeros."""
-
-
-@dataclass(frozen=True)
-class Look(Moment):
-    """A moment of a trace, and the values seen at it."""
-
-    record: Record = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -96,14 +89,14 @@ def steps_of(trace: Trace) -> int:
     return sum(r.event in STEPS for r in trace.records)
 
 
-def sides(reference: Trace, candidate: Trace, found: Comparison) -> tuple[Side, Side]:
-    """Return both traces, with the place of ``found`` in each."""
-    step = max(r.step for r in (*reference.records, *candidate.records)) if found.step == END else found.step
-    ours, theirs = (
-        Side(trace, step, moment.record if isinstance(moment, Look) else None)
-        for trace, moment in ((reference, found.reference), (candidate, found.candidate))
-    )
-    return ours, theirs
+def sides(
+    found: Comparison, reference: tuple[Trace, Record | None], candidate: tuple[Trace, Record | None]
+) -> tuple[Side, Side]:
+    """Return both traces, with the record of each at the place of ``found``."""
+    step = found.place.step
+    if found.place == END:
+        step = max(r.step for trace, _ in (reference, candidate) for r in trace.records)
+    return Side(reference[0], step, reference[1]), Side(candidate[0], step, candidate[1])
 
 
 def gradients(record: Record | None) -> Mapping[str, Printed]:

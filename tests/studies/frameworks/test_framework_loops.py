@@ -36,7 +36,7 @@ def test_another_threshold_for_clipping_is_seen_in_every_framework(name):
     scenario = replace(SCENARIOS["clipping"], k=1, microbatches=2)
     assert outcome_of(loop, scenario).identical
     found, mismatch = outcome_of(wrong, scenario).verdict.first
-    assert (found.step, found.phase.name, mismatch.part) == (0, "CLIPPED", Part.GRADIENTS)
+    assert (found.place.step, found.place.phase.name, mismatch.part) == (0, "CLIPPED", Part.GRADIENTS)
     assert mismatch.figures.norm_ratio == pytest.approx(1.2, rel=1e-3)
 
 
@@ -50,7 +50,12 @@ def test_a_dropped_microbatch_is_seen_in_every_framework(name):
     scenario = replace(SCENARIOS["K = 1"], microbatches=3)
     assert outcome_of(loop, scenario).identical
     found, mismatch = outcome_of(wrong, scenario).verdict.first
-    assert (found.step, found.microbatch, found.phase.name, mismatch.part) == (1, 0, "FORWARD", Part.LOSS)
+    assert (found.place.step, found.place.microbatch, found.place.phase.name, mismatch.part) == (
+        1,
+        0,
+        "FORWARD",
+        Part.LOSS,
+    )
 
 
 def test_the_scenarios_bite():

@@ -35,7 +35,7 @@ def test_another_threshold_for_clipping_is_seen_on_every_rank(ranks, name):
         right, wrong = found["thresholds"][name]
         assert right.identical
         at, mismatch = wrong.verdict.first
-        assert (at.step, at.phase.name, mismatch.part) == (0, "CLIPPED", Part.GRADIENTS)
+        assert (at.place.step, at.place.phase.name, mismatch.part) == (0, "CLIPPED", Part.GRADIENTS)
         assert mismatch.figures.norm_ratio == pytest.approx(1.2, rel=1e-3)
     assert of_all_ranks([found["thresholds"][name][1] for found in ranks]).apart is None, "all ranks are wrong alike"
 

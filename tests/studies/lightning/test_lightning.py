@@ -9,6 +9,7 @@ from gradparity import training
 from gradparity.faults import FAULTS, loop_with
 from gradparity.parity.compare import Kind
 from gradparity.parity.lockstep import lockstep
+from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
 from gradparity.studies import tasks
@@ -66,7 +67,7 @@ def test_manual_optimization_without_a_scaler_is_the_reference_step(way, precisi
 def test_manual_optimization_with_a_scaler_clips_scaled_gradients(way):
     """https://github.com/Lightning-AI/pytorch-lightning/issues/18089: bit for bit the fault of that name."""
     found, mismatch = verdict_of(way, precision="fp16").first
-    assert (found.step, found.phase, mismatch.part) == (0, Phase.UNSCALED, Part.GRADIENTS)
+    assert (found.place.step, found.place.phase, mismatch.part) == (0, Phase.UNSCALED, Part.GRADIENTS)
     assert mismatch.figures.cosine == pytest.approx(1)
     assert verdict_of(way, precision="fp16", loop="clip-before-unscale").parity
     assert not verdict_of(AUTOMATIC, precision="fp16", loop="clip-before-unscale").parity
@@ -76,7 +77,7 @@ def test_manual_optimization_with_a_scaler_clips_scaled_gradients(way):
 def test_a_partial_last_window_is_divided_by_the_full_number_of_accumulation_steps(way):
     """https://github.com/Lightning-AI/pytorch-lightning/issues/19987"""
     found, mismatch = verdict_of(way, microbatches=8).first
-    assert (found.step, found.microbatch, found.phase) == (2, 0, Phase.FORWARD)
+    assert found.place == Place(2, 0, Phase.FORWARD)
     assert mismatch.figures.norm_ratio == pytest.approx(2 / 3)
 
 
@@ -85,5 +86,10 @@ def test_the_schedule_is_advanced_after_a_skipped_step(way):
     """https://github.com/Lightning-AI/pytorch-lightning/issues/18828"""
     verdict = verdict_of(way, microbatches=15, precision="fp16", overflow=True)
     found, mismatch = verdict.first
-    assert (found.step, found.phase, mismatch.name, mismatch.kind) == (3, Phase.STEPPED, "group 0.lr", Kind.VALUE)
+    assert (found.place.step, found.place.phase, mismatch.name, mismatch.kind) == (
+        3,
+        Phase.STEPPED,
+        "group 0.lr",
+        Kind.VALUE,
+    )
     assert "group 0.lr differs in value" in verdict.explanation

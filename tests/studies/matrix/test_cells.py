@@ -83,7 +83,7 @@ def test_one_changed_bit_of_what_a_lane_has_beside_its_run_is_caught(task, thing
     reference, candidate = two_runs.lane(cell, "backward"), two_runs.lane(cell, "manual")
     for found in lockstep(reference, candidate, two_runs.windows(cell)):
         assert not found.mismatches
-        if found.step == 1:
+        if found.place.step == 1:
             break
     state = candidate.also[thing].state_dict()["state"]
     tensor = state if isinstance(state, torch.Tensor) else state[0]["exp_avg"]

@@ -15,7 +15,8 @@ import torch
 from gradparity.errors import UserError
 from gradparity.parity import report
 from gradparity.parity.bits import same_bits
-from gradparity.parity.lockstep import START, lockstep
+from gradparity.parity.lockstep import lockstep
+from gradparity.parity.place import START
 from gradparity.parity.verdict import Verdict
 from gradparity.studies.tasks import TASKS
 from gradparity.studies.two_ways import build, checkpoint
@@ -39,7 +40,7 @@ def trained(config, lanes, found=None, done=0, steps=STEPS):
     ):
         verdict.add(comparison)
         spread.add(comparison)
-        comparisons.append((comparison.step, comparison.phase, comparison.microbatch, comparison.numbers))
+        comparisons.append((comparison.place, comparison.numbers))
     return Found(verdict, spread), comparisons
 
 

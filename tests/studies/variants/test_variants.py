@@ -9,11 +9,12 @@ from torch import nn
 
 from gradparity.parity.compare import Kind
 from gradparity.parity.lockstep import lockstep
+from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.studies.tasks import summed_loss
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import OptimizerConfig, ScalerConfig
-from gradparity.studies.variants import VARIANTS, Place, Prediction, outcome, sqrt_rounding
+from gradparity.studies.variants import VARIANTS, Prediction, outcome, sqrt_rounding
 from gradparity.studies.variants.branching import digits_branching
 from gradparity.studies.variants.loops import (
     DIVIDED_AFTER,
@@ -147,7 +148,7 @@ def test_mean_losses_may_be_divided_after_accumulation_if_their_number_is_a_powe
     differing = [found for found in lockstep(*lanes, windows) if found.mismatches]
     assert (differing == []) == same
     if differing:
-        assert (differing[0].phase, differing[0].microbatch) == (Phase.ACCUMULATED, k - 1)
+        assert (differing[0].place.phase, differing[0].place.microbatch) == (Phase.ACCUMULATED, k - 1)
 
 
 @pytest.mark.parametrize(("exponent", "same"), [(-20, True), (-140, False)])
@@ -162,7 +163,7 @@ def test_even_by_two_it_differs_once_the_quotient_underflows(exponent, same):
     differing = [found for found in lockstep(*lanes, build.windows(config, task)) if found.mismatches]
     assert (differing == []) == same
     if differing:
-        assert differing[0].phase == Phase.ACCUMULATED
+        assert differing[0].place.phase == Phase.ACCUMULATED
         assert 0 < differing[0].figures[Part.GRADIENTS].max_absolute < torch.finfo(torch.float32).tiny
 
 
@@ -172,7 +173,7 @@ def test_in_fp16_fewer_gradients_differ_the_larger_the_loss_scale_until_the_undi
         config = replace(variant.config, steps=1, scaler=ScalerConfig(init_scale=scale))
         lanes = [lane(variant.task(), config, loop) for loop in (REFERENCE, DIVIDED_AFTER)]
         for found in lockstep(*lanes, build.windows(config, variant.task())):
-            if found.phase == Phase.UNSCALED:
+            if found.place.phase == Phase.UNSCALED:
                 differing.append(found.figures[Part.GRADIENTS].differing)
     assert differing[0] > 10 * differing[1] > 100 * differing[2] > 0
     finite = [all(p.grad.isfinite().all() for p in each.run.parameters) for each in lanes]
@@ -292,7 +293,7 @@ def test_a_full_batch_is_accumulation_where_nothing_is_rounded():
     lanes = [lane(task, config, loop) for loop in (REFERENCE, FULL_BATCH)]
     lanes = [replace(each, run=replace(each.run, loss=loss)) for each in lanes]
     found = list(lockstep(*lanes, build.windows(config, task)))
-    assert [f.phase for f in found if f.mismatches] == []
+    assert [f.place.phase for f in found if f.mismatches] == []
     assert all(p.grad.count_nonzero() for p in lanes[0].run.parameters)
 
 

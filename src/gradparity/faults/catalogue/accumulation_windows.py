@@ -1,15 +1,17 @@
 """Faults of grouping: which microbatches form a step."""
 
-from gradparity.faults.fault import Fault
+from gradparity.faults.fault import Divergence, Fault
 from gradparity.faults.stress import reference
-from gradparity.training import train, train_step, windows
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train, train_step, windows
 
 GROUPING = (
     Fault(
         name="last-window-dropped",
         symptom="The microbatches that do not fill a window are never trained on.",
         needs="an epoch that is no multiple of the accumulation steps",
-        first="step 3, microbatch 0, forward: loss",
+        first=Divergence(Place(3, 0, Phase.FORWARD), Part.LOSS),
         changes={
             windows: """
 -    while group := tuple(islice(remaining, accumulation_steps)):
@@ -25,7 +27,7 @@ GROUPING = (
         name="last-window-never-stepped",
         symptom="The gradients of the microbatches that do not fill a window are computed, and thrown away.",
         needs="an epoch that is no multiple of the accumulation steps",
-        first="step 3, unscaled: gradients",
+        first=Divergence(Place(3, None, Phase.UNSCALED), Part.GRADIENTS),
         changes={
             train_step: """
 +    if len(window.microbatches) < ACCUMULATION_STEPS:
@@ -42,7 +44,7 @@ GROUPING = (
         name="last-window-carried-over",
         symptom="Gradients of an epoch's last microbatches are added to the first window of the next one.",
         needs="an epoch that is no multiple of the accumulation steps, and a next epoch",
-        first="step 3, unscaled: gradients",
+        first=Divergence(Place(3, None, Phase.UNSCALED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.optimizer.zero_grad(set_to_none=True)
@@ -64,7 +66,7 @@ GROUPING = (
         name="windows-run-across-epochs",
         symptom="Windows are cut without regard to epochs: a step mixes the end of one with the start of the next.",
         needs="an epoch that is no multiple of the accumulation steps, and a next epoch",
-        first="step 3, microbatch 0, forward: loss",
+        first=Divergence(Place(3, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train: """
 -    for epoch in epochs:
@@ -93,7 +95,7 @@ GROUPING = (
         name="steps-after-the-first-microbatch",
         symptom="The first window of each epoch has one microbatch, and all others are cut one too early.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             windows: """
      remaining = iter(microbatches)
@@ -108,7 +110,7 @@ GROUPING = (
         name="steps-every-microbatch",
         symptom="No accumulation at all.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             windows: """
 -    while group := tuple(islice(remaining, accumulation_steps)):
@@ -120,7 +122,7 @@ GROUPING = (
         name="accumulates-2-instead-of-3",
         symptom="A step every 2 microbatches, where 3 were asked for.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             windows: """
 -    while group := tuple(islice(remaining, accumulation_steps)):
@@ -132,7 +134,7 @@ GROUPING = (
         name="accumulates-4-instead-of-3",
         symptom="A step every 4 microbatches, where 3 were asked for.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             windows: """
 -    while group := tuple(islice(remaining, accumulation_steps)):
@@ -144,7 +146,7 @@ GROUPING = (
         name="last-microbatch-of-each-window-lost",
         symptom="One microbatch in each window is never trained on.",
         needs="more than one accumulation step",
-        first="step 0, unscaled: gradients",
+        first=Divergence(Place(0, None, Phase.UNSCALED), Part.GRADIENTS),
         changes={
             windows: """
 -        yield Window(group, normalizer)
@@ -156,7 +158,7 @@ GROUPING = (
         name="first-microbatch-again-and-again",
         symptom="The model is trained on one microbatch only, and learns it by heart.",
         needs="nothing",
-        first="step 0, microbatch 1, forward: loss",
+        first=Divergence(Place(0, 1, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 +        microbatch = window.microbatches[0]
@@ -169,7 +171,7 @@ GROUPING = (
         name="one-epoch-missing",
         symptom="Training ends an epoch early.",
         needs="more than one epoch",
-        first="step 4, unscaled: optimizer",
+        first=Divergence(Place(4, None, Phase.UNSCALED), Part.OPTIMIZER),
         changes={
             reference: """
 -    epochs(epochs=range(1, plan.epochs))

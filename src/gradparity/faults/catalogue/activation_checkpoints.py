@@ -1,15 +1,17 @@
 """Faults of activation checkpointing: the forward is recomputed, but not in the same way."""
 
-from gradparity.faults.fault import Fault, Kind
+from gradparity.faults.fault import Divergence, Fault, Kind, Stop
 from gradparity.faults.stress import StressModel
-from gradparity.training import manual
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, manual
 
 RECOMPUTING = (
     Fault(
         name="recomputed-batchnorm-moves-twice",
         symptom="Gradients are the same, but BatchNorm counts every batch twice.",
         needs="BatchNorm in a block that is checkpointed",
-        first="step 0, microbatch 0, accumulated: buffers",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.BUFFERS),
         changes={
             StressModel: """
 -        hidden = hidden + self.down(self.block(hidden))
@@ -27,7 +29,7 @@ RECOMPUTING = (
         name="recomputed-with-other-dropout",
         symptom="The gradient is that of another dropout mask than the loss.",
         needs="dropout in a block that is checkpointed",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             StressModel: """
 -        hidden = hidden + self.down(self.block(hidden))
@@ -47,7 +49,7 @@ RECOMPUTING = (
         name="recomputed-outside-autocast",
         symptom="The recomputed forward has another precision, which PyTorch's checkpoint notices.",
         needs="autocast, and a block that is checkpointed",
-        first="step 0, CheckpointError",
+        first=Stop(0, "CheckpointError"),
         changes={
             StressModel: """
 -        hidden = hidden + self.down(self.block(hidden))
@@ -68,7 +70,7 @@ RECOMPUTING = (
         name="reentrant-checkpoint-without-gradient-at-its-input",
         symptom="A whole block gets no gradient; PyTorch only warns.",
         needs="a checkpointed block whose input needs no gradient, as after a frozen layer",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             StressModel: """
 -        hidden = hidden + 0.02 * self.measured(self.measurements(tokens)) + 32 * self.shift[0]
@@ -87,7 +89,7 @@ RECOMPUTING = (
         name="reentrant-checkpoint-and-autograd-grad",
         symptom="autograd.grad does not reach into a reentrant checkpoint: it raises, or finds nothing.",
         needs="a reentrant checkpoint",
-        first="step 0, RuntimeError",
+        first=Stop(0, "RuntimeError"),
         changes={
             StressModel: """
 -        hidden = hidden + self.down(self.block(hidden))

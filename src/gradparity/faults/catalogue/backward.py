@@ -1,14 +1,16 @@
 """Faults of ``.backward()``: which loss is differentiated, and how often."""
 
-from gradparity.faults.fault import Fault, Kind
-from gradparity.training import train_step
+from gradparity.faults.fault import Divergence, Fault, Kind, Stop
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train_step
 
 DIFFERENTIATING = (
     Fault(
         name="differentiated-twice",
         symptom="Gradients are doubled: a framework's backward and one's own.",
         needs="nothing",
-        first="step 0, microbatch 1, forward: loss",
+        first=Divergence(Place(0, 1, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 +        run.scaler.scale(loss).backward(retain_graph=True)
@@ -21,7 +23,7 @@ DIFFERENTIATING = (
         name="running-total-differentiated",
         symptom="The graph of the first microbatch is gone when the second one needs it.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 1, forward: loss",
+        first=Divergence(Place(0, 1, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -        run.route(run.scaler.scale(loss), run.parameters)
@@ -39,7 +41,7 @@ DIFFERENTIATING = (
         name="running-total-differentiated-with-its-graph-kept",
         symptom="Early microbatches count once for each microbatch after them; retain_graph silenced the error.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 1, forward: loss",
+        first=Divergence(Place(0, 1, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -        run.route(run.scaler.scale(loss), run.parameters)
@@ -56,7 +58,7 @@ DIFFERENTIATING = (
         name="step-between-two-backwards",
         symptom="A weight that the graph still needs has been updated in place.",
         needs="two losses that share a graph",
-        first="step 0, unscaled: optimizer",
+        first=Divergence(Place(0, None, Phase.UNSCALED), Part.OPTIMIZER),
         changes={
             train_step: """
 +        run.scaler.scale(loss).backward(retain_graph=True)
@@ -75,7 +77,7 @@ DIFFERENTIATING = (
         name="only-the-last-microbatch-differentiated",
         symptom="Only the last microbatch of each window counts.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -        run.route(run.scaler.scale(loss), run.parameters)
@@ -88,7 +90,7 @@ DIFFERENTIATING = (
         name="gradient-ascent",
         symptom="The loss rises.",
         needs="nothing",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -        run.route(run.scaler.scale(loss), run.parameters)
@@ -100,7 +102,7 @@ DIFFERENTIATING = (
         name="loss-detached",
         symptom="There is no graph to go back through.",
         needs="nothing",
-        first="step 0, RuntimeError",
+        first=Stop(0, "RuntimeError"),
         changes={
             train_step: """
 -        run.route(run.scaler.scale(loss), run.parameters)
@@ -113,7 +115,7 @@ DIFFERENTIATING = (
         name="loss-squared",
         symptom="Each gradient is multiplied by twice its loss.",
         needs="nothing",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -        run.route(run.scaler.scale(loss), run.parameters)

@@ -1,14 +1,16 @@
 """Faults of clipping: which norm, and which threshold."""
 
-from gradparity.faults.fault import Fault, Kind
-from gradparity.training import clip_by_norm
+from gradparity.faults.fault import Divergence, Fault, Kind
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, clip_by_norm
 
 THRESHOLDS = (
     Fault(
         name="clip-by-value",
         symptom="Each element is cut off at the threshold: most steps are too long, and turned.",
         needs="a norm above the threshold",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             clip_by_norm: """
 -        nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -20,7 +22,7 @@ THRESHOLDS = (
         name="clip-by-largest-norm",
         symptom="The largest norm is held against a threshold that was meant for the L2 norm.",
         needs="a norm above the threshold",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             clip_by_norm: """
 -        nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -32,7 +34,7 @@ THRESHOLDS = (
         name="clip-by-absolute-norm",
         symptom="The absolute norm is held against a threshold that was meant for the L2 norm.",
         needs="a norm above the threshold",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             clip_by_norm: """
 -        nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -44,7 +46,7 @@ THRESHOLDS = (
         name="always-scaled-to-the-threshold",
         symptom="Small gradients are made larger: every step has the length of the threshold.",
         needs="a norm below the threshold",
-        first="step 1, clipped: gradients",
+        first=Divergence(Place(1, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             clip_by_norm: """
 -        nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -59,7 +61,7 @@ THRESHOLDS = (
         name="clip-twice",
         symptom="None: what has been clipped is no longer above the threshold, but for its rounding.",
         needs="a norm above the threshold",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             clip_by_norm: """
          nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -73,7 +75,7 @@ THRESHOLDS = (
         name="clip-by-the-norm-of-a-flat-vector",
         symptom="None: the same norm, added up in another order.",
         needs="a norm above the threshold",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             clip_by_norm: """
 -        nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -90,7 +92,7 @@ THRESHOLDS = (
         name="clip-by-a-sum-of-squares",
         symptom="None: the same norm, rounded otherwise.",
         needs="a norm above the threshold",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             clip_by_norm: """
 -        nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -108,7 +110,7 @@ THRESHOLDS = (
         name="threshold-over-k",
         symptom="The threshold is K times too low.",
         needs="more than one accumulation step, and a norm above the threshold",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             clip_by_norm: """
 -        nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -120,7 +122,7 @@ THRESHOLDS = (
         name="threshold-of-1",
         symptom="Clipped to 1.0, a common default, instead of the threshold that was asked for.",
         needs="a norm above 1",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             clip_by_norm: """
 -        nn.utils.clip_grad_norm_(parameters, max_norm)

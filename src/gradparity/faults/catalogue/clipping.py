@@ -1,14 +1,16 @@
 """Faults of clipping: when it is done, and on which parameters."""
 
-from gradparity.faults.fault import Fault
-from gradparity.training import train_step
+from gradparity.faults.fault import Divergence, Fault
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train_step
 
 CLIPPING = (
     Fault(
         name="clip-before-unscale",
         symptom="Every step is clipped, to 1/scale of the threshold; Adam hides most of it, SGD hardly moves.",
         needs="a loss scale, and a scaled norm above the threshold",
-        first="step 0, unscaled: gradients",
+        first=Divergence(Place(0, None, Phase.UNSCALED), Part.GRADIENTS),
         changes={
             train_step: """
 +    run.clip(run.parameters)
@@ -30,7 +32,7 @@ CLIPPING = (
         name="clip-without-unscale",
         symptom="Every step is clipped, to 1/scale of the threshold; Adam hides most of it, SGD hardly moves.",
         needs="a loss scale, and a scaled norm above the threshold",
-        first="step 0, unscaled: gradients",
+        first=Divergence(Place(0, None, Phase.UNSCALED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.scaler.unscale_(run.optimizer)
@@ -46,7 +48,7 @@ CLIPPING = (
         name="clip-every-microbatch",
         symptom="The scaled sum so far is clipped again and again: early microbatches shrink, all steps are short.",
         needs="more than one accumulation step, and a norm above the threshold",
-        first="step 0, microbatch 1, accumulated: gradients",
+        first=Divergence(Place(0, 1, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             train_step: """
          run.route(run.scaler.scale(loss), run.parameters)
@@ -67,7 +69,7 @@ CLIPPING = (
         name="clip-per-group",
         symptom="Each parameter group has a norm of its own, so the update has another direction.",
         needs="more than one parameter group, and a norm above the threshold",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.clip(run.parameters)
@@ -84,7 +86,7 @@ CLIPPING = (
         name="clip-per-parameter",
         symptom="Each parameter has a norm of its own, so the update has another direction.",
         needs="more than one parameter, and a norm above the threshold",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.clip(run.parameters)
@@ -97,7 +99,7 @@ CLIPPING = (
         name="clipping-missing",
         symptom="max_norm has no effect.",
         needs="a norm above the threshold",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.clip(run.parameters)
@@ -108,7 +110,7 @@ CLIPPING = (
         name="clip-after-step",
         symptom="max_norm has no effect: the step was made with the gradients as they were.",
         needs="a norm above the threshold",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.clip(run.parameters)
@@ -128,7 +130,7 @@ CLIPPING = (
         name="clip-before-backward",
         symptom="What is clipped are the gradients so far: none at first, and never the last microbatch's.",
         needs="a norm above the threshold",
-        first="step 0, microbatch 1, accumulated: gradients",
+        first=Divergence(Place(0, 1, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             train_step: """
 +        run.clip(run.parameters)
@@ -146,7 +148,7 @@ CLIPPING = (
         name="clip-an-exhausted-generator",
         symptom="Nothing is clipped: the generator of parameters was read before.",
         needs="a norm above the threshold",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.clip(run.parameters)
@@ -164,7 +166,7 @@ CLIPPING = (
         name="tied-weight-clipped-twice",
         symptom="A tied weight counts twice in the norm, and is clipped twice.",
         needs="a tied weight, and a norm above the threshold",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.clip(run.parameters)
@@ -176,7 +178,7 @@ CLIPPING = (
         name="only-one-group-clipped",
         symptom="The norm is that of some parameters, and only they are clipped.",
         needs="parameters that are left out, and a norm above the threshold",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.clip(run.parameters)
@@ -193,7 +195,7 @@ CLIPPING = (
         name="clip-every-microbatch-unscaled",
         symptom="Each sum so far is clipped as if its gradients were unscaled: to the threshold times the scale.",
         needs="more than one accumulation step, and a norm above the threshold",
-        first="step 0, unscaled: gradients",
+        first=Divergence(Place(0, None, Phase.UNSCALED), Part.GRADIENTS),
         changes={
             train_step: """
          run.route(run.scaler.scale(loss), run.parameters)

@@ -1,15 +1,17 @@
 """Faults of the autograd graph: cut where it should not be, or of a different model."""
 
-from gradparity.faults.fault import Fault
+from gradparity.faults.fault import Divergence, Fault
 from gradparity.faults.stress import StressModel
-from gradparity.training import train
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train
 
 GRAPHS = (
     Fault(
         name="input-detached",
         symptom="What comes before gets no gradient through this block.",
         needs="nothing",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             StressModel: """
 -        hidden = hidden + self.down(self.block(hidden))
@@ -25,7 +27,7 @@ GRAPHS = (
         name="block-without-grad",
         symptom="A block gets no gradient: it was run without autograd.",
         needs="nothing",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             StressModel: """
 -        hidden = hidden + self.down(self.block(hidden))
@@ -39,7 +41,7 @@ GRAPHS = (
         name="block-detached",
         symptom="A block gets no gradient: its output was detached.",
         needs="nothing",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             StressModel: """
 -        hidden = hidden + self.down(self.block(hidden))
@@ -51,7 +53,7 @@ GRAPHS = (
         name="residual-detached",
         symptom="What comes before gets its gradient through the block only.",
         needs="nothing",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             StressModel: """
 -        hidden = hidden + self.down(self.block(hidden))
@@ -63,7 +65,7 @@ GRAPHS = (
         name="weight-without-gradient",
         symptom="A weight gets no gradient: its cast to half precision was made, and kept, without autograd.",
         needs="a custom Function, or a cached cast",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             StressModel: """
 -        active: Tensor = self.dropout(F.relu(self.up(normalized)))
@@ -82,7 +84,7 @@ GRAPHS = (
         name="one-use-of-a-tied-weight-dropped",
         symptom="A tied weight gets the gradient of one of its uses only.",
         needs="a tied weight",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             StressModel: """
 -        logits: Tensor = self.head(hidden)
@@ -95,7 +97,7 @@ GRAPHS = (
         name="weights-not-tied",
         symptom="The head has weights of its own, which start from other numbers.",
         needs="a tied weight",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             StressModel: """
 -        self.head.weight = self.embedding.weight
@@ -112,7 +114,7 @@ GRAPHS = (
         name="tied-weights-copied",
         symptom="The head begins as a copy of the embedding, and goes its own way.",
         needs="a tied weight",
-        first="step 0, microbatch 0, forward: parameters",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.PARAMETERS),
         changes={
             StressModel: """
 -        self.head.weight = self.embedding.weight
@@ -128,7 +130,7 @@ GRAPHS = (
         name="branch-never-taken",
         symptom="A branch of the model is never trained.",
         needs="a branch",
-        first="step 0, microbatch 1, forward: loss",
+        first=Divergence(Place(0, 1, Phase.FORWARD), Part.LOSS),
         changes={
             StressModel: """
 -        if (tokens == RARE).any():
@@ -140,7 +142,7 @@ GRAPHS = (
         name="branch-always-taken",
         symptom="A branch of the model is trained on what it is not for.",
         needs="a branch",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             StressModel: """
 -        if (tokens == RARE).any():
@@ -152,7 +154,7 @@ GRAPHS = (
         name="unused-parameters-touched-by-zero",
         symptom="Weight decay and momentum move a parameter whose gradient is zero instead of None.",
         needs="a branch that a step does not take",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             StressModel: """
 -        return logits + 0.1 * F.linear(hidden, self.average)
@@ -165,7 +167,7 @@ GRAPHS = (
         name="layer-frozen",
         symptom="A layer is not trained.",
         needs="nothing",
-        first="step 0, microbatch 0, forward: modes",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.MODES),
         changes={
             train: """
 +    run.model.up.requires_grad_(False)

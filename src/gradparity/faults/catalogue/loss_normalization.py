@@ -1,14 +1,16 @@
 """Faults of normalization: the number by which the loss of a microbatch is divided."""
 
-from gradparity.faults.fault import Fault, Kind
-from gradparity.training import train_step, windows
+from gradparity.faults.fault import Divergence, Fault, Kind
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train_step, windows
 
 NORMALIZATION = (
     Fault(
         name="mean-of-microbatch-means",
         symptom="A short microbatch weighs as much as a long one; the loss is not that of the large batch.",
         needs="other numbers of tokens in the microbatches of a window",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer
@@ -24,7 +26,7 @@ NORMALIZATION = (
         name="mean-of-microbatch-means-by-full-k",
         symptom="A short microbatch weighs as much as a long one, and the last window of an epoch too little.",
         needs="other numbers of tokens in the microbatches of a window",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer
@@ -40,7 +42,7 @@ NORMALIZATION = (
         name="mean-loss-not-divided-by-k",
         symptom="Gradients are about K times too large, and clipped that much more often; Adam hides it.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer
@@ -59,7 +61,7 @@ NORMALIZATION = (
         name="divided-twice",
         symptom="Gradients are K times too small; Adam hides it, SGD hardly moves, nothing is ever clipped.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer
@@ -75,7 +77,7 @@ NORMALIZATION = (
         name="divided-twice-by-full-k",
         symptom="Gradients are K times too small; Adam hides it, SGD hardly moves, nothing is ever clipped.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer
@@ -88,7 +90,7 @@ NORMALIZATION = (
         name="not-divided-at-all",
         symptom="Gradients are sums: they grow with the number of tokens, and every step is clipped.",
         needs="nothing",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer
@@ -100,7 +102,7 @@ NORMALIZATION = (
         name="sum-divided-by-k",
         symptom="Gradients grow with the number of tokens in a microbatch, and every step is clipped.",
         needs="nothing",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer
@@ -112,7 +114,7 @@ NORMALIZATION = (
         name="sequences-counted-instead-of-tokens",
         symptom="Gradients grow with the length of the sequences; windows of long ones count more.",
         needs="sequences of more than one token",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer
@@ -125,7 +127,7 @@ NORMALIZATION = (
         name="padding-counted",
         symptom="The more padding a window has, the smaller its gradients.",
         needs="padded targets",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer
@@ -137,7 +139,7 @@ NORMALIZATION = (
         name="counted-in-the-first-microbatch-only",
         symptom="A window weighs by how short its first microbatch happens to be.",
         needs="other numbers of tokens in the microbatches of a window",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer
@@ -149,7 +151,7 @@ NORMALIZATION = (
         name="partial-window-divided-by-full-k",
         symptom="The last update of each epoch is too small, by the share of microbatches that it lacks.",
         needs="an epoch that is no multiple of the accumulation steps",
-        first="step 3, microbatch 0, forward: loss",
+        first=Divergence(Place(3, 0, Phase.FORWARD), Part.LOSS),
         changes={
             windows: """
 -        normalizer = sum(map(count, group))
@@ -168,7 +170,7 @@ NORMALIZATION = (
         name="divided-after-accumulation",
         symptom="None: the same mean, each gradient rounded otherwise.",
         needs="a divisor that is no power of two",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer
@@ -187,7 +189,7 @@ NORMALIZATION = (
         name="multiplied-by-the-reciprocal",
         symptom="None: the same mean, rounded otherwise.",
         needs="a divisor that is no power of two",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer
@@ -201,7 +203,7 @@ NORMALIZATION = (
         name="summed-loss",
         symptom="None but memory: the sum is the same, rounded otherwise, and every graph lives to the last forward.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -        run.route(run.scaler.scale(loss), run.parameters)
@@ -217,7 +219,7 @@ NORMALIZATION = (
         name="mean-then-weighted",
         symptom="None: each microbatch's mean times its share of the tokens is the same sum, rounded otherwise.",
         needs="nothing",
-        first="step 0, microbatch 1, forward: loss",
+        first=Divergence(Place(0, 1, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer
@@ -232,7 +234,7 @@ NORMALIZATION = (
         name="mean-then-weighted-by-the-share",
         symptom="None: each microbatch's mean times its share of the tokens is the same sum, rounded otherwise.",
         needs="nothing",
-        first="step 0, microbatch 1, forward: loss",
+        first=Divergence(Place(0, 1, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -            loss = run.loss(run.model, microbatch) / window.normalizer

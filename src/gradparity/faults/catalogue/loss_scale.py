@@ -1,14 +1,16 @@
 """Faults of the loss scale: which values are multiplied by it, and which are divided by it again."""
 
-from gradparity.faults.fault import Fault, Kind
-from gradparity.training import train_step
+from gradparity.faults.fault import Divergence, Fault, Kind
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train_step
 
 UNSCALING = (
     Fault(
         name="unscale-every-microbatch",
         symptom="GradScaler refuses to unscale the same gradients twice.",
         needs="a loss scale, and more than one accumulation step",
-        first="step 0, unscaled: gradients",
+        first=Divergence(Place(0, None, Phase.UNSCALED), Part.GRADIENTS),
         changes={
             train_step: """
          run.route(run.scaler.scale(loss), run.parameters)
@@ -26,7 +28,7 @@ UNSCALING = (
         name="unscaled-by-hand-and-by-step",
         symptom="Gradients are divided by the scale twice, and vanish; SGD stands still, Adam hides it.",
         needs="a loss scale",
-        first="step 0, unscaled: gradients",
+        first=Divergence(Place(0, None, Phase.UNSCALED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.scaler.unscale_(run.optimizer)
@@ -41,7 +43,7 @@ UNSCALING = (
         name="unscaled-again-inside-the-optimizer",
         symptom="The update is far too small: a fused optimizer was handed the scale of unscaled gradients.",
         needs="a loss scale",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             train_step: """
 +    for p in run.parameters:
@@ -60,7 +62,7 @@ UNSCALING = (
         name="loss-not-scaled",
         symptom="Gradients are divided by a scale that they never had; small ones are zero in fp16.",
         needs="a loss scale",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -        run.route(run.scaler.scale(loss), run.parameters)
@@ -73,7 +75,7 @@ UNSCALING = (
         name="loss-not-scaled-after-the-first-microbatch",
         symptom="Only the first microbatch of each window counts, the others are divided by the scale.",
         needs="a loss scale, and more than one accumulation step",
-        first="step 0, microbatch 1, forward: loss",
+        first=Divergence(Place(0, 1, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -        run.route(run.scaler.scale(loss), run.parameters)
@@ -85,7 +87,7 @@ UNSCALING = (
         name="loss-scaled-twice",
         symptom="Gradients are larger than they should be by the scale, and overflow.",
         needs="a loss scale",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -        run.route(run.scaler.scale(loss), run.parameters)
@@ -97,7 +99,7 @@ UNSCALING = (
         name="half-of-the-parameters-unscaled-late",
         symptom="One optimizer's gradients are divided by the scale that the other's update has left.",
         needs="two optimizers, or groups, and a scale that changes between them",
-        first="step 1, clipped: gradients",
+        first=Divergence(Place(1, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             train_step: """
      run.scaler.unscale_(run.optimizer)

@@ -1,14 +1,16 @@
 """Faults of gradients that ``autograd.grad`` returns and the loop writes to ``p.grad`` by hand."""
 
-from gradparity.faults.fault import Fault, Kind
-from gradparity.training import manual, train_step
+from gradparity.faults.fault import Divergence, Fault, Kind, Stop
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, manual, train_step
 
 WIRING = (
     Fault(
         name="naive",
         symptom="Parameters that enter only as a sum get each other's gradient a second time; nothing raises.",
         needs="two parameters that autograd.grad returns one tensor for",
-        first="step 0, microbatch 0, accumulated: aliasing",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.ALIASING),
         changes={
             manual: """
 -                p.grad = take(g) if alone and fits(g, p) and storage_of(g) not in taken else copy_for(g, p)
@@ -24,7 +26,7 @@ WIRING = (
         name="naive-and-added-out-of-place",
         symptom="Until a second microbatch comes, parameters that enter only as a sum share one gradient.",
         needs="two parameters that autograd.grad returns one tensor for; to do harm, a window of one microbatch",
-        first="step 0, microbatch 0, accumulated: aliasing",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.ALIASING),
         changes={
             manual: """
 -                p.grad = take(g) if alone and fits(g, p) and storage_of(g) not in taken else copy_for(g, p)
@@ -40,7 +42,7 @@ WIRING = (
         name="overwritten-instead-of-added",
         symptom="Only the last microbatch of each window counts, with older gradients where it has none.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 1, accumulated: gradients",
+        first=Divergence(Place(0, 1, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             manual: """
 -                p.grad.add_(g)
@@ -52,7 +54,7 @@ WIRING = (
         name="tied-weight-listed-twice",
         symptom="The gradient of a tied weight is doubled.",
         needs="a tied weight",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             train_step: """
 -        run.route(run.scaler.scale(loss), run.parameters)
@@ -69,7 +71,7 @@ WIRING = (
         name="unused-materialized-as-zeros",
         symptom="Weight decay and momentum move a parameter that this step did not use.",
         needs="a parameter that a step does not use",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             manual: """
 -        gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
@@ -86,7 +88,7 @@ WIRING = (
         name="unused-not-allowed",
         symptom="autograd.grad refuses a parameter that the loss does not reach.",
         needs="a parameter that a microbatch does not use",
-        first="step 0, RuntimeError",
+        first=Stop(0, "RuntimeError"),
         changes={
             manual: """
 -        gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
@@ -99,7 +101,7 @@ WIRING = (
         name="none-dropped-before-pairing",
         symptom="After an unused parameter each gets the gradient of its neighbour, broadcast where it must be.",
         needs="a parameter that a microbatch does not use",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             manual: """
          gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
@@ -112,7 +114,7 @@ WIRING = (
         name="two-gradients-swapped",
         symptom="Two parameters of one shape get each other's gradient.",
         needs="two parameters of one shape",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             manual: """
          gradients: list[Tensor | None] = list(torch.autograd.grad(loss, leaves, allow_unused=True))
@@ -124,7 +126,7 @@ WIRING = (
         name="gradient-in-another-dtype",
         symptom="PyTorch refuses a gradient in another dtype than its parameter's.",
         needs="nothing",
-        first="step 0, RuntimeError",
+        first=Stop(0, "RuntimeError"),
         changes={
             manual: """
 -                p.grad = take(g) if alone and fits(g, p) and storage_of(g) not in taken else copy_for(g, p)
@@ -137,7 +139,7 @@ WIRING = (
         name="static-buffer-reused",
         symptom="The gradient buffer of the previous microbatch is overwritten before it is added.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 1, accumulated: gradients",
+        first=Divergence(Place(0, 1, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             manual: """
 +                p.grad.copy_(g)

@@ -1,16 +1,18 @@
 """Faults of half precision: the dtype of each computation."""
 
-from gradparity.faults.fault import Fault
+from gradparity.faults.fault import Divergence, Fault
 from gradparity.faults.stress import run_of
 from gradparity.parity.batch import summed_loss
-from gradparity.training import train, train_step
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train, train_step
 
 HALVES = (
     Fault(
         name="autocast-around-all-steps",
         symptom="Autocast's cached half-precision weights are never renewed; the forward sees no update.",
         needs="autocast",
-        first="step 1, microbatch 0, forward: loss",
+        first=Divergence(Place(1, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train: """
 -        for window in windows(batches, accumulation_steps, count):
@@ -26,7 +28,7 @@ HALVES = (
         name="autocast-missing",
         symptom="The forward computes in fp32: slower, and other bits.",
         needs="autocast",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -        with run.autocast():
@@ -39,7 +41,7 @@ HALVES = (
         name="bf16-instead-of-fp16",
         symptom="The forward has eight bits of precision where eleven were asked for; nothing overflows.",
         needs="autocast to fp16",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             run_of: """
 -        autocast=autocast,
@@ -51,7 +53,7 @@ HALVES = (
         name="loss-in-half-precision",
         symptom="The sum of the losses is rounded to half precision.",
         needs="autocast",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             summed_loss: """
 -    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -66,7 +68,7 @@ HALVES = (
         name="gradients-rounded-to-half-precision",
         symptom="Small gradients become zero, and the sums over microbatches lose digits.",
         needs="nothing",
-        first="step 0, microbatch 1, accumulated: gradients",
+        first=Divergence(Place(0, 1, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             train_step: """
          run.route(run.scaler.scale(loss), run.parameters)

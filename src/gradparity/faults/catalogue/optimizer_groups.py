@@ -1,8 +1,10 @@
 """Faults of the optimizer's parameters: which ones it holds, and how they decay."""
 
-from gradparity.faults.fault import Fault
+from gradparity.faults.fault import Divergence, Fault
 from gradparity.faults.stress import build
-from gradparity.training import train_step
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train_step
 from gradparity.training.optimizers import decay_groups
 
 DECAYING = (
@@ -10,7 +12,7 @@ DECAYING = (
         name="parameter-missing-from-the-optimizer",
         symptom="A layer stays as it was initialized.",
         needs="nothing",
-        first="step 0, unscaled: gradients",
+        first=Divergence(Place(0, None, Phase.UNSCALED), Part.GRADIENTS),
         changes={
             decay_groups: """
 -    trained = [p for p in parameters if p.requires_grad]
@@ -27,7 +29,7 @@ DECAYING = (
         name="vectors-missing-from-the-optimizer",
         symptom="Normalization gains and biases stay as they were initialized.",
         needs="parameters of one dimension",
-        first="step 0, microbatch 0, forward: scheduler",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.SCHEDULER),
         changes={
             decay_groups: """
 -        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
@@ -38,7 +40,7 @@ DECAYING = (
         name="parameter-replaced-after-the-optimizer-was-built",
         symptom="The optimizer updates a tensor that the model no longer has.",
         needs="a parameter that is replaced",
-        first="step 0, microbatch 0, forward: parameters",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.PARAMETERS),
         changes={
             build: """
 +    model.up.weight = nn.Parameter(model.up.weight.detach().clone())
@@ -55,7 +57,7 @@ DECAYING = (
         name="one-decay-for-all-parameters",
         symptom="Biases and normalization gains decay as the weights do.",
         needs="parameters that should not decay",
-        first="step 0, clipped: optimizer",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.OPTIMIZER),
         changes={
             decay_groups: """
 -        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
@@ -67,7 +69,7 @@ DECAYING = (
         name="weight-decay-missing",
         symptom="The weights grow: nothing decays.",
         needs="weight decay",
-        first="step 0, clipped: optimizer",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.OPTIMIZER),
         changes={
             decay_groups: """
 -        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},
@@ -79,7 +81,7 @@ DECAYING = (
         name="adam-with-l2-instead-of-adamw",
         symptom="The decay is added to the gradient, and divided by its own size.",
         needs="weight decay",
-        first="step 0, clipped: optimizer",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.OPTIMIZER),
         changes={
             build: """
 -    optimizer = AdamW(decay_groups(model.parameters(), weight_decay=0.1), lr=0.02, amsgrad=True)
@@ -91,7 +93,7 @@ DECAYING = (
         name="decayed-twice",
         symptom="Weights decay twice as fast.",
         needs="weight decay",
-        first="step 0, stepped: parameters",
+        first=Divergence(Place(0, None, Phase.STEPPED), Part.PARAMETERS),
         changes={
             train_step: """
 +    for group in run.optimizer.param_groups:
@@ -107,7 +109,7 @@ DECAYING = (
         name="l2-penalty-on-top-of-weight-decay",
         symptom="Weights decay twice, once of it through the moments and past the clipping.",
         needs="weight decay",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             train_step: """
 +    for group in run.optimizer.param_groups:
@@ -122,7 +124,7 @@ DECAYING = (
         name="unused-parameters-decayed",
         symptom="A parameter that this step did not use shrinks.",
         needs="a parameter that a step does not use",
-        first="step 1, stepped: parameters",
+        first=Divergence(Place(1, None, Phase.STEPPED), Part.PARAMETERS),
         changes={
             train_step: """
 +    for group in run.optimizer.param_groups:

@@ -1,15 +1,17 @@
 """Faults of the optimizer's step: how often it runs, which state it uses, and which implementation."""
 
-from gradparity.faults.fault import Fault, Kind
+from gradparity.faults.fault import Divergence, Fault, Kind, Stop
 from gradparity.faults.stress import StressModel, build
-from gradparity.training import train, train_step
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train, train_step
 
 STEPPING = (
     Fault(
         name="amsgrad-state-lost",
         symptom="The largest second moments are forgotten: amsgrad does nothing.",
         needs="amsgrad",
-        first="step 2, stepped: optimizer",
+        first=Divergence(Place(2, None, Phase.STEPPED), Part.OPTIMIZER),
         changes={
             train_step: """
      run.scaler.step(run.optimizer)
@@ -23,7 +25,7 @@ STEPPING = (
         name="amsgrad-not-asked-for",
         symptom="Adam without the option that was asked for.",
         needs="amsgrad",
-        first="step 0, clipped: optimizer",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.OPTIMIZER),
         changes={
             build: """
 -    optimizer = AdamW(decay_groups(model.parameters(), weight_decay=0.1), lr=0.02, amsgrad=True)
@@ -35,7 +37,7 @@ STEPPING = (
         name="stepped-twice",
         symptom="Two updates for each window.",
         needs="nothing",
-        first="step 1, unscaled: optimizer",
+        first=Divergence(Place(1, None, Phase.UNSCALED), Part.OPTIMIZER),
         changes={
             train_step: """
      run.scaler.step(run.optimizer)
@@ -51,7 +53,7 @@ STEPPING = (
         name="scaler-stepped-twice",
         symptom="GradScaler refuses a second step before its update.",
         needs="a loss scale",
-        first="step 1, RuntimeError",
+        first=Stop(1, "RuntimeError"),
         changes={
             train_step: """
      run.scaler.step(run.optimizer)
@@ -64,7 +66,7 @@ STEPPING = (
         name="step-before-backward",
         symptom="The optimizer uses the gradients of the window before, and none at first.",
         needs="nothing",
-        first="step 0, unscaled: optimizer",
+        first=Divergence(Place(0, None, Phase.UNSCALED), Part.OPTIMIZER),
         changes={
             train_step: """
 +    run.optimizer.step()
@@ -78,7 +80,7 @@ STEPPING = (
         name="step-counter-stands-still",
         symptom="Adam never leaves its first step: no bias correction is ever undone.",
         needs="an optimizer that counts its steps",
-        first="step 1, stepped: parameters",
+        first=Divergence(Place(1, None, Phase.STEPPED), Part.PARAMETERS),
         changes={
             train_step: """
      run.scaler.step(run.optimizer)
@@ -92,7 +94,7 @@ STEPPING = (
         name="moments-forgotten-every-epoch",
         symptom="A new optimizer for every epoch starts without moments.",
         needs="an optimizer with moments, and a next epoch",
-        first="step 4, stepped: parameters",
+        first=Divergence(Place(4, None, Phase.STEPPED), Part.PARAMETERS),
         changes={
             train: """
 +        run.optimizer.state.clear()
@@ -104,7 +106,7 @@ STEPPING = (
         name="moments-forgotten-every-step",
         symptom="A new optimizer for every step: Adam becomes the sign of the gradient.",
         needs="an optimizer with moments",
-        first="step 1, stepped: parameters",
+        first=Divergence(Place(1, None, Phase.STEPPED), Part.PARAMETERS),
         changes={
             train_step: """
 +    run.optimizer.state.clear()
@@ -116,7 +118,7 @@ STEPPING = (
         name="fused-optimizer",
         symptom="None: the same updates, rounded otherwise.",
         needs="nothing",
-        first="step 0, clipped: optimizer",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.OPTIMIZER),
         changes={
             build: """
 -    optimizer = AdamW(decay_groups(model.parameters(), weight_decay=0.1), lr=0.02, amsgrad=True)
@@ -130,7 +132,7 @@ STEPPING = (
         name="foreach-optimizer",
         symptom="None: on one device the same updates, in the same bits.",
         needs="nothing",
-        first="step 0, clipped: optimizer",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.OPTIMIZER),
         changes={
             build: """
 -    optimizer = AdamW(decay_groups(model.parameters(), weight_decay=0.1), lr=0.02, amsgrad=True)
@@ -144,7 +146,7 @@ STEPPING = (
         name="sparse-gradient",
         symptom="Tied to a dense head it only adds in another order; alone, clipping and Adam would refuse it.",
         needs="an embedding with sparse=True",
-        first="step 0, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(0, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             StressModel: """
 -        self.embedding = nn.Embedding(TOKENS, WIDTH)

@@ -1,15 +1,17 @@
 """Faults of resuming from a checkpoint."""
 
-from gradparity.faults.fault import Fault
+from gradparity.faults.fault import Divergence, Fault
 from gradparity.faults.stress import reference
-from gradparity.training import resume
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, resume
 
 RESUMING = (
     Fault(
         name="model-not-restored",
         symptom="Training starts anew from the initial weights.",
         needs="a resume",
-        first="step 4, microbatch 0, forward: loss",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.LOSS),
         changes={
             resume: """
 -    run.model.load_state_dict(state["model"])
@@ -20,7 +22,7 @@ RESUMING = (
         name="optimizer-not-restored",
         symptom="A spike after the resume: no moments, and the first learning rate.",
         needs="a resume",
-        first="step 4, clipped: optimizer",
+        first=Divergence(Place(4, None, Phase.CLIPPED), Part.OPTIMIZER),
         changes={
             resume: """
 -    load_optimizer(run.optimizer, state["optimizer"])
@@ -35,7 +37,7 @@ RESUMING = (
         name="moments-not-restored",
         symptom="A spike after the resume: the learning rate is right, the moments are gone.",
         needs="a resume",
-        first="step 4, stepped: parameters",
+        first=Divergence(Place(4, None, Phase.STEPPED), Part.PARAMETERS),
         changes={
             resume: """
      load_optimizer(run.optimizer, state["optimizer"])
@@ -48,7 +50,7 @@ RESUMING = (
         name="scheduler-not-restored",
         symptom="The schedule starts anew after the resume.",
         needs="a resume",
-        first="step 4, microbatch 0, forward: scheduler",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.SCHEDULER),
         changes={
             resume: """
 -    run.scheduler.load_state_dict(state["scheduler"])
@@ -60,7 +62,7 @@ RESUMING = (
         name="scaler-not-restored",
         symptom="The loss scale starts anew after the resume.",
         needs="a resume, and a loss scale",
-        first="step 4, microbatch 0, forward: scaler",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.SCALER),
         changes={
             resume: """
 -    run.scaler.load_state_dict(state["scaler"])
@@ -72,7 +74,7 @@ RESUMING = (
         name="random-numbers-not-restored",
         symptom="The masks of the first epoch are drawn again after the resume.",
         needs="a resume, and random numbers",
-        first="step 4, microbatch 0, forward: loss",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.LOSS),
         changes={
             resume: """
 -    restore_random(state["random"])
@@ -87,7 +89,7 @@ RESUMING = (
         name="buffers-not-restored",
         symptom="BatchNorm starts anew after the resume: only parameters were kept.",
         needs="a resume, and buffers",
-        first="step 4, microbatch 0, forward: loss",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.LOSS),
         changes={
             resume: """
 -    run.model.load_state_dict(state["model"])
@@ -101,7 +103,7 @@ RESUMING = (
         name="moments-restored-to-other-parameters",
         symptom="After the resume two parameters of one shape have each other's moments.",
         needs="a resume, and another order of the parameters",
-        first="step 4, stepped: parameters",
+        first=Divergence(Place(4, None, Phase.STEPPED), Part.PARAMETERS),
         changes={
             resume: """
 +    moments = state["optimizer"]["state"]
@@ -119,7 +121,7 @@ RESUMING = (
         name="step-counters-in-low-precision",
         symptom="The counters are bf16 after the resume: at 256 they stop, and with them the bias correction.",
         needs="a resume, and an optimizer that counts its steps",
-        first="step 4, stepped: optimizer",
+        first=Divergence(Place(4, None, Phase.STEPPED), Part.OPTIMIZER),
         changes={
             resume: """
      load_optimizer(run.optimizer, state["optimizer"])
@@ -137,7 +139,7 @@ RESUMING = (
         name="learning-rate-reset-by-hand",
         symptom="The learning rate jumps to its peak for the first step after the resume.",
         needs="a resume",
-        first="step 4, clipped: optimizer",
+        first=Divergence(Place(4, None, Phase.CLIPPED), Part.OPTIMIZER),
         changes={
             resume: """
      run.scheduler.load_state_dict(state["scheduler"])
@@ -150,7 +152,7 @@ RESUMING = (
         name="epoch-repeated-after-the-resume",
         symptom="The epoch that the checkpoint ends is trained again.",
         needs="a resume",
-        first="step 8, unscaled: optimizer",
+        first=Divergence(Place(8, None, Phase.UNSCALED), Part.OPTIMIZER),
         changes={
             reference: """
 -    epochs(epochs=range(1, plan.epochs))
@@ -162,7 +164,7 @@ RESUMING = (
         name="weights-rounded-in-the-checkpoint",
         symptom="The weights lose digits at each resume.",
         needs="a resume",
-        first="step 4, microbatch 0, forward: loss",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.LOSS),
         changes={
             resume: """
      run.model.load_state_dict(state["model"])

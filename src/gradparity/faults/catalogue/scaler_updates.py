@@ -1,14 +1,16 @@
 """Faults of the loss scaler: how an overflow is handled, and when the scale changes."""
 
-from gradparity.faults.fault import Fault, Kind
-from gradparity.training import train, train_step
+from gradparity.faults.fault import Divergence, Fault, Kind, Stop
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train, train_step
 
 OVERFLOW = (
     Fault(
         name="optimizer-stepped-past-the-scaler",
         symptom="A step with an overflow is made, and the weights become NaN.",
         needs="an overflow",
-        first="step 2, stepped: parameters",
+        first=Divergence(Place(2, None, Phase.STEPPED), Part.PARAMETERS),
         changes={
             train_step: """
 -    run.scaler.step(run.optimizer)
@@ -24,7 +26,7 @@ OVERFLOW = (
         name="overflow-looked-for-in-some-parameters-only",
         symptom="Weights whose gradients nobody looks at become NaN, and the scale goes on growing.",
         needs="an overflow in just these parameters",
-        first="step 2, stepped: parameters",
+        first=Divergence(Place(2, None, Phase.STEPPED), Part.PARAMETERS),
         changes={
             train_step: """
      run.scaler.unscale_(run.optimizer)
@@ -44,7 +46,7 @@ OVERFLOW = (
         name="overflow-replaced-by-zero",
         symptom="A step with an overflow is made from what is left of it.",
         needs="an overflow",
-        first="step 2, unscaled: gradients",
+        first=Divergence(Place(2, None, Phase.UNSCALED), Part.GRADIENTS),
         changes={
             train_step: """
 +    for p in run.parameters:
@@ -58,7 +60,7 @@ OVERFLOW = (
         name="update-missing",
         symptom="The scale never changes; the next unscale_ raises.",
         needs="a loss scale, and more than one step",
-        first="step 1, microbatch 0, forward: scaler",
+        first=Divergence(Place(1, 0, Phase.FORWARD), Part.SCALER),
         changes={
             train_step: """
 -    run.scaler.update()
@@ -71,7 +73,7 @@ OVERFLOW = (
         name="large-gradients-skipped-without-update",
         symptom="A step is left out because its norm is large, and the next unscale_ raises.",
         needs="a loss scale, and a norm that is held for too large",
-        first="step 0, clipped: optimizer",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.OPTIMIZER),
         changes={
             train_step: """
 +    if nn.utils.get_total_norm([p.grad for p in run.parameters if p.grad is not None]) > 0.9 * MAX_NORM:
@@ -86,7 +88,7 @@ OVERFLOW = (
         name="update-every-microbatch",
         symptom="GradScaler complains that nothing was unscaled before the update.",
         needs="a loss scale",
-        first="step 0, AssertionError",
+        first=Stop(0, "AssertionError"),
         changes={
             train_step: """
          run.route(run.scaler.scale(loss), run.parameters)
@@ -99,7 +101,7 @@ OVERFLOW = (
         name="update-before-step",
         symptom="GradScaler forgets the overflow that it has just found, and steps over it.",
         needs="an overflow",
-        first="step 0, unscaled: optimizer",
+        first=Divergence(Place(0, None, Phase.UNSCALED), Part.OPTIMIZER),
         changes={
             train_step: """
 -    run.scaler.step(run.optimizer)
@@ -115,7 +117,7 @@ OVERFLOW = (
         name="scale-starts-anew-every-epoch",
         symptom="A new GradScaler for every epoch forgets the scale that was found.",
         needs="a loss scale that has changed, and a next epoch",
-        first="step 4, microbatch 0, forward: scaler",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.SCALER),
         changes={
             train: """
 +        if run.scaler.is_enabled():
@@ -128,7 +130,7 @@ OVERFLOW = (
         name="closure-handed-to-the-scaler",
         symptom="GradScaler.step takes no closure.",
         needs="a loss scale",
-        first="step 0, RuntimeError",
+        first=Stop(0, "RuntimeError"),
         changes={
             train_step: """
 -    run.scaler.step(run.optimizer)

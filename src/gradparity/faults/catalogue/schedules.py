@@ -1,15 +1,17 @@
 """Faults of the learning rate schedule."""
 
-from gradparity.faults.fault import Fault
+from gradparity.faults.fault import Divergence, Fault
 from gradparity.faults.stress import build
-from gradparity.training import train, train_step
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train, train_step
 
 SCHEDULES = (
     Fault(
         name="schedule-advanced-on-skipped-steps",
         symptom="Warm-up is shortened by each overflow.",
         needs="an overflow",
-        first="step 3, microbatch 0, forward: scheduler",
+        first=Divergence(Place(3, 0, Phase.FORWARD), Part.SCHEDULER),
         changes={
             train_step: """
 -    if run.scaler.get_scale() >= scale > 1e-38:
@@ -29,7 +31,7 @@ SCHEDULES = (
         name="schedule-advanced-every-microbatch",
         symptom="The schedule runs K times too fast.",
         needs="more than one accumulation step",
-        first="step 0, clipped: optimizer",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.OPTIMIZER),
         changes={
             train_step: """
 -    if run.scaler.get_scale() >= scale > 1e-38:
@@ -51,7 +53,7 @@ SCHEDULES = (
         name="schedule-advanced-once-an-epoch",
         symptom="The schedule hardly moves.",
         needs="more than one step in an epoch",
-        first="step 1, microbatch 0, forward: scheduler",
+        first=Divergence(Place(1, 0, Phase.FORWARD), Part.SCHEDULER),
         changes={
             train_step: """
 -    if run.scaler.get_scale() >= scale > 1e-38:
@@ -67,7 +69,7 @@ SCHEDULES = (
         name="schedule-advanced-once-an-epoch-after-the-checkpoint",
         symptom="The schedule hardly moves, and its last step is not in the checkpoint.",
         needs="more than one step in an epoch",
-        first="step 1, microbatch 0, forward: scheduler",
+        first=Divergence(Place(1, 0, Phase.FORWARD), Part.SCHEDULER),
         changes={
             train_step: """
 -    if run.scaler.get_scale() >= scale > 1e-38:
@@ -83,7 +85,7 @@ SCHEDULES = (
         name="schedule-never-advanced",
         symptom="The learning rate stays where warm-up begins.",
         needs="a learning rate that changes",
-        first="step 1, microbatch 0, forward: scheduler",
+        first=Divergence(Place(1, 0, Phase.FORWARD), Part.SCHEDULER),
         changes={
             train_step: """
 -    if run.scaler.get_scale() >= scale > 1e-38:
@@ -95,7 +97,7 @@ SCHEDULES = (
         name="schedule-advanced-twice",
         symptom="The schedule runs twice as fast.",
         needs="a learning rate that changes",
-        first="step 1, microbatch 0, forward: scheduler",
+        first=Divergence(Place(1, 0, Phase.FORWARD), Part.SCHEDULER),
         changes={
             train_step: """
      if run.scaler.get_scale() >= scale > 1e-38:
@@ -108,7 +110,7 @@ SCHEDULES = (
         name="schedule-advanced-before-the-optimizer",
         symptom="The first learning rate is never used, and all others come a step early.",
         needs="a learning rate that changes",
-        first="step 0, clipped: optimizer",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.OPTIMIZER),
         changes={
             train_step: """
 -    if run.scaler.get_scale() >= scale > 1e-38:
@@ -124,7 +126,7 @@ SCHEDULES = (
         name="schedule-advanced-an-extra-time-each-epoch",
         symptom="Each epoch ends with one step of the schedule too many.",
         needs="a learning rate that changes",
-        first="step 4, microbatch 0, forward: scheduler",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.SCHEDULER),
         changes={
             train: """
 +        run.scheduler.step()
@@ -136,7 +138,7 @@ SCHEDULES = (
         name="schedule-starts-anew-every-epoch",
         symptom="Each epoch begins with a warm-up.",
         needs="a next epoch",
-        first="step 4, microbatch 0, forward: scheduler",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.SCHEDULER),
         changes={
             train: """
      for epoch in epochs:
@@ -148,7 +150,7 @@ SCHEDULES = (
         name="schedule-planned-for-microbatches",
         symptom="The schedule is planned for as many steps as there are microbatches, and ends early on it.",
         needs="more than one accumulation step",
-        first="step 4, microbatch 0, forward: scheduler",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.SCHEDULER),
         changes={
             build: """
 -    scheduler = warmup_cosine(optimizer, warmup_steps=2, total_steps=EPOCHS * -(-MICROBATCHES // ACCUMULATION_STEPS))
@@ -160,7 +162,7 @@ SCHEDULES = (
         name="warm-up-missing",
         symptom="The first steps are made with the full learning rate.",
         needs="a warm-up",
-        first="step 0, microbatch 0, forward: scheduler",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.SCHEDULER),
         changes={
             build: """
 -    scheduler = warmup_cosine(optimizer, warmup_steps=2, total_steps=EPOCHS * -(-MICROBATCHES // ACCUMULATION_STEPS))
@@ -172,7 +174,7 @@ SCHEDULES = (
         name="learning-rate-times-k",
         symptom="The learning rate was scaled with the accumulation steps.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 0, forward: scheduler",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.SCHEDULER),
         changes={
             build: """
 -    optimizer = AdamW(decay_groups(model.parameters(), weight_decay=0.1), lr=0.02, amsgrad=True)

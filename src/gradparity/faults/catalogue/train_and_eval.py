@@ -1,7 +1,9 @@
 """Faults of train and eval mode, of validation, and of random numbers."""
 
-from gradparity.faults.fault import Fault, Kind
-from gradparity.training import train, train_step, validate
+from gradparity.faults.fault import Divergence, Fault, Kind
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train, train_step, validate
 from gradparity.training.loop import unnoticed
 
 MODES = (
@@ -9,7 +11,7 @@ MODES = (
         name="left-in-eval-after-validation",
         symptom="From the first validation on there is no dropout, and BatchNorm stands still.",
         needs="a validation, then more training",
-        first="step 4, microbatch 0, forward: loss",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train: """
 -    run.model.train()
@@ -30,7 +32,7 @@ MODES = (
         name="eval-mode-throughout",
         symptom="No dropout, and BatchNorm uses its running statistics while it trains.",
         needs="dropout or BatchNorm",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train: """
 +    run.model.eval()
@@ -42,7 +44,7 @@ MODES = (
         name="data-loader-draws-a-seed",
         symptom="None: each epoch a DataLoader takes a number from torch's stream, so dropout draws other masks.",
         needs="dropout",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         kind=Kind.ROUNDING,
         changes={
             train: """
@@ -58,7 +60,7 @@ MODES = (
         name="validated-in-train-mode",
         symptom="BatchNorm learns from the validation data, and dropout draws other masks after it.",
         needs="BatchNorm or dropout, and a validation",
-        first="step 4, microbatch 0, forward: loss",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.LOSS),
         changes={
             unnoticed: """
 -    model.eval()
@@ -71,7 +73,7 @@ MODES = (
         name="validated-in-train-mode-without-autocast",
         symptom="BatchNorm learns from the validation data, and dropout draws other masks after it.",
         needs="BatchNorm or dropout, and a validation",
-        first="step 4, microbatch 0, forward: loss",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.LOSS),
         changes={
             unnoticed: """
 -    model.eval()
@@ -89,7 +91,7 @@ MODES = (
         name="dropout-left-off",
         symptom="No dropout.",
         needs="dropout",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train: """
 +    run.model.dropout.eval()
@@ -101,7 +103,7 @@ MODES = (
         name="batchnorm-frozen",
         symptom="BatchNorm uses its running statistics, and they stand still.",
         needs="BatchNorm",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train: """
 +    run.model.norm.eval()
@@ -113,7 +115,7 @@ MODES = (
         name="dropout-left-off-after-validation",
         symptom="From the first validation on there is no dropout: only some modules go back to train mode.",
         needs="dropout, a validation, then more training",
-        first="step 4, microbatch 0, forward: loss",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train: """
 -    run.model.train()
@@ -129,7 +131,7 @@ MODES = (
         name="validation-gradients-left-over",
         symptom="The gradients of the validation data are added to those of the next window.",
         needs="a validation with a backward in it, and no zero_grad after it",
-        first="step 4, microbatch 0, forward: loss",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 -    run.optimizer.zero_grad(set_to_none=True)
@@ -154,7 +156,7 @@ MODES = (
         name="trained-on-the-validation-data",
         symptom="The validation loss is too good to be true.",
         needs="a validation",
-        first="step 3, microbatch 0, forward: loss",
+        first=Divergence(Place(3, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train: """
 -        for window in windows(batches, accumulation_steps, count):
@@ -166,7 +168,7 @@ MODES = (
         name="seeded-every-step",
         symptom="Every step draws the same dropout masks.",
         needs="random numbers",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
 +    torch.manual_seed(0)
@@ -178,7 +180,7 @@ MODES = (
         name="seeded-every-epoch",
         symptom="Every epoch draws the same dropout masks.",
         needs="random numbers",
-        first="step 0, microbatch 0, forward: loss",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train: """
      for epoch in epochs:

@@ -1,15 +1,17 @@
 """Faults of a moving average of the weights."""
 
-from gradparity.faults.fault import Fault
+from gradparity.faults.fault import Divergence, Fault
 from gradparity.faults.stress import build
-from gradparity.training import train, train_step
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train, train_step
 
 AVERAGES = (
     Fault(
         name="average-follows-every-microbatch",
         symptom="The moving average forgets K times too fast.",
         needs="more than one accumulation step, and a moving average",
-        first="step 1, microbatch 0, forward: loss",
+        first=Divergence(Place(1, 0, Phase.FORWARD), Part.LOSS),
         changes={
             build: """
 -    optimizer.register_step_post_hook(lambda *_: model.follow())
@@ -28,7 +30,7 @@ AVERAGES = (
         name="average-follows-inside-the-window",
         symptom="Later microbatches of a window see another teacher than the first one does.",
         needs="more than one accumulation step, and a moving average in the loss",
-        first="step 1, microbatch 1, forward: loss",
+        first=Divergence(Place(1, 1, Phase.FORWARD), Part.LOSS),
         changes={
             train_step: """
          run.route(run.scaler.scale(loss), run.parameters)
@@ -41,7 +43,7 @@ AVERAGES = (
         name="average-follows-skipped-steps",
         symptom="The moving average moves when nothing was trained.",
         needs="an overflow, and a moving average",
-        first="step 3, microbatch 0, forward: loss",
+        first=Divergence(Place(3, 0, Phase.FORWARD), Part.LOSS),
         changes={
             build: """
 -    optimizer.register_step_post_hook(lambda *_: model.follow())
@@ -56,7 +58,7 @@ AVERAGES = (
         name="average-never-follows",
         symptom="The moving average stays where it began.",
         needs="a moving average",
-        first="step 1, microbatch 0, forward: loss",
+        first=Divergence(Place(1, 0, Phase.FORWARD), Part.LOSS),
         changes={
             build: """
 -    optimizer.register_step_post_hook(lambda *_: model.follow())
@@ -67,7 +69,7 @@ AVERAGES = (
         name="averaged-weights-swapped-in-for-good",
         symptom="Training goes on from the averaged weights, which were meant for validation.",
         needs="a moving average, and a validation",
-        first="step 4, microbatch 0, forward: loss",
+        first=Divergence(Place(4, 0, Phase.FORWARD), Part.LOSS),
         changes={
             train: """
 +        run.model.embedding.weight.data.copy_(run.model.average)

@@ -1,14 +1,16 @@
 """Faults of zero_grad: when gradients are cleared, for which parameters, and to None or to zero."""
 
-from gradparity.faults.fault import Fault, Kind
-from gradparity.training import train, train_step
+from gradparity.faults.fault import Divergence, Fault, Kind
+from gradparity.parity.place import Place
+from gradparity.parity.state import Part
+from gradparity.training import Phase, train, train_step
 
 ZEROING = (
     Fault(
         name="zero-grad-missing",
         symptom="Each step uses the sum of all gradients since the beginning.",
         needs="more than one step",
-        first="step 1, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(1, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.optimizer.zero_grad(set_to_none=True)
@@ -27,7 +29,7 @@ ZEROING = (
         name="zero-grad-once-an-epoch",
         symptom="Each step uses the sum of all gradients since the epoch began.",
         needs="more than one step in an epoch",
-        first="step 1, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(1, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.optimizer.zero_grad(set_to_none=True)
@@ -43,7 +45,7 @@ ZEROING = (
         name="zero-grad-before-every-microbatch",
         symptom="Only the last microbatch of each window counts.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 1, accumulated: gradients",
+        first=Divergence(Place(0, 1, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             train_step: """
      for index, microbatch in enumerate(window.microbatches):
@@ -60,7 +62,7 @@ ZEROING = (
         name="zero-grad-between-backward-and-unscale",
         symptom="The gradients are gone when they are needed; a GradScaler complains that it saw none.",
         needs="a loss scaler; without one nothing raises and nothing is learned",
-        first="step 0, unscaled: gradients",
+        first=Divergence(Place(0, None, Phase.UNSCALED), Part.GRADIENTS),
         changes={
             train_step: """
 +    run.optimizer.zero_grad(set_to_none=True)
@@ -73,7 +75,7 @@ ZEROING = (
         name="zero-grad-before-step",
         symptom="Nothing is learned: the optimizer finds no gradient.",
         needs="nothing",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             train_step: """
      run.clip(run.parameters)
@@ -85,7 +87,7 @@ ZEROING = (
         name="zeros-before-step",
         symptom="Nothing is learned but weight decay and what momentum is left.",
         needs="nothing",
-        first="step 0, clipped: gradients",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
         changes={
             train_step: """
      run.clip(run.parameters)
@@ -97,7 +99,7 @@ ZEROING = (
         name="zeros-instead-of-none",
         symptom="Weight decay and momentum move a parameter that this step did not use.",
         needs="a parameter that is used in one step, and not in a later one",
-        first="step 1, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(1, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.optimizer.zero_grad(set_to_none=True)
@@ -115,7 +117,7 @@ ZEROING = (
         name="none-filled-with-zeros",
         symptom="Weight decay and momentum move a parameter that this step did not use.",
         needs="a parameter that a step does not use",
-        first="step 1, unscaled: gradients",
+        first=Divergence(Place(1, None, Phase.UNSCALED), Part.GRADIENTS),
         changes={
             train_step: """
 +    for p in run.parameters:
@@ -132,7 +134,7 @@ ZEROING = (
         name="only-one-group-zeroed",
         symptom="The parameters of the other group use the sum of all gradients since the beginning.",
         needs="more than one parameter group",
-        first="step 1, microbatch 0, accumulated: gradients",
+        first=Divergence(Place(1, 0, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.optimizer.zero_grad(set_to_none=True)
@@ -145,7 +147,7 @@ ZEROING = (
         name="zero-grad-after-the-first-backward",
         symptom="The first microbatch of each window does not count.",
         needs="more than one accumulation step",
-        first="step 0, microbatch 1, accumulated: gradients",
+        first=Divergence(Place(0, 1, Phase.ACCUMULATED), Part.GRADIENTS),
         changes={
             train_step: """
 -    run.optimizer.zero_grad(set_to_none=True)

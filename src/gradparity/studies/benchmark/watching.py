@@ -82,7 +82,7 @@ def one_step(compared: Iterator[Comparison]) -> None:
     """
     for found in compared:
         assert not found.mismatches, "the lanes differ"
-        if found.phase == Phase.STEPPED:
+        if found.place.phase == Phase.STEPPED:
             return
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradparity.parity.lockstep import Comparison, Lane, lockstep
 from gradparity.parity.metrics import Difference, Figures
+from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import verdict_of
 from gradparity.training import Moment, Phase, Window
@@ -20,12 +21,10 @@ RankStep: TypeAlias = Callable[[RankRun, Window[Any]], Iterator[Moment]]
 
 
 @dataclass(frozen=True)
-class Place:
-    """The place where two routes first diverge on a rank."""
+class FirstDifference:
+    """The first difference between two routes on a rank."""
 
-    step: int
-    microbatch: int | None
-    phase: Phase
+    place: Place
     part: Part
     name: str
 
@@ -52,8 +51,8 @@ class Outcome:
     steps: int
     numbers: int
     """The count of numbers compared; a number is counted each time it is compared."""
-    first: Place | None
-    """The place where the routes first diverge on this rank."""
+    first: FirstDifference | None
+    """The first difference between the routes on this rank."""
     explanation: str
     routes: Figures
     """The difference of the candidate's final parameters from the reference's, over all ranks together."""
@@ -70,14 +69,14 @@ def compare_on_every_rank(reference: Lane, candidate: Lane, windows: Iterable[Wi
     across = list[Across]()
 
     def look_across(found: Comparison) -> None:
-        if found.step >= 0 and found.phase == Phase.STEPPED:
+        if found.place.in_a_step and found.place.phase == Phase.STEPPED:
             across.append(_across(candidate))
 
     verdict = verdict_of(lockstep(reference, candidate, windows), look_across)
     first = None
     if verdict.first:
         at, what = verdict.first
-        first = Place(at.step, at.microbatch, at.phase, what.part, what.name)
+        first = FirstDifference(at.place, what.part, what.name)
     routes = Difference().to(next(reference.run.model.parameters()).device)
     for ours, theirs in zip(reference.run.model.parameters(), candidate.run.model.parameters(), strict=True):
         routes.update(ours, theirs)

@@ -63,11 +63,12 @@ def first_of(outcomes: Sequence[Outcome]) -> str:
     differing = [outcome for outcome in outcomes if outcome.first]
     if not differing:
         return f"none in {outcomes[0].steps} steps, {sum(o.numbers for o in outcomes):,} numbers"
-    place = differing[0].first
-    assert place
+    first = differing[0].first
+    assert first
+    place = first.place
     whose = "every rank" if len(differing) == len(outcomes) else f"rank {differing[0].rank}"
     microbatch = "" if place.microbatch is None else f"/{place.microbatch}"
-    return f"{whose}, {place.step}{microbatch}/{place.phase.name.lower()}, {place.part}"
+    return f"{whose}, {place.step}{microbatch}/{place.phase.name.lower()}, {first.part}"
 
 
 def _drift_table(outcome: Outcome) -> Table:

@@ -26,7 +26,7 @@ def fault_result(scores: Mapping[str, Sequence[Score]], *, each: bool) -> Result
         terminal=[table, *alike, ""],
         pages={
             ANSWER_PAGE: page_of(table),
-            "2 each fault": "\n".join(f"* `{one.fault.name}`: {one.first}." for one in everything),
+            "2 each fault": "\n".join(f"* `{one.fault.name}`: {one.first or 'nowhere'}." for one in everything),
         },
         records={"faults.json": {"faults": [_record(theme, one) for theme in scores for one in scores[theme]]}},
     )
@@ -59,6 +59,6 @@ def _record(theme: str, one: Score) -> dict[str, object]:
         "diverged": one.diverged,
         "named": one.named,
         "same": one.same,
-        "first": one.first,
+        "first": str(one.first or "nowhere"),
         "placed": one.placed,
     }

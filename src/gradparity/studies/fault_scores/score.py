@@ -7,6 +7,7 @@ from functools import cache, partial
 from gradparity.check.lookup import Answer, Finding, first_shown, look_up
 from gradparity.check.observe import Look, Observed, observe_with
 from gradparity.faults import FAULTS, Fault
+from gradparity.faults.fault import Shown
 
 PRECISION = "fp16"  # only there do the scale and the overflows show
 PRECISIONS = (PRECISION, "bf16", "fp32")
@@ -23,8 +24,8 @@ class Score:
     """True if the lookup answers with this fault, alone or with those that are the same here."""
     same: tuple[str, ...]
     """Faults that behave bit for bit like this one, so that no check under this scenario can separate them."""
-    first: str
-    """The place of the first difference."""
+    first: Shown | None
+    """The first difference, or the exception that comes before it; ``None`` if there is none."""
 
     @property
     def placed(self) -> bool:
@@ -32,7 +33,7 @@ class Score:
         return self.diverged and self.fault.may_show(self.first)
 
 
-def score_of(fault: Fault, found: Finding, *, diverged: bool, first: str) -> Score:
+def score_of(fault: Fault, found: Finding, *, diverged: bool, first: Shown | None) -> Score:
     """Return the score of ``fault``, for which the lookup answered ``found``."""
     same = tuple(other.name for other in found.faults if other != fault)
     return Score(fault, diverged, found.answer == Answer.FAULT and fault in found.faults, same, first)

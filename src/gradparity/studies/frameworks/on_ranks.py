@@ -14,7 +14,7 @@ from gradparity.studies.frameworks.reference import by_examples, by_microbatches
 from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, UNSHUFFLED
 from gradparity.studies.frameworks.watch import FRAMEWORKS, Framework, Loop, Outcome, outcome
 from gradparity.trace.process_rank import rank, ranks
-from gradparity.trace.ranks import first_apart, place
+from gradparity.trace.ranks import first_apart, first_to_differ
 
 RANKS = 2
 """Two, as the sum of two gradients is the same in either order: a correct average has the bits of the reference."""
@@ -89,8 +89,7 @@ def of_all_ranks(outcomes: Sequence[Outcome]) -> Outcome:
     if len(verdicts) < len(outcomes):
         return next(each for each in outcomes if each.verdict is None)
     apart = first_apart(traces)
-    first = min(map(place, verdicts))
-    differing = tuple(n for n, verdict in enumerate(verdicts) if place(verdict) == first)
+    differing = tuple(first_to_differ(verdicts)) or tuple(range(len(verdicts)))
     return replace(
         outcomes[differing[0]],
         trace=None,

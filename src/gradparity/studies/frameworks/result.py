@@ -10,7 +10,7 @@ from rich.text import Text
 
 from gradparity.parity.compare import Mismatch
 from gradparity.parity.explain import where
-from gradparity.parity.lockstep import END
+from gradparity.parity.place import END
 from gradparity.studies.frameworks.known_issues import cause
 from gradparity.studies.frameworks.watch import NOT_INSTALLED, Outcome
 from gradparity.studies.result import ANSWER_PAGE, Result, check_mark, plain_table
@@ -101,7 +101,7 @@ def cell(outcome: Outcome) -> str:
     if outcome.verdict.first is None:
         return "identical"
     found, mismatch = outcome.verdict.first
-    place = "after the end" if found.step == END else f"step {found.step} {found.phase.name.lower()}"
+    place = "after the end" if found.place == END else f"step {found.place.step} {found.place.phase.name.lower()}"
     where_else = f"rank {', '.join(map(str, outcome.ranks))}\n" if outcome.ranks else ""
     return f"{where_else}{place}\n{short(mismatch)}" + ("" if outcome.apart is None else "\nranks part")
 
@@ -166,7 +166,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
     if outcome.verdict.first is not None:
         found, mismatch = outcome.verdict.first
         figures = mismatch.figures._asdict() if mismatch.figures else None
-        record |= {"where": where(found), "part": mismatch.part, "name": mismatch.name, "kind": mismatch.kind}
+        record |= {"where": where(found.place), "part": mismatch.part, "name": mismatch.name, "kind": mismatch.kind}
         record |= {"reference": mismatch.reference, "candidate": mismatch.candidate, "figures": figures}
     return record
 

@@ -26,6 +26,7 @@ from gradparity.parity.compare import Kind, Mismatch
 from gradparity.parity.lockstep import Comparison, Lane
 from gradparity.parity.meaning import Meaning, Said
 from gradparity.parity.metrics import Figures
+from gradparity.parity.place import Place
 from gradparity.parity.report import Evidence, machine
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Cell, Verdict
@@ -61,8 +62,8 @@ class Progress:
 
 
 HELD = (
-    Progress, Found, Verdict, Cell, Comparison, Moment, Mismatch, Figures, Phase, Part, Kind, Spread, Evidence, Counter,
-    Said, Meaning,
+    Progress, Found, Verdict, Cell, Comparison, Place, Moment, Mismatch, Figures, Phase, Part, Kind, Spread, Evidence,
+    Counter, Said, Meaning,
 )  # fmt: skip
 """All classes in a checkpoint; the rest are tensors and plain values."""
 

@@ -7,6 +7,5 @@ In reading order: ``loops`` (the alternatives), ``uses`` and ``sqrt_rounding`` (
 
 from gradparity.studies.variants.catalogue import VARIANTS, Prediction, Variant
 from gradparity.studies.variants.measure import Outcome, outcome
-from gradparity.studies.variants.places import Place
 
-__all__ = ["VARIANTS", "Outcome", "Place", "Prediction", "Variant", "outcome"]
+__all__ = ["VARIANTS", "Outcome", "Prediction", "Variant", "outcome"]

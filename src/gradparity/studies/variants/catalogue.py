@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.studies.tasks import Task
 from gradparity.studies.tasks.digits import digits_mlp
@@ -22,7 +23,6 @@ from gradparity.studies.variants.loops import (
     Loop,
 )
 from gradparity.studies.variants.places import (
-    Place,
     fused_rounding,
     inexact_roots,
     no_power_of_two,

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradparity.parity.compare import Kind, Mismatch, figures_of
-from gradparity.parity.lockstep import Comparison, Lane, lockstep
+from gradparity.parity.lockstep import Lane, lockstep
 from gradparity.parity.metrics import Figures
+from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.studies.tasks import Task
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import Config
 from gradparity.studies.variants.catalogue import Prediction, Variant
 from gradparity.studies.variants.loops import REFERENCE, Loop
-from gradparity.studies.variants.places import Place
 from gradparity.training import Window
 
 
@@ -98,7 +98,7 @@ def first_difference(
         for mismatch in found.mismatches:
             if part in (None, mismatch.part):
                 figures = found.figures.get(mismatch.part) if mismatch.kind == Kind.BITS else None
-                return First(place_of(found), mismatch, figures)
+                return First(found.place, mismatch, figures)
     return None
 
 
@@ -122,8 +122,3 @@ def lane(task: Task, config: Config, loop: Loop) -> Lane:
     """Return a lane that trains ``task`` by ``loop``."""
     made = build.lane(config, task, "backward")
     return replace(made, step=loop.step, run=replace(made.run, route=loop.route))
-
-
-def place_of(found: Comparison) -> Place:
-    """Return the place of ``found``."""
-    return Place(found.step, found.microbatch, found.phase)

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from gradparity.parity.place import Place
 from gradparity.studies import tasks
 from gradparity.studies.tasks import Batch, Task
 from gradparity.studies.two_ways import build
@@ -13,18 +13,6 @@ from gradparity.studies.two_ways.config import Config
 from gradparity.studies.variants.sqrt_rounding import kernel_rounds_otherwise, roots_are_exact
 from gradparity.studies.variants.uses import uses
 from gradparity.training import PRECISIONS, Phase, Window
-
-
-class Place(NamedTuple):
-    """A point of the training at which two runs are compared."""
-
-    step: int
-    microbatch: int | None
-    phase: Phase
-
-    def __str__(self) -> str:
-        microbatch = "–" if self.microbatch is None else self.microbatch
-        return f"{self.step}/{microbatch}/{self.phase.name.lower()}"
 
 
 def nowhere(config: Config, task: Task) -> None:

@@ -9,10 +9,10 @@ from rich.text import Text
 
 from gradparity.parity.compare import Kind
 from gradparity.parity.metrics import Figures, finite
+from gradparity.parity.place import Place
 from gradparity.studies.result import ANSWER_PAGE, Curve, Result, check_mark, plain_table
 from gradparity.studies.variants.measure import First, Kept, Outcome
 from gradparity.studies.variants.picture import pictures
-from gradparity.studies.variants.places import Place
 from gradparity.tensorboard.pages import in_markdown
 
 SIZES = ("ULP max", "median", "absolute", "relative", "norm")
@@ -47,7 +47,11 @@ def first_table(outcomes: Iterable[Outcome]) -> Table:
             table.add_row(name, where(None, outcome), *[""] * 7)
         else:
             table.add_row(
-                name, str(first.place), first.mismatch.name, *sizes(first), in_fp64(first, outcome.first_in_fp64)
+                name,
+                short_place(first.place),
+                first.mismatch.name,
+                *sizes(first),
+                in_fp64(first, outcome.first_in_fp64),
             )
     return table
 
@@ -84,9 +88,15 @@ def like(kept: Kept) -> str:
     return kept.prediction.like.name + (f", {part}" if part else "")
 
 
+def short_place(place: Place) -> str:
+    """Return a place in a few characters, such as ``0/2/accumulated``."""
+    microbatch = "–" if place.microbatch is None else place.microbatch
+    return f"{place.step}/{microbatch}/{place.phase.name.lower()}"
+
+
 def where(place: Place | None, outcome: Outcome) -> str:
     """Return a place in words."""
-    return str(place) if place else f"nowhere in {len(outcome.growth)} steps"
+    return short_place(place) if place else f"nowhere in {len(outcome.growth)} steps"
 
 
 def sizes(first: First) -> list[str]:
