@@ -95,14 +95,14 @@ def die():
 
 def dies_at_comparison(number):
     """When the figures of so many comparisons have been written."""
-    counted, compared = itertools.count(1), Board.compared
+    counted, compared = itertools.count(1), Board.add_comparison
 
     def then_dies(board, found):
         compared(board, found)
         if next(counted) == number:
             die()
 
-    Board.compared = then_dies
+    Board.add_comparison = then_dies
 
 
 def dies_at_file_operation(number):

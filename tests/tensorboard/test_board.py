@@ -19,9 +19,11 @@ from disk import no_file_longer_than
 from gradparity.errors import DiskError, UserError
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.step_metrics import Reader
+from gradparity.parity.verdict import Verdict
 from gradparity.studies.two_ways import build
 from gradparity.tensorboard import FIGURES, Board, as_record, new_folder, tensorboard_command
-from gradparity.tensorboard.board import cut, is_thinned, lengths
+from gradparity.tensorboard.board import cut, has_histogram, lengths
+from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.tensorboard.events import EVENTS
 from gradparity.tensorboard.layout import phase_name
 from gradparity.training import Phase
@@ -43,16 +45,18 @@ def written(tmp_path_factory):
     readers = [Reader(lane.run) for lane in lanes]
     found, readings = [], []
     parameters = [name for name, _ in lanes[0].run.model.named_parameters()]
-    with Board(folder, "mlp", parameters, "summed-loss") as board:
+    verdict = Verdict()
+    with Board(folder, "mlp", verdict, DivergenceMap(parameters), "summed-loss") as board:
         for comparison in lockstep(*lanes, build.windows(config, small_task("digits_mlp"))):
-            board.compared(comparison)
+            verdict.add(comparison)
+            board.add_comparison(comparison)
             found.append(comparison)
             both = [r.take(m) for r, m in zip(readers, (comparison.reference, comparison.candidate), strict=True)]
             if all(both):
-                board.read(comparison.place.step, *both)
+                board.add_metrics(comparison.place.step, *both)
                 readings.append(both)
-        board.evaluated(7, "accuracy", 0.5, 0.25)
-        board.told("9 page", "**told**")
+        board.add_evaluation(7, "accuracy", 0.5, 0.25)
+        board.add_page("9 page", "**told**")
     return folder, found, readings
 
 
@@ -118,7 +122,7 @@ def test_every_element_is_in_the_histogram_of_its_phase(written):
 
 
 def test_histograms_of_a_long_run_are_thinned():
-    taken = [step for step in range(1000) if is_thinned(step)]
+    taken = [step for step in range(1000) if has_histogram(step)]
     assert taken[:64] == list(range(64))
     assert len(taken) == 64 + 3 * 32 + 31
 
@@ -160,17 +164,17 @@ def test_figures_are_strict_json_even_where_they_are_not_numbers(written):
 
 def test_lines_are_readable_while_the_run_goes_on(tmp_path):
     config = small_config(task="digits_mlp")
-    with Board(tmp_path, "mlp") as board:
+    with Board(tmp_path, "mlp", Verdict()) as board:
         for count, comparison in enumerate(lockstep(*small_lanes(config), []), start=1):
-            board.compared(comparison)
+            board.add_comparison(comparison)
             assert len((tmp_path / FIGURES).read_text().splitlines()) == count
 
 
 def test_what_a_method_was_told_is_in_its_file_when_it_returns_and_no_thread_writes(tmp_path):
     before = threading.active_count()
-    with Board(tmp_path, "mlp") as board:
+    with Board(tmp_path, "mlp", Verdict()) as board:
         for number in range(3):
-            board.evaluated(number, "accuracy", 0.5, 0.5)
+            board.add_evaluation(number, "accuracy", 0.5, 0.5)
             assert len(read(tmp_path / "reference").Scalars("1 glance/mlp, 3 held-out accuracy")) == number + 1
         assert threading.active_count() == before
 
@@ -178,7 +182,7 @@ def test_what_a_method_was_told_is_in_its_file_when_it_returns_and_no_thread_wri
 def test_what_is_to_survive_a_power_cut_is_all_of_it(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").resolve()))
-    with Board(tmp_path, "mlp") as board:
+    with Board(tmp_path, "mlp", Verdict()) as board:
         board.sync()
     assert {path.relative_to(tmp_path) for path in synced} == {Path(name) for name in lengths(tmp_path)}
     assert len(synced) == 4
@@ -187,21 +191,21 @@ def test_what_is_to_survive_a_power_cut_is_all_of_it(tmp_path, monkeypatch):
 def fill(folder, write):
     """Let a board ``write`` until the disk is full; how often it did, and what was said then."""
     written = count()
-    with no_file_longer_than(5_000), pytest.raises(DiskError) as refused, Board(folder, "mlp") as board:
+    with no_file_longer_than(5_000), pytest.raises(DiskError) as refused, Board(folder, "mlp", Verdict()) as board:
         deque(map(partial(write, board), written))
     return next(written) - 1, str(refused.value)
 
 
 def test_a_full_disk_is_told_with_the_name_of_the_file_and_what_was_written_stays(tmp_path, capfd):
     comparison = next(lockstep(*small_lanes(small_config(task="digits_mlp")), []))
-    number, sentence = fill(tmp_path / "figures", lambda board, _: board.compared(comparison))
+    number, sentence = fill(tmp_path / "figures", lambda board, _: board.add_comparison(comparison))
     assert sentence == f"{tmp_path}/figures/{FIGURES} cannot be written (File too large); make room there"
     *lines, half = (tmp_path / "figures" / FIGURES).read_text().split("\n")
     assert len(lines) == number > 5
     assert {json.loads(line)["step"] for line in lines} == {-1}
     assert lines[0].startswith(half)
 
-    number, sentence = fill(tmp_path / "events", lambda board, step: board.evaluated(step, "accuracy", 0.5, 0.5))
+    number, sentence = fill(tmp_path / "events", lambda board, step: board.add_evaluation(step, "accuracy", 0.5, 0.5))
     assert re.fullmatch(
         rf"{tmp_path}/events/reference/{EVENTS}.* cannot be written \(File too large\); make room there", sentence
     )
@@ -234,9 +238,9 @@ def test_folders_are_numbered_and_nothing_is_written_over(tmp_path):
     (parent / "17").mkdir()
     (parent / "notes").mkdir()
     assert new_folder(parent).name == "18"
-    Board(parent / "18", "x").__exit__(None, None, None)
+    Board(parent / "18", "x", Verdict()).__exit__(None, None, None)
     with pytest.raises(FileExistsError):
-        Board(parent / "18", "x")
+        Board(parent / "18", "x", Verdict())
 
 
 def test_the_command_to_type_is_quoted_and_starts_a_program_that_is_there(tmp_path, monkeypatch):

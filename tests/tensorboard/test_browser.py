@@ -15,6 +15,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.step_metrics import Reader
+from gradparity.parity.verdict import Verdict, verdict_of
 from gradparity.studies.matrix.cell import Cell
 from gradparity.studies.matrix.hparams import write_hparams
 from gradparity.studies.matrix.result import matrix_result
@@ -22,6 +23,7 @@ from gradparity.studies.matrix.run import CellResult, Outcome
 from gradparity.studies.result import write
 from gradparity.studies.two_ways import build
 from gradparity.tensorboard import Board
+from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.tensorboard.layout import charts
 from small import small_config, small_lanes, small_task
 
@@ -75,14 +77,18 @@ def write_training(folder, title, candidate):
     lanes = small_lanes(config)
     readers = [Reader(lane.run) for lane in lanes]
     parameters = [name for name, _ in lanes[0].run.model.named_parameters()]
-    with Board(folder, title, parameters, candidate) as board:
-        for found in lockstep(*lanes, build.windows(config, small_task("digits_mlp"))):
-            board.compared(found)
+    verdict = Verdict()
+    with Board(folder, title, verdict, DivergenceMap(parameters), candidate) as board:
+
+        def watch(found):
+            board.add_comparison(found)
             both = [r.take(m) for r, m in zip(readers, (found.reference, found.candidate), strict=True)]
             if all(both):
-                board.read(found.place.step, *both)
-        board.evaluated(0, "accuracy", 0.1, 0.1)
-        board.evaluated(7, "accuracy", 0.5, 0.5)
+                board.add_metrics(found.place.step, *both)
+
+        verdict_of(lockstep(*lanes, build.windows(config, small_task("digits_mlp"))), watch, verdict=verdict)
+        board.add_evaluation(0, "accuracy", 0.1, 0.1)
+        board.add_evaluation(7, "accuracy", 0.5, 0.5)
 
 
 @pytest.fixture(scope="module")

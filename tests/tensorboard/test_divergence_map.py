@@ -11,7 +11,7 @@ from gradparity.parity.place import END, START, Place
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
 from gradparity.tensorboard import first_difference, picture
-from gradparity.tensorboard.divergence_map import COLUMNS, IDENTICAL, NOT_IN_BITS, OTHERS, Spread
+from gradparity.tensorboard.divergence_map import COLUMNS, IDENTICAL, NOT_IN_BITS, OTHERS, DivergenceMap
 from gradparity.training import Phase
 from small import comparisons, small_config, small_lanes
 
@@ -35,7 +35,7 @@ def mismatch(name, ulp=None, part=Part.GRADIENTS):
 
 
 def spread_of(*found):
-    spread = Spread([A, B])
+    spread = DivergenceMap([A, B])
     for each in found:
         spread.add(each)
     return spread
@@ -104,7 +104,7 @@ def test_zero_is_no_color_of_the_scale_and_neither_is_what_is_not_of_bits():
 def test_rows_of_a_picture_are_the_parameters_in_the_order_of_the_network():
     config = small_config(task="digits_mlp")
     names = [name for name, _ in small_lanes(config)[0].run.model.named_parameters()]
-    spread = Spread(names)
+    spread = DivergenceMap(names)
     for found in comparisons(config):
         spread.add(found)
     (axes, *_) = picture.of_one_phase(spread, Phase.STEPPED, "mlp").axes
@@ -122,10 +122,10 @@ def test_the_ring_is_drawn_where_the_first_difference_is(found):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_card_of_a_fault_shows_the_lines_that_mend_it(name):
+def test_the_page_of_a_fault_shows_the_lines_that_fix_it(name):
     verdict = Verdict()
     verdict.add(comparison(0, mismatches=[mismatch(A, 3)]))
-    page = first_difference.card(verdict, name)
+    page = first_difference.page(verdict, name)
     added = {line[1:] for line in page.splitlines() if line.startswith("+ ")}
     removed = {line[1:] for line in page.splitlines() if line.startswith("- ")}
     patches = [line for patch in FAULTS[name].changes.values() for line in patch.splitlines()]
@@ -134,11 +134,11 @@ def test_the_card_of_a_fault_shows_the_lines_that_mend_it(name):
     assert removed <= {line[1:] for line in patches if line.startswith("+")}
     assert "At step 0, phase clipped" in page
     assert "3 ULP apart" in page
-    assert "What mends it" not in first_difference.card(verdict, "manual")
+    assert "What mends it" not in first_difference.page(verdict, "manual")
 
 
 def test_the_card_of_parity_says_so():
     verdict = Verdict()
     verdict.add(comparison(0, Phase.STEPPED))
-    assert "There is none" in first_difference.card(verdict, "manual")
+    assert "There is none" in first_difference.page(verdict, "manual")
     assert first_difference.sentence(verdict).startswith("identical, bit for bit: 1 step,")

@@ -5,14 +5,13 @@ Read in this order: ``board`` (what is written, and when), ``layout`` (names of 
 survive a kill), ``folders``.
 """
 
-from gradparity.tensorboard.board import FIGURES, Board, Found, as_record
+from gradparity.tensorboard.board import FIGURES, Board, as_record
 from gradparity.tensorboard.folders import alone_in, new_folder, tensorboard_command
 from gradparity.tensorboard.pages import page_of
 
 __all__ = [
     "FIGURES",
     "Board",
-    "Found",
     "alone_in",
     "as_record",
     "new_folder",

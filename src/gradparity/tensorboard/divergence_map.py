@@ -34,7 +34,7 @@ NOT_IN_BITS = math.inf
 """The value differs in its memory, presence, dtype, shape or value, or by an unknown number of ULP."""
 
 
-class Spread:
+class DivergenceMap:
     """The largest distance in ULP by phase, row and step, gathered as comparisons are made.
 
     The rows are the parameters in the order of the network, then :data:`OTHERS`. A parameter's row shows its gradient,

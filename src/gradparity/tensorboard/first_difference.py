@@ -16,7 +16,7 @@ def sentence(verdict: Verdict) -> str:
     return f"not identical. {where(found.place)}, {what(mismatch)}."
 
 
-def card(verdict: Verdict, candidate: str) -> str:
+def page(verdict: Verdict, candidate: str) -> str:
     """Return the page in Markdown.
 
     Args:
@@ -32,11 +32,11 @@ def card(verdict: Verdict, candidate: str) -> str:
         "what it means": verdict.said.words,
     }
     table = "\n".join(f"| **{name}** | {text} |" for name, text in rows.items() if text)
-    page = f"| {where(found.place)} | {what(mismatch)} |\n|---|---|\n{table}\n"
-    return page + mending(FAULTS[candidate]) if candidate in FAULTS else page
+    text = f"| {where(found.place)} | {what(mismatch)} |\n|---|---|\n{table}\n"
+    return text + fix(FAULTS[candidate]) if candidate in FAULTS else text
 
 
-def mending(fault: Fault) -> str:
+def fix(fault: Fault) -> str:
     """Return Markdown for a fault: its symptom, and its lines next to the lines that fix it."""
     change = "\n".join(line for patch in fault.changes.values() for line in mend(patch))
     return (

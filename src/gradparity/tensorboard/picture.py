@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gradparity.tensorboard.divergence_map import IDENTICAL, NOT_IN_BITS, Spread
+from gradparity.tensorboard.divergence_map import IDENTICAL, NOT_IN_BITS, DivergenceMap
 from gradparity.tensorboard.mpl_style import CARD, DPI, bold, power_of_ten
 from gradparity.training import Phase
 
@@ -39,53 +39,59 @@ MOST_NAMES = 45
 """If there are more rows, only every second, third, ... row is named."""
 
 
-def glance(spread: Spread, sentence: str) -> Figure:
+def glance(divergence_map: DivergenceMap, sentence: str) -> Figure:
     """Draw all phases side by side, for a card of 350 × 200 pixels: large text, and no parameter names."""
     figure = Figure(figsize=CARD, dpi=DPI, facecolor=GROUND)
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.02, wspace=0.02))
     panels = figure.subplots(1, len(Phase), sharey=True)
     for phase, axes in zip(Phase, panels, strict=True):
-        draw(axes, spread, phase)
+        draw(axes, divergence_map, phase)
         axes.set_title(phase.name.lower(), fontsize=8)
         axes.set_yticks([])
-        axes.set_xticks(*ends(spread))
+        axes.set_xticks(*ends(divergence_map))
         axes.get_xticklabels()[0].set_horizontalalignment("left")
         axes.get_xticklabels()[-1].set_horizontalalignment("right")
     panels[0].set_ylabel("parameters, input to output", fontsize=8)
     panels[len(panels) // 2].set_xlabel("optimizer step", fontsize=8)
     figure.suptitle(textwrap.fill(shown(sentence, 250), 58), **HEAD)
-    legend(figure, panels, spread, "right", ringed=spread.first is not None)
+    legend(figure, panels, divergence_map, "right", ringed=divergence_map.first is not None)
     return bold(figure)
 
 
-def of_one_phase(spread: Spread, phase: Phase, title: str) -> Figure:
+def of_one_phase(divergence_map: DivergenceMap, phase: Phase, title: str) -> Figure:
     """Draw one phase, with the names of its rows."""
-    rows = spread.rows
+    rows = divergence_map.rows
     named = range(0, len(rows), math.ceil(len(rows) / MOST_NAMES))
     figure = Figure(figsize=(4.8, 1.8 + 0.125 * len(named)), dpi=DPI, facecolor=GROUND, layout="constrained")
     axes = figure.subplots()
-    draw(axes, spread, phase)
+    draw(axes, divergence_map, phase)
     axes.set_yticks(named, [shown(rows[row], 60) for row in named], fontsize=7.5, parse_math=False)
     axes.set_xlabel("optimizer step", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.xaxis.set_major_formatter(lambda column, _: f"{column * spread.stride:,.0f}")
+    axes.xaxis.set_major_formatter(lambda column, _: f"{column * divergence_map.stride:,.0f}")
     figure.suptitle(title, **HEAD)
-    legend(figure, [axes], spread, "bottom", ringed=spread.first is not None and spread.first[0] == phase)
+    legend(
+        figure,
+        [axes],
+        divergence_map,
+        "bottom",
+        ringed=divergence_map.first is not None and divergence_map.first[0] == phase,
+    )
     return bold(figure)
 
 
-def draw(axes: Axes, spread: Spread, phase: Phase) -> None:
+def draw(axes: Axes, divergence_map: DivergenceMap, phase: Phase) -> None:
     """Draw the map of one phase: a ring marks the first difference if it is here, hatching what was not compared."""
-    found = spread.map(phase)
+    found = divergence_map.map(phase)
     rows, columns = found.shape
-    axes.imshow(colored(found, limits(spread)), aspect="auto", interpolation="none")
+    axes.imshow(colored(found, limits(divergence_map)), aspect="auto", interpolation="none")
     ground = Rectangle((-0.5, -0.5), columns, rows, facecolor=GROUND, edgecolor=HATCH, hatch="////", linewidth=0)
     axes.add_patch(ground).set_zorder(-1)
-    axes.axhline(len(spread.parameters) - 0.5, color="black", linewidth=0.8)
+    axes.axhline(len(divergence_map.parameters) - 0.5, color="black", linewidth=0.8)
     axes.tick_params(length=2, labelsize=7.5)
-    if spread.first and spread.first[0] == phase:
-        _, row, step = spread.first
-        axes.plot(step // spread.stride, spread.rows.index(row), **RING, clip_on=False)
+    if divergence_map.first and divergence_map.first[0] == phase:
+        _, row, step = divergence_map.first
+        axes.plot(step // divergence_map.stride, divergence_map.rows.index(row), **RING, clip_on=False)
 
 
 def colored(found: npt.NDArray[np.float64], ends: tuple[float, float]) -> npt.NDArray[np.float64]:
@@ -98,21 +104,23 @@ def colored(found: npt.NDArray[np.float64], ends: tuple[float, float]) -> npt.ND
     return colors
 
 
-def limits(spread: Spread) -> tuple[float, float]:
+def limits(divergence_map: DivergenceMap) -> tuple[float, float]:
     """Return the ends of the color scale, in ULP."""
-    largest = max(float(np.max(found, initial=1.0, where=np.isfinite(found))) for found in map(spread.map, Phase))
+    largest = max(
+        float(np.max(found, initial=1.0, where=np.isfinite(found))) for found in map(divergence_map.map, Phase)
+    )
     return 1.0, LARGEST[largest < LARGEST[True]]
 
 
-def ends(spread: Spread) -> tuple[list[int], list[str]]:
+def ends(divergence_map: DivergenceMap) -> tuple[list[int], list[str]]:
     """Return the first and the last column, and the steps at which they begin."""
-    columns = [0, spread.columns - 1]
-    return columns, [f"{column * spread.stride:,}" for column in columns]
+    columns = [0, divergence_map.columns - 1]
+    return columns, [f"{column * divergence_map.stride:,}" for column in columns]
 
 
-def legend(figure: Figure, panels: Sequence[Axes], spread: Spread, side: str, ringed: bool) -> None:
+def legend(figure: Figure, panels: Sequence[Axes], divergence_map: DivergenceMap, side: str, ringed: bool) -> None:
     """Add the meaning of the colors: the scale in ULP, and the colors for values without ULP."""
-    scale = ScalarMappable(LogNorm(*limits(spread)), DISTANCES)
+    scale = ScalarMappable(LogNorm(*limits(divergence_map)), DISTANCES)
     powers = FuncFormatter(lambda distance, _: power_of_ten(round(math.log10(distance))))
     bar = figure.colorbar(scale, ax=list(panels), location=side, aspect=30, pad=0.02, format=powers)
     bar.set_label("largest distance, ULP", fontsize=8)

@@ -21,9 +21,9 @@ from gradparity.parity.verdict import Verdict
 from gradparity.studies.tasks import TASKS
 from gradparity.studies.two_ways import build, checkpoint
 from gradparity.studies.two_ways.checkpoint import LANES, NAME, PROGRESS, Progress, resume, save
-from gradparity.tensorboard import FIGURES, Board, Found
+from gradparity.tensorboard import FIGURES, Board
 from gradparity.tensorboard.board import lengths
-from gradparity.tensorboard.divergence_map import Spread
+from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.training import Phase
 from small import small_config, small_task
 
@@ -31,17 +31,19 @@ HALF, STEPS = 5, 9
 """The checkpoint is taken in the second epoch, after its first window; the third epoch is begun."""
 
 
-def trained(config, lanes, found=None, done=0, steps=STEPS):
-    """What is found of the steps after ``done``, and what was gathered."""
-    verdict, spread = found or Found(Verdict(), Spread([name for name, _ in lanes[0].run.model.named_parameters()]))
+def trained(config, lanes, until=None, steps=STEPS):
+    """The progress after ``steps``, continued from ``until``, and what was gathered."""
+    names = [name for name, _ in lanes[0].run.model.named_parameters()]
+    until = until or Progress(0, Verdict(), DivergenceMap(names))
+    verdict, divergence_map, done = until.verdict, until.divergence_map, until.done
     comparisons = []
     for comparison in lockstep(
         *lanes, build.windows(replace(config, steps=steps), small_task(config.task), done), done
     ):
         verdict.add(comparison)
-        spread.add(comparison)
+        divergence_map.add(comparison)
         comparisons.append((comparison.place, comparison.numbers))
-    return Found(verdict, spread), comparisons
+    return Progress(steps, verdict, divergence_map), comparisons
 
 
 def states(lanes):
@@ -68,13 +70,13 @@ def others(ours, theirs):
 def gone_on(config, folder):
     """Both lanes at the end of a training that was stopped halfway, and what was gathered and found of each half."""
     lanes = build.lanes(config, small_task(config.task))
-    found, first = trained(config, lanes, steps=HALF)
-    Board(folder, config.task).__exit__(None, None, None)
-    save(folder, config, lanes, Progress(HALF, found))
+    halfway, first = trained(config, lanes, steps=HALF)
+    Board(folder, config.task, halfway.verdict).__exit__(None, None, None)
+    save(folder, config, lanes, halfway)
     again = build.lanes(config, small_task(config.task))
     until = resume(folder, config, again)
     assert until.done == HALF
-    found, second = trained(config, again, until.found, HALF)
+    found, second = trained(config, again, until)
     return again, found, first + second
 
 
@@ -116,9 +118,12 @@ def test_a_difference_that_was_found_is_still_explained_after_a_resume(tmp_path)
     assert (ours.mismatches, ours.figures, ours.scale, mismatch) == (
         theirs.mismatches, theirs.figures, theirs.scale, mismatch_again,
     )  # fmt: skip
-    assert (found.spread.rows, found.spread.first) == (found_again.spread.rows, found_again.spread.first)
+    assert (found.divergence_map.rows, found.divergence_map.first) == (
+        found_again.divergence_map.rows,
+        found_again.divergence_map.first,
+    )
     for phase in Phase:
-        assert np.array_equal(found.spread.map(phase), found_again.spread.map(phase), equal_nan=True)
+        assert np.array_equal(found.divergence_map.map(phase), found_again.divergence_map.map(phase), equal_nan=True)
 
 
 def test_the_evidence_counts_as_it_goes():
@@ -136,9 +141,9 @@ def kept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept")
     config = replace(FP16, task="digits_mlp")
     lanes = build.lanes(config, small_task(config.task))
-    Board(folder, "mlp").__exit__(None, None, None)
+    Board(folder, "mlp", Verdict()).__exit__(None, None, None)
     found, _ = trained(config, lanes, steps=HALF)
-    save(folder, config, lanes, Progress(HALF, found))
+    save(folder, config, lanes, found)
     return folder, config
 
 
@@ -291,9 +296,9 @@ def test_it_would_run_if_it_were_unpickled(tmp_path, monkeypatch):
 
 
 def progress(done, lengths=()):
-    found = Found(Verdict(), Spread([])) if lengths else None
+    found = Progress(done, Verdict(), DivergenceMap([]) if lengths else None)
     bits = checkpoint.bits_of(replace(FP16, task="digits_mlp"))
-    return saved({"form": checkpoint.form(), "bits": bits, "progress": Progress(done, found), "lengths": lengths or {}})
+    return saved({"form": checkpoint.form(), "bits": bits, "progress": found, "lengths": lengths or {}})
 
 
 def other_model(data):

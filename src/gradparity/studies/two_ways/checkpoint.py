@@ -31,9 +31,8 @@ from gradparity.parity.report import Evidence, machine
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Cell, Verdict
 from gradparity.studies.two_ways.config import Config
-from gradparity.tensorboard import Found
 from gradparity.tensorboard.board import cut, last_step, lengths
-from gradparity.tensorboard.divergence_map import Spread
+from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.training import Moment, Phase
 from gradparity.training.checkpoint import written_over
 
@@ -53,7 +52,9 @@ class Progress:
 
     done: int = 0
     """Optimizer steps."""
-    found: Found | None = None
+    verdict: Verdict = field(default_factory=Verdict)
+    divergence_map: DivergenceMap | None = None
+    """``None`` before the first step."""
     evidence: Evidence = field(default_factory=Evidence)
     metrics: list[list[float]] = field(default_factory=list)
     """The held-out metric of both lanes at each evaluation."""
@@ -62,7 +63,7 @@ class Progress:
 
 
 HELD = (
-    Progress, Found, Verdict, Cell, Comparison, Place, Moment, Mismatch, Figures, Phase, Part, Kind, Spread, Evidence,
+    Progress, Verdict, Cell, Comparison, Place, Moment, Mismatch, Figures, Phase, Part, Kind, DivergenceMap, Evidence,
     Counter, Said, Meaning,
 )  # fmt: skip
 """All classes in a checkpoint; the rest are tensors and plain values."""
@@ -118,7 +119,8 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
                     training.resume(lane.run, of_lane)
         progress: Progress = state["progress"]
         kept = dict[str, int](state["lengths"])
-        if not (isinstance(progress.found, Found) and 0 < progress.done <= config.steps):
+        complete = isinstance(progress.verdict, Verdict) and isinstance(progress.divergence_map, DivergenceMap)
+        if not (complete and 0 < progress.done <= config.steps):
             raise ValueError("it does not say how far it came")
     except Exception as error:  # a damaged file can raise any exception
         told = error.strerror if isinstance(error, OSError) else str(error).rpartition("WeightsUnpickler error: ")[2]
