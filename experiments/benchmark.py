@@ -17,7 +17,7 @@ from gradparity.errors import writing
 from gradparity.studies import experiment
 from gradparity.studies.benchmark.parts import DEFAULT, PARTS
 from gradparity.studies.experiment import Finished
-from gradparity.studies.result import Result, show, write
+from gradparity.studies.result import Result, show_result, write_result
 from gradparity.tensorboard import new_folder
 from gradparity.tensorboard.mpl_style import bold
 
@@ -43,8 +43,8 @@ def benchmark(given: Namespace, console: Console) -> Finished:
     for name in names:
         part = measure(name, given.full, rounds, given.quiet)
         save_pictures(part, folder / f"{name}.png")
-        write(part, folder, run=name)
-        show(part, console)
+        write_result(part, folder, run=name)
+        show_result(part, console)
         sentences.append(part.sentence)
     return Finished(
         Result(sentence="\n".join(sentences), terminal=[f"Exact figures: {folder}\n"]), folder, "Time Series and Text"

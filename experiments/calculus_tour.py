@@ -29,7 +29,7 @@ from gradparity.studies import experiment
 from gradparity.studies.experiment import Finished
 from gradparity.studies.result import ANSWER_PAGE, Result
 from gradparity.tensorboard import new_folder
-from gradparity.tensorboard.pages import page_of
+from gradparity.tensorboard.pages import table_page
 
 BOUND = 1e-12  # float64 rounds at 1.1e-16; figures here stay below 100 and take some tens of roundings
 
@@ -152,7 +152,7 @@ def tour(given: Namespace, console: Console) -> Finished:
         ),
         holds=all(within),
         terminal=[*(f"{number:2}. {line}" for number, line in enumerate(lines, start=1)), table],
-        pages={ANSWER_PAGE: page_of(table), "2 steps": "\n".join(f"1. {line}" for line in lines)},
+        pages={ANSWER_PAGE: table_page(table), "2 steps": "\n".join(f"1. {line}" for line in lines)},
     )
     return Finished(result, folder)
 

@@ -18,7 +18,7 @@ from gradparity.studies.experiment import Finished
 from gradparity.studies.frameworks.on_ranks import ON_RANKS, outcomes_on_ranks
 from gradparity.studies.frameworks.result import frameworks_result
 from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, SCENARIOS
-from gradparity.studies.frameworks.watch import FRAMEWORKS, Outcome, outcome
+from gradparity.studies.frameworks.watch import FRAMEWORKS, FrameworkOutcome, framework_outcome
 from gradparity.tensorboard import new_folder
 
 
@@ -39,11 +39,11 @@ def frameworks(given: Namespace, console: Console) -> Finished:
         raise UserError(f"--scenario names none that {', '.join(names)} can run; choose from {'; '.join(known)}")
     folder = new_folder(given.output / "frameworks")
     torch.set_num_threads(1)
-    tables: dict[str, dict[str, dict[str, Outcome]]] = {}
+    tables: dict[str, dict[str, dict[str, FrameworkOutcome]]] = {}
     if all(alone):
         with experiment.progress(given.quiet) as progress:
             tables["one rank"] = {
-                scenario: {name: outcome(FRAMEWORKS[name], SCENARIOS[scenario]) for name in alone[0]}
+                scenario: {name: framework_outcome(FRAMEWORKS[name], SCENARIOS[scenario]) for name in alone[0]}
                 for scenario in progress.track(alone[1], description="scenarios")
             }
     if all(on_ranks):

@@ -21,12 +21,12 @@ from gradparity.parity.lockstep import lockstep
 from gradparity.parity.verdict import Verdict, verdict_of
 from gradparity.studies import experiment, tasks
 from gradparity.studies.experiment import Finished
-from gradparity.studies.lightning.two_ways import WAYS, Way, under_lightning
+from gradparity.studies.lightning.trainer_lane import WAYS, Way, under_lightning
 from gradparity.studies.result import ANSWER_PAGE, Result
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import ClipConfig, Config, ScalerConfig
 from gradparity.tensorboard import new_folder
-from gradparity.tensorboard.pages import page_of
+from gradparity.tensorboard.pages import table_page
 
 FP32 = Config(task="digits_cnn", microbatch_size=16, steps=8, accumulation_steps=3, clip=ClipConfig(threshold=0.05))
 FP16 = replace(FP32, precision="fp16", scaler=ScalerConfig(init_scale=1024.0))
@@ -72,7 +72,7 @@ def under_the_trainer(given: Namespace, console: Console) -> Finished:
         holds=not route_matters,
         terminal=[table, *paragraphs, ""],
         pages={
-            ANSWER_PAGE: page_of(table),
+            ANSWER_PAGE: table_page(table),
             "2 differences": "\n".join(f"* **{'; '.join(places)}.** {why}" for why, places in found.items()),
         },
     )
@@ -81,7 +81,7 @@ def under_the_trainer(given: Namespace, console: Console) -> Finished:
 
 def compare(config: Config, loop: str, microbatches: int, way: Way) -> Verdict:
     task = tasks.TASKS["digits_cnn"]()
-    examples = tasks.to(task.train, config.device, training.PRECISIONS[config.precision].parameters)
+    examples = tasks.move_examples(task.train, config.device, training.PRECISIONS[config.precision].parameters)
     batches = list(
         islice(tasks.shuffled(examples, config.microbatch_size, torch.Generator().manual_seed(0)), microbatches)
     )

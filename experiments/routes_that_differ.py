@@ -14,8 +14,8 @@ from rich.console import Console
 from gradparity.cli.arguments import add_choice, check_range, choose
 from gradparity.studies import experiment
 from gradparity.studies.experiment import Finished
-from gradparity.studies.two_ways.config import MOST
-from gradparity.studies.variants import VARIANTS, Outcome, outcome
+from gradparity.studies.two_ways.config import LARGEST_COUNT
+from gradparity.studies.variants import VARIANTS, VariantOutcome, variant_outcome
 from gradparity.studies.variants.result import variants_result
 from gradparity.tensorboard import new_folder
 
@@ -30,15 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def routes(given: Namespace, console: Console) -> Finished:
     names = choose("--only", given.only, [variant.name for variant in VARIANTS])
     variants = [variant for variant in VARIANTS if variant.name in names]
-    check_range("--steps", given.steps, 1, MOST)
+    check_range("--steps", given.steps, 1, LARGEST_COUNT)
     folder = new_folder(given.output / "routes")
     torch.set_num_threads(1)
-    outcomes = list[Outcome]()
+    outcomes = list[VariantOutcome]()
     with experiment.progress(given.quiet) as progress:
         bar = progress.add_task("steps", total=given.steps * len(variants))
         for variant in variants:
             progress.update(bar, description=variant.name)
-            outcomes.append(outcome(variant, given.steps, partial(progress.advance, bar)))
+            outcomes.append(variant_outcome(variant, given.steps, partial(progress.advance, bar)))
     return Finished(variants_result(outcomes), folder, "Time Series and Text")
 
 

@@ -22,11 +22,11 @@ from gradparity.parity.verdict import Verdict, verdict_of
 from gradparity.studies import experiment
 from gradparity.studies.experiment import Finished
 from gradparity.studies.result import Result, say
-from gradparity.studies.tasks import TASKS, evaluate, to
+from gradparity.studies.tasks import TASKS, held_out_metric, move_examples
 from gradparity.studies.two_ways import build, checkpoint
-from gradparity.studies.two_ways.cli import SAVED, as_yaml, parse, resumed
+from gradparity.studies.two_ways.command_line import SAVED_CONFIG, as_yaml, parse_config, parse_resume
 from gradparity.studies.two_ways.config import Config
-from gradparity.tensorboard import Board, alone_in, new_folder
+from gradparity.tensorboard import Board, exclusive_lock, new_folder
 from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.tensorboard.first_difference import faults_page
 from gradparity.tensorboard.layout import CONFIGURATION_PAGE, FAULTS_PAGE
@@ -45,20 +45,20 @@ class Request(NamedTuple):
 
 
 def requested(arguments: Sequence[str] | None) -> Request:
-    config, folder = resumed(arguments) or begun(parse(arguments, __doc__))
+    config, folder = parse_resume(arguments) or begun(parse_config(arguments, __doc__))
     return Request(config, folder, config.quiet)
 
 
 def begun(config: Config) -> tuple[Config, Path]:
     folder = new_folder(config.output / config.name)
-    with writing(folder / SAVED), written_over(folder / SAVED) as file:
+    with writing(folder / SAVED_CONFIG), written_over(folder / SAVED_CONFIG) as file:
         file.write(as_yaml(config).encode())
     return config, folder
 
 
 def two_ways(request: Request, console: Console) -> Finished:
     config, folder, _ = request
-    with alone_in(folder), say_how_to_resume(folder):
+    with exclusive_lock(folder), say_how_to_resume(folder):
         verdicts: dict[str, Verdict] = {name: train(config, name, folder / name, console) for name in config.tasks}
     result = Result(
         sentence=report.answer(verdicts, "trainings are identical both ways"),
@@ -70,7 +70,7 @@ def two_ways(request: Request, console: Console) -> Finished:
 def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
     torch.set_num_threads(config.threads)
     task = TASKS[name]()
-    held_out = to(task.held_out, config.device, PRECISIONS[config.precision].parameters)
+    held_out = move_examples(task.held_out, config.device, PRECISIONS[config.precision].parameters)
     lanes = build.lanes(config, task)
     readers = [Reader(lane.run) for lane in lanes]
     so_far = resumed_progress(folder, config, name, lanes, console)
@@ -95,11 +95,11 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
                 return
             so_far.done = found.place.step + 1
             if is_due(so_far.done, config.evaluate_every, config):
-                so_far.metrics.append([evaluate(lane.run.model, task, held_out) for lane in lanes])
+                so_far.metrics.append([held_out_metric(lane.run.model, task, held_out) for lane in lanes])
                 board.add_evaluation(so_far.done, task.metric_name, *so_far.metrics[-1])
             if so_far.done and is_due(so_far.done, config.checkpoint_every, config):
                 board.sync()
-                checkpoint.save(folder, config, lanes, so_far)
+                checkpoint.save_progress(folder, config, lanes, so_far)
             progress.update(bar, completed=so_far.done)
 
         verdict_of(lockstep(*lanes, build.windows(config, task, begin), begin), watch, verdict=verdict)
@@ -116,7 +116,7 @@ def train(config: Config, name: str, folder: Path, console: Console) -> Verdict:
 def resumed_progress(
     folder: Path, config: Config, name: str, lanes: Sequence[Lane], console: Console
 ) -> checkpoint.Progress:
-    so_far = checkpoint.resume(folder, config, lanes)
+    so_far = checkpoint.resume_progress(folder, config, lanes)
     if so_far.divergence_map is None:
         so_far.divergence_map = DivergenceMap([name for name, _ in lanes[0].run.model.named_parameters()])
     if so_far.done:

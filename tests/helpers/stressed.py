@@ -1,6 +1,6 @@
 """The reference and all faults as observed under the stress scenario, each observed once a process."""
 
-from gradparity.studies.fault_scores.score import observe as see
-from gradparity.studies.fault_scores.score import observed as known
+from gradparity.studies.fault_scores.score import observe_fault as known
+from gradparity.studies.fault_scores.score import observe_faults as see
 
 __all__ = ["known", "see"]

@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from gradparity.studies.fault_scores.score import Score
-from gradparity.tensorboard import picture
+from gradparity.tensorboard import map_picture
 from scripts import EXPERIMENTS, run
 
 README = EXPERIMENTS.parent / "README.md"
@@ -23,8 +23,8 @@ SMALL = ["--steps", "4", "--microbatch_size", "4", "--evaluate_every", "2", "--c
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Which are half of the time of so short a training, and have tests of their own."""
-    monkeypatch.setattr(picture, "glance", lambda *_: Figure(figsize=(1, 1)))
-    monkeypatch.setattr(picture, "of_one_phase", lambda *_: Figure(figsize=(1, 1)))
+    monkeypatch.setattr(map_picture, "draw_overview", lambda *_: Figure(figsize=(1, 1)))
+    monkeypatch.setattr(map_picture, "draw_phase", lambda *_: Figure(figsize=(1, 1)))
 
 
 LESSONS = {

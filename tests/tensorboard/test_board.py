@@ -21,8 +21,8 @@ from gradparity.parity.lockstep import lockstep
 from gradparity.parity.step_metrics import Reader
 from gradparity.parity.verdict import Verdict
 from gradparity.studies.two_ways import build
-from gradparity.tensorboard import FIGURES, Board, as_record, new_folder, tensorboard_command
-from gradparity.tensorboard.board import cut, has_histogram, lengths
+from gradparity.tensorboard import FIGURES_FILE, Board, comparison_record, new_folder, tensorboard_command
+from gradparity.tensorboard.board import file_lengths, has_histogram, truncate_files
 from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.tensorboard.events import EVENTS
 from gradparity.tensorboard.layout import phase_name
@@ -145,8 +145,8 @@ def test_the_map_the_first_difference_and_the_charts_are_there(written):
 
 def test_exact_figures_are_a_line_for_each_comparison(written):
     folder, found, _ = written
-    lines = [json.loads(line) for line in (folder / FIGURES).read_text().splitlines()]
-    assert lines == json.loads(json.dumps([as_record(comparison) for comparison in found]))
+    lines = [json.loads(line) for line in (folder / FIGURES_FILE).read_text().splitlines()]
+    assert lines == json.loads(json.dumps([comparison_record(comparison) for comparison in found]))
     first = next(line for line in lines if line["differing"])
     assert (first["step"], first["microbatch"], first["phase"]) == (0, 2, "accumulated")
     figures = first["figures"]["gradients"]
@@ -158,7 +158,7 @@ def test_exact_figures_are_a_line_for_each_comparison(written):
 def test_figures_are_strict_json_even_where_they_are_not_numbers(written):
     comparison = next(c for c in written[1] if c.figures)
     comparison.figures["gradients"] = comparison.figures["gradients"]._replace(cosine=math.nan, norm_ratio=math.inf)
-    figures = json.loads(json.dumps(as_record(comparison), allow_nan=False))["figures"]["gradients"]
+    figures = json.loads(json.dumps(comparison_record(comparison), allow_nan=False))["figures"]["gradients"]
     assert figures["cosine"] is figures["norm_ratio"] is None
 
 
@@ -167,7 +167,7 @@ def test_lines_are_readable_while_the_run_goes_on(tmp_path):
     with Board(tmp_path, "mlp", Verdict()) as board:
         for count, comparison in enumerate(lockstep(*small_lanes(config), []), start=1):
             board.add_comparison(comparison)
-            assert len((tmp_path / FIGURES).read_text().splitlines()) == count
+            assert len((tmp_path / FIGURES_FILE).read_text().splitlines()) == count
 
 
 def test_what_a_method_was_told_is_in_its_file_when_it_returns_and_no_thread_writes(tmp_path):
@@ -184,7 +184,7 @@ def test_what_is_to_survive_a_power_cut_is_all_of_it(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").resolve()))
     with Board(tmp_path, "mlp", Verdict()) as board:
         board.sync()
-    assert {path.relative_to(tmp_path) for path in synced} == {Path(name) for name in lengths(tmp_path)}
+    assert {path.relative_to(tmp_path) for path in synced} == {Path(name) for name in file_lengths(tmp_path)}
     assert len(synced) == 4
 
 
@@ -199,8 +199,8 @@ def fill(folder, write):
 def test_a_full_disk_is_told_with_the_name_of_the_file_and_what_was_written_stays(tmp_path, capfd):
     comparison = next(lockstep(*small_lanes(small_config(task="digits_mlp")), []))
     number, sentence = fill(tmp_path / "figures", lambda board, _: board.add_comparison(comparison))
-    assert sentence == f"{tmp_path}/figures/{FIGURES} cannot be written (File too large); make room there"
-    *lines, half = (tmp_path / "figures" / FIGURES).read_text().split("\n")
+    assert sentence == f"{tmp_path}/figures/{FIGURES_FILE} cannot be written (File too large); make room there"
+    *lines, half = (tmp_path / "figures" / FIGURES_FILE).read_text().split("\n")
     assert len(lines) == number > 5
     assert {json.loads(line)["step"] for line in lines} == {-1}
     assert lines[0].startswith(half)
@@ -217,19 +217,19 @@ def test_a_board_is_brought_back_to_a_length_and_goes_on_from_there(written, tmp
     folder, *_ = written
     again = tmp_path / "again"
     shutil.copytree(folder, again)
-    half = {name: length - 1 for name, length in lengths(folder).items()}
-    cut(again, half)
+    half = {name: length - 1 for name, length in file_lengths(folder).items()}
+    truncate_files(again, half)
     (again / "reference").mkdir()
     (again / "reference" / f"{EVENTS}.9.later").write_bytes(b"later")
     (again / "notes.txt").write_text("mine")
-    cut(again, half)
-    assert lengths(again) == half
+    truncate_files(again, half)
+    assert file_lengths(again) == half
     assert (again / "notes.txt").exists()
     with pytest.raises(UserError, match=r"is shorter than it was at the checkpoint; bring it back, or train anew"):
-        cut(again, lengths(folder))
-    assert lengths(again) == half, "nothing was touched"
-    cut(again, {})
-    assert lengths(again) == {}
+        truncate_files(again, file_lengths(folder))
+    assert file_lengths(again) == half, "nothing was touched"
+    truncate_files(again, {})
+    assert file_lengths(again) == {}
 
 
 def test_folders_are_numbered_and_nothing_is_written_over(tmp_path):

@@ -16,11 +16,11 @@ from playwright.sync_api import expect, sync_playwright
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.step_metrics import Reader
 from gradparity.parity.verdict import Verdict, verdict_of
-from gradparity.studies.matrix.cell import Cell
+from gradparity.studies.matrix.cell import MatrixCell
 from gradparity.studies.matrix.hparams import write_hparams
 from gradparity.studies.matrix.result import matrix_result
-from gradparity.studies.matrix.run import CellResult, Outcome
-from gradparity.studies.result import write
+from gradparity.studies.matrix.run import CellOutcome, CellResult
+from gradparity.studies.result import write_result
 from gradparity.studies.two_ways import build
 from gradparity.tensorboard import Board
 from gradparity.tensorboard.divergence_map import DivergenceMap
@@ -97,13 +97,19 @@ def logdir(tmp_path_factory):
     write_training(folder / "agree", "agree", "manual")
     write_training(folder / "differ", "differ", "clip-before-unscale")
     results = [
-        CellResult(cell=Cell(task="gru"), outcome=Outcome.IDENTICAL, numbers=10),
-        CellResult(cell=Cell(task="gru", k=4), outcome=Outcome.REFUSED, why="PyTorch cannot"),
+        CellResult(cell=MatrixCell(task="gru"), outcome=CellOutcome.IDENTICAL, numbers=10),
+        CellResult(cell=MatrixCell(task="gru", k=4), outcome=CellOutcome.REFUSED, why="PyTorch cannot"),
         CellResult(
-            cell=Cell(task="lstm"), outcome=Outcome.DIFFERENT, why="so", max_ulp=7, step=3, phase="clipped", part="rng"
+            cell=MatrixCell(task="lstm"),
+            outcome=CellOutcome.DIFFERENT,
+            why="so",
+            max_ulp=7,
+            step=3,
+            phase="clipped",
+            part="rng",
         ),
     ]
-    write(matrix_result(results), folder / "matrix" / "glance")
+    write_result(matrix_result(results), folder / "matrix" / "glance")
     write_hparams(folder / "matrix" / "cells", results)
     return folder
 

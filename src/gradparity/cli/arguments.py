@@ -19,7 +19,7 @@ class Parser(ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
-def exits(program: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
+def exit_codes(program: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
     """Wrap a ``main`` so that it returns this project's exit codes.
 
     The code is what ``main`` returns; 2, after one sentence on stderr, for an error that the user can fix; 130 after

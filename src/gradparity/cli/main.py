@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from gradparity.cli.arguments import exits
+from gradparity.cli.arguments import exit_codes
 
 COMMANDS = {
     "check": ("gradparity.check.command", "which known fault a training loop has"),
@@ -33,4 +33,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"gradparity: {name!r} is no command; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    return exits(f"gradparity {name}")(import_module(COMMANDS[name][0]).main)(rest)
+    return exit_codes(f"gradparity {name}")(import_module(COMMANDS[name][0]).main)(rest)

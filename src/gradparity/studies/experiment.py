@@ -14,8 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gradparity.cli.arguments import Parser, exits
-from gradparity.studies.result import Result, say, show, where_to_see, write
+from gradparity.cli.arguments import Parser, exit_codes
+from gradparity.studies.result import Result, say, show_result, where_to_see, write_result
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ def run(name: str, parse: Callable[[], Any], experiment: Callable[[Any, Console]
     Returns:
         0 if the result is as it should be, 1 if not, 2 for input that cannot be used, 130 if interrupted.
     """
-    return exits(name)(_run)(parse, experiment)
+    return exit_codes(name)(_run)(parse, experiment)
 
 
 def _run(parse: Callable[[], Any], experiment: Callable[[Any, Console], Finished]) -> int:
     given = parse()
     console = Console(highlight=False, quiet=given.quiet)
     finished = experiment(given, console)
-    write(finished.result, finished.folder)
-    show(finished.result, console)
+    write_result(finished.result, finished.folder)
+    show_result(finished.result, console)
     say(Console(highlight=False), finished.result.sentence, "bold green" if finished.result.holds else "bold red")
     say(console, where_to_see(finished.folder, finished.tabs))
     return 0 if finished.result.holds else 1

@@ -15,7 +15,7 @@ from rich.text import Text
 from gradparity.errors import writing
 from gradparity.tensorboard import tensorboard_command
 from gradparity.tensorboard.events import Events
-from gradparity.tensorboard.pages import ANSWER
+from gradparity.tensorboard.pages import ANSWER_RUN
 
 ANSWER_PAGE = "1 answer"
 """The tag of the page that opens with the answer."""
@@ -44,7 +44,7 @@ class Result:
     """Exact figures, by file name: ``.json`` holds one document, ``.jsonl`` a line for each element of a list."""
 
 
-def show(result: Result, console: Console) -> None:
+def show_result(result: Result, console: Console) -> None:
     """Print the tables and paragraphs of ``result``."""
     for item in result.terminal:
         if isinstance(item, Table):
@@ -53,7 +53,7 @@ def show(result: Result, console: Console) -> None:
             say(console, item)
 
 
-def write(result: Result, folder: Path, run: str = ANSWER) -> None:
+def write_result(result: Result, folder: Path, run: str = ANSWER_RUN) -> None:
     """Write the TensorBoard files and records of ``result`` to ``folder``; pages and figures are in the run ``run``.
 
     Raises:
@@ -72,10 +72,10 @@ def write(result: Result, folder: Path, run: str = ANSWER) -> None:
                     events.add_scalar(tag, value, step)
     for name, content in result.records.items():
         with writing(folder / name):
-            (folder / name).write_text(as_json(content, in_lines=name.endswith(".jsonl")))
+            (folder / name).write_text(to_json(content, in_lines=name.endswith(".jsonl")))
 
 
-def as_json(content: Any, in_lines: bool = False) -> str:
+def to_json(content: Any, in_lines: bool = False) -> str:
     """Return ``content`` as one JSON document, or a list ``in_lines``, one element on each."""
     if in_lines:
         return "".join(f"{json.dumps(element)}\n" for element in content)

@@ -20,17 +20,17 @@ from gradparity.parity.metrics import finite
 from gradparity.parity.place import START
 from gradparity.parity.step_metrics import Readings
 from gradparity.parity.verdict import Verdict
-from gradparity.tensorboard import first_difference, layout, picture
+from gradparity.tensorboard import first_difference, layout, map_picture
 from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.tensorboard.events import EVENTS, Events
 from gradparity.tensorboard.layout import phase_name
 from gradparity.training import Phase
 
-FIGURES = "differences.jsonl"
+FIGURES_FILE = "differences.jsonl"
 
 
 @dataclass
-class Sizes:
+class _PhaseSizes:
     """The size of the difference at one phase of one step, over all of its microbatches."""
 
     max_ulp: int = 0
@@ -82,10 +82,10 @@ class Board:
         self.title, self.name = title, candidate
         self._verdict, self._map = verdict, divergence_map or DivergenceMap(())
         folder.mkdir(parents=True, exist_ok=True)
-        self._figures = Growing(folder / FIGURES, goes_on=resumed)
+        self._figures = Growing(folder / FIGURES_FILE, goes_on=resumed)
         self.reference, self.candidate = (Events(folder / run) for run in layout.run_names(candidate))
-        self.difference = Events(folder / layout.APART)
-        self._sizes: dict[Phase, Sizes] = defaultdict(Sizes)
+        self.difference = Events(folder / layout.DIFFERENCE_RUN)
+        self._sizes: dict[Phase, _PhaseSizes] = defaultdict(_PhaseSizes)
         if not resumed:
             self.difference.add_custom_scalars(layout.charts(title))
 
@@ -114,7 +114,7 @@ class Board:
     def add_comparison(self, found: Comparison) -> None:
         """Write the figures of one comparison; at the end of a step, write the largest figures of each phase."""
         self._map.add(found)
-        self._figures.write(f"{json.dumps(as_record(found))}\n".encode())
+        self._figures.write(f"{json.dumps(comparison_record(found))}\n".encode())
         self._sizes[found.place.phase].add(found)
         if found.place.phase == Phase.STEPPED:
             if found.place.in_a_step:  # before the first step and after the last, there is no step to plot it at
@@ -141,7 +141,7 @@ class Board:
 
     def _write_sizes(self, step: int) -> None:
         largest = max(sizes.max_ulp for sizes in self._sizes.values())
-        self.difference.add_scalar(layout.LARGEST.format(self.title), math.log10(1 + largest), step)
+        self.difference.add_scalar(layout.LARGEST_DIFFERENCE.format(self.title), math.log10(1 + largest), step)
         for phase, sizes in self._sizes.items():
             of_phase = self.title, phase_name(phase)
             self.difference.add_scalar(layout.ULP.format(*of_phase), math.log10(1 + sizes.max_ulp), step)
@@ -166,35 +166,37 @@ class Board:
         )
 
     def _conclude(self) -> None:
-        head = f"{self.title}: {first_difference.sentence(self._verdict)}"
-        self.difference.add_figure(layout.MAP.format(self.title), picture.glance(self._map, head), close=False)
+        head = f"{self.title}: {first_difference.first_difference_sentence(self._verdict)}"
+        self.difference.add_figure(
+            layout.MAP.format(self.title), map_picture.draw_overview(self._map, head), close=False
+        )
         for phase in Phase:
-            drawn = picture.of_one_phase(self._map, phase, f"{self.title}, {phase.name.lower()}")
+            drawn = map_picture.draw_phase(self._map, phase, f"{self.title}, {phase.name.lower()}")
             self.difference.add_figure(layout.PHASE_MAP.format(self.title, phase_name(phase)), drawn, close=False)
-        self.add_page(layout.FIRST_PAGE, first_difference.page(self._verdict, self.name))
+        self.add_page(layout.FIRST_PAGE, first_difference.first_difference_page(self._verdict, self.name))
         self.add_page(layout.VERDICT_PAGE, report.markdown(self._verdict))
 
 
-def lengths(folder: Path) -> dict[str, int]:
+def file_lengths(folder: Path) -> dict[str, int]:
     """Return the length of each file of a board in ``folder``, in bytes."""
-    files = [*folder.glob(FIGURES), *folder.glob(f"*/{EVENTS}.*")]
+    files = [*folder.glob(FIGURES_FILE), *folder.glob(f"*/{EVENTS}.*")]
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}
 
 
 def last_step(folder: Path) -> int:
     """Return the latest step that was compared; that of ``START`` if there is none."""
-    path = folder / FIGURES
+    path = folder / FIGURES_FILE
     *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
     return int(json.loads(lines[-1])["step"]) if lines else START.step
 
 
-def cut(folder: Path, kept: Mapping[str, int]) -> None:
+def truncate_files(folder: Path, kept: Mapping[str, int]) -> None:
     """Truncate the files of a board in ``folder`` to the lengths ``kept``, and delete the files made later.
 
     Raises:
         UserError: if a file is missing or shorter than it was.
     """
-    found = lengths(folder)
+    found = file_lengths(folder)
     for name, length in kept.items():
         if found.get(name, 0) < length:
             raise UserError(f"{folder / name} is shorter than it was at the checkpoint; bring it back, or train anew")
@@ -208,7 +210,7 @@ def has_histogram(step: int) -> bool:
     return step % (1 << max(0, step.bit_length() - 6)) == 0
 
 
-def as_record(found: Comparison) -> dict[str, object]:
+def comparison_record(found: Comparison) -> dict[str, object]:
     """Return ``found`` for JSON: exact figures, ``null`` where a figure is not finite."""
     differing: dict[str, int] = defaultdict(int)
     for mismatch in found.mismatches:

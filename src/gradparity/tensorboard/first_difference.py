@@ -7,7 +7,7 @@ from gradparity.parity.report import headline
 from gradparity.parity.verdict import Verdict
 
 
-def sentence(verdict: Verdict) -> str:
+def first_difference_sentence(verdict: Verdict) -> str:
     """Return the verdict for the title of a picture: identical, or where the first difference is."""
     if verdict.first is None:
         text = headline(verdict)
@@ -16,7 +16,7 @@ def sentence(verdict: Verdict) -> str:
     return f"not identical. {where(found.place)}, {what(mismatch)}."
 
 
-def page(verdict: Verdict, candidate: str) -> str:
+def first_difference_page(verdict: Verdict, candidate: str) -> str:
     """Return the page in Markdown.
 
     Args:
@@ -33,10 +33,10 @@ def page(verdict: Verdict, candidate: str) -> str:
     }
     table = "\n".join(f"| **{name}** | {text} |" for name, text in rows.items() if text)
     text = f"| {where(found.place)} | {what(mismatch)} |\n|---|---|\n{table}\n"
-    return text + fix(FAULTS[candidate]) if candidate in FAULTS else text
+    return text + _fix_lines(FAULTS[candidate]) if candidate in FAULTS else text
 
 
-def fix(fault: Fault) -> str:
+def _fix_lines(fault: Fault) -> str:
     """Return Markdown for a fault: its symptom, and its lines next to the lines that fix it."""
     change = "\n".join(line for patch in fault.changes.values() for line in mend(patch))
     return (

@@ -25,7 +25,7 @@ def new_folder(parent: Path) -> Path:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Hold an advisory lock on ``folder``; the system releases it when this process ends, even if killed.
 
     Raises:

@@ -9,11 +9,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-ANSWER = "the_answer"
+ANSWER_RUN = "the_answer"
 """The name of the run that holds the pages."""
 
 
-def page_of(table: Table) -> str:
+def table_page(table: Table) -> str:
     r"""Return a table for the terminal as Markdown.
 
     >>> table = Table("way", "error")
@@ -25,10 +25,10 @@ def page_of(table: Table) -> str:
     """
     head, *rows = zip(*([column.header, *column.cells] for column in table.columns), strict=True)
     title = f"**{_plain(table.title)}**\n\n" if table.title else ""
-    return title + in_markdown(*(map(_plain, row) for row in (head, *rows)))
+    return title + markdown_table(*(map(_plain, row) for row in (head, *rows)))
 
 
-def in_markdown(head: Iterable[str], *rows: Iterable[str]) -> str:
+def markdown_table(head: Iterable[str], *rows: Iterable[str]) -> str:
     """Return a Markdown table of plain text."""
     cells = [[cell.replace("|", r"\|").replace("\n", "<br>") for cell in row] for row in (head, *rows)]
     first, *others = (f"| {' | '.join(row)} |" for row in cells)

@@ -9,13 +9,13 @@ import pytest
 from rich.console import Console
 from torch.utils.tensorboard._utils import figure_to_image
 
-from gradparity.studies.benchmark import growth, ranks, routes, startup, throughput, watching_cost
+from gradparity.studies.benchmark import growth, ranks, routes, throughput, watching_cost
 from gradparity.studies.benchmark.parts import PARTS
-from gradparity.studies.benchmark.subjects import mlp, transformer
-from gradparity.studies.result import show
+from gradparity.studies.benchmark.subjects import transformer, wide_mlp
+from gradparity.studies.result import show_result
 
 main = runpy.run_path(str(Path(__file__).parents[3] / "experiments" / "benchmark.py"))["main"]
-ROWS = {"routes": 1, "watching": 7, "throughput": 7, "growth": 8, "ranks": 2, "imports": 1}
+ROWS = {"routes": 1, "watching": 7, "throughput": 7, "growth": 8, "ranks": 2}
 
 
 @pytest.fixture
@@ -23,14 +23,13 @@ def tiny(monkeypatch):
     """All parts on models of no size."""
     monkeypatch.setattr(watching_cost, "transformer", partial(transformer, 16, 1))
     monkeypatch.setattr(watching_cost, "small_transformer", partial(transformer, 16, 1))
-    monkeypatch.setattr(routes, "MODELS", {"MLP": (partial(mlp, 16), 2)})
+    monkeypatch.setattr(routes, "MODELS", {"MLP": (partial(wide_mlp, 16), 2)})
     monkeypatch.setattr(routes, "CASES", [("MLP", "fp32", 2)])
     monkeypatch.setattr(throughput, "MEGABYTES", 1)
     monkeypatch.setattr(growth, "WIDTHS", (4, 8, 16))
-    monkeypatch.setattr(growth, "TENSORS", (2, 4, 8))
-    monkeypatch.setattr(growth, "STEPS", (1, 3, 4))
+    monkeypatch.setattr(growth, "TENSOR_COUNTS", (2, 4, 8))
+    monkeypatch.setattr(growth, "STEP_COUNTS", (1, 3, 4))
     monkeypatch.setattr(ranks, "on_ranks", partial(ranks.on_ranks, width=16, layers=1))
-    monkeypatch.setattr(startup, "STARTS", {startup.TORCH: "", "import gradparity": ""})
 
 
 @pytest.mark.usefixtures("tiny")
@@ -51,8 +50,8 @@ def test_every_part_has_tables_a_reason_a_sentence_a_picture_and_figures(name):
     assert sum(table.row_count for table in tables) >= ROWS[name]
     assert len(json.dumps(found.records[f"{name}.jsonl"])) > 50
     with Console(record=True, width=150) as console:
-        show(found, console)
-    assert bool(found.figures) == (name != "imports")
+        show_result(found, console)
+    assert found.figures
     for figure in found.figures.values():
         drawn = figure_to_image(figure).transpose(1, 2, 0)
         assert (drawn[0, 0] == 255).all(), "a white ground, in dark surroundings too"
@@ -77,7 +76,7 @@ def test_it_answers_in_a_sentence_and_keeps_picture_and_figures(tmp_path, capsys
 def test_it_says_why(tmp_path, capsys):
     assert main(["--only", "watching", "--rounds", "2", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert watching_cost.WHY in said
+    assert watching_cost._WHY in said
 
 
 @pytest.mark.parametrize(

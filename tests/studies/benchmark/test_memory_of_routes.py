@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
-from gradparity.studies.benchmark.routes import costs_of
-from gradparity.studies.benchmark.subjects import config, mlp
+from gradparity.studies.benchmark.routes import _costs_of
+from gradparity.studies.benchmark.subjects import config, wide_mlp
 
 LAYERS = 20
 ONE = 1 / LAYERS
@@ -20,8 +20,8 @@ def layers():
 
 def peaks(k, precision="fp32"):
     """In sizes of the parameters, by route."""
-    task = replace(mlp(), build=layers)
-    found = costs_of("layers", task, config(k=k, microbatch=1, precision=precision), 2, lambda: None)
+    task = replace(wide_mlp(), build=layers)
+    found = _costs_of("layers", task, config(k=k, microbatch=1, precision=precision), 2, lambda: None)
     return {one.route: one.peak for one in found}
 
 

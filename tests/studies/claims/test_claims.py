@@ -9,10 +9,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gradparity.cli.main import main
-from gradparity.studies.claims import CLAIMS, Evidence, Verdict, backward, name_of, sentence_of, summary
+from gradparity.studies.claims import CLAIMS, ClaimVerdict, Evidence, backward, name_of, sentence_of, summary
 from gradparity.studies.claims.evidence import judge
 from gradparity.studies.claims.result import claims_markdown
-from gradparity.tensorboard.pages import ANSWER
+from gradparity.tensorboard.pages import ANSWER_RUN
 from gradparity.training import manual
 from scripts import run
 
@@ -127,7 +127,7 @@ def test_a_training_both_ways_compared_something(name, evidence):
 def test_every_figure_has_a_number_and_every_correction_a_text(evidence):
     for name, found in evidence.items():
         assert re.search(r"\d", found.figure), name
-        assert found.instead or found.verdict is Verdict.HOLDS, name
+        assert found.instead or found.verdict is ClaimVerdict.HOLDS, name
         assert found.torch == torch.__version__
 
 
@@ -148,8 +148,8 @@ def test_claims_leave_the_random_numbers_and_the_process_as_they_were():
 
 
 def test_a_sentence_that_does_not_hold_has_no_caveat():
-    assert judge(holds=False, caveat=True) is Verdict.FAILS
-    assert judge(holds=True) is Verdict.HOLDS
+    assert judge(holds=False, caveat=True) is ClaimVerdict.FAILS
+    assert judge(holds=True) is ClaimVerdict.HOLDS
 
 
 # Negative controls: another torch, other verdicts.
@@ -234,7 +234,7 @@ CONTROLS = [
     ([(torch.Tensor, "backward", that_keeps_the_graph)], {"accumulation": "holds with a caveat"}),
     ([(summary, "backward", manual), (summary, "manual", naive)], {"accumulates-correctly": "holds"}),
     ([(summary, "frugal", manual)], {"millions-of-parameters": "holds"}),
-    ([(backward, "OPTIMIZERS", [torch.optim.SGD])], {"standard-loop": "holds"}),
+    ([(backward, "ALL_OPTIMIZERS", [torch.optim.SGD])], {"standard-loop": "holds"}),
 ]
 """What is put in the place of what, and the verdicts that follow."""
 
@@ -282,7 +282,7 @@ def test_markdown_escapes_what_would_end_a_cell():
     def claim():
         """`.backward()` | autograd.grad."""
 
-    (row,) = claims_markdown([(claim, Evidence(Verdict.HOLDS, "1\n2"))]).splitlines()[4:]
+    (row,) = claims_markdown([(claim, Evidence(ClaimVerdict.HOLDS, "1\n2"))]).splitlines()[4:]
     assert row == r"| **claim**: `.backward()` \| autograd.grad. | holds | 1<br>2 |  |"
 
 
@@ -320,7 +320,7 @@ def test_the_experiment_answers_in_a_sentence_and_writes_its_page(tmp_path):
     assert max(map(len, table)) == 110
     assert all(f"│ {name} " in done.stdout for name in EXPECTED)
 
-    board = EventAccumulator(str(tmp_path / "claims" / "1" / ANSWER))
+    board = EventAccumulator(str(tmp_path / "claims" / "1" / ANSWER_RUN))
     board.Reload()
     (page,) = board.Tensors("1 answer/text_summary")
     assert page.tensor_proto.string_val[0].decode().startswith(f"**{answer}**")

@@ -13,9 +13,9 @@ from gradparity.parity.state import Part
 from gradparity.studies.frameworks import watch
 from gradparity.studies.frameworks.known_issues import KNOWN, cause
 from gradparity.studies.frameworks.on_ranks import ON_RANKS
-from gradparity.studies.frameworks.result import cell, differences_of, page, short, unexplained
+from gradparity.studies.frameworks.result import cell, difference_page, differences_of, size_in_words, unexplained
 from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, SCENARIOS, TWO_RANKS
-from gradparity.studies.frameworks.watch import FRAMEWORKS, NOT_INSTALLED, outcome, outcome_of
+from gradparity.studies.frameworks.watch import FRAMEWORKS, NOT_INSTALLED, framework_outcome, loop_outcome
 from scripts import run
 
 pytestmark = pytest.mark.processor
@@ -192,10 +192,10 @@ def test_what_is_not_installed_and_what_refuses_is_told(monkeypatch):
     def refuses(job):
         raise ValueError("not on\n a CPU")
 
-    refused = outcome_of(refuses, replace(SCENARIOS["K = 1"], microbatches=1))
+    refused = loop_outcome(refuses, replace(SCENARIOS["K = 1"], microbatches=1))
     assert refused.refusal == "ValueError: not on a CPU"
     monkeypatch.setattr(watch, "find_spec", lambda package: None)
-    missing = outcome(FRAMEWORKS["Ignite"], SCENARIOS["K = 1"])
+    missing = framework_outcome(FRAMEWORKS["Ignite"], SCENARIOS["K = 1"])
     assert missing == NOT_INSTALLED
     outcomes = {"K = 1": {"Ignite": missing, "Fabric": refused}}
     assert (cell(missing), cell(refused)) == ("not installed", "refuses")
@@ -203,7 +203,7 @@ def test_what_is_not_installed_and_what_refuses_is_told(monkeypatch):
         "not installed: pip install 'gradparity[frameworks]'",
         "ValueError: not on a CPU",
     ]
-    assert "| K = 1 | not<br>installed | refuses |" in page(outcomes)
+    assert "| K = 1 | not<br>installed | refuses |" in difference_page(outcomes)
     assert unexplained(outcomes) == []
 
 
@@ -237,7 +237,7 @@ def test_bad_input_is_told_in_one_sentence(arguments, capsys):
     ],
 )
 def test_the_size_of_a_difference_in_a_few_words(mismatch, words):
-    assert short(mismatch) == words
+    assert size_in_words(mismatch) == words
 
 
 def test_a_few_frameworks_and_scenarios_can_be_chosen(tmp_path, capsys):

@@ -15,7 +15,7 @@ from gradparity.parity.state import Part
 from gradparity.processes.launch import launch
 from gradparity.studies.frameworks.on_ranks import ON_RANKS, RANKS, of_all_ranks, outcomes_on_ranks
 from gradparity.studies.frameworks.result import cell, measured
-from gradparity.studies.frameworks.watch import Outcome
+from gradparity.studies.frameworks.watch import FrameworkOutcome
 
 RIGHT = [name for name in ON_RANKS if name != "Lightning, autograd"]
 
@@ -68,8 +68,8 @@ def test_by_hand_it_is_the_step_with_ddp_if_all_start_from_the_weights_of_rank_0
 
 
 def test_where_one_rank_refuses_there_is_no_verdict():
-    refused = Outcome(None, "ValueError: not here")
-    assert of_all_ranks([Outcome(None, "not installed"), refused]).refusal == "not installed"
+    refused = FrameworkOutcome(None, "ValueError: not here")
+    assert of_all_ranks([FrameworkOutcome(None, "not installed"), refused]).refusal == "not installed"
 
 
 def test_nothing_is_left_behind(tmp_path, monkeypatch):

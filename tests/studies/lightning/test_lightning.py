@@ -13,7 +13,7 @@ from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
 from gradparity.studies import tasks
-from gradparity.studies.lightning.two_ways import WAYS, under_lightning
+from gradparity.studies.lightning.trainer_lane import WAYS, under_lightning
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import ClipConfig, OptimizerConfig, ScalerConfig
 from gradparity.training import Phase
@@ -31,7 +31,9 @@ def verdict_of(way, microbatches=9, loop="backward", overflow=False, **fields):
     reference, candidate = make_lanes(replace(config, candidate="backward"), task)
     if loop in FAULTS:
         reference = replace(reference, step=loop_with(FAULTS[loop])[0])
-    examples = tasks.to(tasks.TASKS[config.task]().train, "cpu", training.PRECISIONS[config.precision].parameters)
+    examples = tasks.move_examples(
+        tasks.TASKS[config.task]().train, "cpu", training.PRECISIONS[config.precision].parameters
+    )
     batches = list(tasks.shuffled(examples, 4, torch.Generator().manual_seed(0)))[:microbatches]
     verdict = Verdict()
     windows = training.windows(batches, config.accumulation_steps, tasks.count)

@@ -3,19 +3,19 @@
 from rich.console import Console
 
 from gradparity.studies.matrix import heatmap, hparams
-from gradparity.studies.matrix.cell import TASKS, Cell
+from gradparity.studies.matrix.cell import TASK_NAMES, MatrixCell
 from gradparity.studies.matrix.result import matrix_result
-from gradparity.studies.matrix.run import CellResult, Outcome
-from gradparity.studies.result import write
-from gradparity.tensorboard.pages import ANSWER
+from gradparity.studies.matrix.run import CellOutcome, CellResult
+from gradparity.studies.result import write_result
+from gradparity.tensorboard.pages import ANSWER_RUN
 
 RESULTS = [
-    CellResult(cell=Cell(task="gru", precision="fp32"), outcome=Outcome.IDENTICAL),
-    CellResult(cell=Cell(task="gru", precision="fp32", k=4), outcome=Outcome.REFUSED, why="no"),
-    CellResult(cell=Cell(task="gru", precision="fp16"), outcome=Outcome.REFUSED, why="no"),
-    CellResult(cell=Cell(task="lstm", precision="fp32"), outcome=Outcome.IDENTICAL),
-    CellResult(cell=Cell(task="lstm", precision="fp32", k=4), outcome=Outcome.DIFFERENT, why="so", max_ulp=7),
-    CellResult(cell=Cell(task="lstm", precision="fp16"), outcome=Outcome.RAISED, why="oh"),
+    CellResult(cell=MatrixCell(task="gru", precision="fp32"), outcome=CellOutcome.IDENTICAL),
+    CellResult(cell=MatrixCell(task="gru", precision="fp32", k=4), outcome=CellOutcome.REFUSED, why="no"),
+    CellResult(cell=MatrixCell(task="gru", precision="fp16"), outcome=CellOutcome.REFUSED, why="no"),
+    CellResult(cell=MatrixCell(task="lstm", precision="fp32"), outcome=CellOutcome.IDENTICAL),
+    CellResult(cell=MatrixCell(task="lstm", precision="fp32", k=4), outcome=CellOutcome.DIFFERENT, why="so", max_ulp=7),
+    CellResult(cell=MatrixCell(task="lstm", precision="fp16"), outcome=CellOutcome.RAISED, why="oh"),
 ]
 
 
@@ -40,9 +40,9 @@ def test_one_cell_has_a_row():
 
 
 def test_all_tasks_fit_into_a_narrow_terminal():
-    cells = [Cell(task=task, clip=clip) for task in TASKS for clip in ("none", "error_if_nonfinite")]
-    rows = rows_of([CellResult(cell=cell, outcome=Outcome.IDENTICAL) for cell in cells])
-    assert rows == {name: ["✓"] * len(TASKS) for name in ("clip: none", "clip: error_if_nonfinite")}
+    cells = [MatrixCell(task=task, clip=clip) for task in TASK_NAMES for clip in ("none", "error_if_nonfinite")]
+    rows = rows_of([CellResult(cell=cell, outcome=CellOutcome.IDENTICAL) for cell in cells])
+    assert rows == {name: ["✓"] * len(TASK_NAMES) for name in ("clip: none", "clip: error_if_nonfinite")}
 
 
 def test_the_figure_shows_a_symbol_where_not_all_is_identical_on_its_own_ground():
@@ -54,7 +54,7 @@ def test_the_figure_shows_a_symbol_where_not_all_is_identical_on_its_own_ground(
     assert [label.get_text() for label in axes.get_yticklabels()] == ["fp32", "fp16", "K = 3", "K = 4"]
     assert figure.get_facecolor() == (1, 1, 1, 1)
     colors = axes.images[0].to_rgba(axes.images[0].get_array())
-    assert len({tuple(color) for row in colors for color in row}) == len(Outcome)
+    assert len({tuple(color) for row in colors for color in row}) == len(CellOutcome)
 
 
 def test_a_glance_shows_how_many_cells_of_each_task_came_out_how():
@@ -62,11 +62,11 @@ def test_a_glance_shows_how_many_cells_of_each_task_came_out_how():
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["gru", "lstm"]
     widths = [[bar.get_width() for bar in bars] for bars in axes.containers]
-    assert dict(zip(Outcome, widths, strict=True)) == {
-        Outcome.DIFFERENT: [0, 1],
-        Outcome.RAISED: [0, 1],
-        Outcome.IDENTICAL: [1, 1],
-        Outcome.REFUSED: [2, 0],
+    assert dict(zip(CellOutcome, widths, strict=True)) == {
+        CellOutcome.DIFFERENT: [0, 1],
+        CellOutcome.RAISED: [0, 1],
+        CellOutcome.IDENTICAL: [1, 1],
+        CellOutcome.REFUSED: [2, 0],
     }
     assert figure.get_suptitle() == "2 of 4 cells are identical both ways"
 
@@ -74,9 +74,9 @@ def test_a_glance_shows_how_many_cells_of_each_task_came_out_how():
 def test_tensorboard_gets_the_heatmap_and_every_cell(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    write(matrix_result(RESULTS), tmp_path / "glance")
+    write_result(matrix_result(RESULTS), tmp_path / "glance")
     hparams.write_hparams(tmp_path / "cells", RESULTS)
-    events = EventAccumulator(str(tmp_path / "glance" / ANSWER)).Reload()
+    events = EventAccumulator(str(tmp_path / "glance" / ANSWER_RUN)).Reload()
     assert len(events.Tags()["images"]) == 2
     assert {path.name for path in tmp_path.joinpath("cells").iterdir()} == {str(result.cell) for result in RESULTS}
     cell = EventAccumulator(str(tmp_path / "cells" / str(RESULTS[4].cell))).Reload()
@@ -88,8 +88,8 @@ def test_tensorboard_gets_the_heatmap_and_every_cell(tmp_path):
 
 
 def test_the_heatmap_is_not_among_so_many_runs_that_tensorboard_selects_none(tmp_path):
-    write(matrix_result(RESULTS), tmp_path)
-    assert [path.parent.name for path in tmp_path.rglob("events.*")] == [ANSWER]
+    write_result(matrix_result(RESULTS), tmp_path)
+    assert [path.parent.name for path in tmp_path.rglob("events.*")] == [ANSWER_RUN]
 
 
 def test_tensorboard_is_spared_thousands_of_runs(tmp_path, monkeypatch):

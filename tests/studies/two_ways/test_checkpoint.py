@@ -20,9 +20,9 @@ from gradparity.parity.place import START
 from gradparity.parity.verdict import Verdict
 from gradparity.studies.tasks import TASKS
 from gradparity.studies.two_ways import build, checkpoint
-from gradparity.studies.two_ways.checkpoint import LANES, NAME, PROGRESS, Progress, resume, save
-from gradparity.tensorboard import FIGURES, Board
-from gradparity.tensorboard.board import lengths
+from gradparity.studies.two_ways.checkpoint import CHECKPOINT, LANES, PROGRESS, Progress, resume_progress, save_progress
+from gradparity.tensorboard import FIGURES_FILE, Board
+from gradparity.tensorboard.board import file_lengths
 from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.training import Phase
 from small import small_config, small_task
@@ -72,9 +72,9 @@ def gone_on(config, folder):
     lanes = build.lanes(config, small_task(config.task))
     halfway, first = trained(config, lanes, steps=HALF)
     Board(folder, config.task, halfway.verdict).__exit__(None, None, None)
-    save(folder, config, lanes, halfway)
+    save_progress(folder, config, lanes, halfway)
     again = build.lanes(config, small_task(config.task))
-    until = resume(folder, config, again)
+    until = resume_progress(folder, config, again)
     assert until.done == HALF
     found, second = trained(config, again, until)
     return again, found, first + second
@@ -101,7 +101,7 @@ def test_a_state_outside_of_the_buffers_makes_a_difference(tmp_path, monkeypatch
     config = replace(FP16, task="gru", precision="fp32")
     whole = build.lanes(config, small_task("gru"))
     trained(config, whole)
-    monkeypatch.setattr("gradparity.studies.tasks.streams.Recurrent.set_extra_state", lambda module, state: None)
+    monkeypatch.setattr("gradparity.studies.tasks.text_streams.Recurrent.set_extra_state", lambda module, state: None)
     again, *_ = gone_on(config, tmp_path)
     assert others(whole, again)
 
@@ -143,7 +143,7 @@ def kept(tmp_path_factory):
     lanes = build.lanes(config, small_task(config.task))
     Board(folder, "mlp", Verdict()).__exit__(None, None, None)
     found, _ = trained(config, lanes, steps=HALF)
-    save(folder, config, lanes, found)
+    save_progress(folder, config, lanes, found)
     return folder, config
 
 
@@ -151,7 +151,7 @@ def refused(folder, config):
     """What is said, and that the board's files have been left alone."""
     before = {path: path.read_bytes() for path in folder.rglob("*.*")}
     with pytest.raises(UserError) as error:
-        resume(folder, config, build.lanes(config, small_task(config.task)))
+        resume_progress(folder, config, build.lanes(config, small_task(config.task)))
     assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
     assert "\n" not in str(error.value)
     assert str(error.value).endswith("; move it away to train from the first step")
@@ -160,7 +160,7 @@ def refused(folder, config):
 
 def spoiled(kept, folder, change):
     shutil.copytree(kept[0], folder, dirs_exist_ok=True)
-    (folder / NAME).write_bytes(change((folder / NAME).read_bytes()))
+    (folder / CHECKPOINT).write_bytes(change((folder / CHECKPOINT).read_bytes()))
     return folder, kept[1]
 
 
@@ -186,16 +186,16 @@ def test_a_compressed_checkpoint_is_refused(kept, tmp_path):
 
 def test_for_a_pipe_in_its_place_nobody_waits(kept, tmp_path):
     shutil.copytree(kept[0], tmp_path, dirs_exist_ok=True)
-    (tmp_path / NAME).unlink()
-    os.mkfifo(tmp_path / NAME)
+    (tmp_path / CHECKPOINT).unlink()
+    os.mkfifo(tmp_path / CHECKPOINT)
     with pytest.raises(UserError, match="it is no regular file"):
-        resume(tmp_path, kept[1], build.lanes(kept[1], small_task(kept[1].task)))
+        resume_progress(tmp_path, kept[1], build.lanes(kept[1], small_task(kept[1].task)))
 
 
 def test_every_byte_counts_or_says_nothing(kept, tmp_path):
     """Of a flipped byte the checksums know, unless nobody reads it, as the date of an archive's member."""
-    whole = (kept[0] / NAME).read_bytes()
-    with ZipFile(kept[0] / NAME) as archive:
+    whole = (kept[0] / CHECKPOINT).read_bytes()
+    with ZipFile(kept[0] / CHECKPOINT) as archive:
         members = {name: archive.read(name) for name in (*LANES, PROGRESS)}
     chance, noticed = random.Random(0), 0
     for place in [*chance.sample(range(len(whole)), 300), *range(len(whole) - 250, len(whole))]:
@@ -216,7 +216,7 @@ def test_a_checkpoint_of_another_training_is_refused(kept, tmp_path):
     assert "is of a training with another optimizer, seed; move it away" in refused(
         tmp_path, replace(config, seed=1, optimizer=replace(config.optimizer, lr=0.5))
     )
-    assert resume(
+    assert resume_progress(
         tmp_path, replace(config, checkpoint_every=3, evaluate_every=1), build.lanes(config, small_task("digits_mlp"))
     )
 
@@ -224,28 +224,34 @@ def test_a_checkpoint_of_another_training_is_refused(kept, tmp_path):
 def test_a_run_that_has_lost_its_checkpoint_is_not_begun_anew(kept, tmp_path):
     folder, config = kept
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    (tmp_path / NAME).unlink()
-    (tmp_path / FIGURES).write_text(f'{{"step": {HALF - 1}}}\n')
-    files = lengths(tmp_path)
+    (tmp_path / CHECKPOINT).unlink()
+    (tmp_path / FIGURES_FILE).write_text(f'{{"step": {HALF - 1}}}\n')
+    files = file_lengths(tmp_path)
     with pytest.raises(UserError, match=r"checkpoint.zip is missing; bring it back, or train anew in another folder"):
-        resume(tmp_path, replace(config, checkpoint_every=HALF - 1), [])
-    assert lengths(tmp_path) == files
-    assert resume(tmp_path, replace(config, checkpoint_every=HALF), []).done == 0, "it was killed before the first"
-    assert lengths(tmp_path) == {}
+        resume_progress(tmp_path, replace(config, checkpoint_every=HALF - 1), [])
+    assert file_lengths(tmp_path) == files
+    assert resume_progress(tmp_path, replace(config, checkpoint_every=HALF), []).done == 0, (
+        "it was killed before the first"
+    )
+    assert file_lengths(tmp_path) == {}
 
 
 def test_a_checkpoint_of_another_version_is_refused(kept, tmp_path, monkeypatch):
     shutil.copytree(kept[0], tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(checkpoint, "HELD", (*checkpoint.HELD, make_dataclass("Verdict", ["steps", "one_more"])))
+    monkeypatch.setattr(
+        checkpoint,
+        "CHECKPOINT_CLASSES",
+        (*checkpoint.CHECKPOINT_CLASSES, make_dataclass("Verdict", ["steps", "one_more"])),
+    )
     assert "(it was written by another version of gradparity)" in refused(tmp_path, kept[1])
 
 
 def packed(folder, change):
     """The checkpoint in ``folder`` with members that were changed and their checksums as they should be."""
-    with ZipFile(folder / NAME) as archive:
+    with ZipFile(folder / CHECKPOINT) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     change(members)
-    with ZipFile(folder / NAME, "w") as archive:
+    with ZipFile(folder / CHECKPOINT, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
 
@@ -297,8 +303,8 @@ def test_it_would_run_if_it_were_unpickled(tmp_path, monkeypatch):
 
 def progress(done, lengths=()):
     found = Progress(done, Verdict(), DivergenceMap([]) if lengths else None)
-    bits = checkpoint.bits_of(replace(FP16, task="digits_mlp"))
-    return saved({"form": checkpoint.form(), "bits": bits, "progress": found, "lengths": lengths or {}})
+    bits = checkpoint.fields_that_change_bits(replace(FP16, task="digits_mlp"))
+    return saved({"form": checkpoint.class_fields(), "bits": bits, "progress": found, "lengths": lengths or {}})
 
 
 def other_model(data):
@@ -308,7 +314,7 @@ def other_model(data):
 
 
 def test_the_bits_of_a_training_are_all_of_its_configuration_but_where_and_how_often_it_is_looked_at(kept):
-    bits = checkpoint.bits_of(kept[1])
+    bits = checkpoint.fields_that_change_bits(kept[1])
     assert asdict(kept[1]).keys() - bits.keys() == {"output", "quiet", "evaluate_every", "checkpoint_every"}
     assert json.loads(json.dumps(bits)) == bits, "plain values, and so equal when they come back"
 

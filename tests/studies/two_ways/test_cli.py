@@ -8,7 +8,7 @@ import pytest
 
 from gradparity.errors import UserError
 from gradparity.studies.tasks import TASKS
-from gradparity.studies.two_ways.cli import SAVED, as_yaml, parse, resumed
+from gradparity.studies.two_ways.command_line import SAVED_CONFIG, as_yaml, parse_config, parse_resume
 from gradparity.studies.two_ways.config import Config, TaskName
 
 CONFIGS = sorted(Path(__file__).parents[3].joinpath("configs").glob("*.yaml"))
@@ -20,14 +20,14 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_can_be_read_and_is_called_what_its_file_is(path):
-    assert parse(["--config", str(path)], None).name == path.stem
+    assert parse_config(["--config", str(path)], None).name == path.stem
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_that_was_written_down_reads_back_as_itself(path, tmp_path):
-    config = parse(["--config", str(path)], None)
+    config = parse_config(["--config", str(path)], None)
     (tmp_path / "again.yaml").write_text(as_yaml(config))
-    assert parse(["--config", str(tmp_path / "again.yaml")], None) == config
+    assert parse_config(["--config", str(tmp_path / "again.yaml")], None) == config
 
 
 def test_every_task_can_be_named():
@@ -35,11 +35,11 @@ def test_every_task_can_be_named():
 
 
 def test_without_arguments_the_defaults_hold():
-    assert parse([], None) == Config()
+    assert parse_config([], None) == Config()
 
 
 def test_the_command_line_overrides_the_file_field_by_field():
-    config = parse(
+    config = parse_config(
         [
             "--config",
             str(CONFIGS[0]),
@@ -65,19 +65,19 @@ def test_the_command_line_overrides_the_file_field_by_field():
         "none",
         Path("elsewhere"),
     )
-    assert config.scaler.growth_interval == parse(["--config", str(CONFIGS[0])], None).scaler.growth_interval
+    assert config.scaler.growth_interval == parse_config(["--config", str(CONFIGS[0])], None).scaler.growth_interval
 
 
 def test_print_config_prints_what_would_be_used(capsys):
     with pytest.raises(SystemExit) as exit_:
-        parse(["--steps", "7", "--print_config"], None)
+        parse_config(["--steps", "7", "--print_config"], None)
     assert exit_.value.code == 0
     assert "steps: 7" in capsys.readouterr().out
 
 
 def test_help_explains_every_field(capsys):
     with pytest.raises(SystemExit) as exit_:
-        parse(["--help"], "What it does.")
+        parse_config(["--help"], "What it does.")
     assert exit_.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "What it does." in text
@@ -129,7 +129,7 @@ def test_help_explains_every_field(capsys):
 )  # fmt: skip
 def test_a_bad_argument_gets_one_sentence(arguments, sentence):
     with pytest.raises(UserError) as error:
-        parse(arguments.split(), None)
+        parse_config(arguments.split(), None)
     assert str(error.value).startswith(sentence) or sentence in str(error.value)
     assert "\n" not in str(error.value)
     assert "typing." not in str(error.value)
@@ -157,7 +157,7 @@ def test_a_bad_file_gets_one_sentence(text, sentence, tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as error:
-        parse(["--config", str(path)], None)
+        parse_config(["--config", str(path)], None)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -166,16 +166,16 @@ def test_a_file_that_is_no_text_gets_one_sentence(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_bytes(b"\xff\x00\xfe\x80")
     with pytest.raises(UserError) as error:
-        parse(["--config", str(path)], None)
+        parse_config(["--config", str(path)], None)
     assert "\n" not in str(error.value)
 
 
 def test_a_run_is_resumed_with_the_configuration_that_it_saved(tmp_path):
-    config = parse(["--config", str(CONFIGS[0]), "--steps", "7"], None)
-    (tmp_path / SAVED).write_text(as_yaml(config))
-    assert resumed(["--resume", str(tmp_path)]) == (config, tmp_path)
-    assert resumed([f"--resume={tmp_path}", "--quiet"]) == (replace(config, quiet=True), tmp_path)
-    assert resumed(["--steps", "7"]) is None
+    config = parse_config(["--config", str(CONFIGS[0]), "--steps", "7"], None)
+    (tmp_path / SAVED_CONFIG).write_text(as_yaml(config))
+    assert parse_resume(["--resume", str(tmp_path)]) == (config, tmp_path)
+    assert parse_resume([f"--resume={tmp_path}", "--quiet"]) == (replace(config, quiet=True), tmp_path)
+    assert parse_resume(["--steps", "7"]) is None
 
 
 @pytest.mark.parametrize(
@@ -188,6 +188,6 @@ def test_a_run_is_resumed_with_the_configuration_that_it_saved(tmp_path):
 )
 def test_what_cannot_be_resumed_gets_one_sentence(arguments, sentence):
     with pytest.raises(UserError) as error:
-        resumed(arguments)
+        parse_resume(arguments)
     assert str(error.value).startswith(sentence)
     assert "\n" not in str(error.value)

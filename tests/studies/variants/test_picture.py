@@ -10,11 +10,11 @@ from matplotlib.text import Text
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gradparity.studies.variants import VARIANTS, Prediction, outcome
-from gradparity.studies.variants.loops import REFERENCE
-from gradparity.studies.variants.picture import pictures
+from gradparity.studies.variants import VARIANTS, Prediction, variant_outcome
+from gradparity.studies.variants.growth_plots import pictures
+from gradparity.studies.variants.loops import REFERENCE_LOOP
 from gradparity.studies.variants.result import prediction_table, variants_result
-from gradparity.tensorboard.pages import ANSWER
+from gradparity.tensorboard.pages import ANSWER_RUN
 from scripts import run
 
 SCRIPT = "routes_that_differ.py"
@@ -23,7 +23,7 @@ NAMES = ("summed loss", "reversed order, K = 2", "zeros for None")
 
 @cache
 def outcomes():
-    return [outcome(variant, steps=4) for variant in VARIANTS if variant.name in NAMES]
+    return [variant_outcome(variant, steps=4) for variant in VARIANTS if variant.name in NAMES]
 
 
 def test_every_variant_is_drawn_at_the_height_of_its_figures():
@@ -67,8 +67,8 @@ def test_the_pictures_have_white_ground_and_bold_letters():
 
 def test_a_prediction_that_fails_is_marked_as_such():
     console = Console(width=120)
-    wrong = replace(VARIANTS[0], predictions=(Prediction(REFERENCE), *VARIANTS[0].predictions))
-    found = [outcome(wrong, steps=1)]
+    wrong = replace(VARIANTS[0], predictions=(Prediction(REFERENCE_LOOP), *VARIANTS[0].predictions))
+    found = [variant_outcome(wrong, steps=1)]
     with console.capture() as captured:
         console.print(prediction_table(found))
     assert "✗" in captured.get()
@@ -107,7 +107,7 @@ def test_the_experiment_shows_prediction_beside_measurement_and_writes_what_it_f
         "phase": "accumulated",
     }
 
-    board = EventAccumulator(str(tmp_path / "routes" / "1" / ANSWER)).Reload()
+    board = EventAccumulator(str(tmp_path / "routes" / "1" / ANSWER_RUN)).Reload()
     assert [tag.split("/")[0] for tag in board.Tags()["images"]] == ["1 glance", "1 glance"]
     assert board.Tags()["tensors"] == ["1 answer/text_summary"]
     board = EventAccumulator(str(tmp_path / "routes" / "1" / "zeros-for-None")).Reload()

@@ -21,15 +21,13 @@ BLUE, BROWN, GRAY, GREEN = "#4477aa", "#aa7700", "#555555", "#228833"
 AIM = 1.05
 
 
-def part_result(
-    name: str, sentence: str, why: str, tables: Sequence[Table], figure: Figure | None, measured: Any
-) -> Result:
-    """Return the result of the part ``name``, from tables, a reason, perhaps a picture, and dataclasses to record."""
+def part_result(name: str, sentence: str, why: str, tables: Sequence[Table], figure: Figure, measured: Any) -> Result:
+    """Return the result of the part ``name``, from tables, a reason, a picture, and dataclasses to record."""
     return Result(
         sentence=sentence,
         terminal=[*tables, f"{why}\n"],
         pages={ANSWER_PAGE: why},
-        figures={} if figure is None else {f"1 glance/{name}": figure},
+        figures={f"1 glance/{name}": figure},
         records={f"{name}.jsonl": [asdict(one) for one in measured]},
     )
 
@@ -40,7 +38,7 @@ def cost_table(title: str, *columns: str) -> Table:
     return plain_table(title, Column(first, no_wrap=True), *(Column(o, justify="right", no_wrap=True) for o in others))
 
 
-def in_words(found: Spread, digits: int = 2) -> str:
+def median_and_quartiles(found: Spread, digits: int = 2) -> str:
     """Format the median, and the two quartiles, between which half of the figures lie."""
     return f"{found.median:.{digits}f} {found.low:.{digits}f}–{found.high:.{digits}f}"
 

@@ -6,7 +6,6 @@ from gradparity.studies.benchmark.drawing import Bar
 from gradparity.studies.benchmark.growth import measure_growth
 from gradparity.studies.benchmark.ranks import measure_ranks
 from gradparity.studies.benchmark.routes import measure_routes
-from gradparity.studies.benchmark.startup import measure_startup
 from gradparity.studies.benchmark.throughput import measure_throughput
 from gradparity.studies.benchmark.watching_cost import measure_watching
 from gradparity.studies.result import Result
@@ -17,7 +16,6 @@ PARTS: dict[str, Callable[[bool, int, Bar], Result]] = {
     "throughput": measure_throughput,
     "growth": measure_growth,
     "ranks": measure_ranks,
-    "imports": measure_startup,
 }
 """Each takes whether to measure all sizes, the number of rounds, and a progress bar."""
 

@@ -15,7 +15,7 @@ from gradparity.processes.launch import launch
 from gradparity.studies.benchmark.clock import Spread, ratio
 from gradparity.studies.benchmark.drawing import FEW, Bar, cost_table, draw_aim, draw_spreads, panels_with, part_result
 from gradparity.studies.benchmark.growth import peak_megabytes
-from gradparity.studies.benchmark.subjects import config, size, transformer
+from gradparity.studies.benchmark.subjects import config, parameter_count, transformer
 from gradparity.studies.benchmark.watching import (
     CANDIDATE,
     LOCKSTEP,
@@ -26,13 +26,13 @@ from gradparity.studies.benchmark.watching import (
     watched_seconds,
     watched_step,
 )
-from gradparity.studies.benchmark.watching_cost import COLORS
+from gradparity.studies.benchmark.watching_cost import WAY_COLORS
 from gradparity.studies.distributed.trial import Trial, rank_lane, windows_of_rank
 from gradparity.studies.result import Result
 
-RANKS = (1, 2, 4)
+RANK_COUNTS = (1, 2, 4)
 WIDTH, LAYERS = 512, 8
-WHY = (
+_WHY = (
     "Each rank watches its own replica, and none waits for another in order to do so. Processes that share a machine "
     "share the speed of its memory, which is what watching needs. In lockstep a rank holds two trainings, "
     "and the graphs of both at once."
@@ -55,13 +55,13 @@ class RankCost:
 
 def measure_ranks(full: bool, rounds: int, bar: Bar) -> Result:
     """Measure lockstep and recording on 1, 2 and 4 ranks; without ``full`` on 1 and 2."""
-    numbers = RANKS if full else RANKS[:2]
+    numbers = RANK_COUNTS if full else RANK_COUNTS[:2]
     tick = bar("ranks", len(numbers))
     found = []
     for ranks in numbers:
         found.append(on_ranks(ranks, max(2, min(rounds, FEW) - 2)))
         tick()
-    return part_result("ranks", _sentence(found), WHY, [_table(found)], _figure(found), found)
+    return part_result("ranks", _sentence(found), _WHY, [_table(found)], _figure(found), found)
 
 
 def on_ranks(ranks: int, rounds: int, width: int = WIDTH, layers: int = LAYERS) -> RankCost:
@@ -101,7 +101,7 @@ def cost_of_rank(ranks: int, rounds: int, width: int, layers: int) -> RankCost:
     both = [sum(pair) for pair in zip(seconds[REFERENCE], seconds[CANDIDATE], strict=True)]
     times = {LOCKSTEP: ratio(seconds[LOCKSTEP], both), RECORD: ratio(seconds[RECORD], seconds[REFERENCE])}
     bare = 1e3 * sorted(seconds[REFERENCE])[rounds // 2]
-    return RankCost(ranks, size(reference), bare, times, megabytes)
+    return RankCost(ranks, parameter_count(reference), bare, times, megabytes)
 
 
 def _sentence(found: Sequence[RankCost]) -> str:
@@ -133,6 +133,6 @@ def _figure(found: Sequence[RankCost]) -> Figure:
     )
     names = [f"{way}\n{one.ranks} ranks" for way in (LOCKSTEP, RECORD) for one in found]
     pairs = [(way, one.times[way]) for way in (LOCKSTEP, RECORD) for one in found]
-    draw_spreads(axes, names, [time for _, time in pairs], [COLORS[way] for way, _ in pairs])
+    draw_spreads(axes, names, [time for _, time in pairs], [WAY_COLORS[way] for way, _ in pairs])
     draw_aim(axes, "lower right")
     return made

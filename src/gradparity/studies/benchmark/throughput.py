@@ -16,7 +16,7 @@ from gradparity.studies.benchmark.drawing import (
     Bar,
     cost_table,
     draw_spreads,
-    in_words,
+    median_and_quartiles,
     panels_with,
     part_result,
 )
@@ -26,7 +26,7 @@ from gradparity.trace.fingerprint import fingerprint
 READ, COMPARED, HASHED = "read (sum)", "same_bits", "fingerprint"
 MEGABYTES = 200
 """Size of each side: more than caches hold, so that main memory is the limit."""
-WHY = "A comparison reads both sides once, eight bytes at a time; a fingerprint reads once to hash, once for a norm."
+_WHY = "A comparison reads both sides once, eight bytes at a time; a fingerprint reads once to hash, once for a norm."
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Throughput:
 def measure_throughput(full: bool, rounds: int, bar: Bar) -> Result:
     """Measure comparing and hashing, against reading."""
     found = throughputs(MEGABYTES, 3 * rounds, bar("throughput", 3 * rounds))
-    return part_result("throughput", _sentence(found), WHY, [_table(found)], _figure(found), found)
+    return part_result("throughput", _sentence(found), _WHY, [_table(found)], _figure(found), found)
 
 
 def throughputs(megabytes: int, rounds: int, tick: Callable[[], object]) -> list[Throughput]:
@@ -80,7 +80,7 @@ def _table(found: Sequence[Throughput]) -> Table:
     """Tabulate speeds, and each of them over the speed of reading."""
     table = cost_table("Reading main memory", "", "GB/s", "times the speed of reading")
     for one in found:
-        table.add_row(one.what, in_words(one.speed, 1), in_words(one.of_limit))
+        table.add_row(one.what, median_and_quartiles(one.speed, 1), median_and_quartiles(one.of_limit))
     return table
 
 

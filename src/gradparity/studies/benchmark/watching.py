@@ -20,13 +20,13 @@ from torch.utils._debug_mode import DebugMode
 
 import gradparity
 from gradparity.parity.lockstep import Comparison, Lane, lockstep
-from gradparity.studies.benchmark.clock import Way, in_turn, seconds_of, timed
-from gradparity.studies.benchmark.subjects import step
+from gradparity.studies.benchmark.clock import TimedWork, in_turn, seconds_of, timed
+from gradparity.studies.benchmark.subjects import unwatched_step
 from gradparity.studies.tasks import Batch
 from gradparity.training import Moment, Phase, Run, Window
 
-Look: TypeAlias = Callable[[Moment], None]
-Watch: TypeAlias = Callable[[], AbstractContextManager[Look | None]]
+AtMoment: TypeAlias = Callable[[Moment], None]
+WatchStep: TypeAlias = Callable[[], AbstractContextManager[AtMoment | None]]
 
 REFERENCE, CANDIDATE, BESIDE = "reference alone", "candidate alone", "candidate again"
 LOCKSTEP, RECORD = "lockstep", "gradparity.record"
@@ -47,15 +47,15 @@ def watched_seconds(
     next(compared)  # the comparison at the start
     with TemporaryDirectory() as folder:
         traces = map(Path(folder).joinpath, map(str, count()))
-        looks = {CLOSE: partial(cloning, run, close), EQUAL: partial(cloning, run, equal)}
+        looks = {CLOSE: partial(cloning, run, assert_close), EQUAL: partial(cloning, run, assert_equal)}
 
-        def of_both(ours: str, theirs: str, way: Watch = nullcontext) -> dict[str, float]:
+        def of_both(ours: str, theirs: str, way: WatchStep = nullcontext) -> dict[str, float]:
             return {
                 ours: watched_step(reference, window, way),
                 theirs: watched_step(candidate, window, nullcontext),
             }
 
-        ways: list[Way] = [
+        ways: list[TimedWork] = [
             lambda: of_both(REFERENCE, CANDIDATE),
             timed(LOCKSTEP, lambda: one_step(compared)),
             lambda: of_both(RECORD, BESIDE, lambda: recording(run, next(traces))),
@@ -67,7 +67,7 @@ def watched_seconds(
 def hashed_seconds(lane: Lane, window: Window[Batch], rounds: int) -> tuple[list[float], list[float]]:
     """Return the seconds of a step, bare and with DebugMode's hashes."""
     seconds = in_turn(
-        [timed("bare", partial(step, lane, window)), lambda: {HASHES: watched_step(lane, window, hashing)}],
+        [timed("bare", partial(unwatched_step, lane, window)), lambda: {HASHES: watched_step(lane, window, hashing)}],
         rounds,
         lambda: None,
     )
@@ -86,7 +86,7 @@ def one_step(compared: Iterator[Comparison]) -> None:
             return
 
 
-def watched_step(lane: Lane, window: Window[Batch], way: Watch) -> float:
+def watched_step(lane: Lane, window: Window[Batch], way: WatchStep) -> float:
     """Return the seconds of one step, watched in one way; the work before and after it is not counted."""
     with way() as look, lane.random.active():
 
@@ -106,17 +106,17 @@ def recording(run: Run, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def cloning(run: Run, same: Callable[[Tensor, Tensor], object]) -> Iterator[Look]:
+def cloning(run: Run, same: Callable[[Tensor, Tensor], object]) -> Iterator[AtMoment]:
     """Watch as one would by hand: at each phase, clone the tensors that it changes, and compare the clones."""
 
     def look(moment: Moment) -> None:
-        for tensor in changed(run, moment.phase):
+        for tensor in written_tensors(run, moment.phase):
             same(tensor.clone(), tensor)
 
     yield look
 
 
-def changed(run: Run, phase: Phase) -> Iterator[Tensor]:
+def written_tensors(run: Run, phase: Phase) -> Iterator[Tensor]:
     """Yield the tensors that a phase has written; unscaling writes none in fp32."""
     if phase in (Phase.ACCUMULATED, Phase.CLIPPED):
         yield from (p.grad for p in run.parameters if p.grad is not None)
@@ -125,12 +125,12 @@ def changed(run: Run, phase: Phase) -> Iterator[Tensor]:
         yield from (value for state in run.optimizer.state.values() for value in state.values())
 
 
-def close(a: Tensor, b: Tensor) -> None:
+def assert_close(a: Tensor, b: Tensor) -> None:
     """Compare as PyTorch's own tests do, without tolerance."""
     torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-def equal(a: Tensor, b: Tensor) -> None:
+def assert_equal(a: Tensor, b: Tensor) -> None:
     """Compare by the fastest one-liner; for it, -0 equals +0, and a NaN differs from itself."""
     assert torch.equal(a, b)
 

@@ -16,12 +16,18 @@ from gradparity.studies.benchmark.drawing import (
     cost_table,
     draw_aim,
     draw_spreads,
-    in_words,
+    median_and_quartiles,
     millions,
     panels_with,
     part_result,
 )
-from gradparity.studies.benchmark.subjects import config, size, small_transformer, subject, transformer
+from gradparity.studies.benchmark.subjects import (
+    config,
+    lanes_and_window,
+    parameter_count,
+    small_transformer,
+    transformer,
+)
 from gradparity.studies.benchmark.watching import (
     CANDIDATE,
     CLOSE,
@@ -37,8 +43,8 @@ from gradparity.studies.result import Result
 from gradparity.studies.tasks import Batch
 from gradparity.training import Window
 
-COLORS = {LOCKSTEP: BLUE, RECORD: BROWN}
-WHY = (
+WAY_COLORS = {LOCKSTEP: BLUE, RECORD: BROWN}
+_WHY = (
     "Lockstep reads gradients at four phases, parameters and moments once each; a recording reads them for a hash and "
     "again for a norm. That does not depend on the number of tokens, and a step does: the more tokens, the nearer to 1."
 )
@@ -64,12 +70,16 @@ def measure_watching(full: bool, rounds: int, bar: Bar) -> Result:
     of_large, of_small = max(2, rounds // 2), 2 * rounds  # a large step takes long, and a short one varies
     tick = bar("watching", of_large + of_small)
     loops = ("backward", "manual")
-    found = costs("transformer", *subject(transformer(), loops, config()), of_large, tick, others=full)
-    found += costs("small transformer", *subject(small_transformer(), loops, config()), of_small, tick, others=True)
-    return part_result("watching", _sentence(found), WHY, [_table(found)], _figure(found), found)
+    found = watching_costs(
+        "transformer", *lanes_and_window(transformer(), loops, config()), of_large, tick, others=full
+    )
+    found += watching_costs(
+        "small transformer", *lanes_and_window(small_transformer(), loops, config()), of_small, tick, others=True
+    )
+    return part_result("watching", _sentence(found), _WHY, [_table(found)], _figure(found), found)
 
 
-def costs(
+def watching_costs(
     model: str, lanes: Sequence[Lane], window: Window[Batch], rounds: int, tick: Callable[[], object], *, others: bool
 ) -> list[WatchingCost]:
     """Measure lockstep of two ``lanes`` and a recording of the first; with ``others``, also the alternatives."""
@@ -82,19 +92,21 @@ def costs(
     if others:  # hashes take so long that one round of them would outlast all other rounds
         found.append((HASHES, *hashed_seconds(reference, window, max(2, rounds // 3))))
     return [
-        WatchingCost(model, size(reference), way, milliseconds(bare), added(bare, watched), ratio(watched, bare))
+        WatchingCost(
+            model, parameter_count(reference), way, _milliseconds(bare), _added(bare, watched), ratio(watched, bare)
+        )
         for way, bare, watched in found
     ]
 
 
-def milliseconds(seconds: Sequence[float]) -> float:
+def _milliseconds(seconds: Sequence[float]) -> float:
     """Return the median of ``seconds``, in milliseconds."""
     return 1e3 * spread(seconds).median
 
 
-def added(bare: Sequence[float], watched: Sequence[float]) -> float:
+def _added(bare: Sequence[float], watched: Sequence[float]) -> float:
     """Return the milliseconds that watching adds, in the median of all rounds."""
-    return milliseconds([more - less for less, more in zip(bare, watched, strict=True)])
+    return _milliseconds([more - less for less, more in zip(bare, watched, strict=True)])
 
 
 def _sentence(found: Sequence[WatchingCost]) -> str:
@@ -119,7 +131,7 @@ def _table(found: Sequence[WatchingCost]) -> Table:
             millions(one.parameters),
             f"{one.bare:.1f}",
             f"{one.adds:.1f}",
-            in_words(one.time, 3).replace(" ", "\n"),
+            median_and_quartiles(one.time, 3).replace(" ", "\n"),
         )
     return table
 
@@ -128,7 +140,7 @@ def _figure(found: Sequence[WatchingCost]) -> Figure:
     """Draw the ratios on a logarithmic scale, as the ways differ by powers of ten."""
     made, (axes,) = panels_with("A watched step, times the same unwatched", 1)
     names = [f"{one.way}\n{one.model}" for one in found]
-    draw_spreads(axes, names, [one.time for one in found], [COLORS.get(one.way, GRAY) for one in found])
+    draw_spreads(axes, names, [one.time for one in found], [WAY_COLORS.get(one.way, GRAY) for one in found])
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")

@@ -11,7 +11,7 @@ from gradparity.errors import UserError
 from gradparity.studies.claims import CLAIMS, name_of
 from gradparity.studies.claims.result import RECORDS, claims_markdown, claims_result
 from gradparity.studies.experiment import progress
-from gradparity.studies.result import as_json, say, show, where_to_see, write
+from gradparity.studies.result import say, show_result, to_json, where_to_see, write_result
 from gradparity.tensorboard import new_folder
 
 
@@ -42,15 +42,15 @@ def main(arguments: Sequence[str]) -> int:
         examined = [(claims[name], claims[name]()) for name in bar.track(chosen, description="claims")]
     result = claims_result(examined)
     if folder:
-        write(result, folder)
+        write_result(result, folder)
     if given.format == "json":
-        print(as_json(result.records[RECORDS]))
+        print(to_json(result.records[RECORDS]))
         return 0
     if given.format == "markdown":
         print(claims_markdown(examined))
         return 0
     console = Console(highlight=False, quiet=given.quiet)
-    show(result, console)
+    show_result(result, console)
     say(Console(highlight=False), result.sentence, style="bold")
     if folder:
         say(console, where_to_see(folder, "Text"))

@@ -8,11 +8,11 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from gradparity.studies.claims.evidence import Claim, Evidence, Verdict, name_of, sentence_of
+from gradparity.studies.claims.evidence import Claim, ClaimVerdict, Evidence, name_of, sentence_of
 from gradparity.studies.result import ANSWER_PAGE, Result
-from gradparity.tensorboard.pages import in_markdown
+from gradparity.tensorboard.pages import markdown_table
 
-COLORS = {Verdict.HOLDS: "green", Verdict.CAVEAT: "yellow", Verdict.FAILS: "red"}
+_COLORS = {ClaimVerdict.HOLDS: "green", ClaimVerdict.CAVEAT: "yellow", ClaimVerdict.FAILS: "red"}
 RECORDS = "claims.json"
 
 
@@ -25,11 +25,11 @@ def claims_result(examined: Sequence[tuple[Claim, Evidence]]) -> Result:
     )
     return Result(
         sentence=(
-            f"{count[Verdict.HOLDS]} hold, {count[Verdict.CAVEAT]} hold with a caveat, {count[Verdict.FAILS]} fail as "
-            f"written, on torch {torch.__version__}."
+            f"{count[ClaimVerdict.HOLDS]} hold, {count[ClaimVerdict.CAVEAT]} hold with a caveat, "
+            f"{count[ClaimVerdict.FAILS]} fail as written, on torch {torch.__version__}."
         ),
         terminal=[_table(examined)],
-        pages={ANSWER_PAGE: in_markdown(("claim", "verdict, and what was measured"), *rows)},
+        pages={ANSWER_PAGE: markdown_table(("claim", "verdict, and what was measured"), *rows)},
         records={
             RECORDS: [
                 {"id": name_of(claim), "claim": sentence_of(claim), **asdict(evidence)} for claim, evidence in examined
@@ -44,7 +44,7 @@ def claims_markdown(examined: Sequence[tuple[Claim, Evidence]]) -> str:
         (f"**{name_of(claim)}**: {sentence_of(claim)}", evidence.verdict, evidence.figure, evidence.instead)
         for claim, evidence in examined
     )
-    table = in_markdown(("claim", "verdict", "what was measured", "instead"), *rows)
+    table = markdown_table(("claim", "verdict", "what was measured", "instead"), *rows)
     return f"**{claims_result(examined).sentence}**\n\n{table}"
 
 
@@ -57,7 +57,7 @@ def _table(examined: Sequence[tuple[Claim, Evidence]]) -> Table:
     for claim, evidence in examined:
         table.add_row(
             Text.assemble((name_of(claim), "bold"), f"\n{sentence_of(claim)}"),
-            Text(evidence.verdict, style=COLORS[evidence.verdict]),
+            Text(evidence.verdict, style=_COLORS[evidence.verdict]),
             Text.assemble(evidence.figure, (_instead(evidence), "bold")),
         )
     return table

@@ -4,15 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich.table import Column, Table
 
-from gradparity.studies.distributed.parity import Outcome
-from gradparity.studies.distributed.sharded_trial import Measured
+from gradparity.studies.distributed.compare_ranks import RankOutcome
+from gradparity.studies.distributed.sharded_trial import ShardedPart
 from gradparity.studies.distributed.trial import Trial
 from gradparity.studies.result import Result, check_mark, plain_table
-from gradparity.tensorboard.pages import page_of
+from gradparity.tensorboard.pages import table_page
 
 
 def distributed_result(
-    loops: Mapping[str, tuple[Trial, Sequence[Outcome]]], drift: Outcome, parts: Sequence[Measured]
+    loops: Mapping[str, tuple[Trial, Sequence[RankOutcome]]], drift: RankOutcome, parts: Sequence[ShardedPart]
 ) -> Result:
     """Return the result of three measurements.
 
@@ -34,7 +34,7 @@ def distributed_result(
         ),
         holds=all(same),
         terminal=[*tables, *([order] if ranks > 2 else [])],
-        pages={f"{number} table": page_of(table) for number, table in enumerate(tables, start=2)},
+        pages={f"{number} table": table_page(table) for number, table in enumerate(tables, start=2)},
         curves={
             "unsynchronised_ranks": {
                 f"ranks apart/{part}": {step: getattr(at, part).relative_norm for step, at in enumerate(drift.across)}
@@ -44,7 +44,7 @@ def distributed_result(
     )
 
 
-def _loop_table(found: Mapping[str, tuple[Trial, Sequence[Outcome]]]) -> Table:
+def _loop_table(found: Mapping[str, tuple[Trial, Sequence[RankOutcome]]]) -> Table:
     """Return a table that compares each loop with DDP on every rank, and its ranks with rank 0."""
     table = plain_table(
         "Each loop compared with DDP on every rank, and its ranks with rank 0",
@@ -58,7 +58,7 @@ def _loop_table(found: Mapping[str, tuple[Trial, Sequence[Outcome]]]) -> Table:
     return table
 
 
-def first_of(outcomes: Sequence[Outcome]) -> str:
+def first_of(outcomes: Sequence[RankOutcome]) -> str:
     """Return in words the rank, step, microbatch, phase and part of the first difference, or that there is none."""
     differing = [outcome for outcome in outcomes if outcome.first]
     if not differing:
@@ -71,7 +71,7 @@ def first_of(outcomes: Sequence[Outcome]) -> str:
     return f"{whose}, {place.step}{microbatch}/{place.phase.name.lower()}, {first.part}"
 
 
-def _drift_table(outcome: Outcome) -> Table:
+def _drift_table(outcome: RankOutcome) -> Table:
     """Return a table of the distance between ranks that do not exchange their gradients."""
     heads = ("after step", "gradients", "parameters", "parameters that differ")
     table = plain_table(
@@ -86,7 +86,7 @@ def _drift_table(outcome: Outcome) -> Table:
     return table
 
 
-def _sharded_table(found: Iterable[Measured]) -> Table:
+def _sharded_table(found: Iterable[ShardedPart]) -> Table:
     """Return a table of the parts that work on FSDP2's shards, and those that do not."""
     table = plain_table("FSDP2 (fully_shard)", "part", "", "seen")
     for measured in found:

@@ -6,7 +6,7 @@ from rich.table import Column, Table
 
 from gradparity.studies.fault_scores.score import Score
 from gradparity.studies.result import ANSWER_PAGE, Result, plain_table
-from gradparity.tensorboard.pages import page_of
+from gradparity.tensorboard.pages import table_page
 
 
 def fault_result(scores: Mapping[str, Sequence[Score]], *, each: bool) -> Result:
@@ -25,7 +25,7 @@ def fault_result(scores: Mapping[str, Sequence[Score]], *, each: bool) -> Result
         holds=all(one.diverged and one.named for one in everything),
         terminal=[table, *alike, ""],
         pages={
-            ANSWER_PAGE: page_of(table),
+            ANSWER_PAGE: table_page(table),
             "2 each fault": "\n".join(f"* `{one.fault.name}`: {one.first or 'nowhere'}." for one in everything),
         },
         records={"faults.json": {"faults": [_record(theme, one) for theme in scores for one in scores[theme]]}},

@@ -10,7 +10,7 @@ from gradparity.faults import FAULTS, Fault
 from gradparity.faults.fault import Shown
 
 PRECISION = "fp16"  # only there do the scale and the overflows show
-PRECISIONS = (PRECISION, "bf16", "fp32")
+_PRECISIONS = (PRECISION, "bf16", "fp32")
 """The order of trial for a fault that rounding can hide: if it does not show in one precision, the next is tried."""
 
 
@@ -41,22 +41,24 @@ def score_of(fault: Fault, found: Finding, *, diverged: bool, first: Shown | Non
 
 def score(fault: Fault) -> Score:
     """Observe ``fault`` and look it up."""
-    tried = PRECISIONS if fault.hidden_by_rounding else ()
-    precision = next((each for each in tried if observed(fault.name, each) != observed(None, each)), PRECISION)
-    loop, reference = observed(fault.name, precision), observed(None, precision)
-    found = look_up(loop, reference, partial(observe, precision=precision))
+    tried = _PRECISIONS if fault.hidden_by_rounding else ()
+    precision = next(
+        (each for each in tried if observe_fault(fault.name, each) != observe_fault(None, each)), PRECISION
+    )
+    loop, reference = observe_fault(fault.name, precision), observe_fault(None, precision)
+    found = look_up(loop, reference, partial(observe_faults, precision=precision))
     return score_of(fault, found, diverged=loop != reference, first=first_shown(reference, loop))
 
 
 @cache
-def observed(name: str | None, precision: str = PRECISION) -> Observed:
+def observe_fault(name: str | None, precision: str = PRECISION) -> Observed:
     """Observe the reference with a fault, or without, to its end. The result is cached."""
     return observe_with([FAULTS[name]] if name else [], precision)
 
 
-def observe(faults: Iterable[Fault], expected: Iterable[Look], precision: str = PRECISION) -> Observed:
+def observe_faults(faults: Iterable[Fault], expected: Iterable[Look], precision: str = PRECISION) -> Observed:
     """Observe the reference with ``faults``, as a lookup asks for it; single faults of the dictionary are cached."""
     several = list(faults)
     if len(several) == 1 and several[0].name in FAULTS:
-        return observed(several[0].name, precision)
+        return observe_fault(several[0].name, precision)
     return observe_with(several, precision, list(expected))

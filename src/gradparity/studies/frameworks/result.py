@@ -12,15 +12,15 @@ from gradparity.parity.compare import Mismatch
 from gradparity.parity.explain import where
 from gradparity.parity.place import END
 from gradparity.studies.frameworks.known_issues import cause
-from gradparity.studies.frameworks.watch import NOT_INSTALLED, Outcome
+from gradparity.studies.frameworks.watch import NOT_INSTALLED, FrameworkOutcome
 from gradparity.studies.result import ANSWER_PAGE, Result, check_mark, plain_table
-from gradparity.tensorboard.pages import in_markdown
+from gradparity.tensorboard.pages import markdown_table
 
-Outcomes: TypeAlias = Mapping[str, Mapping[str, Outcome]]
+Outcomes: TypeAlias = Mapping[str, Mapping[str, FrameworkOutcome]]
 """By scenario, then by framework."""
 
 
-LEGEND = "[green]✓[/] identical, bit for bit; [red]✗[/] differs, for the reason of that number"
+_LEGEND = "[green]✓[/] identical, bit for bit; [red]✗[/] differs, for the reason of that number"
 
 
 def frameworks_result(tables: Mapping[str, Outcomes]) -> Result:
@@ -37,14 +37,17 @@ def frameworks_result(tables: Mapping[str, Outcomes]) -> Result:
         sentence=_sentence(outcomes),
         holds=not unexplained(outcomes),
         terminal=[
-            Text.from_markup(LEGEND),
+            Text.from_markup(_LEGEND),
             *(_table(rows, differences, f"On {ranks}") for ranks, rows in tables.items()),
             *paragraphs,
             "",
         ],
         pages={
             ANSWER_PAGE: "",
-            **{f"{number} on {ranks}": page(rows) for number, (ranks, rows) in enumerate(tables.items(), start=2)},
+            **{
+                f"{number} on {ranks}": difference_page(rows)
+                for number, (ranks, rows) in enumerate(tables.items(), start=2)
+            },
             "4 causes": "\n".join(f"* **{in_places(places)}.** {text}" for text, places in differences.items()),
         },
         records={"frameworks.json": _records(outcomes)},
@@ -66,11 +69,11 @@ def _table(outcomes: Outcomes, differences: Mapping[str, Mapping[str, Sequence[s
     return table
 
 
-def page(outcomes: Outcomes) -> str:
+def difference_page(outcomes: Outcomes) -> str:
     """Return the first difference of each cell, for a TensorBoard text page, in lines too short to be broken there."""
     names = ["", *next(iter(outcomes.values()))]
     rows = [[scenario, *map(cell, row.values())] for scenario, row in outcomes.items()]
-    return in_markdown(*((textwrap.fill(text, 11) for text in row) for row in (names, *rows)))
+    return markdown_table(*((textwrap.fill(text, 11) for text in row) for row in (names, *rows)))
 
 
 def _sentence(outcomes: Outcomes) -> str:
@@ -94,7 +97,7 @@ def unexplained(outcomes: Outcomes) -> list[tuple[str, str]]:
     ]
 
 
-def cell(outcome: Outcome) -> str:
+def cell(outcome: FrameworkOutcome) -> str:
     """Return ``identical``, or the place and size of the first difference, in a few short lines."""
     if outcome.verdict is None:
         return "not installed" if outcome == NOT_INSTALLED else "refuses"
@@ -103,10 +106,10 @@ def cell(outcome: Outcome) -> str:
     found, mismatch = outcome.verdict.first
     place = "after the end" if found.place == END else f"step {found.place.step} {found.place.phase.name.lower()}"
     where_else = f"rank {', '.join(map(str, outcome.ranks))}\n" if outcome.ranks else ""
-    return f"{where_else}{place}\n{short(mismatch)}" + ("" if outcome.apart is None else "\nranks part")
+    return f"{where_else}{place}\n{size_in_words(mismatch)}" + ("" if outcome.apart is None else "\nranks part")
 
 
-def short(mismatch: Mismatch) -> str:
+def size_in_words(mismatch: Mismatch) -> str:
     """Return the part that differs, and by which factor or how many ULP."""
     name = "lr" if mismatch.name.endswith(".lr") else str(mismatch.part)
     if mismatch.figures is None:
@@ -135,7 +138,7 @@ def in_places(places: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{framework}: {', '.join(scenarios)}" for framework, scenarios in places.items())
 
 
-def measured(outcome: Outcome) -> str:
+def measured(outcome: FrameworkOutcome) -> str:
     """Describe the first difference of an outcome, or why nothing was compared."""
     if outcome.verdict is None:
         return outcome.refusal
@@ -158,7 +161,7 @@ def _records(outcomes: Outcomes) -> list[dict[str, Any]]:
     ]
 
 
-def _record(outcome: Outcome) -> dict[str, Any]:
+def _record(outcome: FrameworkOutcome) -> dict[str, Any]:
     if outcome.verdict is None:
         return {"refusal": outcome.refusal}
     record: dict[str, Any] = {"steps": outcome.steps, "numbers": outcome.verdict.numbers}

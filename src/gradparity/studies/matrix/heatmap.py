@@ -1,6 +1,6 @@
 """The matrix as a heatmap, tasks across and the values of all other axes down, for the terminal and TensorBoard.
 
-Each square stands for many cells and shows the most telling of their outcomes: the first in :class:`Outcome`.
+Each square stands for many cells and shows the most telling of their outcomes: the first in :class:`CellOutcome`.
 """
 
 from collections import Counter, defaultdict
@@ -15,29 +15,29 @@ from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 from gradparity.studies.matrix.cell import AXES
-from gradparity.studies.matrix.run import CellResult, Outcome
-from gradparity.tensorboard.mpl_style import CARD, DPI, bold
+from gradparity.studies.matrix.run import CellOutcome, CellResult
+from gradparity.tensorboard.mpl_style import CARD_SIZE, DPI, bold
 
 Row: TypeAlias = tuple[str, Any]
 """An axis and one of its values."""
-Squares: TypeAlias = dict[tuple[Row, str], Counter[Outcome]]
+Squares: TypeAlias = dict[tuple[Row, str], Counter[CellOutcome]]
 """The outcomes by row and task."""
 
-SYMBOLS = {Outcome.DIFFERENT: "✗", Outcome.RAISED: "!", Outcome.IDENTICAL: "✓", Outcome.REFUSED: "–"}
+SYMBOLS = {CellOutcome.DIFFERENT: "✗", CellOutcome.RAISED: "!", CellOutcome.IDENTICAL: "✓", CellOutcome.REFUSED: "–"}
 STYLES = {
-    Outcome.DIFFERENT: "bold white on red",
-    Outcome.RAISED: "bold black on yellow",
-    Outcome.IDENTICAL: "green",
-    Outcome.REFUSED: "dim",
+    CellOutcome.DIFFERENT: "bold white on red",
+    CellOutcome.RAISED: "bold black on yellow",
+    CellOutcome.IDENTICAL: "green",
+    CellOutcome.REFUSED: "dim",
 }
-COLORS = {
+_COLORS = {
     # From Okabe and Ito's colour-blind-safe palette; black letters are legible on each.
-    Outcome.DIFFERENT: "#D55E00",
-    Outcome.RAISED: "#F0E442",
-    Outcome.IDENTICAL: "#56B4E9",
-    Outcome.REFUSED: "#DDDDDD",
+    CellOutcome.DIFFERENT: "#D55E00",
+    CellOutcome.RAISED: "#F0E442",
+    CellOutcome.IDENTICAL: "#56B4E9",
+    CellOutcome.REFUSED: "#DDDDDD",
 }
-LEGEND = "Each square shows the most telling of its cells: " + ", ".join(
+HEATMAP_LEGEND = "Each square shows the most telling of its cells: " + ", ".join(
     f"[{STYLES[outcome]}]{symbol}[/] {outcome}" for outcome, symbol in SYMBOLS.items()
 )
 SIDE_BY_SIDE = 5
@@ -66,9 +66,9 @@ def rows_and_tasks(found: Squares) -> tuple[list[Row], list[str]]:
     return [row for row in rows if row[0] in shown], [task for task in AXES["task"] if task in tasks]
 
 
-def most_telling(outcomes: Counter[Outcome]) -> Outcome | None:
+def most_telling(outcomes: Counter[CellOutcome]) -> CellOutcome | None:
     """Return the outcome that a square shows; ``None`` if it holds no cell."""
-    return next((outcome for outcome in Outcome if outcomes[outcome]), None)
+    return next((outcome for outcome in CellOutcome if outcomes[outcome]), None)
 
 
 def terminal_heatmap(results: Sequence[CellResult]) -> Table:
@@ -90,13 +90,13 @@ def terminal_heatmap(results: Sequence[CellResult]) -> Table:
 def draw_counts(results: Sequence[CellResult]) -> Figure:
     """Draw the number of cells by task and outcome, for a card of TensorBoard's first page."""
     counts = Counter((result.cell.task, result.outcome) for result in results)
-    tasks = [task for task in AXES["task"] if any((task, outcome) in counts for outcome in Outcome)]
-    made = Figure(figsize=CARD, dpi=DPI, facecolor="white", layout="constrained")
+    tasks = [task for task in AXES["task"] if any((task, outcome) in counts for outcome in CellOutcome)]
+    made = Figure(figsize=CARD_SIZE, dpi=DPI, facecolor="white", layout="constrained")
     axes = made.subplots()
     before = [0] * len(tasks)
-    for outcome in Outcome:
+    for outcome in CellOutcome:
         numbers = [counts[task, outcome] for task in tasks]
-        axes.barh(range(len(tasks)), numbers, left=before, color=COLORS[outcome], height=0.85)
+        axes.barh(range(len(tasks)), numbers, left=before, color=_COLORS[outcome], height=0.85)
         before = [done + more for done, more in zip(before, numbers, strict=True)]
     axes.set_yticks(range(len(tasks)), tasks)
     axes.invert_yaxis()
@@ -113,7 +113,7 @@ def draw_heatmap(results: Sequence[CellResult]) -> Figure:
     """
     found = squares(results)
     rows, tasks = rows_and_tasks(found)
-    outcomes = list(Outcome)
+    outcomes = list(CellOutcome)
     made = Figure(figsize=(4.8, 2 + 0.125 * len(rows)), dpi=DPI, facecolor="white", layout="constrained")
     axes = made.subplots()
     codes = [[float("nan")] * len(tasks) for _ in rows]
@@ -121,9 +121,9 @@ def draw_heatmap(results: Sequence[CellResult]) -> Figure:
         for x, task in enumerate(tasks):
             if mark := most_telling(found.get((row, task), Counter())):
                 codes[y][x] = outcomes.index(mark)
-                shown = "" if mark == Outcome.IDENTICAL else SYMBOLS[mark]
+                shown = "" if mark == CellOutcome.IDENTICAL else SYMBOLS[mark]
                 axes.text(x, y, shown, ha="center", va="center", fontsize=7.5, color="black")
-    axes.imshow(codes, ListedColormap([COLORS[o] for o in outcomes]), vmin=0, vmax=len(outcomes) - 1, aspect="auto")
+    axes.imshow(codes, ListedColormap([_COLORS[o] for o in outcomes]), vmin=0, vmax=len(outcomes) - 1, aspect="auto")
     axes.set_xticks(range(len(tasks)), tasks, rotation=90)
     axes.set_yticks(range(len(rows)), [row_name(row) for row in rows])
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0, labelsize=7.5)
@@ -136,10 +136,10 @@ def draw_heatmap(results: Sequence[CellResult]) -> Figure:
 
 def _finished(made: Figure, results: Sequence[CellResult]) -> Figure:
     counts = Counter(result.outcome for result in results)
-    ran = len(results) - counts[Outcome.REFUSED]
-    head = f"{counts[Outcome.IDENTICAL]:,} of {ran:,} cells are identical both ways"
+    ran = len(results) - counts[CellOutcome.REFUSED]
+    head = f"{counts[CellOutcome.IDENTICAL]:,} of {ran:,} cells are identical both ways"
     made.suptitle(head, fontsize=10.5, x=0.01, ha="left")
-    patches = [Patch(color=COLORS[outcome], label=f"{SYMBOLS[outcome]} {outcome}") for outcome in Outcome]
+    patches = [Patch(color=_COLORS[outcome], label=f"{SYMBOLS[outcome]} {outcome}") for outcome in CellOutcome]
     made.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=7.5)
     return bold(made)
 

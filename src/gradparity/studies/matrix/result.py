@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from gradparity.studies.matrix.heatmap import LEGEND, draw_counts, draw_heatmap, terminal_heatmap
-from gradparity.studies.matrix.run import CellResult, Outcome
+from gradparity.studies.matrix.heatmap import HEATMAP_LEGEND, draw_counts, draw_heatmap, terminal_heatmap
+from gradparity.studies.matrix.run import CellOutcome, CellResult
 from gradparity.studies.result import ANSWER_PAGE, Result
 
 MOST_REASONS = 20
@@ -20,13 +20,18 @@ def matrix_result(cells: Sequence[CellResult]) -> Result:
     reasons = _counted_reasons(cells)
     return Result(
         sentence=(
-            f"{counts[Outcome.IDENTICAL]:,} of {len(cells) - counts[Outcome.REFUSED]:,} cells are identical both ways, "
+            f"{counts[CellOutcome.IDENTICAL]:,} of {len(cells) - counts[CellOutcome.REFUSED]:,} cells "
+            "are identical both ways, "
             f"{sum(cell.numbers for cell in cells):,} numbers compared, "
             f"at most {max(cell.max_ulp for cell in cells):,} ULP apart; "
-            f"{counts[Outcome.REFUSED]:,} more are refused for a reason that is known."
+            f"{counts[CellOutcome.REFUSED]:,} more are refused for a reason that is known."
         ),
-        holds=not counts[Outcome.DIFFERENT] + counts[Outcome.RAISED],
-        terminal=[Text.from_markup(LEGEND), terminal_heatmap(cells), *([_reason_table(reasons)] if reasons else [])],
+        holds=not counts[CellOutcome.DIFFERENT] + counts[CellOutcome.RAISED],
+        terminal=[
+            Text.from_markup(HEATMAP_LEGEND),
+            terminal_heatmap(cells),
+            *([_reason_table(reasons)] if reasons else []),
+        ],
         pages={ANSWER_PAGE: "\n".join(f"* **{number:,} {outcome}**: {why}" for number, outcome, why in reasons)},
         figures={
             "1 glance/1 cells by model": draw_counts(cells),
@@ -44,6 +49,6 @@ def _reason_table(reasons: Sequence[tuple[int, str, str]]) -> Table:
 
 def _counted_reasons(cells: Sequence[CellResult]) -> list[tuple[int, str, str]]:
     """Count each pair of outcome and reason; the most telling outcome, then the most frequent reason, comes first."""
-    counts = Counter((cell.outcome, cell.why) for cell in cells if cell.outcome != Outcome.IDENTICAL)
-    order = sorted(counts.items(), key=lambda item: (list(Outcome).index(item[0][0]), -item[1]))
+    counts = Counter((cell.outcome, cell.why) for cell in cells if cell.outcome != CellOutcome.IDENTICAL)
+    order = sorted(counts.items(), key=lambda item: (list(CellOutcome).index(item[0][0]), -item[1]))
     return [(number, str(outcome), " ".join(why.split())) for (outcome, why), number in order]

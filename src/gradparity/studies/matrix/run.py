@@ -11,6 +11,7 @@ from functools import cache, partial
 
 import torch
 
+from gradparity.check.observe import in_a_line
 from gradparity.errors import UserError, without_deterministic_form
 from gradparity.parity.bits import same_bits
 from gradparity.parity.lockstep import Comparison, Lane, lockstep
@@ -19,10 +20,10 @@ from gradparity.parity.verdict import verdict_of
 from gradparity.processes.device import Device, require, without_gpus
 from gradparity.processes.fork_server import forks
 from gradparity.studies.matrix import two_runs as make
-from gradparity.studies.matrix.cell import Cell, refusal
+from gradparity.studies.matrix.cell import MatrixCell, refusal
 
 
-class Outcome(StrEnum):
+class CellOutcome(StrEnum):
     """The outcome of a cell; the most telling first."""
 
     DIFFERENT = "different"
@@ -37,8 +38,8 @@ class Outcome(StrEnum):
 class CellResult:
     """A cell and its outcome, with numbers that show how much was compared."""
 
-    cell: Cell
-    outcome: Outcome
+    cell: MatrixCell
+    outcome: CellOutcome
     why: str = ""
     """The first difference in words, the reason for a refusal, or the error."""
     step: int | None = None
@@ -62,20 +63,22 @@ class CellResult:
         return {**asdict(self.cell), **asdict(self), "cell": str(self.cell)}
 
 
-def run_cell(cell: Cell, candidate: str = "manual", device: Device = "cpu") -> CellResult:
+def run_cell(cell: MatrixCell, candidate: str = "manual", device: Device = "cpu") -> CellResult:
     """Run the routes ``backward`` and ``candidate`` in lockstep through all steps of ``cell``."""
     why = refusal(cell, device) or unavailable(cell.task, cell.precision, device)
     if why:
-        return CellResult(cell=cell, outcome=Outcome.REFUSED, why=why)
+        return CellResult(cell=cell, outcome=CellOutcome.REFUSED, why=why)
     try:
-        return compared(cell, make.lane(cell, "backward", device), make.lane(cell, candidate, device), device)
+        return compare_cell(
+            cell, make.cell_lane(cell, "backward", device), make.cell_lane(cell, candidate, device), device
+        )
     except Exception as error:
         if told := without_deterministic_form(error):
-            return CellResult(cell=cell, outcome=Outcome.REFUSED, why=told)
-        return CellResult(cell=cell, outcome=Outcome.RAISED, why=in_a_line(error))
+            return CellResult(cell=cell, outcome=CellOutcome.REFUSED, why=told)
+        return CellResult(cell=cell, outcome=CellOutcome.RAISED, why=in_a_line(error))
 
 
-def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu") -> CellResult:
+def compare_cell(cell: MatrixCell, reference: Lane, candidate: Lane, device: Device = "cpu") -> CellResult:
     """Run two lanes of ``cell`` on ``device`` in lockstep and return the result."""
     reader, steps = Reader(reference.run), list[Readings]()
     parameters = list(reference.run.model.parameters())
@@ -87,11 +90,11 @@ def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse invariant checks")  # Adagrad makes sparse tensors without them
-        verdict = verdict_of(lockstep(reference, candidate, make.windows(cell, device)), read)
+        verdict = verdict_of(lockstep(reference, candidate, make.cell_windows(cell, device)), read)
     first, mismatch = verdict.first or (None, None)
     return CellResult(
         cell=cell,
-        outcome=Outcome.IDENTICAL if verdict.parity else Outcome.DIFFERENT,
+        outcome=CellOutcome.IDENTICAL if verdict.parity else CellOutcome.DIFFERENT,
         why=verdict.explanation,
         step=first.place.step if first else None,
         phase=first.place.phase.name.lower() if first else None,
@@ -106,7 +109,7 @@ def compared(cell: Cell, reference: Lane, candidate: Lane, device: Device = "cpu
 
 
 @cache
-def unavailable(task: str, precision: str, device: Device = "cpu", optimizer: str = Cell.optimizer) -> str | None:
+def unavailable(task: str, precision: str, device: Device = "cpu", optimizer: str = MatrixCell.optimizer) -> str | None:
     """Return the reason that this machine cannot compute ``task`` in ``precision``, or ``None``.
 
     One step of the reference is tried. Recurrent cells in half precision need certain processor instructions,
@@ -114,22 +117,17 @@ def unavailable(task: str, precision: str, device: Device = "cpu", optimizer: st
     """
     if task not in ("gru", "lstm", "compiled") and not optimizer.endswith("fused"):
         return None
-    cell = Cell(task=task, precision=precision, optimizer=optimizer, k=1)
+    cell = MatrixCell(task=task, precision=precision, optimizer=optimizer, k=1)
     try:
-        lane = make.lane(cell, "backward", device)
-        list(lane.step(lane.run, next(make.windows(cell, device))))
+        lane = make.cell_lane(cell, "backward", device)
+        list(lane.step(lane.run, next(make.cell_windows(cell, device))))
     except Exception as error:
         return f"not on this machine: {in_a_line(error)}"
     return None
 
 
-def in_a_line(error: Exception) -> str:
-    """Return the type of ``error`` and the first line of its message."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
 def run_cells(
-    cells: Sequence[Cell], processes: int, candidate: str = "manual", device: Device = "cpu"
+    cells: Sequence[MatrixCell], processes: int, candidate: str = "manual", device: Device = "cpu"
 ) -> Iterator[CellResult]:
     """Yield the results of ``cells`` as they finish, run by ``processes`` processes with one thread each.
 
@@ -137,7 +135,7 @@ def run_cells(
         UserError: if one of the processes is killed.
     """
     workers = min(processes, len(cells))
-    with ProcessPoolExecutor(workers, mp_context=forks(), initializer=alone, initargs=(device,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=forks(), initializer=_start_process, initargs=(device,)) as pool:
         pending = [pool.submit(partial(run_cell, candidate=candidate, device=device), cell) for cell in cells]
         try:
             for future in as_completed(pending):
@@ -150,7 +148,7 @@ def run_cells(
             pool.shutdown(cancel_futures=True)
 
 
-def alone(device: Device) -> None:
+def _start_process(device: Device) -> None:
     """Make this process compute in one thread, on ``device``, and leave Ctrl-C to its parent process."""
     torch.set_num_threads(1)
     require(device) if device == "cuda" else without_gpus()

@@ -8,7 +8,7 @@ from typing import get_args
 from gradparity.cli.arguments import add_choice, check_range, choose
 from gradparity.errors import UserError
 from gradparity.processes.device import Device, require
-from gradparity.studies.matrix.cell import AXES, Cell, full, pairwise, product_of
+from gradparity.studies.matrix.cell import AXES, MatrixCell, full_cells, pairwise_cells, product_of
 from gradparity.studies.two_ways.config import CandidateName
 
 MOST_PROCESSES = 256
@@ -34,7 +34,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one for each core")
 
 
-def cells_chosen(given: Namespace) -> list[Cell]:
+def cells_chosen(given: Namespace) -> list[MatrixCell]:
     """Return the cells that the options name.
 
     Raises:
@@ -44,10 +44,10 @@ def cells_chosen(given: Namespace) -> list[Cell]:
     require(given.device)
     check_range("--processes", given.processes, 1, MOST_PROCESSES)
     if not wanted:
-        return full() if given.full else pairwise()
+        return full_cells() if given.full else pairwise_cells()
     if not given.full:
         return list(product_of(**wanted))
-    cells = [cell for cell in full() if all(getattr(cell, axis) in some for axis, some in wanted.items())]
+    cells = [cell for cell in full_cells() if all(getattr(cell, axis) in some for axis, some in wanted.items())]
     if not cells:
         raise UserError("--full holds no such cell; leave --full out to get every combination of what you name")
     return cells

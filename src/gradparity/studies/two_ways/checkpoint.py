@@ -5,7 +5,7 @@ that window from its first microbatch. The order of the data is no state: it fol
 steps.
 
 The file is an archive with a checksum for each member, so a torn file is detected. It is loaded with ``weights_only``,
-which creates only tensors, plain values and the classes in :data:`HELD`, and runs no code.
+which creates only tensors, plain values and the classes in :data:`CHECKPOINT_CLASSES`, and runs no code.
 """
 
 import sys
@@ -31,18 +31,18 @@ from gradparity.parity.report import Evidence, machine
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Cell, Verdict
 from gradparity.studies.two_ways.config import Config
-from gradparity.tensorboard.board import cut, last_step, lengths
+from gradparity.tensorboard.board import file_lengths, last_step, truncate_files
 from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.training import Moment, Phase
 from gradparity.training.checkpoint import written_over
 
-NAME = "checkpoint.zip"
+CHECKPOINT = "checkpoint.zip"
 LANES = ("reference.pt", "candidate.pt")
 PROGRESS = "progress.pt"
 
 ANEW = "move it away to train from the first step"
 
-WITHOUT_MARK = ("output", "quiet", "evaluate_every", "checkpoint_every")
+FIELDS_WITHOUT_EFFECT = ("output", "quiet", "evaluate_every", "checkpoint_every")
 """Fields of a configuration that do not change any bit of a training."""
 
 
@@ -62,21 +62,26 @@ class Progress:
     """The machine that made these steps; a different one may round differently."""
 
 
-HELD = (
+CHECKPOINT_CLASSES = (
     Progress, Verdict, Cell, Comparison, Place, Moment, Mismatch, Figures, Phase, Part, Kind, DivergenceMap, Evidence,
     Counter, Said, Meaning,
 )  # fmt: skip
 """All classes in a checkpoint; the rest are tensors and plain values."""
 
 
-def save(folder: Path, config: Config, lanes: Sequence[Lane], progress: Progress) -> None:
+def save_progress(folder: Path, config: Config, lanes: Sequence[Lane], progress: Progress) -> None:
     """Write the checkpoint in ``folder``; the previous one stays until the new one is complete.
 
     Raises:
         DiskError: if the disk is full, or cannot be written.
     """
-    state = {"form": form(), "bits": bits_of(config), "lengths": lengths(folder), "progress": progress}
-    with writing(folder / NAME), written_over(folder / NAME) as file, ZipFile(file, "w") as archive:
+    state = {
+        "form": class_fields(),
+        "bits": fields_that_change_bits(config),
+        "lengths": file_lengths(folder),
+        "progress": progress,
+    }
+    with writing(folder / CHECKPOINT), written_over(folder / CHECKPOINT) as file, ZipFile(file, "w") as archive:
         for name, lane in zip(LANES, lanes, strict=True):
             of_lane = BytesIO()
             with lane.random.active():  # so that the random state in the file is the lane's own
@@ -87,7 +92,7 @@ def save(folder: Path, config: Config, lanes: Sequence[Lane], progress: Progress
         archive.writestr(PROGRESS, of_both.getbuffer())
 
 
-def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
+def resume_progress(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
     """Restore ``lanes`` and the files of the board in ``folder`` to the checkpoint there, and return its progress.
 
     Without a checkpoint, delete the files of the board and return an empty progress.
@@ -96,23 +101,23 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
         UserError: if the checkpoint is missing though one was due, is not complete, or is from a different training.
             No file has been changed then.
     """
-    path = folder / NAME
+    path = folder / CHECKPOINT
     if not path.exists():
         if last_step(folder) >= config.checkpoint_every:
             raise UserError(f"{path} is missing; bring it back, or train anew in another folder")
-        cut(folder, {})
+        truncate_files(folder, {})
         return Progress()
     try:
         with opened(path, sys.maxsize) as file, ZipFile(file) as archive:
             if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
                 raise ValueError("it is compressed, which ours is not")  # a few bytes may expand to gigabytes
             *of_lanes, of_both = (BytesIO(archive.read(name)) for name in (*LANES, PROGRESS))
-        with torch.serialization.safe_globals(list(HELD)):
+        with torch.serialization.safe_globals(list(CHECKPOINT_CLASSES)):
             state = torch.load(of_both, weights_only=True)
-        if state.get("form") != form():
+        if state.get("form") != class_fields():
             raise ValueError("it was written by another version of gradparity")
         theirs = state["bits"]
-        others = [name for name, value in bits_of(config).items() if theirs.get(name) != value]
+        others = [name for name, value in fields_that_change_bits(config).items() if theirs.get(name) != value]
         if not others:
             for lane, of_lane in zip(lanes, of_lanes, strict=True):
                 with lane.random.active():
@@ -128,15 +133,15 @@ def resume(folder: Path, config: Config, lanes: Sequence[Lane]) -> Progress:
         raise UserError(f"{path} is not a whole checkpoint of this training ({reason}); {ANEW}") from error
     if others:
         raise UserError(f"{path} is of a training with another {', '.join(others)}; {ANEW}")
-    cut(folder, kept)
+    truncate_files(folder, kept)
     return progress
 
 
-def bits_of(config: Config) -> dict[str, Any]:
+def fields_that_change_bits(config: Config) -> dict[str, Any]:
     """Return the fields of ``config`` that the bits of a training depend on."""
-    return {name: value for name, value in asdict(config).items() if name not in WITHOUT_MARK}
+    return {name: value for name, value in asdict(config).items() if name not in FIELDS_WITHOUT_EFFECT}
 
 
-def form() -> dict[str, list[str]]:
+def class_fields() -> dict[str, list[str]]:
     """Return the fields of each class in a checkpoint; one that was saved with different fields cannot be loaded."""
-    return {kind.__name__: [field.name for field in fields(kind)] for kind in HELD if is_dataclass(kind)}
+    return {kind.__name__: [field.name for field in fields(kind)] for kind in CHECKPOINT_CLASSES if is_dataclass(kind)}

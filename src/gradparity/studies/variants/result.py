@@ -11,15 +11,15 @@ from gradparity.parity.compare import Kind
 from gradparity.parity.metrics import Figures, finite
 from gradparity.parity.place import Place
 from gradparity.studies.result import ANSWER_PAGE, Curve, Result, check_mark, plain_table
-from gradparity.studies.variants.measure import First, Kept, Outcome
-from gradparity.studies.variants.picture import pictures
-from gradparity.tensorboard.pages import in_markdown
+from gradparity.studies.variants.growth_plots import pictures
+from gradparity.studies.variants.measure import FirstDifference, MeasuredPrediction, VariantOutcome
+from gradparity.tensorboard.pages import markdown_table
 
 SIZES = ("ULP max", "median", "absolute", "relative", "norm")
 PLACE = "step/microbatch/phase"
 
 
-def variants_result(outcomes: Sequence[Outcome]) -> Result:
+def variants_result(outcomes: Sequence[VariantOutcome]) -> Result:
     """Return the result of all variants: their first differences, growth and predictions."""
     kept = [one for outcome in outcomes for one in outcome.kept]
     differing = sum(outcome.first is not None for outcome in outcomes)
@@ -38,25 +38,25 @@ def variants_result(outcomes: Sequence[Outcome]) -> Result:
     )
 
 
-def first_table(outcomes: Iterable[Outcome]) -> Table:
+def first_table(outcomes: Iterable[VariantOutcome]) -> Table:
     """Return a table of each variant's first difference from the reference: its place and its size."""
     table = _table("The first difference from the reference", "variant", PLACE, "tensor", *SIZES, "in fp64")
     for outcome in outcomes:
         first, name = outcome.first, outcome.variant.name
         if first is None:
-            table.add_row(name, where(None, outcome), *[""] * 7)
+            table.add_row(name, _where(None, outcome), *[""] * 7)
         else:
             table.add_row(
                 name,
                 short_place(first.place),
                 first.mismatch.name,
-                *sizes(first),
-                in_fp64(first, outcome.first_in_fp64),
+                *_sizes(first),
+                _fp64_ratio(first, outcome.first_in_fp64),
             )
     return table
 
 
-def growth_table(outcomes: Sequence[Outcome]) -> Table:
+def growth_table(outcomes: Sequence[VariantOutcome]) -> Table:
     """Return a table of the parameters' difference from the reference: the norm on the way, all figures at the end."""
     steps = len(outcomes[0].growth)
     after = sorted({min(step, steps) for step in (1, 10, 50)})
@@ -65,11 +65,11 @@ def growth_table(outcomes: Sequence[Outcome]) -> Table:
     for outcome in outcomes:
         norms = (f"{outcome.growth[step - 1].relative_norm:.1e}" for step in after)
         last = outcome.growth[-1]
-        table.add_row(outcome.variant.name, *map(_zero, (*norms, *figures(last))))
+        table.add_row(outcome.variant.name, *map(_zero, (*norms, *_figures(last))))
     return table
 
 
-def prediction_table(outcomes: Iterable[Outcome]) -> Table:
+def prediction_table(outcomes: Iterable[VariantOutcome]) -> Table:
     """Return a table of each prediction beside its measurement: the loop matched bit for bit, and until which place."""
     table = _table(
         "Prediction beside measurement: the place of the first difference, if any",
@@ -77,12 +77,12 @@ def prediction_table(outcomes: Iterable[Outcome]) -> Table:
     )  # fmt: skip
     for outcome in outcomes:
         for kept in outcome.kept:
-            predicted, measured = where(kept.predicted, outcome), where(kept.measured, outcome)
-            table.add_row(outcome.variant.name, like(kept), predicted, measured, check_mark(kept.holds))
+            predicted, measured = _where(kept.predicted, outcome), _where(kept.measured, outcome)
+            table.add_row(outcome.variant.name, _like(kept), predicted, measured, check_mark(kept.holds))
     return table
 
 
-def like(kept: Kept) -> str:
+def _like(kept: MeasuredPrediction) -> str:
     """Return the name of the loop that a variant is predicted to match, and the part if only one is meant."""
     part = kept.prediction.part
     return kept.prediction.like.name + (f", {part}" if part else "")
@@ -94,26 +94,26 @@ def short_place(place: Place) -> str:
     return f"{place.step}/{microbatch}/{place.phase.name.lower()}"
 
 
-def where(place: Place | None, outcome: Outcome) -> str:
+def _where(place: Place | None, outcome: VariantOutcome) -> str:
     """Return a place in words."""
     return short_place(place) if place else f"nowhere in {len(outcome.growth)} steps"
 
 
-def sizes(first: First) -> list[str]:
+def _sizes(first: FirstDifference) -> list[str]:
     """Return the figures of a first difference, or its kind if it is not a difference in bits."""
     if first.figures:
-        return figures(first.figures)
+        return _figures(first.figures)
     what = "None here" if first.mismatch.kind == Kind.PRESENCE else str(first.mismatch.kind)
     return [what, "", "", "", ""]
 
 
-def figures(of: Figures) -> list[str]:
+def _figures(of: Figures) -> list[str]:
     """Return the figures as texts, in the order of ``SIZES``."""
     numbers = (of.max_absolute, of.max_relative, of.relative_norm)
     return [f"{of.max_ulp:,}", f"{of.median_ulp:,}", *(f"{number:.1e}" for number in numbers)]
 
 
-def in_fp64(first: First, double: First | None) -> str:
+def _fp64_ratio(first: FirstDifference, double: FirstDifference | None) -> str:
     """Return the size of the difference in fp64 relative to ``first``, as a power of two; rounding gives -29."""
     if not first.figures or not double or not double.figures:
         return ""
@@ -143,22 +143,22 @@ def _growth_curves(growth: Sequence[Figures]) -> dict[str, Curve]:
     return {f"2 parameters/{tag}": dict(enumerate(values, start=1)) for tag, values in curves.items()}
 
 
-def reasons(outcomes: Sequence[Outcome]) -> str:
+def reasons(outcomes: Sequence[VariantOutcome]) -> str:
     """Return a Markdown table for a TensorBoard text page: each variant's predictions, their results and reasons."""
     rows = [
-        (outcome.variant.name, f"{like(kept)}: {_mark(kept, outcome)}", outcome.variant.why)
+        (outcome.variant.name, f"{_like(kept)}: {_mark(kept, outcome)}", outcome.variant.why)
         for outcome in outcomes
         for kept in outcome.kept
     ]
-    return in_markdown(("variant", "its first difference, as predicted, from", "why"), *rows)
+    return markdown_table(("variant", "its first difference, as predicted, from", "why"), *rows)
 
 
-def _mark(kept: Kept, outcome: Outcome) -> str:
-    predicted, measured = (where(place, outcome) for place in (kept.predicted, kept.measured))
+def _mark(kept: MeasuredPrediction, outcome: VariantOutcome) -> str:
+    predicted, measured = (_where(place, outcome) for place in (kept.predicted, kept.measured))
     return f"{measured} ✓" if kept.holds else f"{measured} ✗ (predicted: {predicted})"
 
 
-def _record(outcome: Outcome) -> dict[str, object]:
+def _record(outcome: VariantOutcome) -> dict[str, object]:
     """Return an outcome for JSON: exact figures, ``null`` where a figure is not finite."""
     return {
         "variant": outcome.variant.name,
@@ -166,18 +166,18 @@ def _record(outcome: Outcome) -> dict[str, object]:
         "first in fp64": _first(outcome.first_in_fp64),
         "predictions": [
             {
-                "the same bits as": like(kept),
+                "the same bits as": _like(kept),
                 "predicted": _place(kept.predicted),
                 "measured": _place(kept.measured),
                 "holds": kept.holds,
             }
             for kept in outcome.kept
         ],
-        "parameters after each step": [finite(figures) for figures in outcome.growth],
+        "parameters after each step": [finite(_figures) for _figures in outcome.growth],
     }
 
 
-def _first(first: First | None) -> dict[str, object] | None:
+def _first(first: FirstDifference | None) -> dict[str, object] | None:
     if first is None:
         return None
     mismatch = first.mismatch

@@ -30,7 +30,7 @@ class FirstDifference:
 
 
 @dataclass(frozen=True)
-class Across:
+class RankDrift:
     """The comparison of the candidate's ranks after one of its steps. It has the same value on every rank."""
 
     gradients: Figures
@@ -44,7 +44,7 @@ class Across:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RankOutcome:
     """The result of the comparison on one rank."""
 
     rank: int
@@ -56,7 +56,7 @@ class Outcome:
     explanation: str
     routes: Figures
     """The difference of the candidate's final parameters from the reference's, over all ranks together."""
-    across: list[Across]
+    across: list[RankDrift]
 
     @property
     def parity(self) -> bool:
@@ -64,9 +64,9 @@ class Outcome:
         return self.steps > 0 and self.first is None and not any(step.differing for step in self.across)
 
 
-def compare_on_every_rank(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]]) -> Outcome:
+def compare_on_every_rank(reference: Lane, candidate: Lane, windows: Iterable[Window[Any]]) -> RankOutcome:
     """Train both lanes in lockstep on this rank's windows. Collective: every rank needs the same number of windows."""
-    across = list[Across]()
+    across = list[RankDrift]()
 
     def look_across(found: Comparison) -> None:
         if found.place.in_a_step and found.place.phase == Phase.STEPPED:
@@ -80,7 +80,7 @@ def compare_on_every_rank(reference: Lane, candidate: Lane, windows: Iterable[Wi
     routes = Difference().to(next(reference.run.model.parameters()).device)
     for ours, theirs in zip(reference.run.model.parameters(), candidate.run.model.parameters(), strict=True):
         routes.update(ours, theirs)
-    return Outcome(
+    return RankOutcome(
         rank=dist.get_rank(),
         steps=verdict.steps,
         numbers=verdict.numbers,
@@ -91,12 +91,12 @@ def compare_on_every_rank(reference: Lane, candidate: Lane, windows: Iterable[Wi
     )
 
 
-def _across(lane: Lane) -> Across:
+def _across(lane: Lane) -> RankDrift:
     parameters = list(lane.run.model.parameters())
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     of_gradients, _ = against_rank_0(gradients)
     of_parameters, differing = against_rank_0(parameters)
-    return Across(of_gradients, of_parameters, differing, gathered(lane.run.scaler.get_scale()))
+    return RankDrift(of_gradients, of_parameters, differing, gathered(lane.run.scaler.get_scale()))
 
 
 def against_rank_0(tensors: Sequence[Tensor]) -> tuple[Figures, tuple[int, ...]]:

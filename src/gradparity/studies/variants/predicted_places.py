@@ -10,8 +10,8 @@ from gradparity.studies import tasks
 from gradparity.studies.tasks import Batch, Task
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import Config
+from gradparity.studies.variants.parameter_uses import count_uses
 from gradparity.studies.variants.sqrt_rounding import kernel_rounds_otherwise, roots_are_exact
-from gradparity.studies.variants.uses import uses
 from gradparity.training import PRECISIONS, Phase, Window
 
 
@@ -37,14 +37,14 @@ def three_microbatches(config: Config, task: Task) -> Place | None:
 def used_twice(config: Config, task: Task) -> Place | None:
     """Return :func:`two_microbatches` if one forward uses some parameter more than once, else ``None``."""
     _, loss = next(chain.from_iterable(losses(config, task)))
-    return two_microbatches(config, task) if max(uses(loss).values()) > 1 else None
+    return two_microbatches(config, task) if max(count_uses(loss).values()) > 1 else None
 
 
 def unused_at_first(config: Config, task: Task) -> Place | None:
     """Return the place of the first window whose first microbatch leaves some parameter unused."""
     for step, window in enumerate(losses(config, task)):
         model, loss = next(window)
-        if missing(model, loss):
+        if unused_parameters(model, loss):
             return Place(step, 0, Phase.ACCUMULATED)
     return None
 
@@ -52,7 +52,7 @@ def unused_at_first(config: Config, task: Task) -> Place | None:
 def unused(config: Config, task: Task) -> Place | None:
     """Return the end of the first step in which some parameter is used by no microbatch."""
     for step, window in enumerate(losses(config, task)):
-        if set.intersection(*(missing(model, loss) for model, loss in window)):
+        if set.intersection(*(unused_parameters(model, loss) for model, loss in window)):
             return Place(step, None, Phase.STEPPED)
     return None
 
@@ -72,7 +72,7 @@ def fused_rounding(config: Config, task: Task) -> Place | None:
     return Place(0, None, Phase.STEPPED) if otherwise else None
 
 
-def stepped(place: Callable[[Config, Task], Place | None]) -> Callable[[Config, Task], Place | None]:
+def end_of_step_of(place: Callable[[Config, Task], Place | None]) -> Callable[[Config, Task], Place | None]:
     """Return a function that gives the end of the step of ``place``, where the updated parameters are compared."""
 
     def end(config: Config, task: Task) -> Place | None:
@@ -97,6 +97,6 @@ def losses(config: Config, task: Task) -> Iterator[Iterator[tuple[nn.Module, Ten
         yield ((model, tasks.summed_loss(model, microbatch)) for microbatch in window.microbatches)
 
 
-def missing(model: nn.Module, loss: Tensor) -> set[nn.Parameter]:
+def unused_parameters(model: nn.Module, loss: Tensor) -> set[nn.Parameter]:
     """Return the parameters that ``loss`` does not depend on."""
-    return {p for p in model.parameters() if p.requires_grad} - set(uses(loss))
+    return {p for p in model.parameters() if p.requires_grad} - set(count_uses(loss))

@@ -17,11 +17,11 @@ from gradparity.processes.device import require
 from gradparity.studies.two_ways.config import Config
 from gradparity.studies.two_ways.yaml_fields import fields_in
 
-SAVED = "config.yaml"
+SAVED_CONFIG = "config.yaml"
 """The file with the configuration, in the folder of a run."""
 
 
-def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
+def parse_config(arguments: Sequence[str] | None, description: str | None) -> Config:
     """Return the configuration from ``arguments`` (default: the command line) and the YAML files that they name.
 
     Raises:
@@ -47,7 +47,7 @@ def parse(arguments: Sequence[str] | None, description: str | None) -> Config:
     return config
 
 
-def resumed(arguments: Sequence[str] | None) -> tuple[Config, Path] | None:
+def parse_resume(arguments: Sequence[str] | None) -> tuple[Config, Path] | None:
     """Return the configuration saved in FOLDER, and FOLDER, for ``--resume FOLDER``; ``None`` without ``--resume``.
 
     Raises:
@@ -61,13 +61,13 @@ def resumed(arguments: Sequence[str] | None) -> tuple[Config, Path] | None:
         return None
     if others:
         raise UserError(f"--resume goes on with what {given.resume} was begun with; leave out {' '.join(others)}")
-    if not (saved := given.resume / SAVED).is_file():
-        raise UserError(f"{given.resume} holds no {SAVED}; name the folder of a run, such as runs/two_ways/1")
-    return replace(parse(["--config", str(saved)], None), quiet=given.quiet), given.resume
+    if not (saved := given.resume / SAVED_CONFIG).is_file():
+        raise UserError(f"{given.resume} holds no {SAVED_CONFIG}; name the folder of a run, such as runs/two_ways/1")
+    return replace(parse_config(["--config", str(saved)], None), quiet=given.quiet), given.resume
 
 
 def as_yaml(config: Config) -> str:
-    """Return ``config`` as a YAML file that :func:`parse` reads back."""
+    """Return ``config`` as a YAML file that :func:`parse_config` reads back."""
     text: str = yaml.safe_dump({**asdict(config), "output": str(config.output)}, sort_keys=False)
     return text
 
@@ -94,7 +94,7 @@ def _plain(arguments: Sequence[str]) -> Iterator[str]:
         name, equals, value = argument.removeprefix("--").partition("=")
         if argument.startswith("--") and name in GROUPS:
             raise UserError(f"{name} takes its fields one by one, as in --{name}.{_names(GROUPS[name])[0]}")
-        text = before in AS_IT_IS if not equals else f"--{name}" in AS_IT_IS
+        text = before in TEXT_OPTIONS if not equals else f"--{name}" in TEXT_OPTIONS
         if not text and not PLAIN.fullmatch(value if equals else argument):
             raise UserError(f"{_shown(argument)} is not understood; write a number, a name, or [NAME, NAME]")
         yield argument
@@ -155,7 +155,7 @@ ALLOWED = {
     **{name: _allowed(kind) for name, kind in get_type_hints(Config).items() if name not in GROUPS},
     **{f"{name}.{key}": _allowed(kind) for name, g in GROUPS.items() for key, kind in get_type_hints(g).items()},
 }
-AS_IT_IS = ("--config", "--name", "--output", "--resume")
+TEXT_OPTIONS = ("--config", "--name", "--output", "--resume")
 """Options whose value is always text, even if it looks like a number or a list."""
 PLAIN = re.compile(r"""\[?[\w .,+'"-]{0,300}\]?""")
 """A name, a number that a float can hold, a list of them, or an option."""

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from gradparity.studies.variants.loops import REVERSED, Loop
+from gradparity.studies.variants.loops import REVERSED, VariantLoop
 from gradparity.training.routes import copy_for
 
 
-def uses(loss: Tensor) -> Counter[Tensor]:
+def count_uses(loss: Tensor) -> Counter[Tensor]:
     """Count, for each leaf, the operations in the graph of ``loss`` that read it."""
     return Counter(leaf for _, _, leaf in edges_into_leaves(loss))
 
@@ -57,4 +57,4 @@ def use_by_use(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
         handle.remove()
 
 
-USE_BY_USE = Loop("reversed, use by use", REVERSED.step, use_by_use)
+USE_BY_USE = VariantLoop("reversed, use by use", REVERSED.step, use_by_use)

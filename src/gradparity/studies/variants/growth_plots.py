@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradparity.studies.variants.measure import Outcome
-from gradparity.tensorboard.mpl_style import CARD, DPI, bold, power_of_ten
+from gradparity.studies.variants.measure import VariantOutcome
+from gradparity.tensorboard.mpl_style import CARD_SIZE, DPI, bold, power_of_ten
 
 SAME_BITS = 0.0
-COLORS = ("#4477aa", "#ee6677", "#228833", "#aa7700", "#aa3377", "#0099aa", "#555555")
+_COLORS = ("#4477aa", "#ee6677", "#228833", "#aa7700", "#aa3377", "#0099aa", "#555555")
 """A colour-blind-safe palette (https://sronpersonalpages.nl/~pault), its light colours darkened."""
 DASHED = (0, (4, 3))
 """The style of the second seven lines."""
@@ -21,18 +21,18 @@ WIDEST = 4.0
 """Width of the first line. Later lines are thinner, so that of two equal lines both can be seen."""
 
 
-def pictures(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
+def pictures(outcomes: Sequence[VariantOutcome]) -> dict[str, Figure]:
     """Return two plots by title: relative norm and median ULP of the parameters' difference after each step.
 
     Zero is drawn on a separate line below the logarithmic axis.
     """
-    norms, ulps = (Figure(figsize=CARD, dpi=DPI, facecolor="white", layout="constrained") for _ in range(2))
+    norms, ulps = (Figure(figsize=CARD_SIZE, dpi=DPI, facecolor="white", layout="constrained") for _ in range(2))
     of_norms, of_ulps = norms.subplots(), ulps.subplots()
     for index, outcome in enumerate(outcomes):
         steps = range(1, len(outcome.growth) + 1)
         style: dict[str, Any] = {
-            "color": COLORS[index % len(COLORS)],
-            "linestyle": DASHED if index >= len(COLORS) else "solid",
+            "color": _COLORS[index % len(_COLORS)],
+            "linestyle": DASHED if index >= len(_COLORS) else "solid",
             "linewidth": WIDEST - 2.6 * index / len(outcomes),
             "label": outcome.variant.name,
         }
