@@ -1,7 +1,7 @@
-"""Does PyTorch, asked in three ways, find the derivatives that one derives by hand?
+"""Does PyTorch compute, in three ways, the derivatives that one derives by hand?
 
-You see gradients, Jacobians and Hessians of batched functions grow out of one operation, then four traps.
-It means: autograd.grad and .backward() compute the same product; they differ in where they leave it.
+You will see gradients, Jacobians and Hessians of batched functions, all made by one operation, then four traps.
+autograd.grad and .backward() compute the same vector-Jacobian product; they differ in where they put it.
 """
 
 from argparse import Namespace
@@ -40,14 +40,14 @@ def steps(x: Tensor) -> Iterator[tuple[str, float | str]]:
     y = scalar(x)
     (g,) = grad(y[0], x, retain_graph=True)
     rows = f"{int(g.any(dim=1).sum())} of {len(x)}"
-    yield f"grad(y[0], x) returns a tensor like x and leaves x.grad {x.grad}; rows that are not zero", rows
+    yield f"grad(y[0], x) returns a tensor like x and leaves x.grad {x.grad}; nonzero rows", rows
     (g,) = grad(y, x, torch.ones_like(y))
-    yield "So a seed of ones reads off the gradients of all rows in one VJP", error(g, scalar_gradient(x))
+    yield "A seed of ones gives the gradients of all rows in one VJP", error(g, scalar_gradient(x))
 
     columns = [column.detach().requires_grad_() for column in x.unbind(dim=1)]
     y = apart(scalar)(*columns)
     g = torch.stack(grad(y, columns, torch.ones_like(y)), dim=1)
-    yield "Two separate inputs have theirs from one VJP as well", error(g, scalar_gradient(x))
+    yield "Two separate inputs get theirs from one VJP as well", error(g, scalar_gradient(x))
 
     y = vector(x)
     seeds = [row.expand_as(y) for row in torch.eye(3, dtype=y.dtype)]
@@ -56,10 +56,10 @@ def steps(x: Tensor) -> Iterator[tuple[str, float | str]]:
 
     y = scalar(x)
     (g,) = grad(y, x, torch.ones_like(y), retain_graph=True)
-    yield "That gradient carries no graph, so to differentiate it again raises", refusal(g[:, 0].sum(), x)
+    yield "That gradient has no graph, so differentiating it again raises", refusal(g[:, 0].sum(), x)
     (g,) = grad(y, x, torch.ones_like(y), create_graph=True)
     (h,) = grad(g[:, 0].sum(), x)
-    yield "With create_graph it carries one: row 0 of all Hessians", error(h, scalar_hessian(x)[:, 0])
+    yield "With create_graph it has one: row 0 of all Hessians", error(h, scalar_hessian(x)[:, 0])
 
 
 def traps(x: Tensor) -> Iterator[tuple[str, float | str]]:
@@ -71,9 +71,9 @@ def traps(x: Tensor) -> Iterator[tuple[str, float | str]]:
         y.backward(retain_graph=True)
     assert leaf.grad is not None
     yield ".backward() called twice leaves twice the gradient in .grad", error(leaf.grad, 2 * once)
-    yield "An input that is not used raises", refusal(y, unused)
+    yield "An unused input raises", refusal(y, unused)
     (nothing,) = grad(y, unused, allow_unused=True)
-    yield "With allow_unused it gets, and .backward() has left it", f"{nothing}, {unused.grad}"
+    yield "With allow_unused its gradient is, and after .backward() its .grad is", f"{nothing}, {unused.grad}"
 
     def centred(x: Tensor) -> Tensor:
         return scalar(x - x.mean(dim=0))

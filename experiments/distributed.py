@@ -1,7 +1,7 @@
 """Does DDP need .backward(), or can autograd.grad train on several ranks too?
 
-You will see ranks started here train by DDP, by hand and by wrong loops; where each parts from DDP; and FSDP2's shards.
-By hand it is DDP, bit for bit, if one exchange is added; without it nothing raises, and each rank trains its own model.
+You will see ranks train by DDP, by hand and by wrong loops; where each first differs from DDP; and FSDP2's shards.
+By hand it equals DDP, bit for bit, with one exchange added; without it nothing raises, and each rank trains alone.
 """
 
 from argparse import Namespace
@@ -47,7 +47,7 @@ TRIALS = {
     "own-buffers": trial("digits_cnn", "fp32", "manual", fault="own-buffers"),
     "exchanges-every-microbatch": trial("digits_cnn", "fp32", "ddp", None, fault="exchanges-every-microbatch"),
 }
-"""Right loops, and of the faults those of the step. The last has as many microbatches on every rank, or it hangs."""
+"""Correct loops, and the faults of the step. The last needs equally many microbatches on every rank, or it hangs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

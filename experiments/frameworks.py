@@ -1,7 +1,7 @@
 """Do the frameworks that people train with make the updates of the reference step, bit for bit?
 
 You will see framework × scenario, each with the loop of its documentation, watched on one rank and again on two.
-"identical" holds for every phase of every step on every rank; any other cell is a first difference, explained below.
+A ✓ means bit for bit at every phase of every step on every rank; the number after a ✗ is that of its cause below.
 """
 
 from argparse import Namespace

@@ -1,7 +1,7 @@
-"""Does Lightning's Trainer care which way fills p.grad, and does it make the updates of the reference step?
+"""Does it matter to Lightning's Trainer which way fills p.grad, and does it make the updates of the reference step?
 
-You will see the Trainer in lockstep with the reference step: as it comes, by the manual route, and optimizing by hand.
-"Identical" is bit for bit at every phase; any other cell names the first place where the Trainer does something else.
+You will see the Trainer in lockstep with the reference step: as it is, by the manual route, and optimizing by hand.
+"Identical" means bit for bit at every phase; any other cell names the first phase at which the Trainer differs.
 """
 
 from argparse import Namespace
@@ -33,14 +33,14 @@ FP16 = replace(FP32, precision="fp16", scaler=ScalerConfig(init_scale=1024.0))
 TOO_LARGE = ScalerConfig(init_scale=2.0**30, backoff_factor=2.0**-20)
 
 SCENARIOS = [
-    # what, which loop the Trainer is held against, how many microbatches, and the configuration of both
+    # name, loop that the Trainer is compared with, number of microbatches, configuration of both
     ("fp64, K = 1", "backward", 8, replace(FP32, precision="fp64", accumulation_steps=1)),
     ("fp32, K = 3", "backward", 12, FP32),
     ("fp32, K = 3, a partial last window", "backward", 11, FP32),
     ("bf16, K = 3", "backward", 12, replace(FP32, precision="bf16")),
     ("fp16, K = 3", "backward", 12, FP16),
     ("fp16, K = 3, an overflow", "backward", 12, replace(FP16, scaler=TOO_LARGE)),
-    ("fp16, K = 3, against clip-before-unscale", "clip-before-unscale", 12, FP16),
+    ("fp16, K = 3, compared with clip-before-unscale", "clip-before-unscale", 12, FP16),
 ]
 
 

@@ -1,7 +1,7 @@
-"""In which combinations of model, precision, optimizer, schedule, clipping and accumulation do the two ways part?
+"""In which combinations of model, precision, optimizer, schedule, clipping and accumulation do the two ways differ?
 
-You will see a heatmap of the cells you asked for, in each of which both ways trained in lockstep for five steps.
-"Identical" is bit for bit at every phase of every step; a refused cell is one that PyTorch itself cannot run.
+You will see a heatmap of the cells that you choose; in each, both ways train in lockstep for five steps.
+"Identical" means bit for bit at every phase of every step; PyTorch itself cannot run a refused cell.
 """
 
 import json

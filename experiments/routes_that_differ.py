@@ -1,7 +1,7 @@
-"""Which other ways to the same update give other bits, and can one say beforehand where, and which?
+"""Which equivalent updates round differently, and can one predict where, and to which bits?
 
-You will see each way held against the reference: the first difference, its size, how it grows, and what was predicted.
-A prediction that holds bit for bit is an explanation: nothing but what it names makes the difference.
+You will see each way compared with the reference: first difference, its size, its growth, and the prediction.
+A prediction that holds bit for bit is an explanation: only what it names makes the difference.
 """
 
 from argparse import Namespace

@@ -1,7 +1,7 @@
 """Does it matter whether .backward() or autograd.grad fills p.grad?
 
 You will see one model trained both ways in lockstep, and compared at every phase of every optimizer step.
-"Identical" means that the two ways are one training; if they are not, you are told where they part, and why.
+"Identical" means that both ways are the same training; if not, you see where they first differ, and why.
 """
 
 import shlex
@@ -120,9 +120,9 @@ def resumed_progress(
     if so_far.divergence_map is None:
         so_far.divergence_map = DivergenceMap([name for name, _ in lanes[0].run.model.named_parameters()])
     if so_far.done:
-        say(console, f"{name} goes on after step {so_far.done} of {config.steps}.")
+        say(console, f"{name} continues after step {so_far.done} of {config.steps}.")
     if so_far.machine != report.machine():
-        differs = f"The steps before may round differently, by {so_far.machine}; here it is {report.machine()}."
+        differs = f"Earlier steps may round differently: they ran on {so_far.machine}, and this is {report.machine()}."
         say(Console(stderr=True, highlight=False), differs)
         so_far.machine = report.machine()
     return so_far
@@ -134,13 +134,13 @@ def is_due(done: int, every: int, config: Config) -> bool:
 
 @contextmanager
 def say_how_to_resume(folder: Path) -> Iterator[None]:
-    go_on = f"; go on with --resume {shlex.quote(str(folder))}"
+    advice = f"; continue with --resume {shlex.quote(str(folder))}"
     try:
         yield
     except DiskError as error:
-        raise DiskError(f"{error}{go_on}") from error
+        raise DiskError(f"{error}{advice}") from error
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(go_on) from None
+        raise KeyboardInterrupt(advice) from None
 
 
 if __name__ == "__main__":

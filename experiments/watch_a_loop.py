@@ -1,7 +1,7 @@
 """Does a loop that I wrote myself make the updates of the reference step?
 
-You will see two hand-written loops recorded from outside, in two lines each, and held against the reference's trace.
-One is right although it looks different; of the other you are told the first place where it is not.
+You will see two hand-written loops recorded from outside, in two lines each, and compared with the reference's trace.
+One is correct although it looks different; for the other you see the first difference.
 """
 
 import shlex
@@ -36,7 +36,7 @@ CONFIG = Config(task="transformer", precision="fp32", accumulation_steps=3, clip
 
 
 def trained(run: Run) -> list[nn.Parameter]:
-    """In the optimizer's order, as in the reference: a norm of the same gradients in another may round differently."""
+    """In the optimizer's order, as in the reference: in a different one, their norm may round differently."""
     return [p for group in run.optimizer.param_groups for p in group["params"]]
 
 
@@ -59,7 +59,7 @@ def right(run: Run, batches: Sequence[Batch]) -> None:
 
 
 def wrong(run: Run, batches: Sequence[Batch]) -> None:
-    """The same, but for the line on the tokens: the mean of means, by which a short microbatch weighs as much."""
+    """The same, but with a mean of means: a short microbatch weighs as much as a long one."""
     for i, batch in enumerate(batches):
         (run.loss(run.model, batch) / count(batch) / 3).backward()
         if i % 3 == 2 or i == len(batches) - 1:

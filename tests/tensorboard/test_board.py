@@ -170,7 +170,7 @@ def test_lines_are_readable_while_the_run_goes_on(tmp_path):
             assert len((tmp_path / FIGURES_FILE).read_text().splitlines()) == count
 
 
-def test_what_a_method_was_told_is_in_its_file_when_it_returns_and_no_thread_writes(tmp_path):
+def test_a_method_returns_once_its_file_is_written_and_no_thread_writes(tmp_path):
     before = threading.active_count()
     with Board(tmp_path, "mlp", Verdict()) as board:
         for number in range(3):
@@ -179,7 +179,7 @@ def test_what_a_method_was_told_is_in_its_file_when_it_returns_and_no_thread_wri
         assert threading.active_count() == before
 
 
-def test_what_is_to_survive_a_power_cut_is_all_of_it(tmp_path, monkeypatch):
+def test_sync_reaches_every_file(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").resolve()))
     with Board(tmp_path, "mlp", Verdict()) as board:
@@ -196,7 +196,7 @@ def fill(folder, write):
     return next(written) - 1, str(refused.value)
 
 
-def test_a_full_disk_is_told_with_the_name_of_the_file_and_what_was_written_stays(tmp_path, capfd):
+def test_a_full_disk_is_reported_with_the_file_name_and_keeps_what_was_written(tmp_path, capfd):
     comparison = next(lockstep(*small_lanes(small_config(task="digits_mlp")), []))
     number, sentence = fill(tmp_path / "figures", lambda board, _: board.add_comparison(comparison))
     assert sentence == f"{tmp_path}/figures/{FIGURES_FILE} cannot be written (File too large); make room there"

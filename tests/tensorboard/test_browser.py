@@ -225,10 +225,10 @@ def test_images_show_the_map_of_each_phase(page, address, screenshots, ground):
 def test_text_pages_name_the_first_difference_and_what_mends_it(page, address, screenshots):
     opened(page, address, "text")
     for words in (
-        "There is none",
+        "No difference",
         "Identical, bit for bit: 7 steps",
         "the gradient of 1.weight differs in its bits",
-        "What mends it",
+        "The fix",
         "+ run.clip(run.parameters)",
     ):
         expect(page.get_by_text(words).first).to_be_visible()

@@ -134,11 +134,11 @@ def test_the_page_of_a_fault_shows_the_lines_that_fix_it(name):
     assert removed <= {line[1:] for line in patches if line.startswith("+")}
     assert "At step 0, phase clipped" in page
     assert "3 ULP apart" in page
-    assert "What mends it" not in first_difference.first_difference_page(verdict, "manual")
+    assert "The fix" not in first_difference.first_difference_page(verdict, "manual")
 
 
 def test_the_card_of_parity_says_so():
     verdict = Verdict()
     verdict.add(comparison(0, Phase.STEPPED))
-    assert "There is none" in first_difference.first_difference_page(verdict, "manual")
+    assert "No difference" in first_difference.first_difference_page(verdict, "manual")
     assert first_difference.first_difference_sentence(verdict).startswith("identical, bit for bit: 1 step,")

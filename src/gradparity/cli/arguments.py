@@ -38,10 +38,10 @@ def exit_codes(program: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
                 refused = f"{error.filename or 'a file'} cannot be written ({error.strerror})"
                 sentence = str(UserError(f"{refused}; choose a folder with --output"))
             except RuntimeError as error:
-                told = without_deterministic_form(error)
-                if told is None:
+                found = without_deterministic_form(error)
+                if found is None:
                     raise
-                sentence = told
+                sentence = found
             except KeyboardInterrupt as error:
                 code, sentence = 130, f"stopped; what was written until now stays{error}"
             print(f"{program}: {sentence}", file=sys.stderr)

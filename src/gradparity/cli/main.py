@@ -10,9 +10,9 @@ COMMANDS = {
     "check": ("gradparity.check.command", "which known fault a training loop has"),
     "claims": (
         "gradparity.studies.claims.command",
-        "what is said of autograd.grad and .backward(), each with a verdict",
+        "common claims about autograd.grad and .backward(), each with a verdict",
     ),
-    "diff": ("gradparity.trace.command", "where two recorded training loops first part"),
+    "diff": ("gradparity.trace.command", "where two recorded training loops first differ"),
 }
 """For each subcommand, the module whose ``main`` runs it, and one line for the help."""
 

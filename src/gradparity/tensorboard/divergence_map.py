@@ -24,7 +24,7 @@ _OTHERS = {
     Part.SCALER: "loss scaler",
     Part.SCHEDULER: "scheduler",
     Part.RNG: "random numbers",
-    Part.ALSO: "what else it has",
+    Part.ALSO: "extra state",
 }
 """Rows beneath the parameters, for values that belong to no parameter."""
 

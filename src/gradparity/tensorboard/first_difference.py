@@ -24,7 +24,7 @@ def first_difference_page(verdict: Verdict, candidate: str) -> str:
         candidate: the name of the loop; if it is a known fault, the page shows the lines that fix it.
     """
     if verdict.first is None:
-        return f"## There is none\n\n**{headline(verdict)}**\n\nThe two loops are one training."
+        return f"## No difference\n\n**{headline(verdict)}**\n\nThe two loops are one training."
     found, mismatch = verdict.first
     rows = {
         "tensor": f"`{mismatch.name}` ({mismatch.part}, {mismatch.kind})",
@@ -39,13 +39,10 @@ def first_difference_page(verdict: Verdict, candidate: str) -> str:
 def _fix_lines(fault: Fault) -> str:
     """Return Markdown for a fault: its symptom, and its lines next to the lines that fix it."""
     change = "\n".join(line for patch in fault.changes.values() for line in mend(patch))
-    return (
-        f"\n**What mends it** (`-` is what `{fault.name}` does)\n\n```diff\n{change}\n```\n\n"
-        f"What one would notice: {fault.symptom}\n"
-    )
+    return f"\n**The fix** (`-` is what `{fault.name}` does)\n\n```diff\n{change}\n```\n\nSymptom: {fault.symptom}\n"
 
 
 def faults_page() -> str:
     """Return a Markdown table of all known faults, for comparison."""
     rows = (f"| `{fault.name}` | {fault.symptom} | {' '.join(map(link, fault.sources))} |" for fault in FAULTS.values())
-    return "\n".join(["| fault | what one would notice | where it happened |", "|---|---|---|", *rows])
+    return "\n".join(["| fault | symptom | sources |", "|---|---|---|", *rows])

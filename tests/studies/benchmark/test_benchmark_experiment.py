@@ -73,7 +73,7 @@ def test_it_answers_in_a_sentence_and_keeps_picture_and_figures(tmp_path, capsys
 
 
 @pytest.mark.usefixtures("tiny")
-def test_it_says_why(tmp_path, capsys):
+def test_it_prints_the_reason(tmp_path, capsys):
     assert main(["--only", "watching", "--rounds", "2", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert watching_cost._WHY in said

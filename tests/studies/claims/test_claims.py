@@ -241,13 +241,13 @@ CONTROLS = [
 
 @pytest.mark.parametrize(("changes", "verdicts"), CONTROLS)
 @pytest.mark.filterwarnings("ignore:Using backward\\(\\) with create_graph=True")
-def test_another_torch_gets_other_verdicts(changes, verdicts, monkeypatch):
+def test_a_changed_torch_changes_the_verdicts(changes, verdicts, monkeypatch):
     for change in changes:
         monkeypatch.setattr(*change)
     assert {name: str(examine(name).verdict) for name in verdicts} == verdicts
 
 
-def test_every_verdict_can_come_out_otherwise():
+def test_every_verdict_can_change():
     others = {name for _, verdicts in CONTROLS for name, verdict in verdicts.items() if verdict != EXPECTED[name]}
     assert others == set(EXPECTED)
 
@@ -311,7 +311,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, capsys):
     assert len(err.splitlines()) == 1
 
 
-def test_the_experiment_answers_in_a_sentence_and_writes_its_page(tmp_path):
+def test_the_experiment_prints_a_sentence_and_writes_its_page(tmp_path):
     done = run("claims.py", "--output", tmp_path, COLUMNS="110")
     assert (done.returncode, done.stderr) == (0, "")
     *table, answer, where = done.stdout.splitlines()

@@ -188,7 +188,7 @@ def test_every_difference_has_a_cause_and_no_identical_cell_has_one():
     assert set(places) <= set(CELLS)
 
 
-def test_what_is_not_installed_and_what_refuses_is_told(monkeypatch):
+def test_a_missing_package_and_a_refusal_are_reported(monkeypatch):
     def refuses(job):
         raise ValueError("not on\n a CPU")
 
@@ -217,7 +217,7 @@ def test_what_is_not_installed_and_what_refuses_is_told(monkeypatch):
         ["--output", __file__],
     ],
 )
-def test_bad_input_is_told_in_one_sentence(arguments, capsys):
+def test_bad_input_is_one_sentence(arguments, capsys):
     assert runpy.run_path(str(SCRIPT))["main"](arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -240,7 +240,7 @@ def test_the_size_of_a_difference_in_a_few_words(mismatch, words):
     assert size_in_words(mismatch) == words
 
 
-def test_a_few_frameworks_and_scenarios_can_be_chosen(tmp_path, capsys):
+def test_frameworks_and_scenarios_can_be_chosen(tmp_path, capsys):
     arguments = ["--only", "fab", "--scenario", "k = 3", "--output", str(tmp_path)]
     assert runpy.run_path(str(SCRIPT))["main"](arguments) == 0
     out = capsys.readouterr().out

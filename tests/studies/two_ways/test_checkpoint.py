@@ -181,10 +181,10 @@ def compressed(data):
 
 
 def test_a_compressed_checkpoint_is_refused(kept, tmp_path):
-    assert "it is compressed, which ours is not" in refused(*spoiled(kept, tmp_path, compressed))
+    assert "it is compressed, and a checkpoint never is" in refused(*spoiled(kept, tmp_path, compressed))
 
 
-def test_for_a_pipe_in_its_place_nobody_waits(kept, tmp_path):
+def test_a_pipe_in_its_place_is_refused_at_once(kept, tmp_path):
     shutil.copytree(kept[0], tmp_path, dirs_exist_ok=True)
     (tmp_path / CHECKPOINT).unlink()
     os.mkfifo(tmp_path / CHECKPOINT)
@@ -210,10 +210,10 @@ def test_every_byte_counts_or_says_nothing(kept, tmp_path):
     assert noticed > 300
 
 
-def test_a_checkpoint_of_another_training_is_refused(kept, tmp_path):
+def test_a_checkpoint_from_a_different_training_is_refused(kept, tmp_path):
     folder, config = kept
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    assert "is of a training with another optimizer, seed; move it away" in refused(
+    assert "is from a training with different optimizer, seed; move it away" in refused(
         tmp_path, replace(config, seed=1, optimizer=replace(config.optimizer, lr=0.5))
     )
     assert resume_progress(
@@ -221,7 +221,7 @@ def test_a_checkpoint_of_another_training_is_refused(kept, tmp_path):
     )
 
 
-def test_a_run_that_has_lost_its_checkpoint_is_not_begun_anew(kept, tmp_path):
+def test_a_run_without_its_checkpoint_does_not_start_again(kept, tmp_path):
     folder, config = kept
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / CHECKPOINT).unlink()
@@ -287,7 +287,7 @@ class Code:
         lambda members: members.update({LANES[0]: other_model(members[LANES[0]])}),
     ],
 )
-def test_what_somebody_has_put_in_is_refused_and_does_not_run(kept, change, tmp_path, monkeypatch):
+def test_a_manipulated_checkpoint_is_refused_and_runs_no_code(kept, change, tmp_path, monkeypatch):
     shutil.copytree(kept[0], tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     packed(tmp_path / "run", change)
@@ -295,7 +295,7 @@ def test_what_somebody_has_put_in_is_refused_and_does_not_run(kept, change, tmp_
     assert not (tmp_path / "ran").exists()
 
 
-def test_it_would_run_if_it_were_unpickled(tmp_path, monkeypatch):
+def test_unpickled_without_care_the_code_would_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.load(BytesIO(saved(Code())), weights_only=False)
     assert (tmp_path / "ran").exists()

@@ -183,7 +183,7 @@ def test_a_run_is_resumed_with_the_configuration_that_it_saved(tmp_path):
     [
         (["--resume"], "argument --resume: expected one argument"),
         (["--resume", "nowhere"], "nowhere holds no config.yaml; name the folder of a run, such as runs/two_ways/1"),
-        (["--resume", "run", "--steps", "7"], "--resume goes on with what run was begun with; leave out --steps 7"),
+        (["--resume", "run", "--steps", "7"], "--resume continues run with its own configuration; leave out --steps 7"),
     ],
 )
 def test_what_cannot_be_resumed_gets_one_sentence(arguments, sentence):

@@ -290,7 +290,7 @@ def test_another_machine_is_told(unbroken, within_a_window, tmp_path):
     shutil.copytree(within_a_window, tmp_path / "again")
     code, warning = go_on(tmp_path / "again", killed.is_another_machine)
     assert code == 0
-    assert "The steps before may round differently, by torch " in warning
+    assert "Earlier steps may round differently: they ran on torch " in warning
     assert "here it is torch 1.0." in warning
     assert "differently" not in (unbroken.where / "stderr").read_text()
 
@@ -335,7 +335,7 @@ def test_a_full_disk_is_one_sentence_and_who_makes_room_goes_on(unbroken, length
     start, end = sentence.split(" cannot be written (File too large); make room there")
     assert start.startswith(f"train_two_ways: {RUN}")
     assert full in start
-    assert end == (f"; go on with --resume {RUN}" if full != SAVED_CONFIG else "")
+    assert end == (f"; continue with --resume {RUN}" if full != SAVED_CONFIG else "")
     assert not [*tmp_path.rglob("*.partial")]
     check(tmp_path, unbroken)
     assert go_on(tmp_path) == (0, "")
@@ -349,7 +349,7 @@ def test_a_disk_that_fills_up_and_one_that_may_not_be_written(unbroken, tmp_path
         code, errors = killed.run(tmp_path / "disk", SCRIPT, ARGUMENTS)
         assert code == 2
         (sentence,) = errors.splitlines()
-        assert "checkpoint.zip cannot be written (No space left on device); make room there; go on with" in sentence
+        assert "checkpoint.zip cannot be written (No space left on device); make room there; continue with" in sentence
         check(tmp_path / "disk", unbroken)
         again("size=20m,ro")
         code, errors = killed.run(tmp_path, SCRIPT, ["--resume", tmp_path / "disk" / RUN])

@@ -112,7 +112,8 @@ def no_replacement() -> Evidence:
         judge(holds=not lockstep.parity or bool(refused or needed), caveat=lockstep.parity),
         f"Wired into p.grad with care, it trains alike in fp16 with clipping and a schedule: "
         f"{lockstep_in_words(lockstep)}. But {len(needed)} of the parts above need .backward() in whole or in part: "
-        f"{', '.join(needed)}. And under reentrant checkpointing autograd.grad {ending(refused)}; under the other kind it {ending(other)}.",
+        f"{', '.join(needed)}. And under reentrant checkpointing autograd.grad {ending(refused)}; under the other kind "
+        f"it {ending(other)}.",
         "In a plain loop it is a replacement, if wired as in gradparity.training.manual; not under DDP, reentrant "
         "checkpointing, or with hooks that wait for accumulation.",
     )

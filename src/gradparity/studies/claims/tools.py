@@ -94,15 +94,15 @@ def schedulers() -> Evidence:
 
 def clipping() -> Evidence:
     """Only `.backward()` supports clipping."""
-    parity, told = True, []
+    parity, sentences = True, []
     for clip in (ClipConfig(by="norm", threshold=0.05), ClipConfig(by="value", threshold=0.001)):
         lockstep, steps = train_both_ways(clip=clip)
         clipped = sum(step.clipped_norm < step.norm for step in steps)
         parity &= lockstep.parity and clipped == len(steps)
-        told.append(f"by {clip.by}, {lockstep_in_words(lockstep)}, {clipped} of which it clipped")
+        sentences.append(f"by {clip.by}, {lockstep_in_words(lockstep)}, {clipped} of which it clipped")
     return Evidence(
         judge(holds=not parity),
-        f"With clipping {'; '.join(told)}.",
+        f"With clipping {'; '.join(sentences)}.",
         "Clipping changes p.grad in place, whoever filled it; p.grad must share no memory.",
     )
 

@@ -25,11 +25,14 @@ def distributed_result(
     by_hand = [pair for pair in loops.values() if pair[0].candidate == "manual" and pair[0].fault is None]
     same = [all(outcome.parity for outcome in outcomes) for _, outcomes in by_hand]
     ranks, steps = len(next(iter(loops.values()))[1]), len(drift.across)
-    order = "A sum of three or more has an order, and DDP's is the backend's: only 'in rank order' has its bits."
+    order = (
+        "The order of three or more terms rounds their sum, and DDP's order is the backend's: only 'in rank order' has "
+        "its bits."
+    )
     return Result(
         sentence=(
-            f"By hand, {sum(same)} of {len(same)} trainings are DDP's on all {ranks} ranks, bit for bit; with "
-            f"autograd.grad through DDP, ranks are {drift.across[-1].parameters.relative_norm:.0%} apart after "
+            f"By hand, {sum(same)} of {len(same)} trainings equal DDP's on all {ranks} ranks, bit for bit; with "
+            f"autograd.grad through DDP, ranks differ by {drift.across[-1].parameters.relative_norm:.0%} after "
             f"{steps} steps, and nothing raises."
         ),
         holds=all(same),
@@ -48,7 +51,7 @@ def _loop_table(found: Mapping[str, tuple[Trial, Sequence[RankOutcome]]]) -> Tab
     """Return a table that compares each loop with DDP on every rank, and its ranks with rank 0."""
     table = plain_table(
         "Each loop compared with DDP on every rank, and its ranks with rank 0",
-        "loop", "model", "the same as DDP", "one model", "first difference",
+        "loop", "model", "equals DDP", "ranks alike", "first difference",
     )  # fmt: skip
     for name, (trial, outcomes) in found.items():
         same = _marks([outcome.first is None for outcome in outcomes])

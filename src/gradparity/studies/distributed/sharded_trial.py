@@ -133,7 +133,7 @@ def _clip() -> ShardedPart:
 def _clip_local() -> ShardedPart:
     shards, _ = _gradients_of_one_backward()
     norms = gathered(float(nn.utils.get_total_norm([g.to_local() for g in shards])))
-    seen = f"another norm on each rank: {', '.join(f'{norm:.4g}' for norm in norms)}"
+    seen = f"a different norm on each rank: {', '.join(f'{norm:.4g}' for norm in norms)}"
     return ShardedPart("clip_grad_norm_ on to_local() of them", len(set(norms)) == 1, seen)
 
 

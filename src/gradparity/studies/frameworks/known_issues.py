@@ -75,7 +75,7 @@ KNOWN = (
         ("Fabric, word for word",),
         ACCUMULATING,
         "The documentation's `is_accumulating = iteration % K != 0` is False at iteration 0: the first step is made "
-        "after one microbatch, and every window is shifted from there on. So it stands in the documentation since "
+        "after one microbatch, and every window is shifted from there on. The documentation has had it since "
         "https://github.com/Lightning-AI/pytorch-lightning/pull/14966; we know of no issue about it.",
     ),
     Known(

@@ -20,7 +20,7 @@ Outcomes: TypeAlias = Mapping[str, Mapping[str, FrameworkOutcome]]
 """By scenario, then by framework."""
 
 
-_LEGEND = "[green]✓[/] identical, bit for bit; [red]✗[/] differs, for the reason of that number"
+_LEGEND = "[green]✓[/] identical, bit for bit; [red]✗[/] differs; the number is that of its cause, below"
 
 
 def frameworks_result(tables: Mapping[str, Outcomes]) -> Result:
@@ -83,7 +83,7 @@ def _sentence(outcomes: Outcomes) -> str:
     none = sum(one.verdict is None for one in cells)
     return (
         f"{identical} of {len(cells)} cells are identical to the reference, bit for bit; "
-        f"{len(cells) - identical - none} have a first difference, {none} no verdict."
+        f"{len(cells) - identical - none} have a first difference, {none} have no verdict."
     )
 
 

@@ -24,7 +24,7 @@ def matrix_result(cells: Sequence[CellResult]) -> Result:
             "are identical both ways, "
             f"{sum(cell.numbers for cell in cells):,} numbers compared, "
             f"at most {max(cell.max_ulp for cell in cells):,} ULP apart; "
-            f"{counts[CellOutcome.REFUSED]:,} more are refused for a reason that is known."
+            f"{counts[CellOutcome.REFUSED]:,} more are refused for a known reason."
         ),
         holds=not counts[CellOutcome.DIFFERENT] + counts[CellOutcome.RAISED],
         terminal=[
@@ -41,7 +41,7 @@ def matrix_result(cells: Sequence[CellResult]) -> Result:
 
 
 def _reason_table(reasons: Sequence[tuple[int, str, str]]) -> Table:
-    table = Table("cells", "outcome", "why", title="What is not identical", title_justify="left")
+    table = Table("cells", "outcome", "why", title="Cells that are not identical", title_justify="left")
     for number, outcome, why in reasons[:MOST_REASONS]:
         table.add_row(f"{number:,}", outcome, why)
     return table

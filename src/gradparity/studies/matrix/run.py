@@ -73,8 +73,8 @@ def run_cell(cell: MatrixCell, candidate: str = "manual", device: Device = "cpu"
             cell, make.cell_lane(cell, "backward", device), make.cell_lane(cell, candidate, device), device
         )
     except Exception as error:
-        if told := without_deterministic_form(error):
-            return CellResult(cell=cell, outcome=CellOutcome.REFUSED, why=told)
+        if why := without_deterministic_form(error):
+            return CellResult(cell=cell, outcome=CellOutcome.REFUSED, why=why)
         return CellResult(cell=cell, outcome=CellOutcome.RAISED, why=in_a_line(error))
 
 

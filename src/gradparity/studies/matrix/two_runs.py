@@ -174,13 +174,13 @@ class PlateauOfLoss(ReduceLROnPlateau):
 def with_loss(step: Step, schedule: PlateauOfLoss) -> Step:
     """Return ``step`` so that it passes its loss to ``schedule``."""
 
-    def told(run: Run, window: Window[Any]) -> Iterator[Moment]:
+    def with_loss_passed(run: Run, window: Window[Any]) -> Iterator[Moment]:
         schedule.loss = 0.0
         for moment in step(run, window):
             schedule.loss += 0.0 if moment.loss is None else float(moment.loss)
             yield moment
 
-    return told
+    return with_loss_passed
 
 
 def with_average(step: Step, average: AveragedModel) -> Step:

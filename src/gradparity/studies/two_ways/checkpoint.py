@@ -110,15 +110,15 @@ def resume_progress(folder: Path, config: Config, lanes: Sequence[Lane]) -> Prog
     try:
         with opened(path, sys.maxsize) as file, ZipFile(file) as archive:
             if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
-                raise ValueError("it is compressed, which ours is not")  # a few bytes may expand to gigabytes
+                raise ValueError("it is compressed, and a checkpoint never is")  # a few bytes may expand to gigabytes
             *of_lanes, of_both = (BytesIO(archive.read(name)) for name in (*LANES, PROGRESS))
         with torch.serialization.safe_globals(list(CHECKPOINT_CLASSES)):
             state = torch.load(of_both, weights_only=True)
         if state.get("form") != class_fields():
             raise ValueError("it was written by another version of gradparity")
         theirs = state["bits"]
-        others = [name for name, value in fields_that_change_bits(config).items() if theirs.get(name) != value]
-        if not others:
+        changed = [name for name, value in fields_that_change_bits(config).items() if theirs.get(name) != value]
+        if not changed:
             for lane, of_lane in zip(lanes, of_lanes, strict=True):
                 with lane.random.active():
                     training.resume(lane.run, of_lane)
@@ -126,13 +126,13 @@ def resume_progress(folder: Path, config: Config, lanes: Sequence[Lane]) -> Prog
         kept = dict[str, int](state["lengths"])
         complete = isinstance(progress.verdict, Verdict) and isinstance(progress.divergence_map, DivergenceMap)
         if not (complete and 0 < progress.done <= config.steps):
-            raise ValueError("it does not say how far it came")
+            raise ValueError("it does not say how many steps were made")
     except Exception as error:  # a damaged file can raise any exception
-        told = error.strerror if isinstance(error, OSError) else str(error).rpartition("WeightsUnpickler error: ")[2]
-        reason = " ".join((told or type(error).__name__).split())[:120]
+        message = error.strerror if isinstance(error, OSError) else str(error).rpartition("WeightsUnpickler error: ")[2]
+        reason = " ".join((message or type(error).__name__).split())[:120]
         raise UserError(f"{path} is not a whole checkpoint of this training ({reason}); {ANEW}") from error
-    if others:
-        raise UserError(f"{path} is of a training with another {', '.join(others)}; {ANEW}")
+    if changed:
+        raise UserError(f"{path} is from a training with different {', '.join(changed)}; {ANEW}")
     truncate_files(folder, kept)
     return progress
 

@@ -60,7 +60,7 @@ def parse_resume(arguments: Sequence[str] | None) -> tuple[Config, Path] | None:
     if given.resume is None:
         return None
     if others:
-        raise UserError(f"--resume goes on with what {given.resume} was begun with; leave out {' '.join(others)}")
+        raise UserError(f"--resume continues {given.resume} with its own configuration; leave out {' '.join(others)}")
     if not (saved := given.resume / SAVED_CONFIG).is_file():
         raise UserError(f"{given.resume} holds no {SAVED_CONFIG}; name the folder of a run, such as runs/two_ways/1")
     return replace(parse_config(["--config", str(saved)], None), quiet=given.quiet), given.resume
@@ -79,7 +79,7 @@ def _parser(description: str | None) -> ArgumentParser:
     parser.add_argument("--print_config", action="store_true", help="Print the fields as they would be used, and exit.")
     parser.add_class_arguments(Config, skip={"output", "quiet"})
     parser.add_argument("--output", default="runs", help="Folder for TensorBoard files, exact figures and verdicts.")
-    parser.add_argument("--resume", metavar="FOLDER", help="Go on in the folder of a run that was stopped.")
+    parser.add_argument("--resume", metavar="FOLDER", help="Continue the stopped run in this folder.")
     parser.add_argument("--quiet", action="store_true", help="Only the verdicts: no progress, no tables.")
     return parser
 

@@ -125,8 +125,8 @@ class Config:
     """The task to train; of a list, one after the other."""
 
     candidate: CandidateName = "manual"
-    """The loop that is held against .backward(): the manual route; the same in less memory; .backward() again, as a
-    null test; or a loop with one thing wrong."""
+    """The loop that is compared with .backward(): the manual route; the same in less memory; .backward() again, as a
+    null test; or a loop with one fault."""
 
     precision: PrecisionName = "fp32"
     """fp64 and fp32 compute in that dtype; bf16 and fp16 keep fp32 parameters and compute under autocast, fp16 with a
@@ -155,7 +155,7 @@ class Config:
     """Seed of the streams for initial weights, data order and dropout, at least 0."""
 
     threads: int = 1
-    """CPU threads of torch, 1 to 1024. Another number rounds sums differently."""
+    """CPU threads of torch, 1 to 1024. A different number rounds sums differently."""
 
     device: Device = "cpu"
     """The device of both runs."""

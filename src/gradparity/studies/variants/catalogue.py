@@ -102,7 +102,7 @@ VARIANTS = (
         FOUR,
         (Prediction(REFERENCE_LOOP, no_power_of_two),),
         "Dividing by a power of two changes the exponent and rounds nothing, so it may as well be done after the "
-        "additions. What is divided by is the window's count of samples: 4 x 32, until an epoch ends with 29.",
+        "additions. The divisor is the window's sample count: 4 x 32, until an epoch ends with 29.",
     ),
     Variant(
         "divided after, K = 3",
@@ -110,8 +110,8 @@ VARIANTS = (
         digits_mlp,
         THREE,
         (Prediction(REFERENCE_LOOP, no_power_of_two),),
-        "Dividing by 3 x 32 rounds: three rounded quotients add up to another number than the rounded quotient of "
-        "their sum. With mean losses and a division by K, the same holds of K.",
+        "Dividing by 3 x 32 rounds: the sum of three rounded quotients differs from the rounded quotient of "
+        "their sum. With mean losses and a division by K, the same holds for K.",
     ),
     Variant(
         "divided after, fp16",

@@ -72,7 +72,7 @@ def growth_table(outcomes: Sequence[VariantOutcome]) -> Table:
 def prediction_table(outcomes: Iterable[VariantOutcome]) -> Table:
     """Return a table of each prediction beside its measurement: the loop matched bit for bit, and until which place."""
     table = _table(
-        "Prediction beside measurement: the place of the first difference, if any",
+        "Prediction and measurement: the place of the first difference, if any",
         "variant", "the same bits as", "predicted", "measured", "",
     )  # fmt: skip
     for outcome in outcomes:
