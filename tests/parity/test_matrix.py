@@ -92,7 +92,7 @@ def assert_parity(config):
             has_none = (
                 (part == Part.BUFFERS and config.task != "digits_cnn")
                 or (part == Part.SCALER and config.precision != "fp16")
-                or part == Part.ALSO  # an average or a second optimizer, which tests/matrix has
+                or part == Part.ALSO  # an average or a second optimizer, which tests/studies/matrix has
                 or part == Part.MODES  # which names only what is not as usual
             )
             assert (verdict.cells[phase, part].compared == 0) == has_none, (phase, part)

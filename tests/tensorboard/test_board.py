@@ -162,7 +162,7 @@ def test_figures_are_strict_json_even_where_they_are_not_numbers(written):
     assert figures["cosine"] is figures["norm_ratio"] is None
 
 
-def test_lines_are_readable_while_the_run_goes_on(tmp_path):
+def test_lines_are_readable_during_the_run(tmp_path):
     config = small_config(task="digits_mlp")
     with Board(tmp_path, "mlp", Verdict()) as board:
         for count, comparison in enumerate(lockstep(*small_lanes(config), []), start=1):
@@ -213,7 +213,7 @@ def test_a_full_disk_is_reported_with_the_file_name_and_keeps_what_was_written(t
     assert capfd.readouterr().err == ""
 
 
-def test_a_board_is_brought_back_to_a_length_and_goes_on_from_there(written, tmp_path):
+def test_a_board_is_truncated_and_continued(written, tmp_path):
     folder, *_ = written
     again = tmp_path / "again"
     shutil.copytree(folder, again)
@@ -225,7 +225,7 @@ def test_a_board_is_brought_back_to_a_length_and_goes_on_from_there(written, tmp
     truncate_files(again, half)
     assert file_lengths(again) == half
     assert (again / "notes.txt").exists()
-    with pytest.raises(UserError, match=r"is shorter than it was at the checkpoint; bring it back, or train anew"):
+    with pytest.raises(UserError, match=r"is shorter than it was at the checkpoint; bring it back, or train again"):
         truncate_files(again, file_lengths(folder))
     assert file_lengths(again) == half, "nothing was touched"
     truncate_files(again, {})

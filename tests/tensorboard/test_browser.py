@@ -222,7 +222,7 @@ def test_images_show_the_map_of_each_phase(page, address, screenshots, ground):
 
 
 @pytest.mark.long
-def test_text_pages_name_the_first_difference_and_what_mends_it(page, address, screenshots):
+def test_text_pages_name_the_first_difference_and_its_fix(page, address, screenshots):
     opened(page, address, "text")
     for words in (
         "No difference",

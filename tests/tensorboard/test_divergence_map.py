@@ -72,7 +72,7 @@ def test_after_a_step_the_row_shows_the_parameter_and_not_its_gradient():
     np.testing.assert_array_equal(spread.map(Phase.STEPPED), [[0], [2], [4]])
 
 
-def test_what_precedes_and_what_follows_all_steps_is_in_the_first_and_the_last_column():
+def test_comparisons_outside_of_steps_are_in_the_first_and_the_last_column():
     steps = [at(Place(step, None, Phase.STEPPED)) for step in (0, 1)]
     before, after = (mismatch(name, ulp, Part.PARAMETERS) for name, ulp in ((A, 1), (B, 2)))
     spread = spread_of(at(START, [before]), *steps, at(END, [after]))
@@ -91,7 +91,7 @@ def test_a_long_run_gathers_steps_and_loses_no_difference():
     assert np.count_nonzero(spread.map(Phase.CLIPPED)) == 1
 
 
-def test_zero_is_no_color_of_the_scale_and_neither_is_what_is_not_of_bits():
+def test_zero_and_differences_without_ulp_have_their_own_colors():
     found = np.array([[IDENTICAL, 1, 10, 1e10, NOT_IN_BITS, np.nan]])
     colors = map_picture._colored(found, (1, 1e10))[0]
     assert len({tuple(color) for color in colors}) == 6

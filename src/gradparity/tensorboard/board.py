@@ -60,7 +60,7 @@ class Board:
     Args:
         folder: the folder to write to; it must hold no such file yet, unless ``resumed``.
         title: a title for the training, such as the name of its task.
-        verdict: the verdict on the two runs, updated by whoever compares them; it is shown at the end.
+        verdict: the verdict on the two runs, updated by the caller with each comparison; it is shown at the end.
         divergence_map: the map to fill; by default without parameters.
         candidate: the name of the loop that is compared with ``.backward()``; empty if neither loop is known.
         resumed: if ``folder`` holds the files of earlier steps, which ``verdict`` and ``divergence_map`` include.
@@ -199,7 +199,7 @@ def truncate_files(folder: Path, kept: Mapping[str, int]) -> None:
     found = file_lengths(folder)
     for name, length in kept.items():
         if found.get(name, 0) < length:
-            raise UserError(f"{folder / name} is shorter than it was at the checkpoint; bring it back, or train anew")
+            raise UserError(f"{folder / name} is shorter than it was at the checkpoint; bring it back, or train again")
     for name in found:
         with writing(folder / name):
             os.truncate(folder / name, kept[name]) if name in kept else (folder / name).unlink()

@@ -42,7 +42,7 @@ def test_lockstep_leaves_nothing_in_memory():
     assert left_behind(lockstep_steps(reference, candidate, window)) < 50
 
 
-def test_whoever_keeps_the_comparisons_is_seen_to():
+def test_keeping_the_comparisons_is_seen_as_growth():
     (reference, candidate), window = lanes_of(many_tensors(10))
     kept = []
     keeping = (kept.append(found) for found in lockstep(reference, candidate, repeat(window)))

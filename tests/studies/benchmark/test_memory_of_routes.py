@@ -33,7 +33,7 @@ def test_with_one_microbatch_all_routes_need_the_same(precision):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_with_four_the_frugal_one_still_needs_what_backward_needs(precision):
+def test_with_four_microbatches_frugal_needs_the_memory_of_backward(precision):
     found = peaks(4, precision)
     assert found["frugal"] == pytest.approx(found["backward"], abs=ONE)
 

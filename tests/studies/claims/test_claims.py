@@ -278,7 +278,7 @@ def test_markdown_is_a_table_with_a_row_for_each_claim(examined):
     assert {len(re.split(r"(?<!\\)\|", row)) for row in (head, rule, *rows)} == {6}
 
 
-def test_markdown_escapes_what_would_end_a_cell():
+def test_markdown_escapes_the_end_of_a_cell():
     def claim():
         """`.backward()` | autograd.grad."""
 

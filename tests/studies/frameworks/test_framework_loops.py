@@ -27,7 +27,7 @@ def loop_of(name):
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-def test_another_threshold_for_clipping_is_seen_in_every_framework(name):
+def test_a_different_clipping_threshold_is_seen_in_every_framework(name):
     loop = loop_of(name)
 
     def wrong(job):

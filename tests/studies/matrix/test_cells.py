@@ -60,13 +60,13 @@ def test_zeros_in_the_place_of_none_are_caught_where_a_branch_is_not_taken():
         (MatrixCell(task="digits_cnn", precision="fp16"), "clip-before-unscale", 0, "unscaled", "gradients"),
     ],
 )
-def test_a_wrong_loop_is_caught_where_it_goes_wrong(cell, candidate, step, phase, part):
+def test_a_wrong_loop_is_caught_at_its_first_difference(cell, candidate, step, phase, part):
     result = run_cell(cell, candidate)
     assert (result.outcome, result.step, result.phase, result.part) == ("different", step, phase, part)
 
 
 @pytest.mark.parametrize("task", ["transformer", "gan"])
-def test_another_decay_of_the_average_is_caught_when_the_first_step_is_made(task, monkeypatch):
+def test_a_different_decay_of_the_average_is_caught_at_the_first_step(task, monkeypatch):
     cell = MatrixCell(task=task, average="EMA")
     reference = two_runs.cell_lane(cell, "backward")
     monkeypatch.setattr(two_runs, "get_ema_multi_avg_fn", lambda decay: get_ema_multi_avg_fn(0.91))
@@ -78,7 +78,7 @@ def test_another_decay_of_the_average_is_caught_when_the_first_step_is_made(task
 @pytest.mark.parametrize(
     ("task", "thing"), [("gan", "discriminator's optimizer"), ("gru", "recurrent state"), ("lstm", "recurrent state")]
 )
-def test_one_changed_bit_of_what_a_lane_has_beside_its_run_is_caught(task, thing):
+def test_one_changed_bit_of_extra_state_is_caught(task, thing):
     cell = MatrixCell(task=task)
     reference, candidate = two_runs.cell_lane(cell, "backward"), two_runs.cell_lane(cell, "manual")
     for found in lockstep(reference, candidate, two_runs.cell_windows(cell)):

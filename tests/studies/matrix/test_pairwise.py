@@ -43,7 +43,7 @@ def test_the_full_product_has_thousands_of_cells_and_every_value_of_every_axis()
         assert {getattr(cell, axis) for cell in cells if refusal(cell) is None} >= set(values) - {"reentrant"}
 
 
-def test_what_is_not_named_has_a_default_that_the_task_can_be_trained_with():
+def test_every_axis_has_a_default_that_can_train_the_task():
     assert [refusal(cell) for cell in product_of(task=("sparse", "digits_mlp"))] == [None, None]
 
 
@@ -55,7 +55,7 @@ def trained_parameters(task: str) -> int:
 
 
 def takes_its_time(cell: MatrixCell) -> bool:
-    """A compiler does; tests/matrix/test_cells.py has one such cell that is quick."""
+    """A compiler does; tests/studies/matrix/test_cells.py has one such cell that is quick."""
     return cell.task == "compiled"
 
 

@@ -54,13 +54,13 @@ def without_sizes(sentence: str) -> str:
 
 @pytest.mark.parametrize("route", ["backward", "manual"])
 @pytest.mark.parametrize("cell", REFUSED, ids=str)
-def test_what_is_refused_raises_in_the_words_of_the_refusal(cell, route):
+def test_a_refused_cell_raises_with_the_words_of_the_refusal(cell, route):
     why, raised = refusal(cell), refused_by_torch.refused(partial(train, cell, route))
     assert raised is not None
     assert why == OURS or without_sizes(why) == without_sizes(raised)
 
 
-def test_what_every_torch_refuses_is_refused_and_what_every_torch_runs_is_not():
+def test_cells_that_every_torch_refuses_are_refused_and_others_are_not():
     assert len(REFUSED) > 50
     for refused, fields, words in (
         (True, {"optimizer": "SparseAdam"}, "SparseAdam does not support dense gradients"),

@@ -126,7 +126,7 @@ def test_evaluation_changes_nothing(name):
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_an_epoch_has_every_example_once_in_an_order_of_its_own():
+def test_an_epoch_has_every_example_once_in_its_own_order():
     examples = Examples(torch.arange(10), torch.arange(10))
     epochs = [list(shuffled(examples, 4, torch.Generator().manual_seed(seed))) for seed in (0, 0, 1)]
     orders = [torch.cat([b.inputs for b in batches]).tolist() for batches in epochs]
@@ -140,7 +140,7 @@ def test_indices_keep_their_dtype_and_images_take_the_one_of_the_parameters():
     assert move_examples(small_task("digits_cnn").train, "cpu", torch.float64).inputs.dtype == torch.float64
 
 
-def test_the_transformer_has_what_makes_gradients_interesting():
+def test_the_transformer_has_dropout_tied_weights_and_padding():
     model = CharTransformer()
     names = dict(model.named_parameters())
     assert model.head.weight is model.token.weight

@@ -85,7 +85,7 @@ QUICK = [name for name in TASKS if name != "compiled"]
 
 
 @pytest.mark.parametrize("task", QUICK)
-def test_every_task_goes_on_in_the_same_bits(task, tmp_path):
+def test_every_task_resumes_in_the_same_bits(task, tmp_path):
     config = replace(FP16, task=task, precision="bf16" if task in ("digits_cnn", "transformer") else "fp32")
     whole = build.lanes(config, small_task(task))
     found, comparisons = trained(config, whole)
@@ -227,7 +227,7 @@ def test_a_run_without_its_checkpoint_does_not_start_again(kept, tmp_path):
     (tmp_path / CHECKPOINT).unlink()
     (tmp_path / FIGURES_FILE).write_text(f'{{"step": {HALF - 1}}}\n')
     files = file_lengths(tmp_path)
-    with pytest.raises(UserError, match=r"checkpoint.zip is missing; bring it back, or train anew in another folder"):
+    with pytest.raises(UserError, match=r"checkpoint.zip is missing; bring it back, or train again in a new folder"):
         resume_progress(tmp_path, replace(config, checkpoint_every=HALF - 1), [])
     assert file_lengths(tmp_path) == files
     assert resume_progress(tmp_path, replace(config, checkpoint_every=HALF), []).done == 0, (
@@ -236,14 +236,14 @@ def test_a_run_without_its_checkpoint_does_not_start_again(kept, tmp_path):
     assert file_lengths(tmp_path) == {}
 
 
-def test_a_checkpoint_of_another_version_is_refused(kept, tmp_path, monkeypatch):
+def test_a_checkpoint_of_a_different_version_is_refused(kept, tmp_path, monkeypatch):
     shutil.copytree(kept[0], tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(
         checkpoint,
         "CHECKPOINT_CLASSES",
         (*checkpoint.CHECKPOINT_CLASSES, make_dataclass("Verdict", ["steps", "one_more"])),
     )
-    assert "(it was written by another version of gradparity)" in refused(tmp_path, kept[1])
+    assert "(it was written by a different version of gradparity)" in refused(tmp_path, kept[1])
 
 
 def packed(folder, change):

@@ -286,7 +286,7 @@ def test_an_open_window_is_taken_again_from_its_first_microbatch(unbroken, withi
     assert others(tmp_path / "again", unbroken) == []
 
 
-def test_another_machine_is_told(unbroken, within_a_window, tmp_path):
+def test_a_different_machine_is_reported(unbroken, within_a_window, tmp_path):
     shutil.copytree(within_a_window, tmp_path / "again")
     code, warning = go_on(tmp_path / "again", killed.is_another_machine)
     assert code == 0
@@ -328,7 +328,7 @@ def test_a_checkpoint_that_is_written_in_place_is_found_torn(unbroken, tmp_path)
 
 
 @pytest.mark.parametrize(("length", "full"), [(300, SAVED_CONFIG), (20_000, EVENTS), (100_000, CHECKPOINT)])
-def test_a_full_disk_is_one_sentence_and_who_makes_room_goes_on(unbroken, length, full, tmp_path):
+def test_a_full_disk_is_one_sentence_and_the_run_can_be_resumed(unbroken, length, full, tmp_path):
     code, errors = killed.run(tmp_path, SCRIPT, ARGUMENTS, partial(killed.has_a_full_disk, length))
     assert code == 2
     (sentence,) = errors.splitlines()

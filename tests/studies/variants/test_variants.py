@@ -203,7 +203,7 @@ def test_zeros_are_the_reference_where_every_parameter_is_always_reached():
     assert unused(small_config(), task_of("digits_mlp")) is None
 
 
-def test_what_is_missing_is_the_branch():
+def test_the_unused_parameters_are_those_of_the_branch():
     model = digits_branching().build()
     bright, dark = torch.ones(2, 1, 8, 8), torch.zeros(2, 1, 8, 8)
     assert unused_parameters(model, model(bright).sum()) == {model.dark.weight, model.dark.bias}
@@ -275,7 +275,7 @@ def test_a_full_batch_differs_by_rounding_which_is_2_to_the_29_times_as_small_in
     assert first(REFERENCE_LOOP, FULL_BATCH, task, accumulation_steps=1) is None
 
 
-def test_with_batchnorm_a_full_batch_is_another_training():
+def test_with_batchnorm_a_full_batch_is_a_different_training():
     single, double = (
         first(REFERENCE_LOOP, FULL_BATCH, "digits_cnn", precision=precision, part=Part.GRADIENTS)
         for precision in ("fp32", "fp64")

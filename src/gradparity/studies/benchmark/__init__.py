@@ -1,5 +1,6 @@
 """The cost of the two routes, lockstep and recording: ratios within one run, since seconds differ between machines.
 
-Read in this order: ``clock`` and ``memory`` (how to measure), ``subjects`` (the models), ``drawing``, then the parts,
-each a measurement with its result: ``routes``, ``watching``, ``watching_cost``, ``throughput``, ``growth``, ``ranks``.
+Read in this order: ``clock`` and ``memory`` (how to measure), ``subjects`` (the models), ``presentation``, then the
+parts, each a measurement with its result: ``routes``, ``watching``, ``watching_cost``, ``throughput``, ``growth``,
+``ranks``.
 """

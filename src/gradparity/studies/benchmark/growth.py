@@ -17,7 +17,7 @@ from rich.table import Table
 from gradparity.parity.lockstep import Lane, lockstep
 from gradparity.processes.launch import launch
 from gradparity.studies.benchmark.clock import Spread, spread
-from gradparity.studies.benchmark.drawing import FEW, Bar, cost_table, panels_with, part_result
+from gradparity.studies.benchmark.presentation import FEW, Bar, cost_table, panels_with, part_result
 from gradparity.studies.benchmark.subjects import (
     config,
     lanes_and_window,

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from gradparity.studies.benchmark.drawing import Bar
 from gradparity.studies.benchmark.growth import measure_growth
+from gradparity.studies.benchmark.presentation import Bar
 from gradparity.studies.benchmark.ranks import measure_ranks
 from gradparity.studies.benchmark.routes import measure_routes
 from gradparity.studies.benchmark.throughput import measure_throughput

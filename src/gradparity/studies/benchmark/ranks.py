@@ -13,8 +13,16 @@ from rich.table import Table
 from gradparity.parity.lockstep import lockstep
 from gradparity.processes.launch import launch
 from gradparity.studies.benchmark.clock import Spread, ratio
-from gradparity.studies.benchmark.drawing import FEW, Bar, cost_table, draw_aim, draw_spreads, panels_with, part_result
 from gradparity.studies.benchmark.growth import peak_megabytes
+from gradparity.studies.benchmark.presentation import (
+    FEW,
+    Bar,
+    cost_table,
+    draw_aim,
+    draw_spreads,
+    panels_with,
+    part_result,
+)
 from gradparity.studies.benchmark.subjects import config, parameter_count, transformer
 from gradparity.studies.benchmark.watching import (
     CANDIDATE,
@@ -33,7 +41,7 @@ from gradparity.studies.result import Result
 RANK_COUNTS = (1, 2, 4)
 WIDTH, LAYERS = 512, 8
 _WHY = (
-    "Each rank watches its own replica, and none waits for another in order to do so. Processes that share a machine "
+    "Each rank watches its own replica, and none waits for another to do so. Processes that share a machine "
     "share the speed of its memory, which is what watching needs. In lockstep a rank holds two trainings, "
     "and the graphs of both at once."
 )

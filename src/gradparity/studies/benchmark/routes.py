@@ -11,7 +11,8 @@ from rich.table import Table
 
 from gradparity.parity.lockstep import Lane
 from gradparity.studies.benchmark.clock import Spread, in_turn, ratio, timed
-from gradparity.studies.benchmark.drawing import (
+from gradparity.studies.benchmark.memory import peak_bytes
+from gradparity.studies.benchmark.presentation import (
     BLUE,
     BROWN,
     GRAY,
@@ -23,7 +24,6 @@ from gradparity.studies.benchmark.drawing import (
     panels_with,
     part_result,
 )
-from gradparity.studies.benchmark.memory import peak_bytes
 from gradparity.studies.benchmark.subjects import (
     config,
     lanes_and_window,

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from gradparity.parity.bits import bits, same_bits
 from gradparity.studies.benchmark.clock import Spread, in_turn, ratio, spread, timed
-from gradparity.studies.benchmark.drawing import (
+from gradparity.studies.benchmark.presentation import (
     BLUE,
     GREEN,
     Bar,

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from gradparity.parity.lockstep import Lane
 from gradparity.studies.benchmark.clock import Spread, ratio, spread
-from gradparity.studies.benchmark.drawing import (
+from gradparity.studies.benchmark.presentation import (
     BLUE,
     BROWN,
     GRAY,

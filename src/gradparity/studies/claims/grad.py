@@ -38,7 +38,7 @@ def returns() -> Evidence:
         f"times. But a tensor between x and y with retain_grad() has {retained:g} times its own in .grad after "
         "the calls of autograd.grad.",
         "autograd.grad leaves the .grad of leaves alone. That of other tensors is written by a hook, which "
-        "runs whoever asks for gradients, and adds.",
+        "runs for both, and adds.",
     )
 
 

@@ -35,7 +35,7 @@ def optimizers() -> Evidence:
         judge(holds=not (agree == moved == len(ALL_OPTIMIZERS))),
         f"Of the {len(ALL_OPTIMIZERS)} optimizers of torch.optim {agree} arrive at the same bits by autograd.grad "
         f"wired into p.grad, after 3 steps of 2 microbatches; {moved} moved their parameters.",
-        "An optimizer reads p.grad, and does not care who filled it.",
+        "An optimizer reads p.grad, however it was filled.",
     )
 
 
@@ -103,7 +103,7 @@ def clipping() -> Evidence:
     return Evidence(
         judge(holds=not parity),
         f"With clipping {'; '.join(sentences)}.",
-        "Clipping changes p.grad in place, whoever filled it; p.grad must share no memory.",
+        "Clipping changes p.grad in place, however it was filled; p.grad must share no memory.",
     )
 
 

@@ -141,7 +141,7 @@ KNOWN = (
         (),
         ("K = 1", "K = 3", "partial last window", "clipping", "bf16", "fp16 and clipping"),
         "An overridden backward() with autograd.grad: DDP's hooks are never called, nothing is exchanged and nothing "
-        "raises. Each rank trains a model of its own. Averaged by hand in that backward(), it is the reference.",
+        "raises. Each rank trains its own model. Averaged by hand in that backward(), it equals the reference.",
         on_ranks=("Lightning, autograd",),
     ),
 )

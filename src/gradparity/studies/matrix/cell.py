@@ -67,8 +67,8 @@ UNDECIDED: Any = None
 def refusal(cell: MatrixCell, device: Device = "cpu") -> str | None:
     """Return the reason that ``cell`` cannot run on ``device``, or ``None``. If PyTorch refuses it, quote PyTorch.
 
-    Except for reentrant checkpointing, a refused cell cannot run by either route. ``tests/matrix/test_refusals.py``
-    checks for every cell that it is refused if and only if training it raises.
+    Except for reentrant checkpointing, a refused cell cannot run by either route. A test checks for every cell that it
+    is refused if and only if training it raises.
     """
     if cell.optimizer == "LBFGS" and cell.task == "gan":
         return "LBFGS searches along one loss, and a GAN has two"

@@ -104,7 +104,7 @@ def resume_progress(folder: Path, config: Config, lanes: Sequence[Lane]) -> Prog
     path = folder / CHECKPOINT
     if not path.exists():
         if last_step(folder) >= config.checkpoint_every:
-            raise UserError(f"{path} is missing; bring it back, or train anew in another folder")
+            raise UserError(f"{path} is missing; bring it back, or train again in a new folder")
         truncate_files(folder, {})
         return Progress()
     try:
@@ -115,7 +115,7 @@ def resume_progress(folder: Path, config: Config, lanes: Sequence[Lane]) -> Prog
         with torch.serialization.safe_globals(list(CHECKPOINT_CLASSES)):
             state = torch.load(of_both, weights_only=True)
         if state.get("form") != class_fields():
-            raise ValueError("it was written by another version of gradparity")
+            raise ValueError("it was written by a different version of gradparity")
         theirs = state["bits"]
         changed = [name for name, value in fields_that_change_bits(config).items() if theirs.get(name) != value]
         if not changed:

@@ -187,6 +187,6 @@ VARIANTS = (
         THREE,
         (Prediction(REFERENCE_LOOP, two_microbatches),),
         "The sum over samples is taken inside one matrix product instead of by additions between three. Rounding "
-        "only, for in fp64 it is 2^29 times as small; with BatchNorm or dropout it is another training.",
+        "only, for in fp64 it is 2^29 times as small; with BatchNorm or dropout it is a different training.",
     ),
 )

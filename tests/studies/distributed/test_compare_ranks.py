@@ -127,7 +127,7 @@ CAUGHT = {
 
 
 @pytest.mark.parametrize(("name", "candidate"), quick_or_long(WRONG))
-def test_a_wrong_loop_is_caught_where_it_goes_wrong(two, name, candidate):
+def test_a_wrong_loop_is_caught_at_its_first_difference(two, name, candidate):
     first_rank, second_rank = found = two[name, candidate]
     firsts = [f.first for f in found]
     caught = [f and (f.place.step, f.place.microbatch, f.place.phase, f.part) for f in firsts]
@@ -198,7 +198,7 @@ def test_a_fault_is_the_same_by_ddp_and_by_hand(two, name):
     assert [o.across for o in two[name, "ddp"]] == [o.across for o in two[name, "manual"]]
 
 
-def test_exchanging_every_microbatch_hangs_where_one_rank_has_fewer_and_that_is_told():
+def test_exchanging_every_microbatch_hangs_if_one_rank_has_fewer_and_is_reported():
     uneven = trial("digits_mlp", candidate="ddp", fault="exchanges-every-microbatch", examples=EXAMPLES)
     with pytest.raises(UserError, match=r"ranks? .*(waited|finished)"):
         launch(run_trials, 2, [uneven], patience=2)

@@ -37,7 +37,7 @@ def test_every_variant_is_drawn_at_the_height_of_its_figures():
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_zero_has_a_line_of_its_own_well_below_the_smallest_difference(number):
+def test_zero_has_a_separate_line_well_below_the_smallest_difference(number):
     figure = list(pictures(outcomes()).values())[number]
     figure.draw_without_rendering()
     (axes,) = figure.axes
@@ -77,7 +77,7 @@ def test_a_prediction_that_fails_is_marked_as_such():
     assert "✗ (predicted: nowhere in 1 steps)" in variants_result(found).pages["1 answer"]
 
 
-def test_the_experiment_shows_prediction_beside_measurement_and_writes_what_it_found(tmp_path):
+def test_the_experiment_shows_and_writes_predictions_and_measurements(tmp_path):
     chosen = [argument for name in NAMES for argument in ("--only", name)]
     done = run(SCRIPT, "--steps", "4", *chosen, "--output", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -114,7 +114,7 @@ def test_the_experiment_shows_prediction_beside_measurement_and_writes_what_it_f
     assert [event.value > 0 for event in board.Scalars("2 parameters/1 relative norm")] == [False, False, True, True]
 
 
-def test_it_can_be_quiet_and_never_writes_over_another_run(tmp_path):
+def test_quiet_prints_the_answer_and_no_run_is_overwritten(tmp_path):
     arguments = ["--steps", "1", "--only", "reversed order, K = 2", "--quiet", "--output", tmp_path]
     told = [run(SCRIPT, *arguments) for _ in range(2)]
     assert [done.returncode for done in told] == [0, 0]

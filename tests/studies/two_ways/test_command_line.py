@@ -19,7 +19,7 @@ def test_there_are_configs():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_can_be_read_and_is_called_what_its_file_is(path):
+def test_every_config_can_be_read_and_has_the_name_of_its_file(path):
     assert parse_config(["--config", str(path)], None).name == path.stem
 
 
@@ -186,7 +186,7 @@ def test_a_run_is_resumed_with_the_configuration_that_it_saved(tmp_path):
         (["--resume", "run", "--steps", "7"], "--resume continues run with its own configuration; leave out --steps 7"),
     ],
 )
-def test_what_cannot_be_resumed_gets_one_sentence(arguments, sentence):
+def test_an_impossible_resume_gets_one_sentence(arguments, sentence):
     with pytest.raises(UserError) as error:
         parse_resume(arguments)
     assert str(error.value).startswith(sentence)
