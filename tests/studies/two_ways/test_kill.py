@@ -257,7 +257,10 @@ def test_two_processes_do_not_write_one_run(unbroken, tmp_path):
     code, errors = killed.run(tmp_path / "second", SCRIPT, ["--resume", tmp_path / RUN])
     os.kill(first.pid, signal.SIGCONT)
     assert code == 2
-    assert errors == f"train_two_ways: {tmp_path / RUN} is being written by another process; let it end, or stop it\n"
+    assert (
+        errors
+        == f"train_two_ways: {tmp_path / RUN} is being written by another process; wait until it ends, or stop it\n"
+    )
     first.join()
     assert first.exitcode == 0
     assert others(tmp_path, unbroken) == []
@@ -291,7 +294,7 @@ def test_a_different_machine_is_reported(unbroken, within_a_window, tmp_path):
     code, warning = go_on(tmp_path / "again", killed.is_another_machine)
     assert code == 0
     assert "Earlier steps may round differently: they ran on torch " in warning
-    assert "here it is torch 1.0." in warning
+    assert ", and this is torch 1.0." in warning
     assert "differently" not in (unbroken.where / "stderr").read_text()
 
 
