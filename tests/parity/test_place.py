@@ -22,7 +22,7 @@ IN_ORDER = [
 
 
 def test_places_are_in_the_order_of_a_training():
-    assert sorted(IN_ORDER[::-1]) == IN_ORDER
+    assert sorted({*IN_ORDER}) == IN_ORDER
     assert all(one < other and not other <= one for one, other in pairwise(IN_ORDER))
 
 

@@ -1,8 +1,8 @@
 """A comparison of two routes on every rank, and of all ranks with rank 0."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,11 +13,9 @@ from gradparity.parity.metrics import Difference, Figures
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import verdict_of
-from gradparity.training import Moment, Phase, Window
-from gradparity.training.distributed import RankRun
+from gradparity.training import Phase, Window
 
 T = TypeVar("T")
-RankStep: TypeAlias = Callable[[RankRun, Window[Any]], Iterator[Moment]]
 
 
 @dataclass(frozen=True)
