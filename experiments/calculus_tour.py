@@ -1,7 +1,7 @@
-"""Does PyTorch, asked in three ways, find the derivatives that one derives by hand?
+"""Does PyTorch compute, in three ways, the derivatives that one derives by hand?
 
-You see gradients, Jacobians and Hessians of batched functions grow out of one operation, then four traps.
-It means: autograd.grad and .backward() compute the same product; they differ in where they leave it.
+You will see gradients, Jacobians and Hessians of batched functions, all made by one operation, then four traps.
+autograd.grad and .backward() compute the same vector-Jacobian product; they differ in where they put it.
 """
 
 from argparse import Namespace
@@ -26,8 +26,10 @@ from gradparity.calculus.known_functions import (
 )
 from gradparity.cli.arguments import check_range
 from gradparity.studies import experiment
-from gradparity.studies.experiment import Answer, say
-from gradparity.tensorboard import new_folder, page_of, write_pages
+from gradparity.studies.experiment import Finished
+from gradparity.studies.result import ANSWER_PAGE, Result
+from gradparity.tensorboard import new_folder
+from gradparity.tensorboard.pages import table_page
 
 BOUND = 1e-12  # float64 rounds at 1.1e-16; figures here stay below 100 and take some tens of roundings
 
@@ -38,14 +40,14 @@ def steps(x: Tensor) -> Iterator[tuple[str, float | str]]:
     y = scalar(x)
     (g,) = grad(y[0], x, retain_graph=True)
     rows = f"{int(g.any(dim=1).sum())} of {len(x)}"
-    yield f"grad(y[0], x) returns a tensor like x and leaves x.grad {x.grad}; rows that are not zero", rows
+    yield f"grad(y[0], x) returns a tensor like x and leaves x.grad {x.grad}; nonzero rows", rows
     (g,) = grad(y, x, torch.ones_like(y))
-    yield "So a seed of ones reads off the gradients of all rows in one VJP", error(g, scalar_gradient(x))
+    yield "A seed of ones gives the gradients of all rows in one VJP", error(g, scalar_gradient(x))
 
     columns = [column.detach().requires_grad_() for column in x.unbind(dim=1)]
     y = unstacked(scalar)(*columns)
     g = torch.stack(grad(y, columns, torch.ones_like(y)), dim=1)
-    yield "Two separate inputs have theirs from one VJP as well", error(g, scalar_gradient(x))
+    yield "Two separate inputs get theirs from one VJP as well", error(g, scalar_gradient(x))
 
     y = vector(x)
     seeds = [row.expand_as(y) for row in torch.eye(3, dtype=y.dtype)]
@@ -54,10 +56,10 @@ def steps(x: Tensor) -> Iterator[tuple[str, float | str]]:
 
     y = scalar(x)
     (g,) = grad(y, x, torch.ones_like(y), retain_graph=True)
-    yield "That gradient carries no graph, so to differentiate it again raises", refusal(g[:, 0].sum(), x)
+    yield "That gradient has no graph, so differentiating it again raises", refusal(g[:, 0].sum(), x)
     (g,) = grad(y, x, torch.ones_like(y), create_graph=True)
     (h,) = grad(g[:, 0].sum(), x)
-    yield "With create_graph it carries one: row 0 of all Hessians", error(h, scalar_hessian(x)[:, 0])
+    yield "With create_graph it has one: row 0 of all Hessians", error(h, scalar_hessian(x)[:, 0])
 
 
 def traps(x: Tensor) -> Iterator[tuple[str, float | str]]:
@@ -69,9 +71,9 @@ def traps(x: Tensor) -> Iterator[tuple[str, float | str]]:
         y.backward(retain_graph=True)
     assert leaf.grad is not None
     yield ".backward() called twice leaves twice the gradient in .grad", error(leaf.grad, 2 * once)
-    yield "An input that is not used raises", refusal(y, unused)
+    yield "An unused input raises", refusal(y, unused)
     (nothing,) = grad(y, unused, allow_unused=True)
-    yield "With allow_unused it gets, and .backward() has left it", f"{nothing}, {unused.grad}"
+    yield "With allow_unused its gradient is, and after .backward() its .grad is", f"{nothing}, {unused.grad}"
 
     def centred(x: Tensor) -> Tensor:
         return scalar(x - x.mean(dim=0))
@@ -122,20 +124,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return experiment.run("calculus_tour", partial(parser.parse_args, arguments), tour)
 
 
-def tour(given: Namespace, console: Console) -> Answer:
+def tour(given: Namespace, console: Console) -> Finished:
     check_range("--n", given.n, 1, 1_000_000)
     check_range("--seed", given.seed, 0, 2**63 - 1)
     folder = new_folder(given.output / "calculus_tour")
     generator = torch.Generator().manual_seed(given.seed)
     x, few = (2 * torch.rand(n, 2, generator=generator, dtype=torch.float64) - 1 for n in (given.n, 5))
-    told, errors = list[str](), list[float]()
+    lines, errors = list[str](), list[float]()
     for sentence, figure in (*steps(x), *traps(few)):
         if not isinstance(figure, str):
             errors.append(figure)
             figure = f"error {figure:.1e}"
-        told.append(f"{sentence}: {figure}")
-    for number, line in enumerate(told, start=1):
-        say(console, f"{number:2}. {line}")
+        lines.append(f"{sentence}: {figure}")
 
     table, same_bits = Table("largest error of", "autograd.grad", ".backward()", "torch.func"), list[bool]()
     for name, by_hand, found in derivatives(x, Waves.draw(3, 2, terms=4, generator=generator)):
@@ -143,16 +143,18 @@ def tour(given: Namespace, console: Console) -> Answer:
         table.add_row(name, *(f"{e:.1e}" for e in row))
         same_bits.append(torch.equal(found[0], found[1]))
         errors += row
-    console.print(table)
 
     within = [e <= BOUND for e in errors]  # a NaN is not
-    answer = (
-        f"{sum(within)} of {len(errors)} errors are within {BOUND:.0e}, the largest is {max(errors):.1e}; "
-        f"autograd.grad and .backward() agree bit for bit in {sum(same_bits)} of {len(same_bits)} rows."
+    result = Result(
+        sentence=(
+            f"{sum(within)} of {len(errors)} errors are within {BOUND:.0e}, the largest is {max(errors):.1e}; "
+            f"autograd.grad and .backward() agree bit for bit in {sum(same_bits)} of {len(same_bits)} rows."
+        ),
+        holds=all(within),
+        terminal=[*(f"{number:2}. {line}" for number, line in enumerate(lines, start=1)), table],
+        pages={ANSWER_PAGE: table_page(table), "2 steps": "\n".join(f"1. {line}" for line in lines)},
     )
-    numbered = "\n".join(f"1. {line}" for line in told)
-    write_pages(folder, {"1 answer": f"**{answer}**\n\n{page_of(table)}", "2 steps": numbered})
-    return Answer(sentence=answer, holds=all(within), folder=folder)
+    return Finished(result, folder)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Is it true, what is said of torch.autograd.grad and .backward()?
+"""Are common claims about torch.autograd.grad and .backward() true?
 
-You will see each claim with a verdict, the figure that it rests on, and what to write instead.
-"Fails as written" means that the sentence is not so, or that its code raises, on the torch that is installed here.
+You will see each claim with a verdict, the measurement behind it, and what to write instead.
+"Fails as written" means that the claim is false, or that its code raises, on the torch that is installed here.
 """
 
 import sys

@@ -1,13 +1,12 @@
 """Does DDP need .backward(), or can autograd.grad train on several ranks too?
 
-You will see ranks started here train by DDP, by hand and by wrong loops; where each parts from DDP; and FSDP2's shards.
-By hand it is DDP, bit for bit, if one exchange is added; without it nothing raises, and each rank trains its own model.
+You will see ranks train by DDP, by hand and by wrong loops; where each first differs from DDP; and FSDP2's shards.
+By hand it equals DDP, bit for bit, with one exchange added; without it nothing raises, and each rank trains alone.
 """
 
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,14 +14,12 @@ from rich.console import Console
 from gradparity.cli.arguments import check_range
 from gradparity.processes.launch import launch
 from gradparity.studies import experiment
-from gradparity.studies.distributed import tables
-from gradparity.studies.distributed.parity import Outcome
+from gradparity.studies.distributed.result import distributed_result
 from gradparity.studies.distributed.sharded_trial import measure_sharded
 from gradparity.studies.distributed.trial import Trial, run_trial
-from gradparity.studies.experiment import Answer, say
+from gradparity.studies.experiment import Finished
 from gradparity.studies.two_ways.config import ClipConfig, Config, PrecisionName, TaskName
-from gradparity.tensorboard import new_folder, page_of, write_pages
-from gradparity.tensorboard.events import Events
+from gradparity.tensorboard import new_folder
 
 MOST = 8
 """Ranks that one machine may be asked for."""
@@ -50,7 +47,7 @@ TRIALS = {
     "own-buffers": trial("digits_cnn", "fp32", "manual", fault="own-buffers"),
     "exchanges-every-microbatch": trial("digits_cnn", "fp32", "ddp", None, fault="exchanges-every-microbatch"),
 }
-"""Right loops, and of the faults those of the step. The last has as many microbatches on every rank, or it hangs."""
+"""Correct loops, and the faults of the step. The last needs equally many microbatches on every rank, or it hangs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return experiment.run("distributed", partial(parser.parse_args, arguments), on_ranks)
 
 
-def on_ranks(given: Namespace, console: Console) -> Answer:
+def on_ranks(given: Namespace, console: Console) -> Finished:
     check_range("--ranks", given.ranks, 2, MOST)
     check_range("--steps", given.steps, 1, 1000)
     folder = new_folder(given.output / "distributed")
@@ -73,32 +70,7 @@ def on_ranks(given: Namespace, console: Console) -> Answer:
         }
     _, (drift, *_) = found.pop("drift")
     sharded, *_ = launch(measure_sharded, given.ranks)
-    shown = [tables.routes(found), tables.drift(drift), tables.sharded(sharded)]
-    for table in shown:
-        console.print(table)
-    if given.ranks > 2:
-        say(
-            console,
-            "A sum of three or more has an order, and DDP's is the backend's: only 'in rank order' has its bits.",
-        )
-    by_hand = [pair for pair in found.values() if pair[0].candidate == "manual" and pair[0].fault is None]
-    alike = [all(o.parity for o in outcomes) for _, outcomes in by_hand]
-    apart = drift.across[-1].parameters.relative_norm
-    answer = (
-        f"By hand, {sum(alike)} of {len(alike)} trainings are DDP's on all {given.ranks} ranks, bit for bit; "
-        f"with autograd.grad through DDP, ranks are {apart:.0%} apart after {given.steps} steps, and nothing raises."
-    )
-    write_pages(folder, {"1 answer": f"**{answer}**", **{f"{n} table": page_of(t) for n, t in enumerate(shown, 2)}})
-    to_board(folder / "unsynchronised_ranks", drift)
-    return Answer(sentence=answer, holds=all(alike), folder=folder, pages="Time Series and Text")
-
-
-def to_board(folder: Path, outcome: Outcome) -> None:
-    """How far the ranks have drifted apart."""
-    with Events(folder) as board:
-        for step, at in enumerate(outcome.across):
-            board.add_scalar("ranks apart/gradients", at.gradients.relative_norm, step)
-            board.add_scalar("ranks apart/parameters", at.parameters.relative_norm, step)
+    return Finished(distributed_result(found, drift, sharded), folder, "Time Series and Text")
 
 
 if __name__ == "__main__":

@@ -1,87 +1,54 @@
 """Do the frameworks that people train with make the updates of the reference step, bit for bit?
 
 You will see framework × scenario, each with the loop of its documentation, watched on one rank and again on two.
-"identical" holds for every phase of every step on every rank; any other cell is a first difference, explained below.
+A ✓ means bit for bit at every phase of every step on every rank; the number after a ✗ is that of its cause below.
 """
 
-import json
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from rich.console import Console
 
-from gradparity.errors import UserError, writing
+from gradparity.cli.arguments import add_choice, choose
+from gradparity.errors import UserError
 from gradparity.studies import experiment
-from gradparity.studies.experiment import Answer, say
+from gradparity.studies.experiment import Finished
 from gradparity.studies.frameworks.on_ranks import ON_RANKS, outcomes_on_ranks
+from gradparity.studies.frameworks.result import frameworks_result
 from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, SCENARIOS
-from gradparity.studies.frameworks.table import (
-    LEGEND,
-    answer,
-    as_records,
-    causes,
-    differences,
-    in_places,
-    measured,
-    page,
-    table,
-    unexplained,
-)
-from gradparity.studies.frameworks.watch import FRAMEWORKS, Outcome, outcome
-from gradparity.tensorboard import new_folder, write_pages
+from gradparity.studies.frameworks.watch import FRAMEWORKS, FrameworkOutcome, framework_outcome
+from gradparity.tensorboard import new_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = experiment.parser("frameworks", __doc__)
-    parser.add_argument("--only", default="", help="frameworks, or beginnings of their names: --only lightning,ignite")
-    parser.add_argument("--scenario", default="", help="scenarios, or beginnings of their names: --scenario 'K =,bf16'")
+    add_choice(parser, "--only", "; ".join({**FRAMEWORKS, **ON_RANKS}))
+    add_choice(parser, "--scenario", "; ".join({**SCENARIOS, **RANK_SCENARIOS}))
     return experiment.run("frameworks", partial(parser.parse_args, arguments), frameworks)
 
 
-def frameworks(given: Namespace, console: Console) -> Answer:
-    names, scenarios = chosen(given.only, FRAMEWORKS), chosen(given.scenario, SCENARIOS)
-    on_ranks = chosen(given.only, ON_RANKS), chosen(given.scenario, RANK_SCENARIOS)
-    if not names and not on_ranks[0]:
-        raise UserError(f"--only is {given.only!r}; choose from {'; '.join({**FRAMEWORKS, **ON_RANKS})}")
-    if not (names and scenarios) and not all(on_ranks):
-        known = [*(SCENARIOS if names else ()), *(RANK_SCENARIOS if on_ranks[0] else ())]
-        raise UserError(f"--scenario is {given.scenario!r}; choose from {'; '.join(known)}")
+def frameworks(given: Namespace, console: Console) -> Finished:
+    names = choose("--only", given.only, {**FRAMEWORKS, **ON_RANKS})
+    scenarios = choose("--scenario", given.scenario, {**SCENARIOS, **RANK_SCENARIOS})
+    alone = [name for name in names if name in FRAMEWORKS], [name for name in scenarios if name in SCENARIOS]
+    on_ranks = [name for name in names if name in ON_RANKS], [name for name in scenarios if name in RANK_SCENARIOS]
+    if not all(alone) and not all(on_ranks):
+        known = [*(SCENARIOS if alone[0] else ()), *(RANK_SCENARIOS if on_ranks[0] else ())]
+        raise UserError(f"--scenario names none that {', '.join(names)} can run; choose from {'; '.join(known)}")
     folder = new_folder(given.output / "frameworks")
     torch.set_num_threads(1)
-    tables: dict[str, dict[str, dict[str, Outcome]]] = {}
-    with experiment.progress(given.quiet) as progress:
-        if names and scenarios:
+    tables: dict[str, dict[str, dict[str, FrameworkOutcome]]] = {}
+    if all(alone):
+        with experiment.progress(given.quiet) as progress:
             tables["one rank"] = {
-                scenario: {name: outcome(FRAMEWORKS[name], SCENARIOS[scenario]) for name in names}
-                for scenario in progress.track(scenarios, description="scenarios")
+                scenario: {name: framework_outcome(FRAMEWORKS[name], SCENARIOS[scenario]) for name in alone[0]}
+                for scenario in progress.track(alone[1], description="scenarios")
             }
     if all(on_ranks):
         tables["two ranks"] = outcomes_on_ranks(*on_ranks)
-    outcomes = {scenario: row for rows in tables.values() for scenario, row in rows.items()}
-    told = differences(outcomes)
-    console.print(LEGEND)
-    for where, rows in tables.items():
-        console.print(table(rows, told, title=f"On {where}"))
-    for number, (cause, places) in enumerate(told.items(), start=1):
-        say(console, f"\n{number}. {in_places(places)}", style="bold")
-        say(console, cause)
-        framework, (scenario, *_) = next(iter(places.items()))
-        if cause != (shown := measured(outcomes[scenario][framework])):
-            say(console, f"{framework}, {scenario}: {' '.join(shown.split())}", style="dim")
-    console.print()
-    with writing(folder / "frameworks.json"):
-        (folder / "frameworks.json").write_text(json.dumps(as_records(outcomes), indent=1))
-    sentence = answer(outcomes)
-    pages = {f"{number} on {where}": page(rows) for number, (where, rows) in enumerate(tables.items(), start=2)}
-    write_pages(folder, {"1 answer": f"**{sentence}**", **pages, "4 causes": causes(outcomes)})
-    return Answer(sentence=sentence, holds=not unexplained(outcomes), folder=folder)
-
-
-def chosen(words: str, names: Iterable[str]) -> list[str]:
-    beginnings = tuple(word.strip().lower() for word in words.split(","))
-    return [name for name in names if name.lower().startswith(beginnings)]
+    return Finished(frameworks_result(tables), folder)
 
 
 if __name__ == "__main__":

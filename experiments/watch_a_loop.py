@@ -1,7 +1,7 @@
 """Does a loop that I wrote myself make the updates of the reference step?
 
-You will see two hand-written loops recorded from outside, in two lines each, and held against the reference's trace.
-One is right although it looks different; of the other you are told the first place where it is not.
+You will see two hand-written loops recorded from outside, in two lines each, and compared with the reference's trace.
+One is correct although it looks different; for the other you see the first difference.
 """
 
 import shlex
@@ -21,7 +21,8 @@ from gradparity import training
 from gradparity.parity import report
 from gradparity.parity.random_stream import RandomStream
 from gradparity.studies import experiment, tasks
-from gradparity.studies.experiment import Answer
+from gradparity.studies.experiment import Finished
+from gradparity.studies.result import Result
 from gradparity.studies.tasks import Batch, count
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import ClipConfig, Config
@@ -35,7 +36,7 @@ CONFIG = Config(task="transformer", precision="fp32", accumulation_steps=3, clip
 
 
 def trained(run: Run) -> list[nn.Parameter]:
-    """In the optimizer's order, as in the reference: a norm of the same gradients in another may round differently."""
+    """In the optimizer's order, as in the reference: in a different one, their norm may round differently."""
     return [p for group in run.optimizer.param_groups for p in group["params"]]
 
 
@@ -58,7 +59,7 @@ def right(run: Run, batches: Sequence[Batch]) -> None:
 
 
 def wrong(run: Run, batches: Sequence[Batch]) -> None:
-    """The same, but for the line on the tokens: the mean of means, by which a short microbatch weighs as much."""
+    """The same, but with a mean of means: a short microbatch weighs as much as a long one."""
     for i, batch in enumerate(batches):
         (run.loss(run.model, batch) / count(batch) / 3).backward()
         if i % 3 == 2 or i == len(batches) - 1:
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return experiment.run("watch_a_loop", partial(parser.parse_args, arguments), watch_loops)
 
 
-def watch_loops(given: Namespace, console: Console) -> Answer:
+def watch_loops(given: Namespace, console: Console) -> Finished:
     folder = new_folder(given.output / "watch_a_loop")
     torch.set_num_threads(1)
     loops = {"reference": reference, "right": right, "wrong": wrong}
@@ -90,12 +91,11 @@ def watch_loops(given: Namespace, console: Console) -> Answer:
         verdicts[name] = found.verdict
     shown = " ".join(shlex.quote(str(folder / name)) for name in ("reference", "wrong"))
     console.print(f"The same from the command line: [bold]gradparity diff {shown}[/]", soft_wrap=True)
-    return Answer(
+    result = Result(
         sentence=report.parity_sentence(verdicts, "hand-written loops are the reference, bit for bit"),
         holds=verdicts["right"].parity and not verdicts["wrong"].parity,
-        folder=folder / "tensorboard",
-        pages="Time Series and Text",
     )
+    return Finished(result, folder / "tensorboard", "Time Series and Text")
 
 
 def watch(loop: Callable[[Run, Sequence[Batch]], None], folder: Path) -> None:

@@ -19,7 +19,6 @@ IMPORTED_AS = {
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
     "pytorch-ignite": "ignite",
-    "pytest-torch": "pytest_torch",
 }
 BY_PYTEST = {"pytest"}
 """Whoever loads the plugin has it."""
@@ -165,7 +164,7 @@ def imported():
 
 def test_every_requirement_is_imported_and_every_import_required():
     extras = PROJECT["optional-dependencies"]
-    wanted = required([PROJECT["dependencies"], extras["experiments"], extras["frameworks"], extras["peers"]])
+    wanted = required([PROJECT["dependencies"], extras["experiments"], extras["frameworks"]])
     wanted = {IMPORTED_AS.get(name, name) for name in wanted}
     found = set(imported()) - set(sys.stdlib_module_names) - {"gradparity"}
     assert len(found) > 10

@@ -17,28 +17,28 @@ from gradparity.parity.random_stream import RandomStream, generator_states
 from gradparity.parity.state import Part, aliases
 from gradparity.parity.step_metrics import total_norm
 from gradparity.studies.matrix import two_runs
-from gradparity.studies.matrix.cell import TASKS, Cell
-from gradparity.studies.matrix.run import Outcome, compared, run_cell
+from gradparity.studies.matrix.cell import TASK_NAMES, MatrixCell
+from gradparity.studies.matrix.run import CellOutcome, compare_cell, run_cell
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("on_a_gpu")]
 
 
 def assert_identical(result):
-    assert result.outcome == Outcome.IDENTICAL, result.why
+    assert result.outcome == CellOutcome.IDENTICAL, result.why
     assert (result.max_ulp, result.moved > 0) == (0, True)
 
 
 def assert_identical_or_refused(result):
-    if result.outcome == Outcome.REFUSED:
+    if result.outcome == CellOutcome.REFUSED:
         pytest.skip(result.why)
     assert_identical(result)
 
 
 @pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", TASK_NAMES)
 def test_every_task_is_one_training_both_ways(task, precision):
     sparse = {"optimizer": "SparseAdam", "clip": "none"} if task == "sparse" else {}
-    assert_identical_or_refused(run_cell(Cell(task=task, precision=precision, **sparse), device="cuda"))
+    assert_identical_or_refused(run_cell(MatrixCell(task=task, precision=precision, **sparse), device="cuda"))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -47,7 +47,7 @@ def test_every_task_is_one_training_both_ways(task, precision):
     ["Adam", "AdamW", "SGD", "Adam foreach", "SGD foreach", "Adam fused", "AdamW fused", "SGD fused", "Adagrad fused"],
 )
 def test_every_implementation_of_an_optimizer(optimizer, precision):
-    result = run_cell(Cell(optimizer=optimizer, precision=precision), device="cuda")
+    result = run_cell(MatrixCell(optimizer=optimizer, precision=precision), device="cuda")
     assert_identical_or_refused(result)
     assert result.skipped == ((3,) if precision == "fp16" else ())
 
@@ -57,9 +57,9 @@ def test_capturable_optimizers_whose_step_is_counted_on_the_gpu(kind, monkeypatc
     monkeypatch.setattr(
         two_runs, "optimizer_of", lambda cell, model: kind(model.parameters(), lr=0.01, capturable=True)
     )
-    cell = Cell(precision="fp16")
-    pair = [two_runs.lane(cell, loop, "cuda") for loop in ("backward", "manual")]
-    assert_identical(compared(cell, *pair, "cuda"))
+    cell = MatrixCell(precision="fp16")
+    pair = [two_runs.cell_lane(cell, loop, "cuda") for loop in ("backward", "manual")]
+    assert_identical(compare_cell(cell, *pair, "cuda"))
     assert all(s["step"].is_cuda for lane in pair for s in lane.run.optimizer.state.values())
 
 
@@ -68,7 +68,7 @@ def test_both_routes_with_and_without_tf32(precision, monkeypatch):
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
-        assert_identical(run_cell(Cell(task="digits_mlp"), device="cuda"))
+        assert_identical(run_cell(MatrixCell(task="digits_mlp"), device="cuda"))
     finally:
         torch.set_float32_matmul_precision(before)
 
@@ -77,8 +77,8 @@ def test_tf32_in_one_of_two_runs_is_seen():
     if torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("this GPU has no TF32")
     before = torch.get_float32_matmul_precision()
-    cell = Cell(task="digits_mlp")
-    reference, candidate = (two_runs.lane(cell, "backward", "cuda") for _ in range(2))
+    cell = MatrixCell(task="digits_mlp")
+    reference, candidate = (two_runs.cell_lane(cell, "backward", "cuda") for _ in range(2))
 
     def in_tf32(run, window):
         steps = training.train_step(run, window)
@@ -92,24 +92,24 @@ def test_tf32_in_one_of_two_runs_is_seen():
 
     try:
         torch.set_float32_matmul_precision("highest")
-        result = compared(cell, reference, replace(candidate, step=in_tf32), "cuda")
+        result = compare_cell(cell, reference, replace(candidate, step=in_tf32), "cuda")
     finally:
         torch.set_float32_matmul_precision(before)
-    assert (result.outcome, result.step, result.phase, result.part) == (Outcome.DIFFERENT, 0, "forward", "loss")
+    assert (result.outcome, result.step, result.phase, result.part) == (CellOutcome.DIFFERENT, 0, "forward", "loss")
 
 
 @pytest.mark.parametrize("backend", [SDPBackend.MATH, SDPBackend.EFFICIENT_ATTENTION])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_every_kernel_for_attention(backend, precision):
     with sdpa_kernel(backend):
-        assert_identical(run_cell(Cell(task="transformer", precision=precision), device="cuda"))
+        assert_identical(run_cell(MatrixCell(task="transformer", precision=precision), device="cuda"))
 
 
 @pytest.mark.parametrize("candidate", ["naive", "summed-loss", "clip-before-unscale"])
 def test_wrong_loops_are_seen(candidate):
     task = "additive" if candidate == "naive" else "digits_cnn"
-    result = run_cell(Cell(task=task, precision="fp16"), candidate, device="cuda")
-    assert result.outcome == Outcome.DIFFERENT
+    result = run_cell(MatrixCell(task=task, precision="fp16"), candidate, device="cuda")
+    assert result.outcome == CellOutcome.DIFFERENT
     assert result.step == 0
 
 
@@ -137,19 +137,19 @@ def test_two_runs_draw_the_same_masks_and_the_world_outside_none():
 
 
 def test_one_draw_more_on_the_gpu_is_seen():
-    cell = Cell(task="digits_mlp")
-    reference, candidate = (two_runs.lane(cell, "backward", "cuda") for _ in range(2))
+    cell = MatrixCell(task="digits_mlp")
+    reference, candidate = (two_runs.cell_lane(cell, "backward", "cuda") for _ in range(2))
 
     def restless(run, window):
         torch.rand((), device="cuda")
         yield from training.train_step(run, window)
 
-    result = compared(cell, reference, replace(candidate, step=restless), "cuda")
-    assert (result.outcome, result.step, result.phase, result.part) == (Outcome.DIFFERENT, 0, "forward", "rng")
+    result = compare_cell(cell, reference, replace(candidate, step=restless), "cuda")
+    assert (result.outcome, result.step, result.phase, result.part) == (CellOutcome.DIFFERENT, 0, "forward", "rng")
 
 
 def test_a_checkpoint_holds_the_gpus_random_state():
-    run, file = two_runs.lane(Cell(), "backward", "cuda").run, BytesIO()
+    run, file = two_runs.cell_lane(MatrixCell(), "backward", "cuda").run, BytesIO()
     training.checkpoint.save(run, file)
     before, drawn = generator_states(), torch.rand(5, device="cuda")
     training.checkpoint.resume(run, file)

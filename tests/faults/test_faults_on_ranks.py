@@ -11,7 +11,7 @@ from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.faults.patching import ClashError, patched, source
 from gradparity.faults.patching_on_ranks import REFERENCE_ON_RANKS, on_ranks_with
 from gradparity.processes.launch import launch
-from gradparity.studies.peers.scores_on_ranks import scores_on_ranks
+from gradparity.studies.fault_scores.score_on_ranks import scores_on_ranks
 from gradparity.training import train_step
 from gradparity.training.distributed import ddp_step, manual_step
 

@@ -18,8 +18,8 @@ from hostile import NUMBERS, TEXTS, Started, cases, one_sentence, within
 EXPERIMENTS = sorted(Path(__file__).parents[2].joinpath("experiments").glob("*.py"))
 
 WORK = {
-    "benchmark": "measure", "calculus_tour": "steps", "distributed": "launch", "faults": "score", "frameworks": "outcome", "lightning_two_ways": "compare",
-    "matrix": "run_cells", "routes_that_differ": "outcome", "train_two_ways": "train", "watch_a_loop": "watch",
+    "benchmark": "measure", "calculus_tour": "steps", "distributed": "launch", "faults": "score", "frameworks": "framework_outcome", "lightning_two_ways": "compare",
+    "matrix": "run_cells", "routes_that_differ": "variant_outcome", "train_two_ways": "train", "watch_a_loop": "watch",
 }  # fmt: skip
 """What each experiment calls when it has understood what is wanted."""
 

@@ -10,9 +10,9 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gradparity.cli.arguments import exits
-from gradparity.studies.two_ways.cli import as_yaml, parse
-from gradparity.studies.two_ways.config import LARGEST, Config
+from gradparity.cli.arguments import exit_codes
+from gradparity.studies.two_ways.command_line import as_yaml, parse_config
+from gradparity.studies.two_ways.config import LARGEST_NUMBER, Config
 from hostile import KINDS, TEXTS, VALUES, cases, one_sentence, put_in_place_of, spoiled, spoiled_bytes, within
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "train_two_ways.py"
@@ -22,9 +22,9 @@ BOMB = f"{LEVELS}\ntask: *a9\n"
 """Ten lines that stand for ten thousand million texts."""
 
 
-@exits("parse")
+@exit_codes("parse")
 def parsing(arguments):
-    parse(arguments, None)
+    parse_config(arguments, None)
     return 0
 
 
@@ -125,13 +125,22 @@ def experiment():
     return module.main
 
 
-EXTREME = st.sampled_from([LARGEST, 1e-30, 1e-320, 5e-324, 1.0, 1e10])
+EXTREME = st.sampled_from([LARGEST_NUMBER, 1e-30, 1e-320, 5e-324, 1.0, 1e10])
 NUMERIC = ("optimizer.lr", "optimizer.weight_decay", "clip.threshold", "scaler.init_scale")
 
 
 @cases(1, share=0.01)
-@example(lr=LARGEST, decay=0.0, threshold=1.0, scale=1.0, backoff=0.5, optimizer="adamw", by="value", growth=1)
-@example(lr=1.0, decay=LARGEST, threshold=LARGEST, scale=LARGEST, backoff=1e-300, optimizer="sgd", by="value", growth=1)
+@example(lr=LARGEST_NUMBER, decay=0.0, threshold=1.0, scale=1.0, backoff=0.5, optimizer="adamw", by="value", growth=1)
+@example(
+    lr=1.0,
+    decay=LARGEST_NUMBER,
+    threshold=LARGEST_NUMBER,
+    scale=LARGEST_NUMBER,
+    backoff=1e-300,
+    optimizer="sgd",
+    by="value",
+    growth=1,
+)
 @given(
     lr=EXTREME, decay=EXTREME, threshold=EXTREME, scale=EXTREME, backoff=st.sampled_from([1e-300, 0.5]),
     optimizer=st.sampled_from(["adamw", "sgd"]), by=st.sampled_from(["norm", "value"]), growth=st.sampled_from([1, 10**6]),

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gradparity.cli.arguments import exits
+from gradparity.cli.arguments import exit_codes
 from gradparity.errors import UserError
 from hostile import one_sentence
 
@@ -47,12 +47,12 @@ def test_what_hangs_is_noticed(call, tmp_path):
         one_sentence(lambda: call(tmp_path), seconds=0.2)
 
 
-@exits("tried")
+@exit_codes("tried")
 def refuses(arguments):
     raise UserError("a sentence\nwith a line break from a path; mend it")
 
 
-@exits("tried")
+@exit_codes("tried")
 def succeeds(arguments):
     return 0
 

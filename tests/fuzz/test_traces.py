@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import SGD
 
 import gradparity
-from gradparity.cli.arguments import exits
+from gradparity.cli.arguments import exit_codes
 from gradparity.cli.main import main
 from gradparity.errors import UserError
 from gradparity.parity.state import Part
@@ -74,7 +74,7 @@ def test_what_was_not_spoiled_differs(folder):
     assert one_sentence(lambda: main(["diff", str(folder / "candidate"), str(folder / "spoiled")])).code == 0
 
 
-@exits("read")
+@exit_codes("read")
 def reading(folder):
     read(folder)
     return 0

@@ -25,7 +25,7 @@ from gradparity import training
 from gradparity.parity import report
 from gradparity.studies.tasks import TASKS
 from gradparity.studies.two_ways import build, checkpoint
-from gradparity.tensorboard import Board, picture
+from gradparity.tensorboard import Board, map_picture
 from small import small_task
 
 HERE = Path(__file__).parent
@@ -73,7 +73,9 @@ def run(where, script, arguments, *first):
 def call(where, script, arguments, first):
     torch.set_num_threads(1)
     TASKS.update({name: partial(replace, task) for name, task in SMALL.items()})
-    picture.glance = picture.of_one_phase = lambda *_: Figure(figsize=(1, 1))  # else they are half of the time
+    map_picture.draw_overview = map_picture.draw_phase = lambda *_: Figure(
+        figsize=(1, 1)
+    )  # else they are half of the time
     os.chdir(where)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
@@ -95,14 +97,14 @@ def die():
 
 def dies_at_comparison(number):
     """When the figures of so many comparisons have been written."""
-    counted, compared = itertools.count(1), Board.compared
+    counted, compared = itertools.count(1), Board.add_comparison
 
     def then_dies(board, found):
         compared(board, found)
         if next(counted) == number:
             die()
 
-    Board.compared = then_dies
+    Board.add_comparison = then_dies
 
 
 def dies_at_file_operation(number):
@@ -152,13 +154,13 @@ def counts_file_operations(path):
 
 def keeps_checkpoints(folder):
     """Copies of all."""
-    save = checkpoint.save
+    save = checkpoint.save_progress
 
     def kept(where, config, lanes, progress):
         save(where, config, lanes, progress)
-        shutil.copy(where / checkpoint.NAME, folder / f"{progress.done}.zip")
+        shutil.copy(where / checkpoint.CHECKPOINT, folder / f"{progress.done}.zip")
 
-    checkpoint.save = kept
+    checkpoint.save_progress = kept
 
 
 # Ways to do it wrong, for negative controls.
@@ -191,4 +193,4 @@ def forgets_the_order_of_the_data():
 
 def forgets_what_was_written():
     """A resume appends to what is there."""
-    checkpoint.cut = lambda folder, kept: None
+    checkpoint.truncate_files = lambda folder, kept: None

@@ -1,14 +1,7 @@
-"""The reference and all faults, observed under the stress scenario once per process."""
+"""The reference and all faults as observed under the stress scenario, each observed once per process."""
 
-from gradparity.check.observe import observe_reference
-from gradparity.faults import FAULTS
-from gradparity.studies.peers.scores import PRECISION, seen
+from gradparity.studies.fault_scores.score import PRECISION
+from gradparity.studies.fault_scores.score import observe_fault as known
+from gradparity.studies.fault_scores.score import observe_faults as see
 
-known = seen  # with which the experiment on faults has the same ones
-
-
-def see(faults, expected, precision=PRECISION):
-    """As `observe_reference`, but single faults are looked up."""
-    if len(faults) == 1 and faults[0].name in FAULTS:
-        return known(faults[0].name, precision)
-    return observe_reference(faults, precision, expected)
+__all__ = ["PRECISION", "known", "see"]

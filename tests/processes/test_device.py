@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gradparity.cli.arguments import exits
+from gradparity.cli.arguments import exit_codes
 from gradparity.errors import UserError, without_deterministic_form
 from gradparity.processes.device import hide_gpus, prepare_device, prepare_worker
 from gradparity.processes.failed_ranks import end_of_rank
 from gradparity.processes.launch import _run_rank, launch
 from gradparity.studies.matrix import run as matrix_run
-from gradparity.studies.matrix.cell import Cell
+from gradparity.studies.matrix.cell import MatrixCell
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ ALERT = (
     ],
 )
 def test_an_operation_without_deterministic_form_is_one_sentence_with_exit_code_2(operation, way, capsys):
-    @exits("program")
+    @exit_codes("program")
     def main():
         raise RuntimeError(ALERT.format(operation))
 
@@ -90,7 +90,7 @@ def test_the_error_of_torch_is_recognized(flags):
 
 
 def test_other_errors_are_not_taken_for_it():
-    @exits("program")
+    @exit_codes("program")
     def main():
         raise RuntimeError("size mismatch")
 
@@ -103,9 +103,12 @@ def test_a_matrix_cell_without_deterministic_form_is_refused_in_one_sentence(mon
     def raises(*_):
         raise RuntimeError(ALERT.format("some_backward_cuda"))
 
-    monkeypatch.setattr(matrix_run.make, "lane", raises)
-    result = matrix_run.run_cell(Cell())
-    assert (result.outcome, result.why[:40]) == (matrix_run.Outcome.REFUSED, "some_backward_cuda has no deterministic ")
+    monkeypatch.setattr(matrix_run.make, "cell_lane", raises)
+    result = matrix_run.run_cell(MatrixCell())
+    assert (result.outcome, result.why[:40]) == (
+        matrix_run.CellOutcome.REFUSED,
+        "some_backward_cuda has no deterministic ",
+    )
 
 
 @pytest.mark.parametrize("worker", [_run_rank, matrix_run._begin_worker])

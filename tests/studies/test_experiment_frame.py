@@ -8,22 +8,21 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from gradparity.cli.arguments import check_range
 from gradparity.errors import UserError
 from gradparity.studies import experiment
-from gradparity.studies.experiment import Answer
+from gradparity.studies.experiment import Finished
+from gradparity.studies.result import Result, say
 
 
 def told(*, quiet=False, holds=True):
     def found(given, console):
-        console.print(Table("a table"))
-        return Answer(sentence="It is so.", holds=holds, folder=Path("runs/x"), pages="Text")
+        return Finished(Result(sentence="It is so.", holds=holds, terminal=[Table("a table")]), Path("runs/x"))
 
     return experiment.run("x", lambda: Namespace(quiet=quiet), found)
 
 
 @pytest.mark.parametrize("holds", [True, False])
-def test_the_exit_code_says_whether_all_is_as_it_should_be(holds):
+def test_the_exit_code_is_0_if_the_result_holds(holds):
     assert told(holds=holds) == (0 if holds else 1)
 
 
@@ -36,7 +35,7 @@ def test_the_answer_follows_the_table_and_the_command_to_see_more_follows_the_an
     assert see.endswith("tensorboard --logdir runs/x --host localhost")
 
 
-def test_quiet_is_the_answer_alone(capsys):
+def test_quiet_prints_the_answer_alone(capsys):
     told(quiet=True)
     assert capsys.readouterr() == ("It is so.\n", "")
 
@@ -50,7 +49,7 @@ def test_quiet_is_the_answer_alone(capsys):
         (KeyboardInterrupt(), 130, "x: stopped; what was written until now stays"),
     ],
 )
-def test_what_goes_wrong_is_one_sentence_on_standard_error(error, code, words, capsys):
+def test_an_error_is_one_sentence_on_standard_error(error, code, words, capsys):
     def fails(given, console):
         raise error
 
@@ -61,7 +60,7 @@ def test_what_goes_wrong_is_one_sentence_on_standard_error(error, code, words, c
     assert len(err.splitlines()) == 1
 
 
-def test_an_error_of_our_own_is_not_taken_for_the_user_s():
+def test_an_internal_error_is_raised():
     def fails(given, console):
         raise ZeroDivisionError
 
@@ -78,20 +77,12 @@ def test_a_bar_is_shown_on_a_terminal_only(terminal, quiet, shown, monkeypatch):
     assert experiment.progress(quiet).disable is not shown
 
 
-def test_a_sentence_is_broken_between_words_on_a_terminal_and_on_one_line_for_a_program():
+def test_a_sentence_wraps_between_words_on_a_terminal_only():
     lines = {}
     for terminal in (True, False):
         console = Console(width=20, force_terminal=terminal, highlight=False)
         with console.capture() as captured:
-            experiment.say(console, "Of two loops [one] is the reference, bit for bit.")
+            say(console, "Of two loops [one] is the reference, bit for bit.")
         lines[terminal] = [line.rstrip() for line in captured.get().splitlines()]
     assert lines[False] == ["Of two loops [one] is the reference, bit for bit."]
     assert lines[True] == ["Of two loops [one]", "is the reference,", "bit for bit."]
-
-
-def test_a_number_out_of_range_is_told_with_its_option():
-    check_range("--n", 1, 1, 9)
-    check_range("--n", 9, 1, 9)
-    for value in (0, 10):
-        with pytest.raises(UserError, match=f"--n is {value}; allowed is 1 to 9"):
-            check_range("--n", value, 1, 9)

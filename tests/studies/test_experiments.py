@@ -12,8 +12,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from gradparity.studies.peers.scores import Score
-from gradparity.tensorboard import picture
+from gradparity.studies.fault_scores.score import Score
+from gradparity.tensorboard import map_picture
 from scripts import EXPERIMENTS, run
 
 README = EXPERIMENTS.parent / "README.md"
@@ -23,8 +23,8 @@ SMALL = ["--steps", "4", "--microbatch_size", "4", "--evaluate_every", "2", "--c
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Which are half of the time of so short a training, and have tests of their own."""
-    monkeypatch.setattr(picture, "glance", lambda *_: Figure(figsize=(1, 1)))
-    monkeypatch.setattr(picture, "of_one_phase", lambda *_: Figure(figsize=(1, 1)))
+    monkeypatch.setattr(map_picture, "draw_overview", lambda *_: Figure(figsize=(1, 1)))
+    monkeypatch.setattr(map_picture, "draw_phase", lambda *_: Figure(figsize=(1, 1)))
 
 
 LESSONS = {
@@ -54,7 +54,7 @@ def one_training(script):
 
 
 def as_documented(script):
-    script["score"] = lambda fault, _: Score(fault, diverged=True, named=True, same=(), first=fault.first, peers={})
+    script["score"] = lambda fault: Score(fault, diverged=True, named=True, same=(), first=fault.first)
 
 
 SLICES = {"lightning_two_ways.py": one_scenario, "distributed.py": one_training, "faults.py": as_documented}
@@ -88,7 +88,7 @@ def without_figures(sentence):
     return re.sub(r"\d[\d,]*(\.\d+)?(e[+-]\d+)?", "#", sentence)
 
 
-def test_all_experiments_are_known_here_and_to_readme_in_their_order():
+def test_readme_and_these_tests_list_all_experiments_in_order():
     scripts = {path.name for path in EXPERIMENTS.glob("*.py")}
     assert len(scripts) >= 10
     assert scripts - OF_THEIR_OWN == LESSONS.keys()
@@ -97,7 +97,7 @@ def test_all_experiments_are_known_here_and_to_readme_in_their_order():
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in EXPERIMENTS.glob("*.py")))
-def test_an_experiment_opens_with_its_question_what_one_sees_and_what_it_means(script):
+def test_a_docstring_holds_the_question_and_two_sentences(script):
     docstring = (EXPERIMENTS / script).read_text().split('"""')[1]
     question, *told = [line for line in docstring.splitlines() if line.strip()]
     assert question.endswith("?")
@@ -108,7 +108,7 @@ def test_an_experiment_opens_with_its_question_what_one_sees_and_what_it_means(s
 
 
 @pytest.mark.parametrize("script", LESSONS)
-def test_help_tells_the_story_and_the_options_that_all_have(script, capsys):
+def test_help_shows_the_common_options(script, capsys):
     with pytest.raises(SystemExit) as stopped:
         loaded(script)["main"](["--help"])
     assert stopped.value.code == 0
@@ -122,7 +122,7 @@ def test_help_tells_the_story_and_the_options_that_all_have(script, capsys):
 @pytest.mark.parametrize(
     "script", [pytest.param(script, marks=pytest.mark.long if script in SLOW else ()) for script in LESSONS]
 )
-def test_quiet_and_piped_it_prints_its_answer_alone_which_is_the_one_in_readme(script, tmp_path, capsys):
+def test_quiet_prints_only_the_answer_that_readme_shows(script, tmp_path, capsys):
     assert loaded(script)["main"]([*LESSONS[script], "--quiet", "--output", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -138,7 +138,7 @@ def test_quiet_and_piped_it_prints_its_answer_alone_which_is_the_one_in_readme(s
 
 @pytest.mark.long
 @pytest.mark.parametrize("script", LESSONS)
-def test_from_the_command_line_it_is_the_same_script(script, tmp_path):
+def test_the_script_runs_from_the_command_line(script, tmp_path):
     whole = script in WHOLE
     arguments = [*LESSONS[script], "--quiet"] if whole else ["--help"]
     command = [sys.executable, "-W", "error", EXPERIMENTS / script, *arguments, "--output", tmp_path]
@@ -152,7 +152,7 @@ def test_a_changed_answer_would_be_seen():
     assert without_figures("3 of 3 hold.") != without_figures("3 of 3 held.")
 
 
-def test_two_ways_are_one_training(tmp_path):
+def test_two_ways_are_the_same_training(tmp_path):
     done = run(
         "train_two_ways.py", *SMALL, "--precision", "fp16", "--task", "[digits_mlp,digits_cnn]", "--output", tmp_path
     )
@@ -188,7 +188,7 @@ def test_two_ways_are_one_training(tmp_path):
         ("clip-before-unscale", "At step 0, phase unscaled, the gradient of position differs."),
     ],
 )
-def test_a_wrong_loop_is_told_where_it_parts(candidate, words, tmp_path):
+def test_a_wrong_loop_is_reported_with_its_first_difference(candidate, words, tmp_path):
     done = run(
         "train_two_ways.py", *SMALL, "--precision", "fp16", "--task", "transformer", "--candidate", candidate,
         "--output", tmp_path,
@@ -203,7 +203,7 @@ FP16 = ["train_two_ways.py", *SMALL, "--precision", "fp16", "--candidate", "clip
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_quiet_is_only_the_answer(tmp_path):
+def test_quiet_prints_only_the_answer(tmp_path):
     quiet = run(*FP16, "--output", tmp_path, "--quiet", COLUMNS="400")
     assert (quiet.returncode, quiet.stderr) == (1, "")
     assert quiet.stdout == (
@@ -213,7 +213,7 @@ def test_quiet_is_only_the_answer(tmp_path):
 
 
 @pytest.mark.long
-def test_a_process_of_its_own_says_it_with_its_exit_code_and_in_plain_text_to_a_pipe(tmp_path):
+def test_a_separate_process_exits_with_1_and_prints_plain_text_to_a_pipe(tmp_path):
     command = [sys.executable, *FP16, "--output", tmp_path]
     environment = {**os.environ, "COLUMNS": "400", "FORCE_COLOR": ""}
     told = subprocess.run(command, cwd=EXPERIMENTS, capture_output=True, text=True, check=False, env=environment)
@@ -223,7 +223,7 @@ def test_a_process_of_its_own_says_it_with_its_exit_code_and_in_plain_text_to_a_
     assert "━━━━━ " not in told.stdout, "nothing is left of the progress bar"
 
 
-def test_a_terminal_sees_progress_with_an_estimate_and_no_color_is_heard(tmp_path):
+def test_a_terminal_shows_progress_with_an_estimate_and_respects_no_color(tmp_path):
     ours, theirs = pty.openpty()
     command = [sys.executable, EXPERIMENTS / "train_two_ways.py", *SMALL, "--output", tmp_path]
     environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm-256color", "NO_COLOR": "1"}
@@ -243,7 +243,7 @@ def read_or_nothing(terminal):
 
 
 @pytest.mark.long
-def test_lightning_does_not_care_for_the_route_and_its_differences_are_named(tmp_path):
+def test_the_route_makes_no_difference_to_lightning_and_differences_are_named(tmp_path):
     done = run("lightning_two_ways.py", "--output", tmp_path, COLUMNS="200")
     assert (done.returncode, done.stderr) == (0, "")
     rows = {line.split("│")[1].strip(): line.count("identical") for line in done.stdout.splitlines() if "│" in line}
@@ -254,7 +254,7 @@ def test_lightning_does_not_care_for_the_route_and_its_differences_are_named(tmp
         "bf16, K = 3": 4,
         "fp16, K = 3": 2,
         "fp16, K = 3, an overflow": 0,
-        "fp16, K = 3, against clip-before-unscale": 2,
+        "fp16, K = 3, compared with clip-before-unscale": 2,
     }
     assert "It makes no difference to Lightning which way fills p.grad.\n" in done.stdout
 

@@ -19,9 +19,11 @@ from disk import no_file_longer_than
 from gradparity.errors import DiskError, UserError
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.step_metrics import StepMetricsReader
+from gradparity.parity.verdict import Verdict
 from gradparity.studies.two_ways import build
-from gradparity.tensorboard import FIGURES, Board, as_record, new_folder, tensorboard_command
-from gradparity.tensorboard.board import cut, is_thinned, lengths
+from gradparity.tensorboard import FIGURES_FILE, Board, comparison_record, new_folder, tensorboard_command
+from gradparity.tensorboard.board import file_lengths, has_histogram, truncate_files
+from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.tensorboard.events import EVENTS
 from gradparity.tensorboard.layout import phase_name
 from gradparity.training import Phase
@@ -43,16 +45,18 @@ def written(tmp_path_factory):
     readers = [StepMetricsReader(lane.run) for lane in lanes]
     found, readings = [], []
     parameters = [name for name, _ in lanes[0].run.model.named_parameters()]
-    with Board(folder, "mlp", parameters, "summed-loss") as board:
+    verdict = Verdict()
+    with Board(folder, "mlp", verdict, DivergenceMap(parameters), "summed-loss") as board:
         for comparison in lockstep(*lanes, build.windows(config, small_task("digits_mlp"))):
-            board.compared(comparison)
+            verdict.add(comparison)
+            board.add_comparison(comparison)
             found.append(comparison)
             both = [r.take(m) for r, m in zip(readers, (comparison.reference, comparison.candidate), strict=True)]
             if all(both):
-                board.read(comparison.place.step, *both)
+                board.add_metrics(comparison.place.step, *both)
                 readings.append(both)
-        board.evaluated(7, "accuracy", 0.5, 0.25)
-        board.told("9 page", "**told**")
+        board.add_evaluation(7, "accuracy", 0.5, 0.25)
+        board.add_page("9 page", "**told**")
     return folder, found, readings
 
 
@@ -118,7 +122,7 @@ def test_every_element_is_in_the_histogram_of_its_phase(written):
 
 
 def test_histograms_of_a_long_run_are_thinned():
-    taken = [step for step in range(1000) if is_thinned(step)]
+    taken = [step for step in range(1000) if has_histogram(step)]
     assert taken[:64] == list(range(64))
     assert len(taken) == 64 + 3 * 32 + 31
 
@@ -141,8 +145,8 @@ def test_the_map_the_first_difference_and_the_charts_are_there(written):
 
 def test_exact_figures_are_a_line_for_each_comparison(written):
     folder, found, _ = written
-    lines = [json.loads(line) for line in (folder / FIGURES).read_text().splitlines()]
-    assert lines == json.loads(json.dumps([as_record(comparison) for comparison in found]))
+    lines = [json.loads(line) for line in (folder / FIGURES_FILE).read_text().splitlines()]
+    assert lines == json.loads(json.dumps([comparison_record(comparison) for comparison in found]))
     first = next(line for line in lines if line["differing"])
     assert (first["step"], first["microbatch"], first["phase"]) == (0, 2, "accumulated")
     figures = first["figures"]["gradients"]
@@ -154,54 +158,54 @@ def test_exact_figures_are_a_line_for_each_comparison(written):
 def test_figures_are_strict_json_even_where_they_are_not_numbers(written):
     comparison = next(c for c in written[1] if c.figures)
     comparison.figures["gradients"] = comparison.figures["gradients"]._replace(cosine=math.nan, norm_ratio=math.inf)
-    figures = json.loads(json.dumps(as_record(comparison), allow_nan=False))["figures"]["gradients"]
+    figures = json.loads(json.dumps(comparison_record(comparison), allow_nan=False))["figures"]["gradients"]
     assert figures["cosine"] is figures["norm_ratio"] is None
 
 
-def test_lines_are_readable_while_the_run_goes_on(tmp_path):
+def test_lines_are_readable_during_the_run(tmp_path):
     config = small_config(task="digits_mlp")
-    with Board(tmp_path, "mlp") as board:
+    with Board(tmp_path, "mlp", Verdict()) as board:
         for count, comparison in enumerate(lockstep(*small_lanes(config), []), start=1):
-            board.compared(comparison)
-            assert len((tmp_path / FIGURES).read_text().splitlines()) == count
+            board.add_comparison(comparison)
+            assert len((tmp_path / FIGURES_FILE).read_text().splitlines()) == count
 
 
-def test_what_a_method_was_told_is_in_its_file_when_it_returns_and_no_thread_writes(tmp_path):
+def test_a_method_returns_once_its_file_is_written_and_no_thread_writes(tmp_path):
     before = threading.active_count()
-    with Board(tmp_path, "mlp") as board:
+    with Board(tmp_path, "mlp", Verdict()) as board:
         for number in range(3):
-            board.evaluated(number, "accuracy", 0.5, 0.5)
+            board.add_evaluation(number, "accuracy", 0.5, 0.5)
             assert len(read(tmp_path / "reference").Scalars("1 glance/mlp, 3 held-out accuracy")) == number + 1
         assert threading.active_count() == before
 
 
-def test_what_is_to_survive_a_power_cut_is_all_of_it(tmp_path, monkeypatch):
+def test_sync_reaches_every_file(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").resolve()))
-    with Board(tmp_path, "mlp") as board:
+    with Board(tmp_path, "mlp", Verdict()) as board:
         board.sync()
-    assert {path.relative_to(tmp_path) for path in synced} == {Path(name) for name in lengths(tmp_path)}
+    assert {path.relative_to(tmp_path) for path in synced} == {Path(name) for name in file_lengths(tmp_path)}
     assert len(synced) == 4
 
 
 def fill(folder, write):
     """Let a board ``write`` until the disk is full; how often it did, and what was said then."""
     written = count()
-    with no_file_longer_than(5_000), pytest.raises(DiskError) as refused, Board(folder, "mlp") as board:
+    with no_file_longer_than(5_000), pytest.raises(DiskError) as refused, Board(folder, "mlp", Verdict()) as board:
         deque(map(partial(write, board), written))
     return next(written) - 1, str(refused.value)
 
 
-def test_a_full_disk_is_told_with_the_name_of_the_file_and_what_was_written_stays(tmp_path, capfd):
+def test_a_full_disk_is_reported_with_the_file_name_and_keeps_what_was_written(tmp_path, capfd):
     comparison = next(lockstep(*small_lanes(small_config(task="digits_mlp")), []))
-    number, sentence = fill(tmp_path / "figures", lambda board, _: board.compared(comparison))
-    assert sentence == f"{tmp_path}/figures/{FIGURES} cannot be written (File too large); make room there"
-    *lines, half = (tmp_path / "figures" / FIGURES).read_text().split("\n")
+    number, sentence = fill(tmp_path / "figures", lambda board, _: board.add_comparison(comparison))
+    assert sentence == f"{tmp_path}/figures/{FIGURES_FILE} cannot be written (File too large); make room there"
+    *lines, half = (tmp_path / "figures" / FIGURES_FILE).read_text().split("\n")
     assert len(lines) == number > 5
     assert {json.loads(line)["step"] for line in lines} == {-1}
     assert lines[0].startswith(half)
 
-    number, sentence = fill(tmp_path / "events", lambda board, step: board.evaluated(step, "accuracy", 0.5, 0.5))
+    number, sentence = fill(tmp_path / "events", lambda board, step: board.add_evaluation(step, "accuracy", 0.5, 0.5))
     assert re.fullmatch(
         rf"{tmp_path}/events/reference/{EVENTS}.* cannot be written \(File too large\); make room there", sentence
     )
@@ -209,23 +213,23 @@ def test_a_full_disk_is_told_with_the_name_of_the_file_and_what_was_written_stay
     assert capfd.readouterr().err == ""
 
 
-def test_a_board_is_brought_back_to_a_length_and_goes_on_from_there(written, tmp_path):
+def test_a_board_is_truncated_and_continued(written, tmp_path):
     folder, *_ = written
     again = tmp_path / "again"
     shutil.copytree(folder, again)
-    half = {name: length - 1 for name, length in lengths(folder).items()}
-    cut(again, half)
+    half = {name: length - 1 for name, length in file_lengths(folder).items()}
+    truncate_files(again, half)
     (again / "reference").mkdir()
     (again / "reference" / f"{EVENTS}.9.later").write_bytes(b"later")
     (again / "notes.txt").write_text("mine")
-    cut(again, half)
-    assert lengths(again) == half
+    truncate_files(again, half)
+    assert file_lengths(again) == half
     assert (again / "notes.txt").exists()
-    with pytest.raises(UserError, match=r"is shorter than it was at the checkpoint; bring it back, or train anew"):
-        cut(again, lengths(folder))
-    assert lengths(again) == half, "nothing was touched"
-    cut(again, {})
-    assert lengths(again) == {}
+    with pytest.raises(UserError, match=r"is shorter than it was at the checkpoint; bring it back, or train again"):
+        truncate_files(again, file_lengths(folder))
+    assert file_lengths(again) == half, "nothing was touched"
+    truncate_files(again, {})
+    assert file_lengths(again) == {}
 
 
 def test_folders_are_numbered_and_nothing_is_written_over(tmp_path):
@@ -234,9 +238,9 @@ def test_folders_are_numbered_and_nothing_is_written_over(tmp_path):
     (parent / "17").mkdir()
     (parent / "notes").mkdir()
     assert new_folder(parent).name == "18"
-    Board(parent / "18", "x").__exit__(None, None, None)
+    Board(parent / "18", "x", Verdict()).__exit__(None, None, None)
     with pytest.raises(FileExistsError):
-        Board(parent / "18", "x")
+        Board(parent / "18", "x", Verdict())
 
 
 def test_the_command_to_type_is_quoted_and_starts_a_program_that_is_there(tmp_path, monkeypatch):

@@ -15,11 +15,15 @@ from playwright.sync_api import expect, sync_playwright
 
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.step_metrics import StepMetricsReader
-from gradparity.studies.matrix import board as matrix_board
-from gradparity.studies.matrix.cell import Cell
-from gradparity.studies.matrix.run import Outcome, Result
+from gradparity.parity.verdict import Verdict, verdict_of
+from gradparity.studies.matrix.cell import MatrixCell
+from gradparity.studies.matrix.hparams import write_hparams
+from gradparity.studies.matrix.result import matrix_result
+from gradparity.studies.matrix.run import CellOutcome, CellResult
+from gradparity.studies.result import write_result
 from gradparity.studies.two_ways import build
 from gradparity.tensorboard import Board
+from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.tensorboard.layout import charts
 from small import small_config, small_lanes, small_task
 
@@ -73,14 +77,18 @@ def write_training(folder, title, candidate):
     lanes = small_lanes(config)
     readers = [StepMetricsReader(lane.run) for lane in lanes]
     parameters = [name for name, _ in lanes[0].run.model.named_parameters()]
-    with Board(folder, title, parameters, candidate) as board:
-        for found in lockstep(*lanes, build.windows(config, small_task("digits_mlp"))):
-            board.compared(found)
+    verdict = Verdict()
+    with Board(folder, title, verdict, DivergenceMap(parameters), candidate) as board:
+
+        def watch(found):
+            board.add_comparison(found)
             both = [r.take(m) for r, m in zip(readers, (found.reference, found.candidate), strict=True)]
             if all(both):
-                board.read(found.place.step, *both)
-        board.evaluated(0, "accuracy", 0.1, 0.1)
-        board.evaluated(7, "accuracy", 0.5, 0.5)
+                board.add_metrics(found.place.step, *both)
+
+        verdict_of(lockstep(*lanes, build.windows(config, small_task("digits_mlp"))), watch, verdict=verdict)
+        board.add_evaluation(0, "accuracy", 0.1, 0.1)
+        board.add_evaluation(7, "accuracy", 0.5, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +97,20 @@ def logdir(tmp_path_factory):
     write_training(folder / "agree", "agree", "manual")
     write_training(folder / "differ", "differ", "clip-before-unscale")
     results = [
-        Result(cell=Cell(task="gru"), outcome=Outcome.IDENTICAL, numbers=10),
-        Result(cell=Cell(task="gru", k=4), outcome=Outcome.REFUSED, why="PyTorch cannot"),
-        Result(
-            cell=Cell(task="lstm"), outcome=Outcome.DIFFERENT, why="so", max_ulp=7, step=3, phase="clipped", part="rng"
+        CellResult(cell=MatrixCell(task="gru"), outcome=CellOutcome.IDENTICAL, numbers=10),
+        CellResult(cell=MatrixCell(task="gru", k=4), outcome=CellOutcome.REFUSED, why="PyTorch cannot"),
+        CellResult(
+            cell=MatrixCell(task="lstm"),
+            outcome=CellOutcome.DIFFERENT,
+            why="so",
+            max_ulp=7,
+            step=3,
+            phase="clipped",
+            part="rng",
         ),
     ]
-    matrix_board.write(folder / "matrix", results)
+    write_result(matrix_result(results), folder / "matrix" / "glance")
+    write_hparams(folder / "matrix" / "cells", results)
     return folder
 
 
@@ -207,13 +222,13 @@ def test_images_show_the_map_of_each_phase(page, address, screenshots, ground):
 
 
 @pytest.mark.long
-def test_text_pages_name_the_first_difference_and_what_mends_it(page, address, screenshots):
+def test_text_pages_name_the_first_difference_and_its_fix(page, address, screenshots):
     opened(page, address, "text")
     for words in (
-        "There is none",
+        "No difference",
         "Identical, bit for bit: 7 steps",
-        "the gradient of 1.weight differs",
-        "What mends it",
+        "the gradient of 1.weight differs in its bits",
+        "The fix",
         "+ run.clip(run.parameters)",
     ):
         expect(page.get_by_text(words).first).to_be_visible()

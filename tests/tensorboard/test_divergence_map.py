@@ -11,8 +11,8 @@ from gradparity.parity.mismatches import Mismatch, figures_of
 from gradparity.parity.place import END, START, Place
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
-from gradparity.tensorboard import first_difference, picture
-from gradparity.tensorboard.divergence_map import COLUMNS, IDENTICAL, NOT_IN_BITS, OTHERS, Spread
+from gradparity.tensorboard import first_difference, map_picture
+from gradparity.tensorboard.divergence_map import _OTHERS, COLUMNS, IDENTICAL, NOT_IN_BITS, DivergenceMap
 from gradparity.training import Phase
 from small import comparisons, small_config, small_lanes
 
@@ -36,7 +36,7 @@ def mismatch(name, ulp=None, part=Part.GRADIENTS):
 
 
 def spread_of(*found):
-    spread = Spread([A, B])
+    spread = DivergenceMap([A, B])
     for each in found:
         spread.add(each)
     return spread
@@ -69,11 +69,11 @@ def test_shared_memory_counts_for_the_parameter_whose_gradient_it_is():
 def test_after_a_step_the_row_shows_the_parameter_and_not_its_gradient():
     found = [mismatch(A, 9), mismatch(B, 2, Part.PARAMETERS), mismatch(f"{A}.exp_avg", 4, Part.OPTIMIZER)]
     spread = spread_of(comparison(0, Phase.STEPPED, found, (Part.GRADIENTS, Part.PARAMETERS, Part.OPTIMIZER)))
-    assert spread.rows == [A, B, OTHERS[Part.OPTIMIZER]]
+    assert spread.rows == [A, B, _OTHERS[Part.OPTIMIZER]]
     np.testing.assert_array_equal(spread.map(Phase.STEPPED), [[0], [2], [4]])
 
 
-def test_what_precedes_and_what_follows_all_steps_is_in_the_first_and_the_last_column():
+def test_comparisons_outside_of_steps_are_in_the_first_and_the_last_column():
     steps = [at(Place(step, None, Phase.STEPPED)) for step in (0, 1)]
     before, after = (mismatch(name, ulp, Part.PARAMETERS) for name, ulp in ((A, 1), (B, 2)))
     spread = spread_of(at(START, [before]), *steps, at(END, [after]))
@@ -92,11 +92,11 @@ def test_a_long_run_gathers_steps_and_loses_no_difference():
     assert np.count_nonzero(spread.map(Phase.CLIPPED)) == 1
 
 
-def test_zero_is_no_color_of_the_scale_and_neither_is_what_is_not_of_bits():
+def test_zero_and_differences_without_ulp_have_their_own_colors():
     found = np.array([[IDENTICAL, 1, 10, 1e10, NOT_IN_BITS, np.nan]])
-    colors = picture.colored(found, (1, 1e10))[0]
+    colors = map_picture._colored(found, (1, 1e10))[0]
     assert len({tuple(color) for color in colors}) == 6
-    scale = picture.DISTANCES(np.linspace(0, 1, 256))[:, :3]
+    scale = map_picture.DISTANCES(np.linspace(0, 1, 256))[:, :3]
     for special in (colors[0], colors[4]):
         assert np.abs(scale - special[:3]).sum(axis=1).min() > 0.3
     assert colors[5][3] == 0, "not compared: the hatched ground is seen through"
@@ -105,17 +105,17 @@ def test_zero_is_no_color_of_the_scale_and_neither_is_what_is_not_of_bits():
 def test_rows_of_a_picture_are_the_parameters_in_the_order_of_the_network():
     config = small_config(task="digits_mlp")
     names = [name for name, _ in small_lanes(config)[0].run.model.named_parameters()]
-    spread = Spread(names)
+    spread = DivergenceMap(names)
     for found in comparisons(config):
         spread.add(found)
-    (axes, *_) = picture.of_one_phase(spread, Phase.STEPPED, "mlp").axes
+    (axes, *_) = map_picture.draw_phase(spread, Phase.STEPPED, "mlp").axes
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == [*names, "loss", "optimizer", "scheduler", "random numbers"]
 
 
 @pytest.mark.parametrize("found", [[comparison(0)], [comparison(0, mismatches=[mismatch(A, 3)])]])
 def test_the_ring_is_drawn_where_the_first_difference_is(found):
-    panels = picture.glance(spread_of(*found), "a sentence").axes[: len(Phase)]
+    panels = map_picture.draw_overview(spread_of(*found), "a sentence").axes[: len(Phase)]
     ringed = [
         phase for phase, axes in zip(Phase, panels, strict=True) if any(line.get_marker() == "o" for line in axes.lines)
     ]
@@ -123,10 +123,10 @@ def test_the_ring_is_drawn_where_the_first_difference_is(found):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_card_of_a_fault_shows_the_lines_that_mend_it(name):
+def test_the_page_of_a_fault_shows_the_lines_that_fix_it(name):
     verdict = Verdict()
     verdict.add(comparison(0, mismatches=[mismatch(A, 3)]))
-    page = first_difference.card(verdict, name)
+    page = first_difference.first_difference_page(verdict, name)
     added = {line[1:] for line in page.splitlines() if line.startswith("+ ")}
     removed = {line[1:] for line in page.splitlines() if line.startswith("- ")}
     patches = [line for patch in FAULTS[name].changes.values() for line in patch.splitlines()]
@@ -135,11 +135,11 @@ def test_the_card_of_a_fault_shows_the_lines_that_mend_it(name):
     assert removed <= {line[1:] for line in patches if line.startswith("+")}
     assert "At step 0, phase clipped" in page
     assert "3 ULP apart" in page
-    assert "What mends it" not in first_difference.card(verdict, "manual")
+    assert "The fix" not in first_difference.first_difference_page(verdict, "manual")
 
 
 def test_the_card_of_parity_says_so():
     verdict = Verdict()
     verdict.add(comparison(0, Phase.STEPPED))
-    assert "There is none" in first_difference.card(verdict, "manual")
-    assert first_difference.sentence(verdict).startswith("identical, bit for bit: 1 step,")
+    assert "No difference" in first_difference.first_difference_page(verdict, "manual")
+    assert first_difference.first_difference_sentence(verdict).startswith("identical, bit for bit: 1 step,")

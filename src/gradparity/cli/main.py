@@ -4,16 +4,16 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from gradparity.cli.arguments import exits
+from gradparity.cli.arguments import exit_codes
 
 COMMANDS = {
     "audit": ("gradparity.auditing.command", "what is wrong in the loop of a script, which runs as it is"),
     "check": ("gradparity.check.command", "which known fault a training loop has"),
     "claims": (
         "gradparity.studies.claims.command",
-        "what is said of autograd.grad and .backward(), each with a verdict",
+        "common claims about autograd.grad and .backward(), each with a verdict",
     ),
-    "diff": ("gradparity.trace.command", "compare two recorded training loops, and report the first difference"),
+    "diff": ("gradparity.trace.command", "compare two recorded training loops first differ"),
 }
 """For each subcommand, the module whose ``main`` runs it, and one line for the help."""
 
@@ -34,4 +34,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"gradparity: {name!r} is no command; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    return exits(f"gradparity {name}")(import_module(COMMANDS[name][0]).main)(rest)
+    return exit_codes(f"gradparity {name}")(import_module(COMMANDS[name][0]).main)(rest)

@@ -14,21 +14,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gradparity.cli.arguments import Parser, exits
-from gradparity.tensorboard import tensorboard_command
+from gradparity.cli.arguments import Parser, exit_codes
+from gradparity.studies.result import Result, say, show_result, where_to_see, write_result
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """The result of an experiment."""
+@dataclass(frozen=True)
+class Finished:
+    """An experiment that has finished."""
 
-    sentence: str
-    holds: bool = True
-    """True if the result is as it should be: exit code 0, else 1."""
+    result: Result
     folder: Path
-    """The folder of its TensorBoard files."""
-    pages: str = "Text"
-    """The pages of TensorBoard to open."""
+    """The folder of its TensorBoard files and exact figures."""
+    tabs: str = "Text"
+    """The tabs of TensorBoard to open."""
 
 
 def parser(name: str, story: str | None) -> Parser:
@@ -41,38 +39,29 @@ def parser(name: str, story: str | None) -> Parser:
     return made
 
 
-def run(name: str, parse: Callable[[], Any], experiment: Callable[[Any, Console], Answer]) -> int:
-    """Parse the command line, run the experiment, and print its answer and the command that shows it.
+def run(name: str, parse: Callable[[], Any], experiment: Callable[[Any, Console], Finished]) -> int:
+    """Parse the command line, run the experiment, then write and print its result.
 
     Args:
         name: of the script; error messages begin with it.
         parse: returns the parsed command line, which includes ``quiet``.
-        experiment: called with the parsed command line and a console for tables; errors go to standard error.
+        experiment: called with the parsed command line and a console; errors go to standard error.
 
     Returns:
         0 if the result is as it should be, 1 if not, 2 for input that cannot be used, 130 if interrupted.
     """
-    return exits(name)(_told)(parse, experiment)
+    return exit_codes(name)(_run)(parse, experiment)
 
 
-def _told(parse: Callable[[], Any], experiment: Callable[[Any, Console], Answer]) -> int:
+def _run(parse: Callable[[], Any], experiment: Callable[[Any, Console], Finished]) -> int:
     given = parse()
-    answer = experiment(given, Console(highlight=False, quiet=given.quiet))
-    console = Console(highlight=False)
-    say(console, answer.sentence, style="bold green" if answer.holds else "bold red")
-    if not given.quiet:
-        see(console, answer.folder, answer.pages)
-    return 0 if answer.holds else 1
-
-
-def say(console: Console, sentence: str, style: str = "") -> None:
-    """Print a sentence: wrapped between words on a terminal, on one line for a program."""
-    console.print(sentence, style=style, markup=False, soft_wrap=not console.is_terminal)
-
-
-def see(console: Console, folder: Path, pages: str) -> None:
-    """Print the command that shows ``folder``, on one line, so that it can be copied."""
-    console.print(f"See it under {pages}: [bold]{tensorboard_command(folder)}[/]", soft_wrap=True)
+    console = Console(highlight=False, quiet=given.quiet)
+    finished = experiment(given, console)
+    write_result(finished.result, finished.folder)
+    show_result(finished.result, console)
+    say(Console(highlight=False), finished.result.sentence, "bold green" if finished.result.holds else "bold red")
+    say(console, where_to_see(finished.folder, finished.tabs))
+    return 0 if finished.result.holds else 1
 
 
 def progress(quiet: bool = False) -> Progress:

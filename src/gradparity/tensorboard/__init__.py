@@ -1,22 +1,20 @@
 """TensorBoard logs of a comparison, and the JSONL file beside them with the exact figures.
 
 Read in this order: ``board`` (what is written, and when), ``layout`` (names of runs and tags), ``divergence_map`` and
-``picture`` (the map), ``first_difference`` (the page that opens first), ``pages`` (tables), ``events`` (files that
+``map_picture`` (the map), ``first_difference`` (the page that opens first), ``pages`` (tables), ``events`` (files that
 survive a kill), ``folders``.
 """
 
-from gradparity.tensorboard.board import FIGURES, Board, Found, as_record
-from gradparity.tensorboard.folders import alone_in, new_folder, tensorboard_command
-from gradparity.tensorboard.pages import page_of, write_pages
+from gradparity.tensorboard.board import FIGURES_FILE, Board, comparison_record
+from gradparity.tensorboard.folders import exclusive_lock, new_folder, tensorboard_command
+from gradparity.tensorboard.pages import table_page
 
 __all__ = [
-    "FIGURES",
+    "FIGURES_FILE",
     "Board",
-    "Found",
-    "alone_in",
-    "as_record",
+    "comparison_record",
+    "exclusive_lock",
     "new_folder",
-    "page_of",
+    "table_page",
     "tensorboard_command",
-    "write_pages",
 ]

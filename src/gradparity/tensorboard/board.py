@@ -4,11 +4,10 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +20,17 @@ from gradparity.parity.metrics import finite
 from gradparity.parity.place import START
 from gradparity.parity.step_metrics import StepMetrics
 from gradparity.parity.verdict import Verdict
-from gradparity.tensorboard import first_difference, layout, picture
-from gradparity.tensorboard.divergence_map import Spread
+from gradparity.tensorboard import first_difference, layout, map_picture
+from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.tensorboard.events import EVENTS, Events
 from gradparity.tensorboard.layout import phase_name
 from gradparity.training import Phase
 
-FIGURES = "differences.jsonl"
+FIGURES_FILE = "differences.jsonl"
 
 
 @dataclass
-class Sizes:
+class _PhaseSizes:
     """The size of the difference at one phase of one step, over all of its microbatches."""
 
     max_ulp: int = 0
@@ -49,13 +48,6 @@ class Sizes:
             self.histogram[1 : 1 + len(figures.histogram)] += figures.histogram
 
 
-class Found(NamedTuple):
-    """The state of a board: the verdict and the divergence map so far."""
-
-    verdict: Verdict
-    spread: Spread
-
-
 class Board:
     """Three TensorBoard runs in one folder: the reference and the candidate overlaid, and their difference.
 
@@ -66,11 +58,12 @@ class Board:
     figure is written in full to ``differences.jsonl``, one line for each comparison, as it is made.
 
     Args:
-        folder: the folder to write to; it must hold no such file yet, unless ``found`` is given.
+        folder: the folder to write to; it must hold no such file yet, unless ``resumed``.
         title: a title for the training, such as the name of its task.
-        parameters: their names in the order of the network, for the divergence map.
+        verdict: the verdict on the two runs, updated by the caller with each comparison; it is shown at the end.
+        divergence_map: the map to fill; by default without parameters.
         candidate: the name of the loop that is compared with ``.backward()``; empty if neither loop is known.
-        found: the state for the steps that are in ``folder`` already, for a resumed training.
+        resumed: if ``folder`` holds the files of earlier steps, which ``verdict`` and ``divergence_map`` include.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -81,18 +74,19 @@ class Board:
         self,
         folder: Path,
         title: str,
-        parameters: Sequence[str] = (),
+        verdict: Verdict,
+        divergence_map: DivergenceMap | None = None,
         candidate: str = "",
-        found: Found | None = None,
+        resumed: bool = False,
     ) -> None:
         self.title, self.name = title, candidate
-        self.verdict, self.spread = found or Found(Verdict(), Spread(parameters))
+        self._verdict, self._map = verdict, divergence_map or DivergenceMap(())
         folder.mkdir(parents=True, exist_ok=True)
-        self._figures = AppendOnlyFile(folder / FIGURES, goes_on=found is not None)
+        self._figures = AppendOnlyFile(folder / FIGURES_FILE, goes_on=resumed)
         self.reference, self.candidate = (Events(folder / run) for run in layout.run_names(candidate))
-        self.difference = Events(folder / layout.APART)
-        self._sizes: dict[Phase, Sizes] = defaultdict(Sizes)
-        if found is None:
+        self.difference = Events(folder / layout.DIFFERENCE_RUN)
+        self._sizes: dict[Phase, _PhaseSizes] = defaultdict(_PhaseSizes)
+        if not resumed:
             self.difference.add_custom_scalars(layout.charts(title))
 
     def __enter__(self) -> "Board":
@@ -102,7 +96,7 @@ class Board:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self.spread.columns and not isinstance(error, DiskError):
+            if self._map.columns and not isinstance(error, DiskError):
                 self._conclude()
         finally:
             for file in self._files:
@@ -117,19 +111,18 @@ class Board:
     def _files(self) -> tuple[Events | AppendOnlyFile, ...]:
         return self.reference, self.candidate, self.difference, self._figures
 
-    def compared(self, found: Comparison) -> None:
-        """Add one comparison and write its figures; at the end of a step, write the largest figures of each phase."""
-        self.verdict.add(found)
-        self.spread.add(found)
-        self._figures.write(f"{json.dumps(as_record(found))}\n".encode())
+    def add_comparison(self, found: Comparison) -> None:
+        """Write the figures of one comparison; at the end of a step, write the largest figures of each phase."""
+        self._map.add(found)
+        self._figures.write(f"{json.dumps(comparison_record(found))}\n".encode())
         self._sizes[found.place.phase].add(found)
         if found.place.phase == Phase.STEPPED:
             if found.place.in_a_step:  # before the first step and after the last, there is no step to plot it at
                 self._write_sizes(found.place.step)
             self._sizes.clear()
 
-    def read(self, step: int, reference: StepMetrics, candidate: StepMetrics) -> None:
-        """Write the readings of both runs for one step, overlaid."""
+    def add_metrics(self, step: int, reference: StepMetrics, candidate: StepMetrics) -> None:
+        """Write the metrics of both runs for one step, overlaid."""
         for writer, readings in ((self.reference, reference), (self.candidate, candidate)):
             writer.add_scalar(layout.LOSS.format(self.title), readings.loss, step)
             writer.add_scalar(layout.NORM.format(self.title), readings.norm, step)
@@ -137,23 +130,23 @@ class Board:
             writer.add_scalar(layout.SCALE.format(self.title), readings.scale, step)
             writer.add_scalar(layout.RATE.format(self.title), readings.lr, step)
 
-    def evaluated(self, step: int, metric: str, reference: float, candidate: float) -> None:
+    def add_evaluation(self, step: int, metric: str, reference: float, candidate: float) -> None:
         """Write a held-out metric of both runs, overlaid."""
         for writer, value in ((self.reference, reference), (self.candidate, candidate)):
             writer.add_scalar(f"{layout.METRIC.format(self.title)} {metric}", value, step)
 
-    def told(self, page: str, markdown: str) -> None:
+    def add_page(self, page: str, markdown: str) -> None:
         """Write a text page."""
         self.difference.add_text(f"{page}/{self.title}", markdown)
 
     def _write_sizes(self, step: int) -> None:
         largest = max(sizes.max_ulp for sizes in self._sizes.values())
-        self.difference.add_scalar(layout.LARGEST.format(self.title), math.log10(1 + largest), step)
+        self.difference.add_scalar(layout.LARGEST_DIFFERENCE.format(self.title), math.log10(1 + largest), step)
         for phase, sizes in self._sizes.items():
             of_phase = self.title, phase_name(phase)
             self.difference.add_scalar(layout.ULP.format(*of_phase), math.log10(1 + sizes.max_ulp), step)
             self.difference.add_scalar(layout.RELATIVE.format(*of_phase), sizes.relative_norm, step)
-            if is_thinned(step) and sizes.histogram.any():
+            if has_histogram(step) and sizes.histogram.any():
                 self._write_histogram(layout.HISTOGRAM.format(*of_phase), sizes.histogram, step)
 
     def _write_histogram(self, tag: str, counts: npt.NDArray[np.int64], step: int) -> None:
@@ -173,49 +166,51 @@ class Board:
         )
 
     def _conclude(self) -> None:
-        head = f"{self.title}: {first_difference.sentence(self.verdict)}"
-        self.difference.add_figure(layout.MAP.format(self.title), picture.glance(self.spread, head), close=False)
+        head = f"{self.title}: {first_difference.first_difference_sentence(self._verdict)}"
+        self.difference.add_figure(
+            layout.MAP.format(self.title), map_picture.draw_overview(self._map, head), close=False
+        )
         for phase in Phase:
-            drawn = picture.of_one_phase(self.spread, phase, f"{self.title}, {phase.name.lower()}")
+            drawn = map_picture.draw_phase(self._map, phase, f"{self.title}, {phase.name.lower()}")
             self.difference.add_figure(layout.PHASE_MAP.format(self.title, phase_name(phase)), drawn, close=False)
-        self.told(layout.FIRST_PAGE, first_difference.card(self.verdict, self.name))
-        self.told(layout.VERDICT_PAGE, report.verdict_markdown(self.verdict))
+        self.add_page(layout.FIRST_PAGE, first_difference.first_difference_page(self._verdict, self.name))
+        self.add_page(layout.VERDICT_PAGE, report.verdict_markdown(self._verdict))
 
 
-def lengths(folder: Path) -> dict[str, int]:
+def file_lengths(folder: Path) -> dict[str, int]:
     """Return the length of each file of a board in ``folder``, in bytes."""
-    files = [*folder.glob(FIGURES), *folder.glob(f"*/{EVENTS}.*")]
+    files = [*folder.glob(FIGURES_FILE), *folder.glob(f"*/{EVENTS}.*")]
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}
 
 
 def last_step(folder: Path) -> int:
     """Return the latest step that was compared; that of ``START`` if there is none."""
-    path = folder / FIGURES
+    path = folder / FIGURES_FILE
     *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
     return int(json.loads(lines[-1])["step"]) if lines else START.step
 
 
-def cut(folder: Path, kept: Mapping[str, int]) -> None:
+def truncate_files(folder: Path, kept: Mapping[str, int]) -> None:
     """Truncate the files of a board in ``folder`` to the lengths ``kept``, and delete the files made later.
 
     Raises:
         UserError: if a file is missing or shorter than it was.
     """
-    found = lengths(folder)
+    found = file_lengths(folder)
     for name, length in kept.items():
         if found.get(name, 0) < length:
-            raise UserError(f"{folder / name} is shorter than it was at the checkpoint; bring it back, or train anew")
+            raise UserError(f"{folder / name} is shorter than it was at the checkpoint; bring it back, or train again")
     for name in found:
         with writing(folder / name):
             os.truncate(folder / name, kept[name]) if name in kept else (folder / name).unlink()
 
 
-def is_thinned(step: int) -> bool:
+def has_histogram(step: int) -> bool:
     """Return whether ``step`` gets a histogram: the first 64 do, then 32 of each doubling."""
     return step % (1 << max(0, step.bit_length() - 6)) == 0
 
 
-def as_record(found: Comparison) -> dict[str, object]:
+def comparison_record(found: Comparison) -> dict[str, object]:
     """Return ``found`` for JSON: exact figures, ``null`` where a figure is not finite."""
     differing: dict[str, int] = defaultdict(int)
     for mismatch in found.mismatches:

@@ -18,14 +18,14 @@ from gradparity.training import Phase
 COLUMNS = 120
 """The largest number of columns; in a longer run, each column holds several steps."""
 
-OTHERS = {
+_OTHERS = {
     Part.LOSS: "loss",
     Part.BUFFERS: "buffers",
     Part.OPTIMIZER: "optimizer",
     Part.SCALER: "loss scaler",
     Part.SCHEDULER: "scheduler",
     Part.RNG: "random numbers",
-    Part.EXTRA: "what else it has",
+    Part.EXTRA: "extra state",
 }
 """Rows beneath the parameters, for values that belong to no parameter."""
 
@@ -35,16 +35,16 @@ NOT_IN_BITS = math.inf
 """The value differs in its memory, presence, dtype, shape or value, or by an unknown number of ULP."""
 
 
-class Spread:
+class DivergenceMap:
     """The largest distance in ULP by phase, row and step, gathered as comparisons are made.
 
-    The rows are the parameters in the order of the network, then :data:`OTHERS`. A parameter's row shows its gradient,
+    The rows are the parameters in the order of the network, then :data:`_OTHERS`. A parameter's row shows its gradient,
     and at ``STEPPED`` the parameter itself. Shared memory counts in the row of the parameter whose gradient it holds.
     """
 
     def __init__(self, parameters: Sequence[str]) -> None:
         self.parameters = tuple(parameters)
-        self._names = (*parameters, *OTHERS.values())
+        self._names = (*parameters, *_OTHERS.values())
         self.stride = 1
         """Number of steps in a column."""
         self.columns = 0
@@ -63,7 +63,7 @@ class Spread:
             if (found.place.phase, mismatch.part) == (Phase.STEPPED, Part.GRADIENTS):
                 continue  # the row shows the parameter here; the earlier phases showed the gradient
             rows = self._rows_with(found.place.phase, mismatch)
-            self._raise(found.place.phase, rows, column, ulp(mismatch))
+            self._raise(found.place.phase, rows, column, _ulp(mismatch))
             if rows and self.first is None:
                 self.first = found.place.phase, self._names[rows[0]], max(found.place.step, 0)
 
@@ -76,7 +76,7 @@ class Spread:
 
     @property
     def rows(self) -> list[str]:
-        """Return the parameters, and those of :data:`OTHERS` that were ever compared."""
+        """Return the parameters, and those of :data:`_OTHERS` that were ever compared."""
         return [name for name, shown in zip(self._names, self._shown, strict=True) if shown]
 
     def map(self, phase: Phase) -> npt.NDArray[np.float64]:
@@ -104,17 +104,17 @@ class Spread:
         cells[rows] = np.fmax(cells[rows], distance)
 
     def _rows_of(self, phase: Phase, part: Part) -> list[int]:
-        if part in OTHERS:
-            return [self._row[OTHERS[part]]]
+        if part in _OTHERS:
+            return [self._row[_OTHERS[part]]]
         shown = Part.PARAMETERS if phase == Phase.STEPPED else Part.GRADIENTS
         return list(range(len(self.parameters))) if part == shown else []
 
     def _rows_with(self, phase: Phase, mismatch: Mismatch) -> list[int]:
         name = mismatch.name.removesuffix(".grad") if mismatch.part == Part.ALIASING else mismatch.name
         named = self._row.get(name)
-        return self._rows_of(phase, mismatch.part) if named is None or mismatch.part in OTHERS else [named]
+        return self._rows_of(phase, mismatch.part) if named is None or mismatch.part in _OTHERS else [named]
 
 
-def ulp(mismatch: Mismatch) -> float:
+def _ulp(mismatch: Mismatch) -> float:
     """Return the distance in ULP as the map shows it; :data:`NOT_IN_BITS` if there is none."""
     return float(mismatch.figures.max_ulp) if mismatch.kind == Kind.BITS and mismatch.figures else NOT_IN_BITS

@@ -7,7 +7,7 @@ from gradparity.parity.report import verdict_headline
 from gradparity.parity.verdict import Verdict
 
 
-def sentence(verdict: Verdict) -> str:
+def first_difference_sentence(verdict: Verdict) -> str:
     """Return the verdict for the title of a picture: identical, or where the first difference is."""
     if verdict.first is None:
         text = verdict_headline(verdict)
@@ -16,7 +16,7 @@ def sentence(verdict: Verdict) -> str:
     return f"not identical. {place_in_words(found.place)}, {mismatch_in_words(mismatch)}."
 
 
-def card(verdict: Verdict, candidate: str) -> str:
+def first_difference_page(verdict: Verdict, candidate: str) -> str:
     """Return the page in Markdown.
 
     Args:
@@ -24,7 +24,7 @@ def card(verdict: Verdict, candidate: str) -> str:
         candidate: the name of the loop; if it is a known fault, the page shows the lines that fix it.
     """
     if verdict.first is None:
-        return f"## There is none\n\n**{verdict_headline(verdict)}**\n\nThe two loops are one training."
+        return f"## No difference\n\n**{verdict_headline(verdict)}**\n\nThe two loops are one training."
     found, mismatch = verdict.first
     rows = {
         "tensor": f"`{mismatch.name}` ({mismatch.part}, {mismatch.kind})",
@@ -32,20 +32,17 @@ def card(verdict: Verdict, candidate: str) -> str:
         "what it means": verdict.likely_cause.words,
     }
     table = "\n".join(f"| **{name}** | {text} |" for name, text in rows.items() if text)
-    page = f"| {place_in_words(found.place)} | {mismatch_in_words(mismatch)} |\n|---|---|\n{table}\n"
-    return page + mending(FAULTS[candidate]) if candidate in FAULTS else page
+    text = f"| {place_in_words(found.place)} | {mismatch_in_words(mismatch)} |\n|---|---|\n{table}\n"
+    return text + _fix_lines(FAULTS[candidate]) if candidate in FAULTS else text
 
 
-def mending(fault: Fault) -> str:
+def _fix_lines(fault: Fault) -> str:
     """Return Markdown for a fault: its symptom, and its lines next to the lines that fix it."""
     change = "\n".join(line for patch in fault.changes.values() for line in mend(patch))
-    return (
-        f"\n**What mends it** (`-` is what `{fault.name}` does)\n\n```diff\n{change}\n```\n\n"
-        f"What one would notice: {fault.symptom}\n"
-    )
+    return f"\n**The fix** (`-` is what `{fault.name}` does)\n\n```diff\n{change}\n```\n\nSymptom: {fault.symptom}\n"
 
 
 def faults_page() -> str:
     """Return a Markdown table of all known faults, for comparison."""
     rows = (f"| `{fault.name}` | {fault.symptom} | {' '.join(map(link, fault.sources))} |" for fault in FAULTS.values())
-    return "\n".join(["| fault | what one would notice | where it happened |", "|---|---|---|", *rows])
+    return "\n".join(["| fault | symptom | sources |", "|---|---|---|", *rows])

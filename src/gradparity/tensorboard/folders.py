@@ -25,7 +25,7 @@ def new_folder(parent: Path) -> Path:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Hold an advisory lock on ``folder``; the system releases it when this process ends, even if killed.
 
     Raises:
@@ -38,7 +38,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         flock(descriptor, LOCK_EX | LOCK_NB)
         yield
     except BlockingIOError:
-        raise UserError(f"{folder} is being written by another process; let it end, or stop it") from None
+        raise UserError(f"{folder} is being written by another process; wait until it ends, or stop it") from None
     finally:
         os.close(descriptor)
 

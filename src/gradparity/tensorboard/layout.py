@@ -12,12 +12,12 @@ import re
 
 from gradparity.training import Phase
 
-APART = "how_far_apart"
+DIFFERENCE_RUN = "how_far_apart"
 
 MAP = "1 glance/{}, 1 divergence map"
 LOSS = "1 glance/{}, 2 loss"
 METRIC = "1 glance/{}, 3 held-out"
-LARGEST = "1 glance/{}, 4 largest difference, log10 of 1 + ULP"
+LARGEST_DIFFERENCE = "1 glance/{}, 4 largest difference, log10 of 1 + ULP"
 NORM = "2 gradient norm/{}, before clipping"
 CLIPPED_NORM = "2 gradient norm/{}, after clipping"
 SCALE = "3 schedule/{}, loss scale"

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 DPI = 200
-CARD = (5.2, 3.0)
+CARD_SIZE = (5.2, 3.0)
 """Size in inches that fills a card of the first page, whose pictures are at most 215 pixels high."""
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -3,27 +3,17 @@
 TensorBoard breaks words if a table is wider than its page. So cells are short, or columns are few.
 """
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gradparity.tensorboard.events import Events
-
-ANSWER = "the_answer"
+ANSWER_RUN = "the_answer"
 """The name of the run that holds the pages."""
 
 
-def write_pages(folder: Path, pages: Mapping[str, str]) -> None:
-    """Write ``pages``, Markdown by title, into a separate run below ``folder``."""
-    with Events(folder / ANSWER) as writer:
-        for title, text in pages.items():
-            writer.add_text(title, text)
-
-
-def page_of(table: Table) -> str:
+def table_page(table: Table) -> str:
     r"""Return a table for the terminal as Markdown.
 
     >>> table = Table("way", "error")
@@ -35,10 +25,10 @@ def page_of(table: Table) -> str:
     """
     head, *rows = zip(*([column.header, *column.cells] for column in table.columns), strict=True)
     title = f"**{_plain(table.title)}**\n\n" if table.title else ""
-    return title + in_markdown(*(map(_plain, row) for row in (head, *rows)))
+    return title + markdown_table(*(map(_plain, row) for row in (head, *rows)))
 
 
-def in_markdown(head: Iterable[str], *rows: Iterable[str]) -> str:
+def markdown_table(head: Iterable[str], *rows: Iterable[str]) -> str:
     """Return a Markdown table of plain text."""
     cells = [[cell.replace("|", r"\|").replace("\n", "<br>") for cell in row] for row in (head, *rows)]
     first, *others = (f"| {' | '.join(row)} |" for row in cells)

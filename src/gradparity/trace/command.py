@@ -8,6 +8,7 @@ from rich.console import Console
 
 from gradparity.cli.arguments import Parser
 from gradparity.errors import UserError
+from gradparity.parity.verdict import Verdict
 from gradparity.trace.events import Trace
 from gradparity.trace.file import read
 from gradparity.trace.matching_names import named_alike, parameters
@@ -50,9 +51,11 @@ def main(arguments: Sequence[str]) -> int:
 def to_board(folder: Path, reference: Trace, candidate: Trace, title: str = "diff") -> TraceDifference:
     """Compare two traces, and write the result to TensorBoard, under tags with ``title``."""
     from gradparity.tensorboard import Board
+    from gradparity.tensorboard.divergence_map import DivergenceMap
     from gradparity.tensorboard.layout import EVENTS_PAGE
 
-    with Board(folder, title, parameters(named_alike(reference, candidate)[0])) as board:
-        found = trace_difference(reference, candidate, board.compared)
-        board.told(EVENTS_PAGE, "\n\n".join(sentences(found)))
+    verdict, divergence_map = Verdict(), DivergenceMap(parameters(named_alike(reference, candidate)[0]))
+    with Board(folder, title, verdict, divergence_map) as board:
+        found = trace_difference(reference, candidate, board.add_comparison, verdict)
+        board.add_page(EVENTS_PAGE, "\n\n".join(sentences(found)))
     return found

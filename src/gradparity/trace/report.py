@@ -68,12 +68,15 @@ class TraceDifference:
 
 
 def trace_difference(
-    reference: Trace, candidate: Trace, watching: Callable[[Comparison], None] = lambda _: None
+    reference: Trace,
+    candidate: Trace,
+    watching: Callable[[Comparison], None] = lambda _: None,
+    verdict: Verdict | None = None,
 ) -> TraceDifference:
-    """Compare two traces, and call ``watching`` with each comparison as it is made."""
+    """Compare two traces, add each comparison to ``verdict``, if it is given, and call ``watching`` with it."""
     reference, candidate = named_alike(reference, candidate)
     return TraceDifference(
-        verdict_of(compare_traces(reference, candidate), watching),
+        verdict_of(compare_traces(reference, candidate), watching, verdict=verdict),
         first_other_events(reference, candidate),
         first_other_draw(reference, candidate),
         doubts(reference, candidate),

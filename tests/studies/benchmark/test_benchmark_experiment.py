@@ -2,7 +2,6 @@
 
 import json
 import runpy
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -10,28 +9,27 @@ import pytest
 from rich.console import Console
 from torch.utils.tensorboard._utils import figure_to_image
 
-from gradparity.studies.benchmark import growth, imports, parts, routes, scale, throughput
+from gradparity.studies.benchmark import growth, ranks, routes, throughput, watching_cost
 from gradparity.studies.benchmark.parts import PARTS
-from gradparity.studies.benchmark.subjects import mlp, transformer
+from gradparity.studies.benchmark.subjects import transformer, wide_mlp
+from gradparity.studies.result import show_result
 
 main = runpy.run_path(str(Path(__file__).parents[3] / "experiments" / "benchmark.py"))["main"]
-ROWS = {"routes": 1, "watching": 7, "throughput": 7, "growth": 8, "ranks": 2, "imports": 1}
+ROWS = {"routes": 1, "watching": 7, "throughput": 7, "growth": 8, "ranks": 2}
 
 
 @pytest.fixture
 def tiny(monkeypatch):
     """All parts on models of no size."""
-    monkeypatch.setattr(parts, "transformer", partial(transformer, 16, 1))
-    monkeypatch.setattr(parts, "small_transformer", partial(transformer, 16, 1))
-    monkeypatch.setattr(parts.watching, "find_spec", lambda name: None)
-    monkeypatch.setattr(routes, "MODELS", {"MLP": (partial(mlp, 16), 2)})
+    monkeypatch.setattr(watching_cost, "transformer", partial(transformer, 16, 1))
+    monkeypatch.setattr(watching_cost, "small_transformer", partial(transformer, 16, 1))
+    monkeypatch.setattr(routes, "MODELS", {"MLP": (partial(wide_mlp, 16), 2)})
     monkeypatch.setattr(routes, "CASES", [("MLP", "fp32", 2)])
     monkeypatch.setattr(throughput, "MEGABYTES", 1)
     monkeypatch.setattr(growth, "WIDTHS", (4, 8, 16))
-    monkeypatch.setattr(growth, "TENSORS", (2, 4, 8))
-    monkeypatch.setattr(growth, "STEPS", (1, 3, 4))
-    monkeypatch.setattr(scale, "on_ranks", partial(scale.on_ranks, width=16, layers=1))
-    monkeypatch.setattr(imports, "STARTS", {imports.TORCH: "", "import gradparity": ""})
+    monkeypatch.setattr(growth, "TENSOR_COUNTS", (2, 4, 8))
+    monkeypatch.setattr(growth, "STEP_COUNTS", (1, 3, 4))
+    monkeypatch.setattr(ranks, "on_ranks", partial(ranks.on_ranks, width=16, layers=1))
 
 
 @pytest.mark.usefixtures("tiny")
@@ -45,16 +43,17 @@ def test_every_part_has_tables_a_reason_a_sentence_a_picture_and_figures(name):
 
     found = PARTS[name](False, 2, bar)
     assert [total for total, _ in ticks.values()] == [done for _, done in ticks.values()], "the bar comes to its end"
-    assert found.answer.endswith(".")
-    assert any(letter.isdigit() for letter in found.answer)
-    assert found.why.endswith((".", ")"))
-    assert sum(table.row_count for table in found.tables) >= ROWS[name]
-    assert len(json.dumps([asdict(one) for one in found.figures])) > 50
+    assert found.sentence.endswith(".")
+    assert any(letter.isdigit() for letter in found.sentence)
+    *tables, why = found.terminal
+    assert why.endswith((".\n", ")\n"))
+    assert sum(table.row_count for table in tables) >= ROWS[name]
+    assert len(json.dumps(found.records[f"{name}.jsonl"])) > 50
     with Console(record=True, width=150) as console:
-        for table in found.tables:
-            console.print(table)
-    if found.figure is not None:
-        drawn = figure_to_image(found.figure).transpose(1, 2, 0)
+        show_result(found, console)
+    assert found.figures
+    for figure in found.figures.values():
+        drawn = figure_to_image(figure).transpose(1, 2, 0)
         assert (drawn[0, 0] == 255).all(), "a white ground, in dark surroundings too"
         assert (drawn < 128).any()
 
@@ -74,18 +73,17 @@ def test_it_answers_in_a_sentence_and_keeps_picture_and_figures(tmp_path, capsys
 
 
 @pytest.mark.usefixtures("tiny")
-def test_it_says_why_and_what_was_left_out(tmp_path, capsys):
+def test_it_prints_the_reason(tmp_path, capsys):
     assert main(["--only", "watching", "--rounds", "2", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert parts.tables.WHY_WATCHING in said
-    assert "TrainParity check_accumulation was left out: it is not installed (gradparity[peers], Python 3.11)." in said
+    assert watching_cost._WHY in said
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--rounds", "1"], "--rounds is 1; allowed is 2 to"),
-        (["--only", "speed"], "--only speed is no part; the parts are routes, watching"),
+        (["--only", "speed"], "--only is 'speed'; choose from routes, watching"),
         (["--output", __file__], "--output"),
     ],
 )

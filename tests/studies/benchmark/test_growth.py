@@ -4,13 +4,13 @@ import gc
 from itertools import islice, repeat
 
 from gradparity.parity.lockstep import lockstep
-from gradparity.studies.benchmark.growth import by_steps, in_lockstep, recorded, traced_bytes
-from gradparity.studies.benchmark.subjects import config, many, mlp, subject
+from gradparity.studies.benchmark.growth import by_steps, lockstep_steps, recorded_steps, traced_bytes
+from gradparity.studies.benchmark.subjects import config, lanes_and_window, many_tensors, wide_mlp
 from gradparity.studies.benchmark.watching import LOCKSTEP, RECORD
 
 
 def lanes_of(task):
-    return subject(task, ("backward", "manual"), config(microbatch=1))
+    return lanes_and_window(task, ("backward", "manual"), config(microbatch=1))
 
 
 def trace_of(task):
@@ -19,9 +19,9 @@ def trace_of(task):
 
 
 def test_a_trace_grows_with_the_tensors_and_not_with_their_size():
-    small, large = trace_of(mlp(40)), trace_of(mlp(160))
+    small, large = trace_of(wide_mlp(40)), trace_of(wide_mlp(160))
     assert abs(small - large) < 0.02 * small, "norms have a digit more or less"
-    few, more = trace_of(many(10)), trace_of(many(40))
+    few, more = trace_of(many_tensors(10)), trace_of(many_tensors(40))
     assert more > 2 * few
 
 
@@ -38,20 +38,20 @@ def left_behind(steps):
 
 
 def test_lockstep_leaves_nothing_in_memory():
-    (reference, candidate), window = lanes_of(many(10))
-    assert left_behind(in_lockstep(reference, candidate, window)) < 50
+    (reference, candidate), window = lanes_of(many_tensors(10))
+    assert left_behind(lockstep_steps(reference, candidate, window)) < 50
 
 
-def test_whoever_keeps_the_comparisons_is_seen_to():
-    (reference, candidate), window = lanes_of(many(10))
+def test_keeping_the_comparisons_is_seen_as_growth():
+    (reference, candidate), window = lanes_of(many_tensors(10))
     kept = []
     keeping = (kept.append(found) for found in lockstep(reference, candidate, repeat(window)))
     assert left_behind(keeping) >= 50
 
 
 def test_a_recording_leaves_nothing_in_memory(tmp_path):
-    (lane, _), window = lanes_of(many(10))
-    assert left_behind(recorded(lane, window, tmp_path / "trace")) < 50
+    (lane, _), window = lanes_of(many_tensors(10))
+    assert left_behind(recorded_steps(lane, window, tmp_path / "trace")) < 50
 
 
 def test_a_long_training_is_measured_at_its_marks():

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
-from gradparity.studies.benchmark.routes import costs_of
-from gradparity.studies.benchmark.subjects import config, mlp
+from gradparity.studies.benchmark.routes import _costs_of
+from gradparity.studies.benchmark.subjects import config, wide_mlp
 
 LAYERS = 20
 ONE = 1 / LAYERS
@@ -20,8 +20,8 @@ def layers():
 
 def peaks(k, precision="fp32"):
     """In sizes of the parameters, by route."""
-    task = replace(mlp(), build=layers)
-    found = costs_of("layers", task, config(k=k, microbatch=1, precision=precision), 2, lambda: None)
+    task = replace(wide_mlp(), build=layers)
+    found = _costs_of("layers", task, config(k=k, microbatch=1, precision=precision), 2, lambda: None)
     return {one.route: one.peak for one in found}
 
 
@@ -33,7 +33,7 @@ def test_with_one_microbatch_all_routes_need_the_same(precision):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_with_four_the_frugal_one_still_needs_what_backward_needs(precision):
+def test_with_four_microbatches_frugal_needs_the_memory_of_backward(precision):
     found = peaks(4, precision)
     assert found["frugal"] == pytest.approx(found["backward"], abs=ONE)
 

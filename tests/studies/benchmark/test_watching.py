@@ -6,37 +6,37 @@ import pytest
 import torch
 
 from gradparity.parity.lockstep import lockstep
-from gradparity.studies.benchmark.subjects import config, step, subject, transformer
+from gradparity.studies.benchmark.subjects import config, lanes_and_window, transformer, unwatched_step
 from gradparity.studies.benchmark.watching import (
     CLOSE,
     EQUAL,
     HASHES,
     LOCKSTEP,
     RECORD,
-    changed,
+    assert_close,
+    assert_equal,
     cloning,
-    close,
-    costs,
-    equal,
     one_step,
+    written_tensors,
 )
+from gradparity.studies.benchmark.watching_cost import watching_costs
 from gradparity.training import Moment, Phase
 
 
-def lanes_and_window():
-    return subject(transformer(16, 1), ("backward", "manual"), config(microbatch=2))
+def tiny():
+    return lanes_and_window(transformer(16, 1), ("backward", "manual"), config(microbatch=2))
 
 
 def test_lockstep_recording_and_the_others_are_held_against_the_same_steps_unwatched():
-    lanes, window = lanes_and_window()
-    found = costs("tiny", lanes, window, 2, lambda: None, others=True)
+    lanes, window = tiny()
+    found = watching_costs("tiny", lanes, window, 2, lambda: None, others=True)
     assert [one.way for one in found] == [LOCKSTEP, RECORD, CLOSE, EQUAL, HASHES]
     assert all(one.parameters == sum(p.numel() for p in lanes[0].run.model.parameters()) for one in found)
     assert all(one.bare > 0 < one.time.median for one in found)
 
 
 def test_lanes_that_differ_are_not_timed_as_if_they_did_not():
-    (reference, candidate), window = lanes_and_window()
+    (reference, candidate), window = tiny()
     compared = lockstep(reference, candidate, repeat(window))
     next(compared)
     one_step(compared)
@@ -47,18 +47,24 @@ def test_lanes_that_differ_are_not_timed_as_if_they_did_not():
 
 
 def test_the_others_look_at_gradients_parameters_and_moments():
-    (lane, _), window = lanes_and_window()
-    step(lane, window)
+    (lane, _), window = tiny()
+    unwatched_step(lane, window)
     parameters = len(lane.run.parameters)
-    assert len(list(changed(lane.run, Phase.ACCUMULATED))) == len(list(changed(lane.run, Phase.CLIPPED))) == parameters
-    assert len(list(changed(lane.run, Phase.STEPPED))) == (1 + 3) * parameters, "AdamW keeps a count and two moments"
-    assert list(changed(lane.run, Phase.FORWARD)) == []
+    assert (
+        len(list(written_tensors(lane.run, Phase.ACCUMULATED)))
+        == len(list(written_tensors(lane.run, Phase.CLIPPED)))
+        == parameters
+    )
+    assert len(list(written_tensors(lane.run, Phase.STEPPED))) == (1 + 3) * parameters, (
+        "AdamW keeps a count and two moments"
+    )
+    assert list(written_tensors(lane.run, Phase.FORWARD)) == []
 
 
-@pytest.mark.parametrize("same", [close, equal])
+@pytest.mark.parametrize("same", [assert_close, assert_equal])
 def test_the_others_would_notice_a_difference(same):
-    (lane, _), window = lanes_and_window()
-    step(lane, window)
+    (lane, _), window = tiny()
+    unwatched_step(lane, window)
     with cloning(lane.run, same) as look:
         look(Moment(Phase.STEPPED))
     with pytest.raises(AssertionError):

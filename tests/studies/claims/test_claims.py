@@ -9,9 +9,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gradparity.cli.main import main
-from gradparity.studies.claims import CLAIMS, Evidence, Verdict, backward, name_of, report, sentence_of, summary
+from gradparity.studies.claims import CLAIMS, ClaimVerdict, Evidence, backward, name_of, sentence_of, summary
 from gradparity.studies.claims.evidence import judge
-from gradparity.tensorboard.pages import ANSWER
+from gradparity.studies.claims.result import claims_markdown
+from gradparity.tensorboard.pages import ANSWER_RUN
 from gradparity.training import manual
 from scripts import run
 
@@ -126,7 +127,7 @@ def test_a_training_both_ways_compared_something(name, evidence):
 def test_every_figure_has_a_number_and_every_correction_a_text(evidence):
     for name, found in evidence.items():
         assert re.search(r"\d", found.figure), name
-        assert found.instead or found.verdict is Verdict.HOLDS, name
+        assert found.instead or found.verdict is ClaimVerdict.HOLDS, name
         assert found.torch == torch.__version__
 
 
@@ -147,8 +148,8 @@ def test_claims_leave_the_random_numbers_and_the_process_as_they_were():
 
 
 def test_a_sentence_that_does_not_hold_has_no_caveat():
-    assert judge(holds=False, caveat=True) is Verdict.FAILS
-    assert judge(holds=True) is Verdict.HOLDS
+    assert judge(holds=False, caveat=True) is ClaimVerdict.FAILS
+    assert judge(holds=True) is ClaimVerdict.HOLDS
 
 
 # Negative controls: another torch, other verdicts.
@@ -233,20 +234,20 @@ CONTROLS = [
     ([(torch.Tensor, "backward", that_keeps_the_graph)], {"accumulation": "holds with a caveat"}),
     ([(summary, "backward", manual), (summary, "manual", naive)], {"accumulates-correctly": "holds"}),
     ([(summary, "frugal", manual)], {"millions-of-parameters": "holds"}),
-    ([(backward, "OPTIMIZERS", [torch.optim.SGD])], {"standard-loop": "holds"}),
+    ([(backward, "ALL_OPTIMIZERS", [torch.optim.SGD])], {"standard-loop": "holds"}),
 ]
 """What is put in the place of what, and the verdicts that follow."""
 
 
 @pytest.mark.parametrize(("changes", "verdicts"), CONTROLS)
 @pytest.mark.filterwarnings("ignore:Using backward\\(\\) with create_graph=True")
-def test_another_torch_gets_other_verdicts(changes, verdicts, monkeypatch):
+def test_a_changed_torch_changes_the_verdicts(changes, verdicts, monkeypatch):
     for change in changes:
         monkeypatch.setattr(*change)
     assert {name: str(examine(name).verdict) for name in verdicts} == verdicts
 
 
-def test_every_verdict_can_come_out_otherwise():
+def test_every_verdict_can_change():
     others = {name for _, verdicts in CONTROLS for name, verdict in verdicts.items() if verdict != EXPECTED[name]}
     assert others == set(EXPECTED)
 
@@ -270,18 +271,18 @@ def test_json_is_a_list_of_objects(capsys):
 
 
 def test_markdown_is_a_table_with_a_row_for_each_claim(examined):
-    answer, blank, head, rule, *rows = report.markdown(examined).splitlines()
+    answer, blank, head, rule, *rows = claims_markdown(examined).splitlines()
     assert answer == f"**3 hold, 8 hold with a caveat, 11 fail as written, on torch {torch.__version__}.**"
     assert blank == ""
     assert len(rows) == len(CLAIMS)
     assert {len(re.split(r"(?<!\\)\|", row)) for row in (head, rule, *rows)} == {6}
 
 
-def test_markdown_escapes_what_would_end_a_cell():
+def test_markdown_escapes_the_end_of_a_cell():
     def claim():
         """`.backward()` | autograd.grad."""
 
-    (row,) = report.markdown([(claim, Evidence(Verdict.HOLDS, "1\n2"))]).splitlines()[4:]
+    (row,) = claims_markdown([(claim, Evidence(ClaimVerdict.HOLDS, "1\n2"))]).splitlines()[4:]
     assert row == r"| **claim**: `.backward()` \| autograd.grad. | holds | 1<br>2 |  |"
 
 
@@ -293,7 +294,8 @@ def test_markdown_is_printed(capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--only", "nothing"], "--only names no claim 'nothing'; choose from returns, many-inputs,"),
+        (["--only", "nothing"], "--only is 'nothing'; choose from returns, many-inputs,"),
+        (["--only", ""], "--only is ''; choose from returns, many-inputs,"),
         (["--only"], "argument --only: expected at least one argument"),
         (["--format", "xml"], "argument --format: invalid choice: 'xml'"),
         (["--output", __file__], "choose a folder that can be written with --output"),
@@ -309,7 +311,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, capsys):
     assert len(err.splitlines()) == 1
 
 
-def test_the_experiment_answers_in_a_sentence_and_writes_its_page(tmp_path):
+def test_the_experiment_prints_a_sentence_and_writes_its_page(tmp_path):
     done = run("claims.py", "--output", tmp_path, COLUMNS="110")
     assert (done.returncode, done.stderr) == (0, "")
     *table, answer, where = done.stdout.splitlines()
@@ -318,7 +320,7 @@ def test_the_experiment_answers_in_a_sentence_and_writes_its_page(tmp_path):
     assert max(map(len, table)) == 110
     assert all(f"│ {name} " in done.stdout for name in EXPECTED)
 
-    board = EventAccumulator(str(tmp_path / "claims" / "1" / ANSWER))
+    board = EventAccumulator(str(tmp_path / "claims" / "1" / ANSWER_RUN))
     board.Reload()
     (page,) = board.Tensors("1 answer/text_summary")
     assert page.tensor_proto.string_val[0].decode().startswith(f"**{answer}**")

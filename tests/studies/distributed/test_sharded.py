@@ -11,21 +11,21 @@ def two():
     return launch(measure_sharded, 2, seconds=120)
 
 
-def test_what_works_on_sharded_parameters_and_what_does_not(two):
+def test_the_parts_that_work_on_sharded_parameters_are_known(two):
     assert [measured.works for measured in two[0]] == [True, False, False, False, False, True, True, False, True]
     for a, b in zip(*two, strict=True):
         assert (a.what, a.works) == (b.what, b.works)
 
 
-def test_what_does_not_work_is_an_error_or_silently_nothing(two):
+def test_a_part_that_does_not_work_raises_or_does_nothing(two):
     _, shards, unused, into, whole, _, _, clip, _ = two[1]
     assert "appears to not have been used in the graph" in shards.seen
     assert unused.seen == into.seen == "None for all, silently"
     assert whole.seen == "this rank's own gradients, not averaged"
-    assert clip.seen.startswith("another norm on each rank")
+    assert clip.seen.startswith("a different norm on each rank")
 
 
-def test_on_three_ranks_only_the_order_of_sums_is_another():
+def test_on_three_ranks_only_the_order_of_sums_differs():
     for found in launch(measure_sharded, 3, seconds=120):
         backward, *others = found
         by_hand = others[4]

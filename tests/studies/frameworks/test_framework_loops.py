@@ -13,9 +13,9 @@ from gradparity.studies.frameworks.watch import (
     FRAMEWORKS,
     NullTestError,
     checked_reference,
-    outcome_of,
+    loop_outcome,
     quiet,
-    recorded,
+    record_loop,
 )
 from gradparity.studies.tasks import Examples, count
 from gradparity.trace.events import Event
@@ -27,15 +27,15 @@ def loop_of(name):
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-def test_another_threshold_for_clipping_is_seen_in_every_framework(name):
+def test_a_different_clipping_threshold_is_seen_in_every_framework(name):
     loop = loop_of(name)
 
     def wrong(job):
         loop(replace(job, scenario=replace(job.scenario, max_norm=0.06)))
 
     scenario = replace(SCENARIOS["clipping"], k=1, microbatches=2)
-    assert outcome_of(loop, scenario).identical
-    found, mismatch = outcome_of(wrong, scenario).verdict.first
+    assert loop_outcome(loop, scenario).identical
+    found, mismatch = loop_outcome(wrong, scenario).verdict.first
     assert (found.place.step, found.place.phase.name, mismatch.part) == (0, "CLIPPED", Part.GRADIENTS)
     assert mismatch.figures.norm_ratio == pytest.approx(1.2, rel=1e-3)
 
@@ -48,8 +48,8 @@ def test_a_dropped_microbatch_is_seen_in_every_framework(name):
         loop(replace(job, examples=Examples(*(torch.cat((part[:4], part[8:])) for part in job.examples))))
 
     scenario = replace(SCENARIOS["K = 1"], microbatches=3)
-    assert outcome_of(loop, scenario).identical
-    found, mismatch = outcome_of(wrong, scenario).verdict.first
+    assert loop_outcome(loop, scenario).identical
+    found, mismatch = loop_outcome(wrong, scenario).verdict.first
     assert (found.place.step, found.place.microbatch, found.place.phase.name, mismatch.part) == (
         1,
         0,
@@ -131,13 +131,13 @@ def test_a_loop_that_stops_late_is_no_half():
         reference_loop(job)
 
     with pytest.raises(AssertionError, match="asked to stop after 2 steps, the loop made 4"):
-        outcome_of(late, SCENARIOS["resume mid-epoch"])
+        loop_outcome(late, SCENARIOS["resume mid-epoch"])
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_every_framework_does_the_same_in_the_same_order_but_where_its_documentation_miscounts(name, tmp_path):
     reference = checked_reference(SCENARIOS["clipping"])
-    other = first_other_events(reference, recorded(loop_of(name), SCENARIOS["clipping"], tmp_path))
+    other = first_other_events(reference, record_loop(loop_of(name), SCENARIOS["clipping"], tmp_path))
     assert (other is None) == (name != "Fabric, word for word"), other
 
 

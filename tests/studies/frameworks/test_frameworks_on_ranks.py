@@ -1,6 +1,6 @@
 """Frameworks on two ranks: negative controls for every loop, and causes of differences looked into.
 
-What each cell of the table is, ``test_framework_table.py`` asserts.
+``test_framework_results.py`` asserts each cell of the table.
 """
 
 import multiprocessing
@@ -14,8 +14,8 @@ import two_ranks
 from gradparity.parity.state import Part
 from gradparity.processes.launch import launch
 from gradparity.studies.frameworks.on_ranks import ON_RANKS, RANKS, of_all_ranks, outcomes_on_ranks
-from gradparity.studies.frameworks.table import cell, measured
-from gradparity.studies.frameworks.watch import Outcome
+from gradparity.studies.frameworks.result import cell, measured
+from gradparity.studies.frameworks.watch import FrameworkOutcome
 
 RIGHT = [name for name in ON_RANKS if name != "Lightning, autograd"]
 
@@ -30,7 +30,7 @@ def ranks(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_another_threshold_for_clipping_is_seen_on_every_rank(ranks, name):
+def test_a_different_clipping_threshold_is_seen_on_every_rank(ranks, name):
     for found in ranks:
         right, wrong = found["thresholds"][name]
         assert right.identical
@@ -40,7 +40,7 @@ def test_another_threshold_for_clipping_is_seen_on_every_rank(ranks, name):
     assert of_all_ranks([found["thresholds"][name][1] for found in ranks]).apart is None, "all ranks are wrong alike"
 
 
-def test_one_rank_with_another_learning_rate_is_named_and_leaves_the_others(ranks):
+def test_one_rank_with_a_different_learning_rate_is_named_and_diverges(ranks):
     found = of_all_ranks([found["rate"] for found in ranks])
     assert (found.ranks, found.apart) == ((1,), 0)
     assert cell(found) == "rank 1\nstep 0 clipped\nlr ×2\nranks part"
@@ -68,8 +68,8 @@ def test_by_hand_it_is_the_step_with_ddp_if_all_start_from_the_weights_of_rank_0
 
 
 def test_where_one_rank_refuses_there_is_no_verdict():
-    refused = Outcome(None, "ValueError: not here")
-    assert of_all_ranks([Outcome(None, "not installed"), refused]).refusal == "not installed"
+    refused = FrameworkOutcome(None, "ValueError: not here")
+    assert of_all_ranks([FrameworkOutcome(None, "not installed"), refused]).refusal == "not installed"
 
 
 def test_nothing_is_left_behind(tmp_path, monkeypatch):

@@ -8,9 +8,9 @@ import torch
 
 from gradparity.parity.state import Part
 from gradparity.studies.frameworks.on_ranks import ON_RANKS, of_this_rank
-from gradparity.studies.frameworks.reference import by_examples, microbatches_of, reference_run, windows_of
+from gradparity.studies.frameworks.reference import by_examples, job_microbatches, job_windows, reference_run
 from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, TWO_RANKS
-from gradparity.studies.frameworks.watch import outcome_of, recorded
+from gradparity.studies.frameworks.watch import loop_outcome, record_loop
 from gradparity.trace.events import Event
 from gradparity.trace.file import tensor_of
 from gradparity.trace.process_rank import this_rank, world_size
@@ -40,7 +40,7 @@ def other_threshold(name):
 
     scenario = replace(RANK_SCENARIOS[f"{TWO_RANKS}clipping"], k=1, microbatches=1)
     reference = ON_RANKS[name].reference
-    return outcome_of(loop, scenario, reference), outcome_of(wrong, scenario, reference)
+    return loop_outcome(loop, scenario, reference), loop_outcome(wrong, scenario, reference)
 
 
 def other_rate_on_rank_1():
@@ -48,7 +48,7 @@ def other_rate_on_rank_1():
         job.optimizer.param_groups[0]["lr"] *= 1 + this_rank()
         by_examples(job)
 
-    return outcome_of(wrong, RANK_SCENARIOS[f"{TWO_RANKS}K = 1"], by_examples)
+    return loop_outcome(wrong, RANK_SCENARIOS[f"{TWO_RANKS}K = 1"], by_examples)
 
 
 def other_data_on_rank_1():
@@ -57,7 +57,7 @@ def other_data_on_rank_1():
             job = replace(job, examples=type(job.examples)(*(part.flip(0) for part in job.examples)))
         by_examples(job)
 
-    return outcome_of(wrong, RANK_SCENARIOS[f"{TWO_RANKS}K = 1"], by_examples)
+    return loop_outcome(wrong, RANK_SCENARIOS[f"{TWO_RANKS}K = 1"], by_examples)
 
 
 def by_hand(shared):
@@ -66,16 +66,16 @@ def by_hand(shared):
             share(tensors_of(job.model))
         run = replace(RankRun(**vars(reference_run(job))), route=manual)
         mine = type(job.examples)(*(part[this_rank() :: world_size()] for part in job.examples))
-        for window in windows_of(job, microbatches_of(mine)):
+        for window in job_windows(job, job_microbatches(mine)):
             list(manual_step(run, window))
 
-    return outcome_of(loop, RANK_SCENARIOS[f"{TWO_RANKS}clipping"], by_examples)
+    return loop_outcome(loop, RANK_SCENARIOS[f"{TWO_RANKS}clipping"], by_examples)
 
 
 def first_gradients(name):
     """Of step 0, as the optimizer reads them: the loop's and the reference's."""
     return [
-        _ready(recorded(loop, RANK_SCENARIOS[f"{TWO_RANKS}K = 3"], Path(tempfile.mkdtemp())))
+        _ready(record_loop(loop, RANK_SCENARIOS[f"{TWO_RANKS}K = 3"], Path(tempfile.mkdtemp())))
         for loop in (ON_RANKS[name].framework.load(), ON_RANKS[name].reference)
     ]
 

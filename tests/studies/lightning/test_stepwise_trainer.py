@@ -32,7 +32,7 @@ def test_the_loop_waits_until_it_is_asked_to_go_on():
         assert done == MOMENTS[:n]
 
 
-def test_what_the_loop_raises_arrives_here():
+def test_an_exception_in_the_loop_is_raised_by_the_iterator():
     def loop(stop):
         stop(MOMENTS[0])
         raise KeyError("in the loop")
@@ -62,7 +62,7 @@ def test_a_loop_that_nobody_waits_for_is_ended_where_it_stands():
     assert threads_in_lockstep() == []
 
 
-def test_the_loop_has_the_thread_count_of_its_caller_and_a_grad_mode_of_its_own():
+def test_the_loop_has_the_thread_count_of_its_caller_and_its_own_grad_mode():
     seen = []
 
     def loop(stop):

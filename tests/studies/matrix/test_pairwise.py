@@ -6,14 +6,14 @@ from itertools import combinations, product
 import pytest
 
 from covering import quick_if_new
-from gradparity.studies.matrix.cell import AXES, Cell, full, pairs_of, pairwise, product_of, refusal
-from gradparity.studies.matrix.run import Outcome, run_cell
-from gradparity.studies.matrix.two_runs import STEPS, task_of
+from gradparity.studies.matrix.cell import AXES, MatrixCell, full_cells, pairs_of, pairwise_cells, product_of, refusal
+from gradparity.studies.matrix.run import CellOutcome, run_cell
+from gradparity.studies.matrix.two_runs import STEPS_PER_CELL, task_of
 
-CELLS = pairwise()
+CELLS = pairwise_cells()
 
 
-def chosen_by(cell: Cell) -> dict[str, object]:
+def chosen_by(cell: MatrixCell) -> dict[str, object]:
     return {axis: getattr(cell, axis) for axis in AXES}
 
 
@@ -27,7 +27,7 @@ def test_two_values_that_never_meet_cannot_meet():
     for pair in apart:
         for others in product(*(AXES[axis] for axis in AXES if axis not in pair)):
             rest = dict(zip((axis for axis in AXES if axis not in pair), others, strict=True))
-            assert refusal(Cell(**pair, **rest)) is not None, (pair, rest)
+            assert refusal(MatrixCell(**pair, **rest)) is not None, (pair, rest)
 
 
 def test_no_cell_of_the_covering_array_is_refused_or_repeated():
@@ -36,14 +36,14 @@ def test_no_cell_of_the_covering_array_is_refused_or_repeated():
 
 
 def test_the_full_product_has_thousands_of_cells_and_every_value_of_every_axis():
-    cells = full()
+    cells = full_cells()
     assert len(set(cells)) == len(cells) > 9000
     assert sum(refusal(cell) is None for cell in cells) > 8000
     for axis, values in AXES.items():
         assert {getattr(cell, axis) for cell in cells if refusal(cell) is None} >= set(values) - {"reentrant"}
 
 
-def test_what_is_not_named_has_a_default_that_the_task_can_be_trained_with():
+def test_every_axis_has_a_default_that_can_train_the_task():
     assert [refusal(cell) for cell in product_of(task=("sparse", "digits_mlp"))] == [None, None]
 
 
@@ -54,18 +54,18 @@ def trained_parameters(task: str) -> int:
     return sum(p.requires_grad for p in parameters.values())
 
 
-def takes_its_time(cell: Cell) -> bool:
-    """A compiler does; tests/matrix/test_cells.py has one such cell that is quick."""
+def takes_its_time(cell: MatrixCell) -> bool:
+    """A compiler does; tests/studies/matrix/test_cells.py has one such cell that is quick."""
     return cell.task == "compiled"
 
 
 @pytest.mark.parametrize("cell", quick_if_new(CELLS, lambda cell: chosen_by(cell).items(), takes_its_time), ids=str)
 def test_both_routes_are_one_training(cell):
     result = run_cell(cell)
-    if result.outcome == Outcome.REFUSED:
+    if result.outcome == CellOutcome.REFUSED:
         pytest.skip(result.why)
-    assert (result.outcome, result.why, result.max_ulp) == (Outcome.IDENTICAL, "", 0)
+    assert (result.outcome, result.why, result.max_ulp) == (CellOutcome.IDENTICAL, "", 0)
     assert result.moved == trained_parameters(cell.task)
     assert result.skipped == ((3,) if cell.precision == "fp16" and cell.clip != "error_if_nonfinite" else ())
-    assert result.clipped == (0 if cell.clip == "none" else STEPS - len(result.skipped))
-    assert result.rates >= STEPS - len(result.skipped) - (cell.schedule == "plateau")
+    assert result.clipped == (0 if cell.clip == "none" else STEPS_PER_CELL - len(result.skipped))
+    assert result.rates >= STEPS_PER_CELL - len(result.skipped) - (cell.schedule == "plateau")

@@ -7,19 +7,27 @@ import pytest
 import torch
 
 from gradparity.studies.matrix import refused_by_torch, run, two_runs
-from gradparity.studies.matrix.cell import AXES, CLIPS, OPTIMIZERS, PRECISIONS, TASKS, Cell, refusal
-from gradparity.studies.matrix.run import Outcome, run_cell
+from gradparity.studies.matrix.cell import (
+    AXES,
+    CLIP_NAMES,
+    OPTIMIZER_NAMES,
+    PRECISION_NAMES,
+    TASK_NAMES,
+    MatrixCell,
+    refusal,
+)
+from gradparity.studies.matrix.run import CellOutcome, run_cell
 from gradparity.training import Moment, Phase
 
 REFUSED = [
     cell
     for cell in (
-        *(Cell(task=task, optimizer=name, clip="none") for task in TASKS for name in OPTIMIZERS),
-        *(Cell(task="sparse", optimizer="SGD", clip=clip) for clip in CLIPS),
+        *(MatrixCell(task=task, optimizer=name, clip="none") for task in TASK_NAMES for name in OPTIMIZER_NAMES),
+        *(MatrixCell(task="sparse", optimizer="SGD", clip=clip) for clip in CLIP_NAMES),
         *(
-            Cell(task=task, optimizer="LBFGS", precision=precision)
-            for task in TASKS
-            for precision in PRECISIONS
+            MatrixCell(task=task, optimizer="LBFGS", precision=precision)
+            for task in TASK_NAMES
+            for precision in PRECISION_NAMES
             if task != "sparse"
         ),
     )
@@ -33,9 +41,9 @@ REFUSED = [
 OURS = "LBFGS searches along one loss, and a GAN has two"
 
 
-def train(cell: Cell, route: str) -> None:
-    lane = two_runs.lane(cell, route)
-    for window in two_runs.windows(cell):
+def train(cell: MatrixCell, route: str) -> None:
+    lane = two_runs.cell_lane(cell, route)
+    for window in two_runs.cell_windows(cell):
         with lane.random.active():
             list(lane.step(lane.run, window))
 
@@ -46,13 +54,13 @@ def without_sizes(sentence: str) -> str:
 
 @pytest.mark.parametrize("route", ["backward", "manual"])
 @pytest.mark.parametrize("cell", REFUSED, ids=str)
-def test_what_is_refused_raises_in_the_words_of_the_refusal(cell, route):
+def test_a_refused_cell_raises_with_the_words_of_the_refusal(cell, route):
     why, raised = refusal(cell), refused_by_torch.refused(partial(train, cell, route))
     assert raised is not None
     assert why == OURS or without_sizes(why) == without_sizes(raised)
 
 
-def test_what_every_torch_refuses_is_refused_and_what_every_torch_runs_is_not():
+def test_cells_that_every_torch_refuses_are_refused_and_others_are_not():
     assert len(REFUSED) > 50
     for refused, fields, words in (
         (True, {"optimizer": "SparseAdam"}, "SparseAdam does not support dense gradients"),
@@ -66,7 +74,7 @@ def test_what_every_torch_refuses_is_refused_and_what_every_torch_runs_is_not():
         (False, {"optimizer": "LBFGS"}, ""),
         (False, {"optimizer": "AdamW fused", "precision": "fp16"}, ""),
     ):
-        why = refusal(Cell(**fields))
+        why = refusal(MatrixCell(**fields))
         assert (why is not None) == refused, (fields, why)
         assert words in (why or "")
 
@@ -89,7 +97,7 @@ def asked_anew():
 
 @pytest.mark.usefixtures("asked_anew")
 def test_a_torch_that_refuses_more_or_less_is_believed(monkeypatch):
-    clipped = Cell(task="sparse", optimizer="SGD", clip="norm")
+    clipped = MatrixCell(task="sparse", optimizer="SGD", clip="norm")
     monkeypatch.setitem(two_runs.CLIPS, "norm", lambda parameters: None)
     assert refusal(clipped) is None
 
@@ -100,8 +108,8 @@ def test_a_torch_that_refuses_more_or_less_is_believed(monkeypatch):
     monkeypatch.setitem(two_runs.CLIPS, "norm", refuses)
     assert refusal(clipped) == "RuntimeError: no sparse gradients"
     monkeypatch.setattr(torch.optim.SGD, "step", refuses)
-    assert refusal(Cell(optimizer="SGD")) == "RuntimeError: no sparse gradients"
-    assert refusal(Cell(optimizer="AdamW")) is None
+    assert refusal(MatrixCell(optimizer="SGD")) == "RuntimeError: no sparse gradients"
+    assert refusal(MatrixCell(optimizer="AdamW")) is None
 
 
 def test_asking_uses_up_no_random_numbers():
@@ -111,7 +119,7 @@ def test_asking_uses_up_no_random_numbers():
 
 
 def test_reentrant_checkpointing_trains_by_backward_and_refuses_autograd_grad():
-    cell = Cell(task="reentrant")
+    cell = MatrixCell(task="reentrant")
     train(cell, "backward")
     with pytest.raises(RuntimeError, match="CheckpointFunctionBackward runs a backward inside its own"):
         train(cell, "manual")
@@ -119,12 +127,12 @@ def test_reentrant_checkpointing_trains_by_backward_and_refuses_autograd_grad():
 
 @pytest.mark.parametrize("route", ["backward", "manual"])
 def test_error_if_nonfinite_raises_at_the_step_that_overflows(route):
-    cell = Cell(precision="fp16", clip="error_if_nonfinite")
-    lane = two_runs.lane(cell, route)
-    lane.run.scaler.load_state_dict(two_runs.scaler_of(Cell(precision="fp16"), "cpu").state_dict())
+    cell = MatrixCell(precision="fp16", clip="error_if_nonfinite")
+    lane = two_runs.cell_lane(cell, route)
+    lane.run.scaler.load_state_dict(two_runs.scaler_of(MatrixCell(precision="fp16"), "cpu").state_dict())
     steps = 0
     with pytest.raises(RuntimeError, match="is non-finite, so it cannot be clipped"):  # noqa: PT012
-        for window in two_runs.windows(cell):
+        for window in two_runs.cell_windows(cell):
             list(lane.step(lane.run, window))
             steps += 1
     assert steps == 3
@@ -133,7 +141,7 @@ def test_error_if_nonfinite_raises_at_the_step_that_overflows(route):
 @pytest.mark.parametrize("route", ["backward", "manual"])
 @pytest.mark.parametrize("optimizer", ["SGD", "SGD fused"])
 def test_momentum_is_left_out_exactly_where_a_first_gradient_that_comes_late_breaks_it(optimizer, route, monkeypatch):
-    cell = Cell(task="branches", optimizer=optimizer, k=1)
+    cell = MatrixCell(task="branches", optimizer=optimizer, k=1)
     breaks = two_runs.breaks_with_momentum(cell)
     train(cell, route)
     monkeypatch.setattr(two_runs, "breaks_with_momentum", lambda *_: False)
@@ -147,21 +155,21 @@ def test_a_machine_without_a_compiler_refuses_with_its_reason(monkeypatch):
         raise RuntimeError("No working C++ compiler found\nand more")
         yield Moment(Phase.STEPPED)
 
-    made = two_runs.lane
-    monkeypatch.setattr(two_runs, "lane", lambda *given: two_runs.replace(made(*given), step=step))
+    made = two_runs.cell_lane
+    monkeypatch.setattr(two_runs, "cell_lane", lambda *given: two_runs.replace(made(*given), step=step))
     run.unavailable.cache_clear()
     try:
-        result = run_cell(Cell(task="compiled"))
+        result = run_cell(MatrixCell(task="compiled"))
     finally:
         run.unavailable.cache_clear()
-    assert result.outcome == Outcome.REFUSED
+    assert result.outcome == CellOutcome.REFUSED
     assert result.why == "not on this machine: RuntimeError: No working C++ compiler found"
 
 
 def test_an_error_that_nobody_expects_is_no_refusal(monkeypatch):
     monkeypatch.setitem(two_runs.CLIPS, "norm", torch.nn.Module)
-    result = run_cell(Cell())
-    assert result.outcome == Outcome.RAISED
+    result = run_cell(MatrixCell())
+    assert result.outcome == CellOutcome.RAISED
     assert result.why.startswith("TypeError: ")
 
 

@@ -7,7 +7,16 @@ import torch
 
 from gradparity.errors import UserError
 from gradparity.parity.batch import PADDING
-from gradparity.studies.tasks import TASKS, Examples, count, digits, evaluate, shuffled, summed_loss, to
+from gradparity.studies.tasks import (
+    TASKS,
+    Examples,
+    count,
+    digits,
+    held_out_metric,
+    move_examples,
+    shuffled,
+    summed_loss,
+)
 from gradparity.studies.tasks.text import ALPHABET, CONTEXT, CharTransformer
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import OptimizerConfig
@@ -94,10 +103,10 @@ def test_every_task_visibly_learns(name, lr, steps, size, reached):
     task = TASKS[name]()
     config = small_config(task=name, microbatch_size=size, steps=steps, optimizer=OptimizerConfig(lr=lr))
     run = build.lane(config, task, "manual").run
-    before = evaluate(run.model, task, task.held_out)
+    before = held_out_metric(run.model, task, task.held_out)
     for window in build.windows(config, task):
         list(train_step(run, window))
-    after = evaluate(run.model, task, task.held_out)
+    after = held_out_metric(run.model, task, task.held_out)
     assert (before > 90 and after < reached) if task.metric_name == "perplexity" else (before < 0.2 and after > reached)
 
 
@@ -109,15 +118,15 @@ def test_evaluation_changes_nothing(name):
     modes = [m.training for m in model.modules()]
     before = deepcopy(model.state_dict())
     rng = torch.get_rng_state()
-    first = evaluate(model, task, task.held_out)
-    assert evaluate(model, task, task.held_out) == first
+    first = held_out_metric(model, task, task.held_out)
+    assert held_out_metric(model, task, task.held_out) == first
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), rng)
     assert [m.training for m in model.modules()] == modes
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_an_epoch_has_every_example_once_in_an_order_of_its_own():
+def test_an_epoch_has_every_example_once_in_its_own_order():
     examples = Examples(torch.arange(10), torch.arange(10))
     epochs = [list(shuffled(examples, 4, torch.Generator().manual_seed(seed))) for seed in (0, 0, 1)]
     orders = [torch.cat([b.inputs for b in batches]).tolist() for batches in epochs]
@@ -127,11 +136,11 @@ def test_an_epoch_has_every_example_once_in_an_order_of_its_own():
 
 
 def test_indices_keep_their_dtype_and_images_take_the_one_of_the_parameters():
-    assert to(small_task("transformer").train, "cpu", torch.float64).inputs.dtype == torch.long
-    assert to(small_task("digits_cnn").train, "cpu", torch.float64).inputs.dtype == torch.float64
+    assert move_examples(small_task("transformer").train, "cpu", torch.float64).inputs.dtype == torch.long
+    assert move_examples(small_task("digits_cnn").train, "cpu", torch.float64).inputs.dtype == torch.float64
 
 
-def test_the_transformer_has_what_makes_gradients_interesting():
+def test_the_transformer_has_dropout_tied_weights_and_padding():
     model = CharTransformer()
     names = dict(model.named_parameters())
     assert model.head.weight is model.token.weight

@@ -20,10 +20,10 @@ from gradparity.parity.place import START
 from gradparity.parity.verdict import Verdict
 from gradparity.studies.tasks import TASKS
 from gradparity.studies.two_ways import build, checkpoint
-from gradparity.studies.two_ways.checkpoint import LANES, NAME, PROGRESS, Progress, resume, save
-from gradparity.tensorboard import FIGURES, Board, Found
-from gradparity.tensorboard.board import lengths
-from gradparity.tensorboard.divergence_map import Spread
+from gradparity.studies.two_ways.checkpoint import CHECKPOINT, LANES, PROGRESS, Progress, resume_progress, save_progress
+from gradparity.tensorboard import FIGURES_FILE, Board
+from gradparity.tensorboard.board import file_lengths
+from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.training import Phase
 from small import small_config, small_task
 
@@ -31,17 +31,19 @@ HALF, STEPS = 5, 9
 """The checkpoint is taken in the second epoch, after its first window; the third epoch is begun."""
 
 
-def trained(config, lanes, found=None, done=0, steps=STEPS):
-    """What is found of the steps after ``done``, and what was gathered."""
-    verdict, spread = found or Found(Verdict(), Spread([name for name, _ in lanes[0].run.model.named_parameters()]))
+def trained(config, lanes, until=None, steps=STEPS):
+    """The progress after ``steps``, continued from ``until``, and what was gathered."""
+    names = [name for name, _ in lanes[0].run.model.named_parameters()]
+    until = until or Progress(0, Verdict(), DivergenceMap(names))
+    verdict, divergence_map, done = until.verdict, until.divergence_map, until.done
     comparisons = []
     for comparison in lockstep(
         *lanes, build.windows(replace(config, steps=steps), small_task(config.task), done), done
     ):
         verdict.add(comparison)
-        spread.add(comparison)
+        divergence_map.add(comparison)
         comparisons.append((comparison.place, comparison.numbers))
-    return Found(verdict, spread), comparisons
+    return Progress(steps, verdict, divergence_map), comparisons
 
 
 def states(lanes):
@@ -68,13 +70,13 @@ def others(ours, theirs):
 def gone_on(config, folder):
     """Both lanes at the end of a training that was stopped halfway, and what was gathered and found of each half."""
     lanes = build.lanes(config, small_task(config.task))
-    found, first = trained(config, lanes, steps=HALF)
-    Board(folder, config.task).__exit__(None, None, None)
-    save(folder, config, lanes, Progress(HALF, found))
+    halfway, first = trained(config, lanes, steps=HALF)
+    Board(folder, config.task, halfway.verdict).__exit__(None, None, None)
+    save_progress(folder, config, lanes, halfway)
     again = build.lanes(config, small_task(config.task))
-    until = resume(folder, config, again)
+    until = resume_progress(folder, config, again)
     assert until.done == HALF
-    found, second = trained(config, again, until.found, HALF)
+    found, second = trained(config, again, until)
     return again, found, first + second
 
 
@@ -83,7 +85,7 @@ QUICK = [name for name in TASKS if name != "compiled"]
 
 
 @pytest.mark.parametrize("task", QUICK)
-def test_every_task_goes_on_in_the_same_bits(task, tmp_path):
+def test_every_task_resumes_in_the_same_bits(task, tmp_path):
     config = replace(FP16, task=task, precision="bf16" if task in ("digits_cnn", "transformer") else "fp32")
     whole = build.lanes(config, small_task(task))
     found, comparisons = trained(config, whole)
@@ -99,7 +101,7 @@ def test_a_state_outside_of_the_buffers_makes_a_difference(tmp_path, monkeypatch
     config = replace(FP16, task="gru", precision="fp32")
     whole = build.lanes(config, small_task("gru"))
     trained(config, whole)
-    monkeypatch.setattr("gradparity.studies.tasks.streams.Recurrent.set_extra_state", lambda module, state: None)
+    monkeypatch.setattr("gradparity.studies.tasks.text_streams.Recurrent.set_extra_state", lambda module, state: None)
     again, *_ = gone_on(config, tmp_path)
     assert others(whole, again)
 
@@ -116,9 +118,12 @@ def test_a_difference_that_was_found_is_still_explained_after_a_resume(tmp_path)
     assert (ours.mismatches, ours.figures, ours.scale, mismatch) == (
         theirs.mismatches, theirs.figures, theirs.scale, mismatch_again,
     )  # fmt: skip
-    assert (found.spread.rows, found.spread.first) == (found_again.spread.rows, found_again.spread.first)
+    assert (found.divergence_map.rows, found.divergence_map.first) == (
+        found_again.divergence_map.rows,
+        found_again.divergence_map.first,
+    )
     for phase in Phase:
-        assert np.array_equal(found.spread.map(phase), found_again.spread.map(phase), equal_nan=True)
+        assert np.array_equal(found.divergence_map.map(phase), found_again.divergence_map.map(phase), equal_nan=True)
 
 
 def test_the_evidence_counts_as_it_goes():
@@ -136,9 +141,9 @@ def kept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept")
     config = replace(FP16, task="digits_mlp")
     lanes = build.lanes(config, small_task(config.task))
-    Board(folder, "mlp").__exit__(None, None, None)
+    Board(folder, "mlp", Verdict()).__exit__(None, None, None)
     found, _ = trained(config, lanes, steps=HALF)
-    save(folder, config, lanes, Progress(HALF, found))
+    save_progress(folder, config, lanes, found)
     return folder, config
 
 
@@ -146,7 +151,7 @@ def refused(folder, config):
     """What is said, and that the board's files have been left alone."""
     before = {path: path.read_bytes() for path in folder.rglob("*.*")}
     with pytest.raises(UserError) as error:
-        resume(folder, config, build.lanes(config, small_task(config.task)))
+        resume_progress(folder, config, build.lanes(config, small_task(config.task)))
     assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
     assert "\n" not in str(error.value)
     assert str(error.value).endswith("; move it away to train from the first step")
@@ -155,7 +160,7 @@ def refused(folder, config):
 
 def spoiled(kept, folder, change):
     shutil.copytree(kept[0], folder, dirs_exist_ok=True)
-    (folder / NAME).write_bytes(change((folder / NAME).read_bytes()))
+    (folder / CHECKPOINT).write_bytes(change((folder / CHECKPOINT).read_bytes()))
     return folder, kept[1]
 
 
@@ -176,21 +181,21 @@ def compressed(data):
 
 
 def test_a_compressed_checkpoint_is_refused(kept, tmp_path):
-    assert "it is compressed, which ours is not" in refused(*spoiled(kept, tmp_path, compressed))
+    assert "it is compressed, and a checkpoint never is" in refused(*spoiled(kept, tmp_path, compressed))
 
 
-def test_for_a_pipe_in_its_place_nobody_waits(kept, tmp_path):
+def test_a_pipe_in_its_place_is_refused_at_once(kept, tmp_path):
     shutil.copytree(kept[0], tmp_path, dirs_exist_ok=True)
-    (tmp_path / NAME).unlink()
-    os.mkfifo(tmp_path / NAME)
+    (tmp_path / CHECKPOINT).unlink()
+    os.mkfifo(tmp_path / CHECKPOINT)
     with pytest.raises(UserError, match="it is no regular file"):
-        resume(tmp_path, kept[1], build.lanes(kept[1], small_task(kept[1].task)))
+        resume_progress(tmp_path, kept[1], build.lanes(kept[1], small_task(kept[1].task)))
 
 
 def test_every_byte_counts_or_says_nothing(kept, tmp_path):
     """Of a flipped byte the checksums know, unless nobody reads it, as the date of an archive's member."""
-    whole = (kept[0] / NAME).read_bytes()
-    with ZipFile(kept[0] / NAME) as archive:
+    whole = (kept[0] / CHECKPOINT).read_bytes()
+    with ZipFile(kept[0] / CHECKPOINT) as archive:
         members = {name: archive.read(name) for name in (*LANES, PROGRESS)}
     chance, noticed = random.Random(0), 0
     for place in [*chance.sample(range(len(whole)), 300), *range(len(whole) - 250, len(whole))]:
@@ -205,42 +210,48 @@ def test_every_byte_counts_or_says_nothing(kept, tmp_path):
     assert noticed > 300
 
 
-def test_a_checkpoint_of_another_training_is_refused(kept, tmp_path):
+def test_a_checkpoint_from_a_different_training_is_refused(kept, tmp_path):
     folder, config = kept
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    assert "is of a training with another optimizer, seed; move it away" in refused(
+    assert "is from a training with different optimizer, seed; move it away" in refused(
         tmp_path, replace(config, seed=1, optimizer=replace(config.optimizer, lr=0.5))
     )
-    assert resume(
+    assert resume_progress(
         tmp_path, replace(config, checkpoint_every=3, evaluate_every=1), build.lanes(config, small_task("digits_mlp"))
     )
 
 
-def test_a_run_that_has_lost_its_checkpoint_is_not_begun_anew(kept, tmp_path):
+def test_a_run_without_its_checkpoint_does_not_start_again(kept, tmp_path):
     folder, config = kept
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    (tmp_path / NAME).unlink()
-    (tmp_path / FIGURES).write_text(f'{{"step": {HALF - 1}}}\n')
-    files = lengths(tmp_path)
-    with pytest.raises(UserError, match=r"checkpoint.zip is missing; bring it back, or train anew in another folder"):
-        resume(tmp_path, replace(config, checkpoint_every=HALF - 1), [])
-    assert lengths(tmp_path) == files
-    assert resume(tmp_path, replace(config, checkpoint_every=HALF), []).done == 0, "it was killed before the first"
-    assert lengths(tmp_path) == {}
+    (tmp_path / CHECKPOINT).unlink()
+    (tmp_path / FIGURES_FILE).write_text(f'{{"step": {HALF - 1}}}\n')
+    files = file_lengths(tmp_path)
+    with pytest.raises(UserError, match=r"checkpoint.zip is missing; bring it back, or train again in a new folder"):
+        resume_progress(tmp_path, replace(config, checkpoint_every=HALF - 1), [])
+    assert file_lengths(tmp_path) == files
+    assert resume_progress(tmp_path, replace(config, checkpoint_every=HALF), []).done == 0, (
+        "it was killed before the first"
+    )
+    assert file_lengths(tmp_path) == {}
 
 
-def test_a_checkpoint_of_another_version_is_refused(kept, tmp_path, monkeypatch):
+def test_a_checkpoint_of_a_different_version_is_refused(kept, tmp_path, monkeypatch):
     shutil.copytree(kept[0], tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(checkpoint, "HELD", (*checkpoint.HELD, make_dataclass("Verdict", ["steps", "one_more"])))
-    assert "(it was written by another version of gradparity)" in refused(tmp_path, kept[1])
+    monkeypatch.setattr(
+        checkpoint,
+        "CHECKPOINT_CLASSES",
+        (*checkpoint.CHECKPOINT_CLASSES, make_dataclass("Verdict", ["steps", "one_more"])),
+    )
+    assert "(it was written by a different version of gradparity)" in refused(tmp_path, kept[1])
 
 
 def packed(folder, change):
     """The checkpoint in ``folder`` with members that were changed and their checksums as they should be."""
-    with ZipFile(folder / NAME) as archive:
+    with ZipFile(folder / CHECKPOINT) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     change(members)
-    with ZipFile(folder / NAME, "w") as archive:
+    with ZipFile(folder / CHECKPOINT, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
 
@@ -276,7 +287,7 @@ class Code:
         lambda members: members.update({LANES[0]: other_model(members[LANES[0]])}),
     ],
 )
-def test_what_somebody_has_put_in_is_refused_and_does_not_run(kept, change, tmp_path, monkeypatch):
+def test_a_manipulated_checkpoint_is_refused_and_runs_no_code(kept, change, tmp_path, monkeypatch):
     shutil.copytree(kept[0], tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     packed(tmp_path / "run", change)
@@ -284,16 +295,16 @@ def test_what_somebody_has_put_in_is_refused_and_does_not_run(kept, change, tmp_
     assert not (tmp_path / "ran").exists()
 
 
-def test_it_would_run_if_it_were_unpickled(tmp_path, monkeypatch):
+def test_unpickled_without_care_the_code_would_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.load(BytesIO(saved(Code())), weights_only=False)
     assert (tmp_path / "ran").exists()
 
 
 def progress(done, lengths=()):
-    found = Found(Verdict(), Spread([])) if lengths else None
-    bits = checkpoint.bits_of(replace(FP16, task="digits_mlp"))
-    return saved({"form": checkpoint.form(), "bits": bits, "progress": Progress(done, found), "lengths": lengths or {}})
+    found = Progress(done, Verdict(), DivergenceMap([]) if lengths else None)
+    bits = checkpoint.fields_that_change_bits(replace(FP16, task="digits_mlp"))
+    return saved({"form": checkpoint.class_fields(), "bits": bits, "progress": found, "lengths": lengths or {}})
 
 
 def other_model(data):
@@ -303,7 +314,7 @@ def other_model(data):
 
 
 def test_the_bits_of_a_training_are_all_of_its_configuration_but_where_and_how_often_it_is_looked_at(kept):
-    bits = checkpoint.bits_of(kept[1])
+    bits = checkpoint.fields_that_change_bits(kept[1])
     assert asdict(kept[1]).keys() - bits.keys() == {"output", "quiet", "evaluate_every", "checkpoint_every"}
     assert json.loads(json.dumps(bits)) == bits, "plain values, and so equal when they come back"
 

@@ -10,7 +10,7 @@ import pytest
 from disk import no_file_longer_than
 from gradparity.cli.main import main
 from gradparity.errors import UserError
-from gradparity.studies.matrix.cell import Cell
+from gradparity.studies.matrix.cell import MatrixCell
 from gradparity.studies.matrix.run import run_cell, run_cells
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
@@ -48,7 +48,9 @@ def test_a_full_disk_is_one_sentence(program, arguments, length, file, tmp_path,
 
 
 def test_a_killed_process_of_a_matrix_is_one_sentence():
-    results = run_cells([Cell(task="digits_mlp", precision="fp32", k=k) for k in (1, 2, 3, 4, 8) * 40], processes=1)
+    results = run_cells(
+        [MatrixCell(task="digits_mlp", precision="fp32", k=k) for k in (1, 2, 3, 4, 8) * 40], processes=1
+    )
     next(results)
     (process,) = multiprocessing.active_children()
     process.kill()

@@ -24,9 +24,9 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 import killed
 from disk import mounted
-from gradparity.studies.two_ways.checkpoint import HELD, LANES, NAME, PROGRESS
-from gradparity.studies.two_ways.cli import SAVED
-from gradparity.tensorboard import FIGURES
+from gradparity.studies.two_ways.checkpoint import CHECKPOINT, CHECKPOINT_CLASSES, LANES, PROGRESS
+from gradparity.studies.two_ways.command_line import SAVED_CONFIG
+from gradparity.tensorboard import FIGURES_FILE
 from gradparity.tensorboard.events import EVENTS
 from gradparity.trace.file import TRACE_FILE as TRACE
 from gradparity.trace.file import missing_tensor_files, read
@@ -78,7 +78,7 @@ def unbroken(tmp_path_factory):
     began = time.perf_counter()
     assert killed.run(where, SCRIPT, ARGUMENTS, *watched) == (0, "")
     seconds = time.perf_counter() - began
-    evidence = torch_load(where / RUN / "digits_cnn" / NAME)["progress"].evidence
+    evidence = torch_load(where / RUN / "digits_cnn" / CHECKPOINT)["progress"].evidence
     assert evidence.skipped
     assert evidence.steps == STEPS
     return Unbroken(where, seconds, int((where / "count").read_text()))
@@ -88,7 +88,7 @@ def unbroken(tmp_path_factory):
 
 
 def torch_load(path):
-    with ZipFile(path) as archive, torch.serialization.safe_globals(list(HELD)):
+    with ZipFile(path) as archive, torch.serialization.safe_globals(list(CHECKPOINT_CLASSES)):
         return torch.load(BytesIO(archive.read(PROGRESS)), weights_only=True)
 
 
@@ -108,7 +108,7 @@ def plain(value):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    return plain(vars(value)) if type(value) in HELD and hasattr(value, "__dict__") else value
+    return plain(vars(value)) if type(value) in CHECKPOINT_CLASSES and hasattr(value, "__dict__") else value
 
 
 def events(folder):
@@ -127,14 +127,14 @@ def check(where, unbroken):
     ours, theirs = unbroken.folder, where / RUN / "digits_cnn"
     configs = [folder.parent.joinpath("config.yaml") for folder in (ours, theirs)]
     assert not configs[1].exists() or configs[0].read_bytes() == configs[1].read_bytes()
-    if (theirs / FIGURES).exists():
-        figures = (theirs / FIGURES).read_bytes()
-        assert (ours / FIGURES).read_bytes().startswith(figures)
+    if (theirs / FIGURES_FILE).exists():
+        figures = (theirs / FIGURES_FILE).read_bytes()
+        assert (ours / FIGURES_FILE).read_bytes().startswith(figures)
         assert all(json.loads(line) for line in figures.split(b"\n")[:-1])
-    if (theirs / NAME).exists():
-        done = torch_load(theirs / NAME)["progress"].done
+    if (theirs / CHECKPOINT).exists():
+        done = torch_load(theirs / CHECKPOINT)["progress"].done
         assert done in {*range(EVERY, STEPS, EVERY), STEPS}
-        assert contents(theirs / NAME) == unbroken.at(done)
+        assert contents(theirs / CHECKPOINT) == unbroken.at(done)
     for run, whole in boards(ours).items():
         found = events(theirs / run)
         assert found == whole[: len(found)]
@@ -149,8 +149,8 @@ def others(where, unbroken):
     """What is not the same at the end, in every bit: both lanes and what was found, every step once, what was told."""
     ours, theirs = unbroken.folder, where / RUN / "digits_cnn"
     same = {
-        "checkpoint": contents(theirs / NAME) == unbroken.at(STEPS),
-        "figures": (theirs / FIGURES).read_bytes() == (ours / FIGURES).read_bytes(),
+        "checkpoint": contents(theirs / CHECKPOINT) == unbroken.at(STEPS),
+        "figures": (theirs / FIGURES_FILE).read_bytes() == (ours / FIGURES_FILE).read_bytes(),
         "events": boards(theirs) == boards(ours),
         "words": told(where) == told(unbroken.where),
     }
@@ -162,7 +162,7 @@ def others(where, unbroken):
 
 def moment(chance, unbroken):
     """Any time, the end of any comparison, any byte of a file, or any operation on one; and what brings it about."""
-    comparisons = len((unbroken.folder / FIGURES).read_bytes().splitlines())
+    comparisons = len((unbroken.folder / FIGURES_FILE).read_bytes().splitlines())
     longest = max(path.stat().st_size for path in unbroken.folder.rglob("*.*"))
     kind = chance.choice(["time", "comparison", "byte", "operation"])
     return kind, {
@@ -251,13 +251,16 @@ def test_a_recording_that_is_killed_can_be_read_with_every_tensor_that_it_names(
 def test_two_processes_do_not_write_one_run(unbroken, tmp_path):
     (tmp_path / "second").mkdir()
     first = killed.start(tmp_path, SCRIPT, ARGUMENTS)
-    while not (tmp_path / RUN / "digits_cnn" / NAME).exists():
+    while not (tmp_path / RUN / "digits_cnn" / CHECKPOINT).exists():
         time.sleep(0.01)
     os.kill(first.pid, signal.SIGSTOP)
     code, errors = killed.run(tmp_path / "second", SCRIPT, ["--resume", tmp_path / RUN])
     os.kill(first.pid, signal.SIGCONT)
     assert code == 2
-    assert errors == f"train_two_ways: {tmp_path / RUN} is being written by another process; let it end, or stop it\n"
+    assert (
+        errors
+        == f"train_two_ways: {tmp_path / RUN} is being written by another process; wait until it ends, or stop it\n"
+    )
     first.join()
     assert first.exitcode == 0
     assert others(tmp_path, unbroken) == []
@@ -267,13 +270,13 @@ def test_two_processes_do_not_write_one_run(unbroken, tmp_path):
 def within_a_window(unbroken, tmp_path_factory):
     """A run killed in the second microbatch of the sixth step, for which dropout has drawn its mask."""
     where = tmp_path_factory.mktemp("killed")
-    records = [json.loads(line) for line in (unbroken.folder / FIGURES).read_text().splitlines()]
+    records = [json.loads(line) for line in (unbroken.folder / FIGURES_FILE).read_text().splitlines()]
     place = {"step": 5, "phase": "forward", "microbatch": 1}
     (number,) = (i for i, record in enumerate(records, start=1) if place.items() <= record.items())
     assert kill(where, partial(killed.dies_at_comparison, number))
-    *_, last = (where / RUN / "digits_cnn" / FIGURES).read_text().splitlines()
+    *_, last = (where / RUN / "digits_cnn" / FIGURES_FILE).read_text().splitlines()
     assert place.items() <= json.loads(last).items()
-    assert torch_load(where / RUN / "digits_cnn" / NAME)["progress"].done == 4
+    assert torch_load(where / RUN / "digits_cnn" / CHECKPOINT)["progress"].done == 4
     check(where, unbroken)
     return where
 
@@ -286,12 +289,12 @@ def test_an_open_window_is_taken_again_from_its_first_microbatch(unbroken, withi
     assert others(tmp_path / "again", unbroken) == []
 
 
-def test_another_machine_is_told(unbroken, within_a_window, tmp_path):
+def test_a_different_machine_is_reported(unbroken, within_a_window, tmp_path):
     shutil.copytree(within_a_window, tmp_path / "again")
     code, warning = go_on(tmp_path / "again", killed.is_another_machine)
     assert code == 0
-    assert "The steps before may round differently, by torch " in warning
-    assert "here it is torch 1.0." in warning
+    assert "Earlier steps may round differently: they ran on torch " in warning
+    assert ", and this is torch 1.0." in warning
     assert "differently" not in (unbroken.where / "stderr").read_text()
 
 
@@ -319,7 +322,7 @@ def test_a_checkpoint_that_is_written_in_place_is_found_torn(unbroken, tmp_path)
     code, errors = go_on(tmp_path)
     assert code == 2
     assert errors.splitlines() == [
-        f"train_two_ways: {RUN}/digits_cnn/{NAME} is not a whole checkpoint of this training (File is not a zip file); "
+        f"train_two_ways: {RUN}/digits_cnn/{CHECKPOINT} is not a whole checkpoint of this training (File is not a zip file); "
         "move it away to train from the first step"
     ]
 
@@ -327,15 +330,15 @@ def test_a_checkpoint_that_is_written_in_place_is_found_torn(unbroken, tmp_path)
 # Disks that are full, or may not be written.
 
 
-@pytest.mark.parametrize(("length", "full"), [(300, SAVED), (20_000, EVENTS), (100_000, NAME)])
-def test_a_full_disk_is_one_sentence_and_who_makes_room_goes_on(unbroken, length, full, tmp_path):
+@pytest.mark.parametrize(("length", "full"), [(300, SAVED_CONFIG), (20_000, EVENTS), (100_000, CHECKPOINT)])
+def test_a_full_disk_is_one_sentence_and_the_run_can_be_resumed(unbroken, length, full, tmp_path):
     code, errors = killed.run(tmp_path, SCRIPT, ARGUMENTS, partial(killed.has_a_full_disk, length))
     assert code == 2
     (sentence,) = errors.splitlines()
     start, end = sentence.split(" cannot be written (File too large); make room there")
     assert start.startswith(f"train_two_ways: {RUN}")
     assert full in start
-    assert end == (f"; go on with --resume {RUN}" if full != SAVED else "")
+    assert end == (f"; continue with --resume {RUN}" if full != SAVED_CONFIG else "")
     assert not [*tmp_path.rglob("*.partial")]
     check(tmp_path, unbroken)
     assert go_on(tmp_path) == (0, "")
@@ -349,7 +352,7 @@ def test_a_disk_that_fills_up_and_one_that_may_not_be_written(unbroken, tmp_path
         code, errors = killed.run(tmp_path / "disk", SCRIPT, ARGUMENTS)
         assert code == 2
         (sentence,) = errors.splitlines()
-        assert "checkpoint.zip cannot be written (No space left on device); make room there; go on with" in sentence
+        assert "checkpoint.zip cannot be written (No space left on device); make room there; continue with" in sentence
         check(tmp_path / "disk", unbroken)
         again("size=20m,ro")
         code, errors = killed.run(tmp_path, SCRIPT, ["--resume", tmp_path / "disk" / RUN])

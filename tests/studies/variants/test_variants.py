@@ -14,20 +14,21 @@ from gradparity.parity.state import Part
 from gradparity.studies.tasks import summed_loss
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import OptimizerConfig, ScalerConfig
-from gradparity.studies.variants import VARIANTS, Prediction, outcome, sqrt_rounding
+from gradparity.studies.variants import VARIANTS, Prediction, sqrt_rounding, variant_outcome
 from gradparity.studies.variants.branching import digits_branching
 from gradparity.studies.variants.loops import (
     DIVIDED_AFTER,
     FULL_BATCH,
     FUNC_GRAD,
-    FUSED,
-    REFERENCE,
+    FUSED_ADAMW,
+    REFERENCE_LOOP,
     REVERSED,
     SUMMED,
-    ZEROS,
+    ZEROS_FOR_NONE,
 )
-from gradparity.studies.variants.measure import advance, first_difference, lane
-from gradparity.studies.variants.places import missing, unused, unused_at_first, used_twice
+from gradparity.studies.variants.measure import advance, first_difference, variant_lane
+from gradparity.studies.variants.parameter_uses import USE_BY_USE, count_uses
+from gradparity.studies.variants.predicted_places import unused, unused_at_first, unused_parameters, used_twice
 from gradparity.studies.variants.sqrt_rounding import (
     EXACT_ROOTS,
     ExactRoots,
@@ -35,7 +36,6 @@ from gradparity.studies.variants.sqrt_rounding import (
     kernel_rounds_otherwise,
     roots_are_exact,
 )
-from gradparity.studies.variants.uses import USE_BY_USE, uses
 from gradparity.training import Phase, Window
 from small import small_config, small_task
 
@@ -74,8 +74,8 @@ def test_the_summed_loss_is_accumulation_in_reversed_order_where_each_parameter_
 @pytest.mark.parametrize("precision", ["fp64", "fp32"])
 @pytest.mark.parametrize("task", ["linear", "digits_mlp", "digits_cnn"])
 def test_either_is_the_reference_for_two_microbatches_and_differs_from_it_for_three(task, precision, loop):
-    assert first(REFERENCE, loop, task, precision=precision, accumulation_steps=2) is None
-    found = first(REFERENCE, loop, task, precision=precision, accumulation_steps=3)
+    assert first(REFERENCE_LOOP, loop, task, precision=precision, accumulation_steps=2) is None
+    found = first(REFERENCE_LOOP, loop, task, precision=precision, accumulation_steps=3)
     assert (found.place, found.mismatch.kind) == (Place(0, 2, Phase.ACCUMULATED), Kind.BITS)
 
 
@@ -94,7 +94,7 @@ def test_with_a_tied_weight_it_is_that_weight_that_differs_and_adding_use_by_use
 def test_only_the_tied_weight_differs():
     config = small_config(task="transformer", precision="fp64")
     task = task_of("transformer")
-    lanes = lane(task, config, REVERSED), lane(task, config, SUMMED)
+    lanes = variant_lane(task, config, REVERSED), variant_lane(task, config, SUMMED)
     differing = next(found.mismatches for found in lockstep(*lanes, build.windows(config, task)) if found.mismatches)
     assert {mismatch.name for mismatch in differing} == {"token.weight"}
 
@@ -102,13 +102,13 @@ def test_only_the_tied_weight_differs():
 def test_uses_are_counted_per_parameter():
     task = small_task("transformer")
     model = task.build()
-    counted = uses(model(task.train.inputs[:2]).sum())
+    counted = count_uses(model(task.train.inputs[:2]).sum())
     assert {name for name, p in model.named_parameters() if counted[p] == 2} == {"token.weight"}
     assert set(counted.values()) == {1, 2}
     assert len(counted) == len(list(model.parameters()))
     w = torch.ones(2, requires_grad=True)
-    assert uses((w * w).sum() + w.sum()) == {w: 3}
-    assert uses(torch.ones(())) == {}
+    assert count_uses((w * w).sum() + w.sum()) == {w: 3}
+    assert count_uses(torch.ones(())) == {}
 
 
 @pytest.mark.parametrize(("order", "expected"), [((0, 1, 2), 1 + 2**-23), ((2, 1, 0), 1.0), ((1, 0, 2), 1.0)])
@@ -141,7 +141,7 @@ def test_mean_losses_may_be_divided_after_accumulation_if_their_number_is_a_powe
     """Whatever the size of the microbatches: here it is 5."""
     config = small_config(precision=precision, accumulation_steps=k, microbatch_size=5, steps=1)
     task = task_of("digits_mlp")
-    lanes = [lane(task, config, loop) for loop in (REFERENCE, DIVIDED_AFTER)]
+    lanes = [variant_lane(task, config, loop) for loop in (REFERENCE_LOOP, DIVIDED_AFTER)]
     lanes = [replace(each, run=replace(each.run, loss=mean_loss)) for each in lanes]
     windows = [Window(window.microbatches, k) for window in build.windows(config, task)]
     assert [len(window.microbatches) for window in windows] == [k]
@@ -158,7 +158,7 @@ def test_even_by_two_it_differs_once_the_quotient_underflows(exponent, same):
 
     config = small_config(accumulation_steps=2, steps=1)
     task = task_of("digits_mlp")
-    lanes = [lane(task, config, loop) for loop in (REFERENCE, DIVIDED_AFTER)]
+    lanes = [variant_lane(task, config, loop) for loop in (REFERENCE_LOOP, DIVIDED_AFTER)]
     lanes = [replace(each, run=replace(each.run, loss=tiny)) for each in lanes]
     differing = [found for found in lockstep(*lanes, build.windows(config, task)) if found.mismatches]
     assert (differing == []) == same
@@ -171,7 +171,7 @@ def test_in_fp16_fewer_gradients_differ_the_larger_the_loss_scale_until_the_undi
     variant, differing = BY_NAME["divided after, fp16"], []
     for scale in (2.0**0, 2.0**5, 2.0**10, 2.0**16):
         config = replace(variant.config, steps=1, scaler=ScalerConfig(init_scale=scale))
-        lanes = [lane(variant.task(), config, loop) for loop in (REFERENCE, DIVIDED_AFTER)]
+        lanes = [variant_lane(variant.task(), config, loop) for loop in (REFERENCE_LOOP, DIVIDED_AFTER)]
         for found in lockstep(*lanes, build.windows(config, variant.task())):
             if found.place.phase == Phase.UNSCALED:
                 differing.append(found.figures[Part.GRADIENTS].differing)
@@ -186,40 +186,40 @@ def test_in_fp16_fewer_gradients_differ_the_larger_the_loss_scale_until_the_undi
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_zeros_are_seen_by_presence_and_move_parameters_once_a_branch_was_unused_for_a_whole_step(optimizer):
     task, config = digits_branching(), small_config(microbatch_size=16, optimizer=OptimizerConfig(name=optimizer))
-    found = first_difference(task, (config, REFERENCE), (config, ZEROS))
+    found = first_difference(task, (config, REFERENCE_LOOP), (config, ZEROS_FOR_NONE))
     assert found.place == unused_at_first(config, task)
     assert (found.place.phase, found.place.microbatch) == (Phase.ACCUMULATED, 0)
     assert (found.mismatch.part, found.mismatch.kind) == (Part.GRADIENTS, Kind.PRESENCE)
     assert found.mismatch.name == "dark.weight"
-    moved = first_difference(task, (config, REFERENCE), (config, ZEROS), Part.PARAMETERS)
+    moved = first_difference(task, (config, REFERENCE_LOOP), (config, ZEROS_FOR_NONE), Part.PARAMETERS)
     assert moved.place == unused(config, task)
     assert moved.place.step > found.place.step, "a later microbatch had reached the branch, and 0 + g is g"
     assert moved.mismatch.name == "dark.weight"
 
 
 def test_zeros_are_the_reference_where_every_parameter_is_always_reached():
-    assert first(REFERENCE, ZEROS) is None
+    assert first(REFERENCE_LOOP, ZEROS_FOR_NONE) is None
     assert unused_at_first(small_config(), task_of("digits_mlp")) is None
     assert unused(small_config(), task_of("digits_mlp")) is None
 
 
-def test_what_is_missing_is_the_branch():
+def test_the_unused_parameters_are_those_of_the_branch():
     model = digits_branching().build()
     bright, dark = torch.ones(2, 1, 8, 8), torch.zeros(2, 1, 8, 8)
-    assert missing(model, model(bright).sum()) == {model.dark.weight, model.dark.bias}
-    assert missing(model, model(dark).sum()) == set()
+    assert unused_parameters(model, model(bright).sum()) == {model.dark.weight, model.dark.bias}
+    assert unused_parameters(model, model(dark).sum()) == set()
 
 
 @pytest.mark.parametrize("precision", ["fp64", "fp32"])
 @pytest.mark.parametrize("task", ["linear", "digits_mlp", "transformer"])
 def test_func_grad_is_the_reference_where_every_parameter_is_always_reached(task, precision):
-    assert first(REFERENCE, FUNC_GRAD, task, precision=precision) is None
+    assert first(REFERENCE_LOOP, FUNC_GRAD, task, precision=precision) is None
 
 
 def test_func_grad_is_zeros_for_none_where_one_is_not():
     task, config = digits_branching(), small_config(microbatch_size=16)
-    assert first_difference(task, (config, ZEROS), (config, FUNC_GRAD)) is None
-    found = first_difference(task, (config, REFERENCE), (config, FUNC_GRAD))
+    assert first_difference(task, (config, ZEROS_FOR_NONE), (config, FUNC_GRAD)) is None
+    found = first_difference(task, (config, REFERENCE_LOOP), (config, FUNC_GRAD))
     assert (found.place, found.mismatch.kind) == (unused_at_first(config, task), Kind.PRESENCE)
 
 
@@ -228,12 +228,12 @@ def test_func_grad_is_zeros_for_none_where_one_is_not():
 
 @pytest.mark.parametrize("precision", ["fp64", "fp32"])
 def test_the_fused_adamw_is_the_for_loop_with_exact_square_roots_unless_it_adds_and_multiplies_at_once(precision):
-    found = first(EXACT_ROOTS, FUSED, "transformer", precision=precision)
+    found = first(EXACT_ROOTS, FUSED_ADAMW, "transformer", precision=precision)
     assert (found is None) != kernel_rounds_otherwise(DTYPES[precision])
 
 
 def test_the_fused_adamw_differs_from_the_for_loop_in_its_first_update_where_torch_rounds_roots_otherwise():
-    found = first(REFERENCE, FUSED, "transformer")
+    found = first(REFERENCE_LOOP, FUSED_ADAMW, "transformer")
     assert (found is None) == (roots_are_exact(torch.float32) and not kernel_rounds_otherwise(torch.float32))
     if found:
         assert found.place == Place(0, None, Phase.STEPPED)
@@ -243,7 +243,7 @@ def test_the_fused_adamw_differs_from_the_for_loop_in_its_first_update_where_tor
 @pytest.mark.parametrize("precision", ["fp64", "fp32"])
 def test_but_for_what_is_left_over_where_a_size_is_no_multiple_of_the_kernels_vector(precision):
     """Ten numbers, the last two or all of which the kernel computes one by one, and rounds otherwise."""
-    found = first(EXACT_ROOTS, FUSED, precision=precision)
+    found = first(EXACT_ROOTS, FUSED_ADAMW, precision=precision)
     assert found is None or found.mismatch.name.startswith("5.bias") or kernel_rounds_otherwise(DTYPES[precision])
 
 
@@ -255,7 +255,7 @@ def test_a_kernel_that_rounds_otherwise_is_seen(monkeypatch):
 
 
 def test_the_fused_sgd_takes_no_root_and_is_the_for_loop():
-    assert first(REFERENCE, FUSED, "transformer", optimizer=OptimizerConfig(name="sgd")) is None
+    assert first(REFERENCE_LOOP, FUSED_ADAMW, "transformer", optimizer=OptimizerConfig(name="sgd")) is None
 
 
 def test_an_exact_root_is_the_one_of_twice_the_digits():
@@ -268,16 +268,16 @@ def test_an_exact_root_is_the_one_of_twice_the_digits():
 
 @pytest.mark.parametrize("task", ["linear", "digits_mlp"])
 def test_a_full_batch_differs_by_rounding_which_is_2_to_the_29_times_as_small_in_fp64(task):
-    single, double = (first(REFERENCE, FULL_BATCH, task, precision=precision) for precision in ("fp32", "fp64"))
+    single, double = (first(REFERENCE_LOOP, FULL_BATCH, task, precision=precision) for precision in ("fp32", "fp64"))
     assert single.place == double.place == Place(0, 2, Phase.ACCUMULATED)
     ratio = double.figures.relative_norm / single.figures.relative_norm
     assert 2**-30 < ratio < 2**-28
-    assert first(REFERENCE, FULL_BATCH, task, accumulation_steps=1) is None
+    assert first(REFERENCE_LOOP, FULL_BATCH, task, accumulation_steps=1) is None
 
 
-def test_with_batchnorm_a_full_batch_is_another_training():
+def test_with_batchnorm_a_full_batch_is_a_different_training():
     single, double = (
-        first(REFERENCE, FULL_BATCH, "digits_cnn", precision=precision, part=Part.GRADIENTS)
+        first(REFERENCE_LOOP, FULL_BATCH, "digits_cnn", precision=precision, part=Part.GRADIENTS)
         for precision in ("fp32", "fp64")
     )
     assert double.figures.relative_norm == pytest.approx(single.figures.relative_norm, rel=1e-3)
@@ -290,7 +290,7 @@ def test_a_full_batch_is_accumulation_where_nothing_is_rounded():
         return (model(batch.inputs.mul(16).round()) * batch.targets[:, None]).sum()
 
     config, task = small_config(accumulation_steps=2, steps=1), task_of("linear")
-    lanes = [lane(task, config, loop) for loop in (REFERENCE, FULL_BATCH)]
+    lanes = [variant_lane(task, config, loop) for loop in (REFERENCE_LOOP, FULL_BATCH)]
     lanes = [replace(each, run=replace(each.run, loss=loss)) for each in lanes]
     found = list(lockstep(*lanes, build.windows(config, task)))
     assert [f.place.phase for f in found if f.mismatches] == []
@@ -302,7 +302,7 @@ def test_a_full_batch_is_accumulation_where_nothing_is_rounded():
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_every_prediction_holds_over_the_first_epoch(name):
-    found = outcome(BY_NAME[name], steps=16)
+    found = variant_outcome(BY_NAME[name], steps=16)
     assert [kept.measured for kept in found.kept] == [kept.predicted for kept in found.kept]
     # On some machines the fused optimizer rounds as the for-loop does; every prediction about that is asked of them.
     same = name in ("reversed order, K = 2", "torch.func.grad")
@@ -323,16 +323,16 @@ def test_every_variant_differs_or_not_as_a_whole():
 def test_a_wrong_prediction_is_seen():
     variant = BY_NAME["summed loss"]
     wrong = replace(
-        variant, predictions=(Prediction(REFERENCE), Prediction(REVERSED, unused_at_first), *variant.predictions)
+        variant, predictions=(Prediction(REFERENCE_LOOP), Prediction(REVERSED, unused_at_first), *variant.predictions)
     )
-    assert [kept.holds for kept in outcome(wrong, steps=1).kept] == [False, True, True]
+    assert [kept.holds for kept in variant_outcome(wrong, steps=1).kept] == [False, True, True]
     late = replace(variant, predictions=(Prediction(REVERSED, lambda config, task: Place(0, 2, Phase.ACCUMULATED)),))
-    assert [kept.holds for kept in outcome(late, steps=1).kept] == [False]
+    assert [kept.holds for kept in variant_outcome(late, steps=1).kept] == [False]
 
 
 def test_advancing_a_lane_by_itself_gives_the_bits_of_lockstep():
     config, task = small_config(task="transformer", steps=3), task_of("transformer")
-    alone, left, right = (lane(task, config, REFERENCE) for _ in range(3))
+    alone, left, right = (variant_lane(task, config, REFERENCE_LOOP) for _ in range(3))
     for window in build.windows(config, task):
         advance(alone, window)
     assert all(not found.mismatches for found in lockstep(left, right, build.windows(config, task)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import TypeAlias
 
-Way: TypeAlias = Callable[[], Mapping[str, float]]
+TimedWork: TypeAlias = Callable[[], Mapping[str, float]]
 """Does a piece of work, and returns the seconds of each of its parts, by name."""
 
 
@@ -29,7 +29,7 @@ def spread(figures: Sequence[float]) -> Spread:
     return Spread(median, low, high)
 
 
-def in_turn(ways: Sequence[Way], rounds: int, tick: Callable[[], object]) -> dict[str, list[float]]:
+def in_turn(ways: Sequence[TimedWork], rounds: int, tick: Callable[[], object]) -> dict[str, list[float]]:
     """Return the seconds of each part of each way in each round; the first in one round is the last in the next.
 
     Args:
@@ -58,7 +58,7 @@ def ratio(seconds: Sequence[float], bases: Sequence[float]) -> Spread:
     return spread([one / base for one, base in zip(seconds, bases, strict=True)])
 
 
-def timed(name: str, work: Callable[[], object]) -> Way:
+def timed(name: str, work: Callable[[], object]) -> TimedWork:
     """Return a way that does ``work`` and names its seconds ``name``."""
     return lambda: {name: seconds_of(work)}
 

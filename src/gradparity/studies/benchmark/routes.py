@@ -6,20 +6,49 @@ from functools import partial
 from itertools import product
 from statistics import median
 
+from matplotlib.figure import Figure
+from rich.table import Table
+
 from gradparity.parity.lockstep import LockstepRun
 from gradparity.studies.benchmark.clock import Spread, in_turn, ratio, timed
 from gradparity.studies.benchmark.memory import peak_bytes
-from gradparity.studies.benchmark.subjects import config, mlp, size, step, subject, transformer
+from gradparity.studies.benchmark.presentation import (
+    BLUE,
+    BROWN,
+    GRAY,
+    Bar,
+    cost_table,
+    draw_spreads,
+    median_and_quartiles,
+    millions,
+    panels_with,
+    part_result,
+)
+from gradparity.studies.benchmark.subjects import (
+    config,
+    lanes_and_window,
+    parameter_count,
+    transformer,
+    unwatched_step,
+    wide_mlp,
+)
+from gradparity.studies.result import Result
 from gradparity.studies.tasks import Batch, Task
 from gradparity.studies.two_ways.config import Config, PrecisionName
 from gradparity.training import Phase, Window
 
-ROUTES = ("backward", "manual", "frugal")
-MODELS: dict[str, tuple[Callable[[], Task], int]] = {"MLP": (mlp, 32), "transformer": (transformer, 2)}
+_ROUTES = ("backward", "manual", "frugal")
+MODELS: dict[str, tuple[Callable[[], Task], int]] = {"MLP": (wide_mlp, 32), "transformer": (transformer, 2)}
 """With the size of a microbatch. It is small, as the wiring weighs more if the forward computes less."""
-PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16")
-ACCUMULATION_STEPS = (1, 4)
-CASES = list(product(MODELS, PRECISIONS, ACCUMULATION_STEPS))
+_PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16")
+_ACCUMULATION_STEPS = (1, 4)
+CASES = list(product(MODELS, _PRECISIONS, _ACCUMULATION_STEPS))
+_COLORS = dict(zip(_ROUTES, (GRAY, BLUE, BROWN), strict=True))
+_WHY = (
+    "Both make the same forward and the same sums. autograd.grad returns all gradients at once, so from the second "
+    "microbatch on `manual` holds two sets of them; `frugal` adds each in a hook as it comes, as .backward() does. "
+    "Memory is that of forwards and backwards; what the optimizer takes after them is the same for all."
+)
 
 
 @dataclass(frozen=True)
@@ -39,45 +68,87 @@ class RouteCost:
     optimizer state are not counted."""
 
 
-def costs(case: tuple[str, PrecisionName, int], rounds: int, tick: Callable[[], object]) -> list[RouteCost]:
+def measure_routes(full: bool, rounds: int, bar: Bar) -> Result:
+    """Measure the manual routes against ``.backward()``."""
+    tick = bar("routes", rounds * len(CASES))
+    found = [one for case in CASES for one in route_costs(case, rounds, tick)]
+    return part_result("routes", _sentence(found), _WHY, [_table(found)], _figure(found), found)
+
+
+def route_costs(case: tuple[str, PrecisionName, int], rounds: int, tick: Callable[[], object]) -> list[RouteCost]:
     """Measure the three routes on a model of :data:`MODELS`, in a precision, with some accumulation steps."""
     model, precision, k = case
     task, microbatch = MODELS[model]
-    return costs_of(model, task(), config(k=k, microbatch=microbatch, precision=precision), rounds, tick)
+    return _costs_of(model, task(), config(k=k, microbatch=microbatch, precision=precision), rounds, tick)
 
 
-def costs_of(model: str, task: Task, training: Config, rounds: int, tick: Callable[[], object]) -> list[RouteCost]:
+def _costs_of(model: str, task: Task, training: Config, rounds: int, tick: Callable[[], object]) -> list[RouteCost]:
     """Measure the three routes on any model."""
-    lanes, window = subject(task, ROUTES, training)
-    ways = [timed(route, partial(step, lane, window)) for route, lane in zip(ROUTES, lanes, strict=True)]
+    lanes, window = lanes_and_window(task, _ROUTES, training)
+    ways = [timed(route, partial(unwatched_step, lane, window)) for route, lane in zip(_ROUTES, lanes, strict=True)]
     seconds = in_turn(ways, rounds, tick)
     found = []
-    for route, lane in zip(ROUTES, lanes, strict=True):
+    for route, lane in zip(_ROUTES, lanes, strict=True):
         lane.run.optimizer.zero_grad()
-        peak = peak_bytes(partial(gradients, lane, window)) / sum(p.nbytes for p in lane.run.parameters)
+        peak = peak_bytes(partial(_run_up_to_gradients, lane, window)) / sum(p.nbytes for p in lane.run.parameters)
         time = ratio(seconds[route], seconds["backward"])
-        found.append(RouteCost(model, size(lane), training.precision, training.accumulation_steps, route, time, peak))
+        found.append(
+            RouteCost(model, parameter_count(lane), training.precision, training.accumulation_steps, route, time, peak)
+        )
     return found
 
 
-def gradients(lane: LockstepRun, window: Window[Batch]) -> None:
+def _run_up_to_gradients(lane: LockstepRun, window: Window[Batch]) -> None:
     """Run a step until all gradients are accumulated and unscaled."""
     next(moment for moment in lane.step(lane.run, window) if moment.phase == Phase.UNSCALED)
 
 
-def answer(found: Sequence[RouteCost]) -> str:
+def _sentence(found: Sequence[RouteCost]) -> str:
     """Return the median of all cases, and the extremes, in one sentence."""
-    told = []
-    for route in ROUTES[1:]:
-        times = [one.time.median for one in of(found, route)]
-        peaks = [one.peak / base.peak for one, base in zip(of(found, route), of(found, ROUTES[0]), strict=True)]
-        told.append(
+    sentences = []
+    for route in _ROUTES[1:]:
+        times = [one.time.median for one in _of_route(found, route)]
+        peaks = [
+            one.peak / base.peak
+            for one, base in zip(_of_route(found, route), _of_route(found, _ROUTES[0]), strict=True)
+        ]
+        sentences.append(
             f"{route} takes {median(times):.2f} times as long ({min(times):.2f} to {max(times):.2f}) "
             f"and {min(peaks):.2f} to {max(peaks):.2f} times the memory"
         )
-    return f"Against .backward(), {' and '.join(told)}."
+    return f"Against .backward(), {' and '.join(sentences)}."
 
 
-def of(found: Sequence[RouteCost], route: str) -> list[RouteCost]:
+def _of_route(found: Sequence[RouteCost], route: str) -> list[RouteCost]:
     """Return the costs of one route."""
     return [one for one in found if one.route == route]
+
+
+def _table(found: Sequence[RouteCost]) -> Table:
+    """Tabulate the time of the manual routes over ``.backward()``, and the memory of all three, a row for each case."""
+    table = cost_table(
+        "Wiring gradients by hand: time over that of .backward(), most memory in sizes of the parameters",
+        "", "time:\nmanual", "\nfrugal", "memory:\nbackward", "\nmanual", "\nfrugal",
+    )  # fmt: skip
+    for base, manual, frugal in zip(*(_of_route(found, route) for route in _ROUTES), strict=True):
+        memory = (f"{one.peak:.2f}" for one in (base, manual, frugal))
+        case = f"{base.model} {millions(base.parameters)} {base.precision} K {base.k}"
+        times = (median_and_quartiles(one.time).replace(" ", "\n") for one in (manual, frugal))
+        table.add_row(case, *times, *memory)
+    return table
+
+
+def _figure(found: Sequence[RouteCost]) -> Figure:
+    """Draw time and memory of the routes."""
+    made, (time, memory) = panels_with("Wiring gradients by hand, against .backward()", 2)
+    names = [f"{one.model}, {one.precision}, K = {one.k}, {one.route}" for one in found]
+    colors = [_COLORS[one.route] for one in found]
+    shown = [index for index, one in enumerate(found) if one.route != _ROUTES[0]]
+    draw_spreads(time, [names[i] for i in shown], [found[i].time for i in shown], [colors[i] for i in shown])
+    time.axvline(1, color="black", linewidth=0.8)
+    time.set_xlabel("time of a step, times .backward()")
+    memory.barh(names, [one.peak for one in found], color=colors)
+    memory.tick_params(axis="y", labelsize=8)
+    memory.invert_yaxis()
+    memory.set_xlabel("most memory, in sizes of the parameters")
+    return made

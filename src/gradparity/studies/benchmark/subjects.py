@@ -31,18 +31,18 @@ def config(*, k: int = 1, microbatch: int = SEQUENCES, precision: PrecisionName 
     )
 
 
-def subject(task: Task, loops: tuple[str, ...], training: Config) -> tuple[list[LockstepRun], Window[Batch]]:
+def lanes_and_window(task: Task, loops: tuple[str, ...], training: Config) -> tuple[list[LockstepRun], Window[Batch]]:
     """Return a lane for each of ``loops``, all from the same bits, and the window for all their steps."""
     return [build.lane(training, task, loop) for loop in loops], next(build.windows(training, task))
 
 
-def step(lane: LockstepRun, window: Window[Batch]) -> None:
+def unwatched_step(lane: LockstepRun, window: Window[Batch]) -> None:
     """Make one unwatched optimizer step."""
     for _ in lane.step(lane.run, window):
         pass
 
 
-def size(lane: LockstepRun) -> int:
+def parameter_count(lane: LockstepRun) -> int:
     """Return the number of trained parameters."""
     return sum(p.numel() for p in lane.run.parameters)
 
@@ -57,7 +57,7 @@ def small_transformer() -> Task:
     return transformer(128, 4)
 
 
-def mlp(width: int = 690) -> Task:
+def wide_mlp(width: int = 690) -> Task:
     """Return an MLP with three hidden layers: by default a million parameters, most of them in two tensors."""
     return replace(TASKS["digits_mlp"](), build=partial(_mlp, width))
 
@@ -67,12 +67,12 @@ def _mlp(width: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.GELU(), *hidden, nn.Linear(width, 10))
 
 
-def many(tensors: int) -> Task:
+def many_tensors(tensors: int) -> Task:
     """Return a model that adds up ``tensors`` parameters of ten elements each."""
-    return replace(TASKS["digits_mlp"](), build=partial(Many, tensors))
+    return replace(TASKS["digits_mlp"](), build=partial(ManyTensors, tensors))
 
 
-class Many(nn.Module):
+class ManyTensors(nn.Module):
     """Ten logits for each image: the mean of its pixels times the sum of all parameters."""
 
     def __init__(self, tensors: int) -> None:

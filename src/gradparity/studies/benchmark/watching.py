@@ -8,9 +8,7 @@ watching falls with the number of tokens in a step, and hardly depends on the si
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from itertools import count, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,57 +20,17 @@ from torch.utils._debug_mode import DebugMode
 
 import gradparity
 from gradparity.parity.lockstep import Comparison, LockstepRun, lockstep
-from gradparity.studies.benchmark.clock import Spread, Way, in_turn, ratio, seconds_of, spread, timed
-from gradparity.studies.benchmark.subjects import size, step
+from gradparity.studies.benchmark.clock import TimedWork, in_turn, seconds_of, timed
+from gradparity.studies.benchmark.subjects import unwatched_step
 from gradparity.studies.tasks import Batch
 from gradparity.training import Moment, Phase, Run, Window
 
-Look: TypeAlias = Callable[[Moment], None]
-Watch: TypeAlias = Callable[[], AbstractContextManager[Look | None]]
+AtMoment: TypeAlias = Callable[[Moment], None]
+WatchStep: TypeAlias = Callable[[], AbstractContextManager[AtMoment | None]]
 
 REFERENCE, CANDIDATE, BESIDE = "reference alone", "candidate alone", "candidate again"
 LOCKSTEP, RECORD = "lockstep", "gradparity.record"
 CLOSE, EQUAL, HASHES = "clone, assert_close", "clone, torch.equal", "DebugMode.log_tensor_hashes"
-TRAINPARITY = "TrainParity check_accumulation"
-
-
-@dataclass(frozen=True)
-class WatchingCost:
-    """One training, watched in one way."""
-
-    model: str
-    parameters: int
-    way: str
-    bare: float
-    """Milliseconds of an unwatched step; for lockstep, of one step by the reference and one by the candidate."""
-    adds: float
-    """Milliseconds that watching it adds."""
-    time: Spread
-    """Time over that of the same steps, unwatched, in the same round."""
-
-
-def costs(
-    model: str,
-    lanes: Sequence[LockstepRun],
-    window: Window[Batch],
-    rounds: int,
-    tick: Callable[[], object],
-    *,
-    others: bool,
-) -> list[WatchingCost]:
-    """Measure lockstep of two ``lanes`` and a recording of the first; with ``others``, also the alternatives."""
-    reference, candidate = lanes
-    ways = [CLOSE, EQUAL] if others else []
-    seconds = watched_seconds(reference, candidate, window, rounds, tick, ways)
-    both = [sum(pair) for pair in zip(seconds[REFERENCE], seconds[CANDIDATE], strict=True)]
-    found = [(LOCKSTEP, both, seconds[LOCKSTEP])]
-    found += [(way, seconds[REFERENCE], seconds[way]) for way in (RECORD, *ways)]
-    if others:  # hashes take so long that one round of them would outlast all other rounds
-        found.append((HASHES, *hashed_seconds(reference, window, max(2, rounds // 3))))
-    return [
-        WatchingCost(model, size(reference), way, milliseconds(bare), added(bare, watched), ratio(watched, bare))
-        for way, bare, watched in found
-    ]
 
 
 def watched_seconds(
@@ -89,15 +47,15 @@ def watched_seconds(
     next(compared)  # the comparison at the start
     with TemporaryDirectory() as folder:
         traces = map(Path(folder).joinpath, map(str, count()))
-        looks = {CLOSE: partial(cloning, run, close), EQUAL: partial(cloning, run, equal)}
+        looks = {CLOSE: partial(cloning, run, assert_close), EQUAL: partial(cloning, run, assert_equal)}
 
-        def of_both(ours: str, theirs: str, way: Watch = nullcontext) -> dict[str, float]:
+        def of_both(ours: str, theirs: str, way: WatchStep = nullcontext) -> dict[str, float]:
             return {
                 ours: watched_step(reference, window, way),
                 theirs: watched_step(candidate, window, nullcontext),
             }
 
-        ways: list[Way] = [
+        ways: list[TimedWork] = [
             lambda: of_both(REFERENCE, CANDIDATE),
             timed(LOCKSTEP, lambda: one_step(compared)),
             lambda: of_both(RECORD, BESIDE, lambda: recording(run, next(traces))),
@@ -109,7 +67,7 @@ def watched_seconds(
 def hashed_seconds(lane: LockstepRun, window: Window[Batch], rounds: int) -> tuple[list[float], list[float]]:
     """Return the seconds of a step, bare and with DebugMode's hashes."""
     seconds = in_turn(
-        [timed("bare", partial(step, lane, window)), lambda: {HASHES: watched_step(lane, window, hashing)}],
+        [timed("bare", partial(unwatched_step, lane, window)), lambda: {HASHES: watched_step(lane, window, hashing)}],
         rounds,
         lambda: None,
     )
@@ -128,7 +86,7 @@ def one_step(compared: Iterator[Comparison]) -> None:
             return
 
 
-def watched_step(lane: LockstepRun, window: Window[Batch], way: Watch) -> float:
+def watched_step(lane: LockstepRun, window: Window[Batch], way: WatchStep) -> float:
     """Return the seconds of one step, watched in one way; the work before and after it is not counted."""
     with way() as look, lane.random.active():
 
@@ -148,17 +106,17 @@ def recording(run: Run, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def cloning(run: Run, same: Callable[[Tensor, Tensor], object]) -> Iterator[Look]:
+def cloning(run: Run, same: Callable[[Tensor, Tensor], object]) -> Iterator[AtMoment]:
     """Watch as one would by hand: at each phase, clone the tensors that it changes, and compare the clones."""
 
     def look(moment: Moment) -> None:
-        for tensor in changed(run, moment.phase):
+        for tensor in written_tensors(run, moment.phase):
             same(tensor.clone(), tensor)
 
     yield look
 
 
-def changed(run: Run, phase: Phase) -> Iterator[Tensor]:
+def written_tensors(run: Run, phase: Phase) -> Iterator[Tensor]:
     """Yield the tensors that a phase has written; unscaling writes none in fp32."""
     if phase in (Phase.ACCUMULATED, Phase.CLIPPED):
         yield from (p.grad for p in run.parameters if p.grad is not None)
@@ -167,12 +125,12 @@ def changed(run: Run, phase: Phase) -> Iterator[Tensor]:
         yield from (value for state in run.optimizer.state.values() for value in state.values())
 
 
-def close(a: Tensor, b: Tensor) -> None:
+def assert_close(a: Tensor, b: Tensor) -> None:
     """Compare as PyTorch's own tests do, without tolerance."""
     torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-def equal(a: Tensor, b: Tensor) -> None:
+def assert_equal(a: Tensor, b: Tensor) -> None:
     """Compare by the fastest one-liner; for it, -0 equals +0, and a NaN differs from itself."""
     assert torch.equal(a, b)
 
@@ -182,40 +140,3 @@ def hashing() -> Iterator[None]:
     """Hash the inputs and outputs of every operation."""
     with DebugMode(), DebugMode.log_tensor_hashes():
         yield
-
-
-def trainparity(model: str, lane: LockstepRun, window: Window[Batch]) -> WatchingCost | None:
-    """Measure TrainParity's check of three steps in three processes; return ``None`` if it is not installed.
-
-    The check trains the small transformer.
-    """
-    if find_spec("trainparity") is None:
-        return None
-    from gradparity.studies.peers import cost
-
-    bare = [cost.STEPS * seconds_of(partial(step, lane, window)) for _ in range(3)]
-    checked = [cost.seconds()] * len(bare)
-    return WatchingCost(model, size(lane), TRAINPARITY, milliseconds(bare), added(bare, checked), ratio(checked, bare))
-
-
-def milliseconds(seconds: Sequence[float]) -> float:
-    """Return the median of ``seconds``, in milliseconds."""
-    return 1e3 * spread(seconds).median
-
-
-def added(bare: Sequence[float], watched: Sequence[float]) -> float:
-    """Return the milliseconds that watching adds, in the median of all rounds."""
-    return milliseconds([more - less for less, more in zip(bare, watched, strict=True)])
-
-
-def answer(found: Sequence[WatchingCost]) -> str:
-    """Return the result in one sentence."""
-    told = []
-    for way in (LOCKSTEP, RECORD):
-        figures = ", ".join(
-            f"{one.time.median:.3f} at a step of {one.bare / (2 if way == LOCKSTEP else 1):.0f} ms"
-            for one in found
-            if one.way == way
-        )
-        told.append(f"{way} takes {figures}")
-    return f"Times as long as the same steps unwatched, {' and '.join(told)}."

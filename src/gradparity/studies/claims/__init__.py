@@ -1,9 +1,9 @@
 """Common claims about ``torch.autograd.grad`` and ``.backward()``, each as a check with a verdict."""
 
 from gradparity.studies.claims import backward, grad, second_order, summary, tools
-from gradparity.studies.claims.evidence import Claim, Evidence, Verdict, name_of, sentence_of
+from gradparity.studies.claims.evidence import Claim, ClaimVerdict, Evidence, name_of, sentence_of
 
-__all__ = ["CLAIMS", "Claim", "Evidence", "Verdict", "name_of", "sentence_of"]
+__all__ = ["CLAIMS", "Claim", "ClaimVerdict", "Evidence", "name_of", "sentence_of"]
 
 CLAIMS: tuple[Claim, ...] = (
     grad.returns,

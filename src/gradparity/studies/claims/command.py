@@ -6,11 +6,13 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from gradparity.cli.arguments import Parser
+from gradparity.cli.arguments import Parser, add_choice, choose
 from gradparity.errors import UserError
-from gradparity.studies import experiment
-from gradparity.studies.claims import CLAIMS, Claim, Evidence, name_of, report
-from gradparity.tensorboard import new_folder, write_pages
+from gradparity.studies.claims import CLAIMS, name_of
+from gradparity.studies.claims.result import RECORDS, claims_markdown, claims_result
+from gradparity.studies.experiment import progress
+from gradparity.studies.result import say, show_result, to_json, where_to_see, write_result
+from gradparity.tensorboard import new_folder
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,48 +24,34 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UserError: if an argument names an unknown claim, an unknown format, or a folder that cannot be written.
     """
-    parser = Parser(prog="gradparity claims", description="What is said of autograd.grad and .backward(), examined.")
+    claims = {name_of(claim): claim for claim in CLAIMS}
+    parser = Parser(prog="gradparity claims", description="Check what is often said of autograd.grad and .backward().")
     parser.add_argument("--format", choices=("table", "json", "markdown"), default="table", help="default: table")
-    parser.add_argument("--only", nargs="+", metavar="ID", help="examine these claims alone")
+    add_choice(parser, "--only", ", ".join(claims))
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write a TensorBoard text page there as well")
     parser.add_argument("--quiet", action="store_true", help="only the answer: no progress, no table")
     given = parser.parse_args(arguments)
-    chosen = claims_named(given.only)
+    chosen = choose("--only", given.only, claims)
     try:
         folder = new_folder(given.output / "claims") if given.output else None
     except OSError as error:
         raise UserError(f"{error}; choose a folder that can be written with --output") from error
 
     torch.set_num_threads(1)
-    with experiment.progress(given.quiet) as progress:
-        examined = [(claim, claim()) for claim in progress.track(chosen, description="claims")]
+    with progress(given.quiet) as bar:
+        examined = [(claims[name], claims[name]()) for name in bar.track(chosen, description="claims")]
+    result = claims_result(examined)
     if folder:
-        write_pages(folder, {"1 answer": report.page(examined)})
+        write_result(result, folder)
     if given.format == "json":
-        print(report.as_json(examined))
-    elif given.format == "markdown":
-        print(report.markdown(examined))
-    else:
-        show(examined, folder, Console(highlight=False, quiet=given.quiet))
-    return 0
-
-
-def claims_named(names: Sequence[str] | None) -> list[Claim]:
-    """Return the claims called ``names``, in reading order; without names, all of them.
-
-    Raises:
-        UserError: if a name is of no claim.
-    """
-    known = {name_of(claim): claim for claim in CLAIMS}
-    for name in names or ():
-        if name not in known:
-            raise UserError(f"--only names no claim {name!r}; choose from {', '.join(known)}")
-    return [claim for name, claim in known.items() if names is None or name in names]
-
-
-def show(examined: Sequence[tuple[Claim, Evidence]], folder: Path | None, console: Console) -> None:
-    """Print the table, the answer, and the page's folder. The answer is printed even if ``console`` is quiet."""
-    console.print(report.table(examined))
-    experiment.say(Console(highlight=False), report.answer(examined), style="bold")
+        print(to_json(result.records[RECORDS]))
+        return 0
+    if given.format == "markdown":
+        print(claims_markdown(examined))
+        return 0
+    console = Console(highlight=False, quiet=given.quiet)
+    show_result(result, console)
+    say(Console(highlight=False), result.sentence, style="bold")
     if folder:
-        experiment.see(console, folder, "Text")
+        say(console, where_to_see(folder, "Text"))
+    return 0

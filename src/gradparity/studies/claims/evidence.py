@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 
 
-class Verdict(StrEnum):
+class ClaimVerdict(StrEnum):
     """The verdict on a sentence, read word for word, after the measurement."""
 
     HOLDS = "holds"
@@ -23,7 +23,7 @@ class Verdict(StrEnum):
 class Evidence:
     """The result of checking a claim on this machine."""
 
-    verdict: Verdict
+    verdict: ClaimVerdict
     figure: str
     """The measurement, in words and numbers."""
     instead: str = ""
@@ -36,15 +36,15 @@ Claim: TypeAlias = Callable[[], Evidence]
 """A function whose docstring is the claim; it measures and returns the evidence with a verdict."""
 
 
-def judge(holds: bool, caveat: bool = False) -> Verdict:
+def judge(holds: bool, caveat: bool = False) -> ClaimVerdict:
     """Return the verdict on a sentence that ``holds`` or not; if it holds, perhaps only with a ``caveat``.
 
     >>> judge(holds=True, caveat=True).value
     'holds with a caveat'
     """
     if not holds:
-        return Verdict.FAILS
-    return Verdict.CAVEAT if caveat else Verdict.HOLDS
+        return ClaimVerdict.FAILS
+    return ClaimVerdict.CAVEAT if caveat else ClaimVerdict.HOLDS
 
 
 def name_of(claim: Claim) -> str:

@@ -19,7 +19,7 @@ from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import ClipConfig, Config, OptimizerConfig, PrecisionName, ScalerConfig
 from gradparity.training import Route
 
-OPTIMIZERS: list[type[Any]] = [
+ALL_OPTIMIZERS: list[type[Any]] = [
     kind
     for kind in vars(torch.optim).values()
     if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
@@ -45,7 +45,7 @@ def network(inputs: int = 2, hidden: int = 8, layers: int = 1) -> nn.Sequential:
         return nn.Sequential(*blocks, nn.Linear(hidden, 1)).double()
 
 
-def refusal(attempt: Callable[[], object]) -> str:
+def error_message(attempt: Callable[[], object]) -> str:
     """Return the first clause of the error that ``attempt`` raises, or ``""`` if it raises none."""
     try:
         attempt()
@@ -54,27 +54,27 @@ def refusal(attempt: Callable[[], object]) -> str:
     return ""
 
 
-def outcome(refused: str) -> str:
-    """Return a result of :func:`refusal` as the end of a sentence: ``raises "..."``, or ``runs``."""
+def ending(refused: str) -> str:
+    """Return a result of :func:`error_message` as the end of a sentence: ``raises "..."``, or ``runs``."""
     return f'raises "{refused}"' if refused else "runs"
 
 
-def same(ours: Iterable[Tensor | None], theirs: Iterable[Tensor | None]) -> bool:
+def same_tensors(ours: Iterable[Tensor | None], theirs: Iterable[Tensor | None]) -> bool:
     """Return whether two sequences of tensors have the same bits, and no tensor is ``None``."""
     return all(a is not None and b is not None and same_bits(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def filled(tensors: Iterable[Tensor]) -> int:
+def count_filled(tensors: Iterable[Tensor]) -> int:
     """Count those of ``tensors`` that have a ``.grad``."""
     return sum(tensor.grad is not None for tensor in tensors)
 
 
-def times(gradient: Tensor | None, once: Tensor) -> float:
+def factor_over(gradient: Tensor | None, once: Tensor) -> float:
     """Return the factor of ``gradient`` over ``once``, to nine decimals; for ``None`` it is 0."""
     return 0.0 if gradient is None else round(float((gradient * once).sum() / once.square().sum()), 9)
 
 
-def error(have: Tensor, want: Tensor) -> float:
+def largest_error(have: Tensor, want: Tensor) -> float:
     """Return the largest absolute difference."""
     return (have - want).abs().max().item()
 
@@ -132,7 +132,7 @@ def train_both_ways(
     return verdict_of(lockstep(*lanes, build.windows(config, task)), read), steps
 
 
-def in_words(verdict: LockstepVerdict) -> str:
+def lockstep_in_words(verdict: LockstepVerdict) -> str:
     """Return in words how much a lockstep compared, and how much of it differs."""
     differing = sum(cell.differing for cell in verdict.cells.values())
     compared = sum(cell.compared for cell in verdict.cells.values())

@@ -9,8 +9,17 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 
 from gradparity.studies.claims import tools
-from gradparity.studies.claims.evidence import Evidence, Verdict, judge, name_of
-from gradparity.studies.claims.examples import batch, filled, in_words, network, outcome, refusal, same, train_both_ways
+from gradparity.studies.claims.evidence import ClaimVerdict, Evidence, judge, name_of
+from gradparity.studies.claims.examples import (
+    batch,
+    count_filled,
+    ending,
+    error_message,
+    lockstep_in_words,
+    network,
+    same_tensors,
+    train_both_ways,
+)
 from gradparity.training import Route, backward, frugal, manual
 
 
@@ -19,9 +28,9 @@ def fills_grad() -> Evidence:
     model, x = network(), batch().detach()
     parameters = list(model.parameters())
     torch.autograd.grad(model(x).sum(), parameters)
-    by_grad = filled(parameters)
+    by_grad = count_filled(parameters)
     model(x).sum().backward()
-    by_backward = filled(parameters)
+    by_backward = count_filled(parameters)
     return Evidence(
         judge(holds=by_backward == len(parameters) and by_grad == 0),
         f".backward() fills {by_backward} of {len(parameters)}, autograd.grad {by_grad}.",
@@ -42,7 +51,7 @@ def accumulates_correctly() -> Evidence:
     lockstep, _ = train_both_ways()
     return Evidence(
         judge(holds=by_backward == right and not (by_hand == right and lockstep.parity)),
-        f"Between autograd.grad wired into p.grad and .backward(), {in_words(lockstep)}. And where a and b "
+        f"Between autograd.grad wired into p.grad and .backward(), {lockstep_in_words(lockstep)}. And where a and b "
         f"enter as a.flatten() + b.flatten(), two microbatches leave {by_hand:g} by hand and {by_backward:g} by "
         f".backward(); {right} is right (https://github.com/pytorch/pytorch/issues/34082).",
         "Either does, while no two .grad share memory; see gradparity.training.routes.",
@@ -76,7 +85,7 @@ def millions_of_parameters() -> Evidence:
     count = sum(p.numel() for p in models[0].parameters())
     held = [most_gradients_held(model, x, route, 3) for model, route in zip(models, routes, strict=True)]
     ours, *theirs = ([p.grad for p in model.parameters()] for model in models)
-    agree = all(same(ours, gradients) for gradients in theirs)
+    agree = all(same_tensors(ours, gradients) for gradients in theirs)
     return Evidence(
         judge(holds=not agree or held[2] > held[0]),
         f"With {count:,} parameters and 3 microbatches all routes leave {'the same' if agree else 'other'} bits. At "
@@ -95,15 +104,16 @@ def no_replacement() -> Evidence:
     leaves = list(layer.parameters())
 
     def by_checkpoint(reentrant: bool) -> str:
-        return refusal(lambda: torch.autograd.grad(checkpoint(layer, x, use_reentrant=reentrant).sum(), leaves))
+        return error_message(lambda: torch.autograd.grad(checkpoint(layer, x, use_reentrant=reentrant).sum(), leaves))
 
     refused, other = by_checkpoint(True), by_checkpoint(False)
-    needed = [name_of(tool) for tool in (tools.ddp, tools.hooks) if tool().verdict is not Verdict.FAILS]
+    needed = [name_of(tool) for tool in (tools.ddp, tools.hooks) if tool().verdict is not ClaimVerdict.FAILS]
     return Evidence(
         judge(holds=not lockstep.parity or bool(refused or needed), caveat=lockstep.parity),
-        f"Wired into p.grad with care, it trains alike in fp16 with clipping and a schedule: {in_words(lockstep)}. But "
-        f"{len(needed)} of the parts above need .backward() in whole or in part: {', '.join(needed)}. And under "
-        f"reentrant checkpointing autograd.grad {outcome(refused)}; under the other kind it {outcome(other)}.",
+        f"Wired into p.grad with care, it trains alike in fp16 with clipping and a schedule: "
+        f"{lockstep_in_words(lockstep)}. But {len(needed)} of the parts above need .backward() in whole or in part: "
+        f"{', '.join(needed)}. And under reentrant checkpointing autograd.grad {ending(refused)}; under the other kind "
+        f"it {ending(other)}.",
         "In a plain loop it is a replacement, if wired as in gradparity.training.manual; not under DDP, reentrant "
         "checkpointing, or with hooks that wait for accumulation.",
     )

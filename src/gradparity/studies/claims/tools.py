@@ -14,11 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 from gradparity.parity.bits import same_bits
 from gradparity.studies.claims.evidence import Evidence, judge
 from gradparity.studies.claims.examples import (
-    OPTIMIZERS,
+    ALL_OPTIMIZERS,
     batch,
-    in_words,
+    error_message,
+    lockstep_in_words,
     network,
-    refusal,
     train_both_ways,
     trained_by,
 )
@@ -28,14 +28,14 @@ from gradparity.training import backward, manual
 
 def optimizers() -> Evidence:
     """Only `.backward()` integrates with optimizers."""
-    trained = {kind: [trained_by(kind, route) for route in (backward, manual)] for kind in OPTIMIZERS}
+    trained = {kind: [trained_by(kind, route) for route in (backward, manual)] for kind in ALL_OPTIMIZERS}
     agree = sum(same_bits(ours, theirs) for (_, ours), (_, theirs) in trained.values())
     moved = sum(not torch.equal(before, after) for (before, after), _ in trained.values())
     return Evidence(
-        judge(holds=not (agree == moved == len(OPTIMIZERS))),
-        f"Of the {len(OPTIMIZERS)} optimizers of torch.optim {agree} arrive at the same bits by autograd.grad wired "
-        f"into p.grad, after 3 steps of 2 microbatches; {moved} moved their parameters.",
-        "An optimizer reads p.grad, and does not care who filled it.",
+        judge(holds=not (agree == moved == len(ALL_OPTIMIZERS))),
+        f"Of the {len(ALL_OPTIMIZERS)} optimizers of torch.optim {agree} arrive at the same bits by autograd.grad "
+        f"wired into p.grad, after 3 steps of 2 microbatches; {moved} moved their parameters.",
+        "An optimizer reads p.grad, however it was filled.",
     )
 
 
@@ -45,7 +45,7 @@ def amp() -> Evidence:
     skipped = sum(step.skipped for step in steps)
     return Evidence(
         judge(holds=not (lockstep.parity and 0 < skipped < len(steps))),
-        f"Under fp16 autocast with a GradScaler, {in_words(lockstep)}; "
+        f"Under fp16 autocast with a GradScaler, {lockstep_in_words(lockstep)}; "
         f"{skipped} of the {len(steps)} overflowed, to be skipped by both routes.",
         "Differentiate scaler.scale(loss) by either; unscale_, step and update read p.grad.",
     )
@@ -87,23 +87,23 @@ def schedulers() -> Evidence:
     rates = len({step.lr for step in steps})
     return Evidence(
         judge(holds=not (lockstep.parity and rates > 1)),
-        f"With {rates} different learning rates, {in_words(lockstep)}.",
+        f"With {rates} different learning rates, {lockstep_in_words(lockstep)}.",
         "A scheduler reads no gradient at all.",
     )
 
 
 def clipping() -> Evidence:
     """Only `.backward()` supports clipping."""
-    parity, told = True, []
+    parity, sentences = True, []
     for clip in (ClipConfig(by="norm", threshold=0.05), ClipConfig(by="value", threshold=0.001)):
         lockstep, steps = train_both_ways(clip=clip)
         clipped = sum(step.clipped_norm < step.norm for step in steps)
         parity &= lockstep.parity and clipped == len(steps)
-        told.append(f"by {clip.by}, {in_words(lockstep)}, {clipped} of which it clipped")
+        sentences.append(f"by {clip.by}, {lockstep_in_words(lockstep)}, {clipped} of which it clipped")
     return Evidence(
         judge(holds=not parity),
-        f"With clipping {'; '.join(told)}.",
-        "Clipping changes p.grad in place, whoever filled it; p.grad must share no memory.",
+        f"With clipping {'; '.join(sentences)}.",
+        "Clipping changes p.grad in place, however it was filled; p.grad must share no memory.",
     )
 
 
@@ -126,7 +126,7 @@ def runs_of(kind: str, differentiate: Callable[[Tensor, Sequence[nn.Parameter]],
     hidden, leaves = first(x), list(model.parameters())
     HOOKS[kind](leaves, hidden, last, lambda *gradients: calls.append(1))
     loss = last(activation(hidden)).sum()
-    refused = refusal(lambda: differentiate(loss, leaves))
+    refused = error_message(lambda: differentiate(loss, leaves))
     return "raises" if refused else len(calls)
 
 

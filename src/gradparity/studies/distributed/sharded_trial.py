@@ -16,7 +16,7 @@ from torch.optim import SGD, AdamW
 from gradparity.parity.bits import same_bits, ulp_distance
 from gradparity.parity.metrics import Figures
 from gradparity.parity.mismatches import figures_of
-from gradparity.studies.distributed.parity import gathered
+from gradparity.studies.distributed.compare_ranks import gathered
 from gradparity.training import backward
 from gradparity.training.exchange import average
 from gradparity.training.sharded import accumulate, scatter, whole_parameters
@@ -25,7 +25,7 @@ STEPS, MICROBATCHES = 3, 2
 
 
 @dataclass(frozen=True)
-class Measured:
+class ShardedPart:
     """A part of the manual route, and its result on this rank."""
 
     what: str
@@ -34,7 +34,7 @@ class Measured:
     """The result in words: the bits, or the error."""
 
 
-def measure_sharded() -> list[Measured]:
+def measure_sharded() -> list[ShardedPart]:
     """Measure every part on this rank. Collective."""
     return [
         _backward(),
@@ -49,47 +49,47 @@ def measure_sharded() -> list[Measured]:
     ]
 
 
-def _backward() -> Measured:
+def _backward() -> ShardedPart:
     shards, gradients = _gradients_of_one_backward()
     found = figures_of(zip(gradients, (g.full_tensor() for g in shards), strict=True))
-    return Measured(".backward()", *_same("DDP's", found))
+    return ShardedPart(".backward()", *_same("DDP's", found))
 
 
-def _by_shards() -> Measured:
+def _by_shards() -> ShardedPart:
     model, what = sharded(), "autograd.grad by the shards that the optimizer has"
     try:
         torch.autograd.grad(loss_of(model, next(inputs())), list(model.parameters()))
     except RuntimeError as error:
-        return Measured(what, False, f"RuntimeError: {str(error).split('.')[0]}")
-    return Measured(what, True, "gradients")
+        return ShardedPart(what, False, f"RuntimeError: {str(error).split('.')[0]}")
+    return ShardedPart(what, True, "gradients")
 
 
-def _by_shards_unused() -> Measured:
+def _by_shards_unused() -> ShardedPart:
     model = sharded()
     found = torch.autograd.grad(loss_of(model, next(inputs())), list(model.parameters()), allow_unused=True)
     nothing = all(g is None for g in found)
-    return Measured("the same with allow_unused=True", not nothing, "None for all, silently" if nothing else "some")
+    return ShardedPart("the same with allow_unused=True", not nothing, "None for all, silently" if nothing else "some")
 
 
-def _into_shards() -> Measured:
+def _into_shards() -> ShardedPart:
     model = sharded()
     loss_of(model, next(inputs())).backward(inputs=list(model.parameters()))
     nothing = all(p.grad is None for p in model.parameters())
-    return Measured(".backward(inputs=shards)", not nothing, "None for all, silently" if nothing else "some")
+    return ShardedPart(".backward(inputs=shards)", not nothing, "None for all, silently" if nothing else "some")
 
 
-def _by_whole() -> Measured:
+def _by_whole() -> ShardedPart:
     model, gradients = sharded(), dict[str, Tensor]()
     with whole_parameters(model) as seen:
         accumulate(loss_of(model, next(inputs())), seen, gradients)
-    alone, x = build(), next(inputs())
+    alone, x = build_mlp(), next(inputs())
     own = torch.autograd.grad(loss_of(alone, x), list(alone.parameters()))
     same = all(same_bits(g, o) for g, o in zip(gradients.values(), own, strict=True))
     what = "autograd.grad by the whole parameters of the forward"
-    return Measured(what, False, "this rank's own gradients, not averaged" if same else "other gradients")
+    return ShardedPart(what, False, "this rank's own gradients, not averaged" if same else "other gradients")
 
 
-def _by_hand() -> Measured:
+def _by_hand() -> ShardedPart:
     """Compare FSDP's own route with the manual one: three clipped AdamW steps of two microbatches."""
     models = sharded(), sharded()
     optimizers = [AdamW(model.parameters(), lr=0.01) for model in models]
@@ -106,9 +106,9 @@ def _by_hand() -> Measured:
             clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
         for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True):
-            pairs += [(whole(p), whole(q)), (whole(p.grad), whole(q.grad))]
+            pairs += [(whole_tensor(p), whole_tensor(q)), (whole_tensor(p.grad), whole_tensor(q.grad))]
     what = "the same, added up, then averaged and scattered by hand"
-    return Measured(what, *_same("FSDP's own", figures_of(pairs)))
+    return ShardedPart(what, *_same("FSDP's own", figures_of(pairs)))
 
 
 def _same(whose: str, found: Figures) -> tuple[bool, str]:
@@ -120,41 +120,41 @@ def _same(whose: str, found: Figures) -> tuple[bool, str]:
     )
 
 
-def _clip() -> Measured:
+def _clip() -> ShardedPart:
     shards, gradients = _gradients_of_one_backward()
     norm, expected = (nn.utils.get_total_norm(g) for g in (shards, gradients))
     assert isinstance(norm, DTensor)
     ulp = int(ulp_distance(norm.full_tensor(), expected))
     alike = len(set(gathered(float(norm.full_tensor())))) == 1
     seen = f"one norm on all ranks, {ulp} ULP from that of the whole gradients"
-    return Measured("clip_grad_norm_ on the shards' gradients", alike and ulp <= 4, seen if alike else "other norms")
+    return ShardedPart("clip_grad_norm_ on the shards' gradients", alike and ulp <= 4, seen if alike else "other norms")
 
 
-def _clip_local() -> Measured:
+def _clip_local() -> ShardedPart:
     shards, _ = _gradients_of_one_backward()
     norms = gathered(float(nn.utils.get_total_norm([g.to_local() for g in shards])))
-    seen = f"another norm on each rank: {', '.join(f'{norm:.4g}' for norm in norms)}"
-    return Measured("clip_grad_norm_ on to_local() of them", len(set(norms)) == 1, seen)
+    seen = f"a different norm on each rank: {', '.join(f'{norm:.4g}' for norm in norms)}"
+    return ShardedPart("clip_grad_norm_ on to_local() of them", len(set(norms)) == 1, seen)
 
 
-def _overflow() -> Measured:
+def _overflow() -> ShardedPart:
     model = sharded()
     optimizer, scaler = SGD(model.parameters(), lr=0.1), GradScaler("cpu", init_scale=4.0)
     backward(scaler.scale(loss_of(model, next(inputs()))), [])
     first = next(model.parameters())
     if dist.get_rank() == dist.get_world_size() - 1:
-        local(first.grad).fill_(torch.inf)
-    before = local(first).clone()
+        _local_shard(first.grad).fill_(torch.inf)
+    before = _local_shard(first).clone()
     scaler.step(optimizer)
     scaler.update()
-    decisions = set(gathered((scaler.get_scale(), same_bits(before, local(first)))))
+    decisions = set(gathered((scaler.get_scale(), same_bits(before, _local_shard(first)))))
     seen = "all ranks skip the step, and halve the scale" if decisions == {(2.0, True)} else f"{decisions}"
-    return Measured("GradScaler, an inf in the shard of one rank", decisions == {(2.0, True)}, seen)
+    return ShardedPart("GradScaler, an inf in the shard of one rank", decisions == {(2.0, True)}, seen)
 
 
 def _gradients_of_one_backward() -> tuple[list[DTensor], list[Tensor]]:
     """Return the gradients of FSDP, and those of an unsharded model averaged as DDP does."""
-    model, alone, x = sharded(), build(), next(inputs())
+    model, alone, x = sharded(), build_mlp(), next(inputs())
     backward(loss_of(model, x), [])
     backward(loss_of(alone, x), [])
     average(list(alone.parameters()))
@@ -171,7 +171,7 @@ def _fill(model: nn.Module, window: Sequence[Tensor]) -> None:
         backward(loss_of(model, x), [])
 
 
-def build() -> nn.Sequential:
+def build_mlp() -> nn.Sequential:
     """Build a multilayer perceptron of odd sizes, so that shards are uneven; the same on every rank."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(20, 37), nn.GELU(), nn.Linear(37, 31), nn.GELU(), nn.Linear(31, 7))
@@ -179,7 +179,7 @@ def build() -> nn.Sequential:
 
 def sharded() -> nn.Module:
     """Build the same model with each layer sharded over all ranks."""
-    model, mesh = build(), init_device_mesh("cpu", (dist.get_world_size(),))
+    model, mesh = build_mlp(), init_device_mesh("cpu", (dist.get_world_size(),))
     for module in (*(layer for layer in model if isinstance(layer, nn.Linear)), model):
         fully_shard(module, mesh=mesh)
     return model
@@ -198,13 +198,13 @@ def loss_of(model: nn.Module, x: Tensor) -> Tensor:
     return loss
 
 
-def whole(tensor: Tensor | None) -> Tensor:
+def whole_tensor(tensor: Tensor | None) -> Tensor:
     """Return a copy of the whole tensor, gathered from all shards. Collective."""
     assert isinstance(tensor, DTensor)
     return tensor.full_tensor().clone()
 
 
-def local(tensor: Tensor | None) -> Tensor:
+def _local_shard(tensor: Tensor | None) -> Tensor:
     """Return this rank's shard."""
     assert isinstance(tensor, DTensor)
     return tensor.to_local()

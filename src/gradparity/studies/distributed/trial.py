@@ -13,7 +13,7 @@ from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.faults.patching_on_ranks import on_ranks_with
 from gradparity.parity.lockstep import LockstepRun, Step
 from gradparity.parity.random_stream import RandomStream, seed_of
-from gradparity.studies.distributed.parity import Outcome, compare_on_every_rank
+from gradparity.studies.distributed.compare_ranks import RankOutcome, compare_on_every_rank
 from gradparity.studies.tasks import TASKS, Batch, Examples, Task
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import Config
@@ -39,12 +39,12 @@ class Trial:
     """The rank and the step at which inputs are too large for fp16."""
 
 
-def run_trials(trials: Sequence[Trial]) -> list[Outcome]:
+def run_trials(trials: Sequence[Trial]) -> list[RankOutcome]:
     """Run each of ``trials`` and return this rank's results."""
     return [run_trial(trial) for trial in trials]
 
 
-def run_trial(trial: Trial) -> Outcome:
+def run_trial(trial: Trial) -> RankOutcome:
     """Run ``trial`` and return this rank's result."""
     task = TASKS[trial.config.tasks[0]]()
     if trial.examples is not None:

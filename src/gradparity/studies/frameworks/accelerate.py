@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import GradScalerKwargs, set_seed
 
 from gradparity.parity.batch import PADDING
-from gradparity.studies.frameworks.scenario import Job, mean_loss, summed_loss
+from gradparity.studies.frameworks.scenario import Job, mean_cross_entropy, summed_cross_entropy
 
 
 def train(job: Job) -> None:
@@ -26,7 +26,7 @@ def train(job: Job) -> None:
 
     for step, (inputs, targets) in enumerate(dataloader, start=done):
         with accelerator.accumulate(model):
-            loss = mean_loss(model(inputs), targets)
+            loss = mean_cross_entropy(model(inputs), targets)
             accelerator.backward(loss)
             if accelerator.sync_gradients and job.scenario.max_norm is not None:
                 accelerator.clip_grad_norm_(model.parameters(), job.scenario.max_norm)
@@ -57,7 +57,7 @@ def by_token_count(job: Job) -> None:
             # without no_sync, several ranks would exchange gradients after every microbatch
             last = i == len(batch_samples) - 1
             with nullcontext() if last else accelerator.no_sync(model):
-                loss = summed_loss(model(inputs), targets)
+                loss = summed_cross_entropy(model(inputs), targets)
                 # times k: backward() divides by the accumulation steps again
                 loss = (loss * k * accelerator.num_processes) / num_items_in_batch
                 accelerator.backward(loss)

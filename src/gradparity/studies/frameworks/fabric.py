@@ -8,7 +8,7 @@ from typing import Any
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 
-from gradparity.studies.frameworks.scenario import Job, mean_loss
+from gradparity.studies.frameworks.scenario import Job, mean_cross_entropy
 from gradparity.trace.process_rank import world_size
 
 
@@ -41,7 +41,7 @@ def _train(job: Job, offset: int) -> None:
             continue
         is_accumulating = (iteration + offset) % scenario.k != 0
         with fabric.no_backward_sync(model, enabled=is_accumulating):
-            loss = mean_loss(model(inputs), targets) / scenario.k
+            loss = mean_cross_entropy(model(inputs), targets) / scenario.k
             fabric.backward(loss)
         if not is_accumulating:
             if scenario.max_norm is not None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedConfig, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
-from gradparity.studies.frameworks.scenario import MICROBATCH, Job, mean_loss, summed_loss
+from gradparity.studies.frameworks.scenario import MICROBATCH, Job, mean_cross_entropy, summed_cross_entropy
 
 
 class WithLoss(PreTrainedModel):
@@ -27,7 +27,7 @@ class WithLoss(PreTrainedModel):
         """Return the logits and the mean loss: over the window if its token count is known, else the microbatch."""
         logits = self.model(input_ids)
         count = kwargs.get("num_items_in_batch")
-        loss = mean_loss(logits, labels) if count is None else summed_loss(logits, labels) / count
+        loss = mean_cross_entropy(logits, labels) if count is None else summed_cross_entropy(logits, labels) / count
         return {"loss": loss, "logits": logits}
 
 

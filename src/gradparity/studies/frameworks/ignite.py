@@ -14,7 +14,7 @@ from ignite.handlers.param_scheduler import LRScheduler
 from ignite.utils import manual_seed
 from torch import Tensor, nn
 
-from gradparity.studies.frameworks.scenario import Job, mean_loss
+from gradparity.studies.frameworks.scenario import Job, mean_cross_entropy
 
 
 def train(job: Job) -> None:
@@ -25,7 +25,7 @@ def train(job: Job) -> None:
         trainer = create_supervised_trainer(
             job.model,
             job.optimizer,
-            mean_loss,
+            mean_cross_entropy,
             amp_mode=None if scenario.precision == "fp32" else "amp",
             scaler=job.scaler if scenario.precision == "fp16" else False,
             gradient_accumulation_steps=scenario.k,
@@ -57,7 +57,7 @@ def clipped_step(job: Job, max_norm: float) -> Callable[[Engine, Any], float]:
         job.model.train()
         x, y = batch
         with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-            loss = mean_loss(job.model(x), y) / k
+            loss = mean_cross_entropy(job.model(x), y) / k
         scaled: Any = scaler.scale(loss)
         scaled.backward()
         if engine.state.iteration % k == 0:

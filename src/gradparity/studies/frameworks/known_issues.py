@@ -75,7 +75,7 @@ KNOWN = (
         ("Fabric, word for word",),
         ACCUMULATING,
         "The documentation's `is_accumulating = iteration % K != 0` is False at iteration 0: the first step is made "
-        "after one microbatch, and every window is shifted from there on. So it stands in the documentation since "
+        "after one microbatch, and every window is shifted from there on. The documentation has had it since "
         "https://github.com/Lightning-AI/pytorch-lightning/pull/14966; we know of no issue about it.",
     ),
     Known(
@@ -141,7 +141,7 @@ KNOWN = (
         (),
         ("K = 1", "K = 3", "partial last window", "clipping", "bf16", "fp16 and clipping"),
         "An overridden backward() with autograd.grad: DDP's hooks are never called, nothing is exchanged and nothing "
-        "raises. Each rank trains a model of its own. Averaged by hand in that backward(), it is the reference.",
+        "raises. Each rank trains its own model. Averaged by hand in that backward(), it equals the reference.",
         on_ranks=("Lightning, autograd",),
     ),
 )

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
-from gradparity.studies.frameworks.scenario import Job, mean_loss
+from gradparity.studies.frameworks.scenario import Job, mean_cross_entropy
 from gradparity.trace.process_rank import world_size
 
 
@@ -29,7 +29,7 @@ class Automatic(lightning.LightningModule):
     def loss(self, batch: list[Tensor]) -> Tensor:
         """Return the mean loss over the tokens of a microbatch."""
         inputs, targets = batch
-        return mean_loss(self.model(inputs), targets)
+        return mean_cross_entropy(self.model(inputs), targets)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer, and the schedule, which advances with each step."""

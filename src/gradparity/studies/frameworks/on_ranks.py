@@ -12,7 +12,13 @@ from dataclasses import dataclass, replace
 from gradparity.processes.launch import launch
 from gradparity.studies.frameworks.reference import by_examples, by_microbatches, by_shuffled_examples
 from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, UNSHUFFLED
-from gradparity.studies.frameworks.watch import FRAMEWORKS, Framework, Loop, Outcome, outcome
+from gradparity.studies.frameworks.watch import (
+    FRAMEWORKS,
+    Framework,
+    FrameworkLoop,
+    FrameworkOutcome,
+    framework_outcome,
+)
 from gradparity.trace.process_rank import this_rank, world_size
 from gradparity.trace.ranks import first_apart, first_to_differ
 
@@ -25,11 +31,11 @@ class OnRanks:
     """A loop, and the reference that distributes the data to ranks in the same way."""
 
     framework: Framework
-    reference: Loop
-    in_order: Loop | None = None
+    reference: FrameworkLoop
+    in_order: FrameworkLoop | None = None
     """The reference without shuffling, for a framework that shuffles unasked."""
 
-    def against(self, scenario: str) -> Loop:
+    def against(self, scenario: str) -> FrameworkLoop:
         """Return the reference of the loop in ``scenario``."""
         return self.in_order if self.in_order and scenario == UNSHUFFLED else self.reference
 
@@ -51,7 +57,7 @@ ON_RANKS = {
 }
 
 
-def outcomes_on_ranks(frameworks: Sequence[str], scenarios: Sequence[str]) -> dict[str, dict[str, Outcome]]:
+def outcomes_on_ranks(frameworks: Sequence[str], scenarios: Sequence[str]) -> dict[str, dict[str, FrameworkOutcome]]:
     """Return the outcome of each framework in each scenario, by scenario and then by framework.
 
     Raises:
@@ -65,7 +71,9 @@ def outcomes_on_ranks(frameworks: Sequence[str], scenarios: Sequence[str]) -> di
     }
 
 
-def of_this_rank(frameworks: Sequence[str], scenarios: Sequence[str], folder: str) -> Mapping[tuple[str, str], Outcome]:
+def of_this_rank(
+    frameworks: Sequence[str], scenarios: Sequence[str], folder: str
+) -> Mapping[tuple[str, str], FrameworkOutcome]:
     """Return each outcome on this rank, by scenario and framework. Files go to ``folder``."""
     os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(this_rank()))
     os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(world_size()))
@@ -73,13 +81,15 @@ def of_this_rank(frameworks: Sequence[str], scenarios: Sequence[str], folder: st
     os.environ |= {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1"}
     tempfile.tempdir = folder  # a rank ends without removing its temporary files
     return {
-        (scenario, name): outcome(ON_RANKS[name].framework, RANK_SCENARIOS[scenario], ON_RANKS[name].against(scenario))
+        (scenario, name): framework_outcome(
+            ON_RANKS[name].framework, RANK_SCENARIOS[scenario], ON_RANKS[name].against(scenario)
+        )
         for name in frameworks
         for scenario in scenarios
     }
 
 
-def of_all_ranks(outcomes: Sequence[Outcome]) -> Outcome:
+def of_all_ranks(outcomes: Sequence[FrameworkOutcome]) -> FrameworkOutcome:
     """Return the outcome of the rank that differs first; a rank without a verdict comes before all others.
 
     It names the ranks that differ there, and the first step after which the ranks have different parameters.

@@ -19,30 +19,30 @@ from gradparity.training.distributed import RankRun, ddp_step
 def reference_loop(job: Job) -> None:
     """Make the reference step, window after window."""
     run = reference_run(job)
-    for window in windows_of(job, microbatches_of(job.examples)):
+    for window in job_windows(job, job_microbatches(job.examples)):
         training.take_step(run, window)
 
 
 def by_examples(job: Job) -> None:
     """Train with DDP; ranks take one example each in turn, as PyTorch's ``DistributedSampler`` deals them."""
-    _with_ddp(job, microbatches_of(Examples(*(part[this_rank() :: world_size()] for part in job.examples))))
+    _with_ddp(job, job_microbatches(Examples(*(part[this_rank() :: world_size()] for part in job.examples))))
 
 
 def by_shuffled_examples(job: Job) -> None:
     """Train with DDP, in the order of ``DistributedSampler(shuffle=True)``, which Lightning's Trainer inserts."""
     order: list[int] = list(DistributedSampler(TensorDataset(*job.examples), shuffle=True, seed=job.seed))
-    _with_ddp(job, microbatches_of(Examples(*(part[order] for part in job.examples))))
+    _with_ddp(job, job_microbatches(Examples(*(part[order] for part in job.examples))))
 
 
 def by_microbatches(job: Job) -> None:
     """Train with DDP; ranks take one microbatch each in turn, as Accelerate deals them."""
-    _with_ddp(job, microbatches_of(job.examples)[this_rank() :: world_size()])
+    _with_ddp(job, job_microbatches(job.examples)[this_rank() :: world_size()])
 
 
 def _with_ddp(job: Job, microbatches: Sequence[Examples]) -> None:
     run = reference_run(job)
     run = RankRun(**vars(run), wrapped=DistributedDataParallel(run.model))
-    for window in windows_of(job, microbatches):
+    for window in job_windows(job, microbatches):
         for _ in ddp_step(run, window):
             pass
 
@@ -62,12 +62,12 @@ def reference_run(job: Job) -> Run:
     )
 
 
-def microbatches_of(examples: Examples) -> list[Examples]:
+def job_microbatches(examples: Examples) -> list[Examples]:
     """Return the microbatches that ``job.loader()`` yields."""
     pieces = zip(*(torch.split(part, MICROBATCH) for part in examples), strict=True)
     return [Examples(*piece) for piece in pieces]
 
 
-def windows_of(job: Job, microbatches: Iterable[Examples]) -> Iterator[Window[Examples]]:
+def job_windows(job: Job, microbatches: Iterable[Examples]) -> Iterator[Window[Examples]]:
     """Return the windows to train on, one for each step."""
     return training.windows(microbatches, job.scenario.k, tasks.count)

@@ -122,12 +122,12 @@ def new_job(scenario: Scenario, checkpoint: Path, *, stop_after: int | None = No
     return Job(scenario, model, optimizer, scheduler, _scaler(scenario), examples, checkpoint, stop_after, resume)
 
 
-def mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean over the tokens of a microbatch, as the documentation of frameworks does."""
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=PADDING)
 
 
-def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the sum over the tokens of a microbatch, for loops that know the token count of the whole window."""
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=PADDING, reduction="sum")
 

@@ -22,7 +22,7 @@ from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.file import read
 from gradparity.trace.record import record
 
-Loop = Callable[[Job], None]
+FrameworkLoop = Callable[[Job], None]
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Framework:
     module: str
     loop: str
 
-    def load(self) -> Loop | None:
+    def load(self) -> FrameworkLoop | None:
         """Return the loop, or ``None`` if its package is not installed."""
         if find_spec(self.package) is None:
             return None
         with quiet():
-            loop: Loop = getattr(import_module(f"gradparity.studies.frameworks.{self.module}"), self.loop)
+            loop: FrameworkLoop = getattr(import_module(f"gradparity.studies.frameworks.{self.module}"), self.loop)
         return loop
 
 
@@ -55,7 +55,7 @@ FRAMEWORKS = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FrameworkOutcome:
     """The result of one framework in one scenario."""
 
     verdict: Verdict | None
@@ -76,64 +76,68 @@ class Outcome:
         return self.verdict is not None and self.verdict.parity
 
 
-NOT_INSTALLED = Outcome(None, "not installed: pip install 'gradparity[frameworks]'")
+NOT_INSTALLED = FrameworkOutcome(None, "not installed: pip install 'gradparity[frameworks]'")
 
 
 class NullTestError(RuntimeError):
     """The reference differs from itself on this machine, so a difference from it would mean nothing."""
 
 
-def outcome(framework: Framework, scenario: Scenario, reference: Loop = reference_loop) -> Outcome:
+def framework_outcome(
+    framework: Framework, scenario: Scenario, reference: FrameworkLoop = reference_loop
+) -> FrameworkOutcome:
     """Run ``framework``, and compare its trace with that of the reference.
 
     Raises:
         NullTestError: if two recordings of the reference differ.
     """
     loop = framework.load()
-    return NOT_INSTALLED if loop is None else outcome_of(loop, scenario, reference)
+    return NOT_INSTALLED if loop is None else loop_outcome(loop, scenario, reference)
 
 
-def outcome_of(loop: Loop, scenario: Scenario, reference: Loop = reference_loop) -> Outcome:
-    """Run ``loop``, and compare it as :func:`outcome` does."""
+def loop_outcome(
+    loop: FrameworkLoop, scenario: Scenario, reference: FrameworkLoop = reference_loop
+) -> FrameworkOutcome:
+    """Run ``loop``, and compare it as :func:`framework_outcome` does."""
     expected = checked_reference(scenario, reference)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            candidate = recorded(loop, scenario, Path(folder))
+            candidate = record_loop(loop, scenario, Path(folder))
         except (ValueError, RuntimeError, NotImplementedError) as error:
-            return Outcome(None, f"{type(error).__name__}: {' '.join(str(error).split())}")
-        return Outcome(
+            return FrameworkOutcome(None, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return FrameworkOutcome(
             verdict_of(compare_traces(expected, candidate), up_to_first=True),
             "",
-            (steps_of(expected), steps_of(candidate)),
+            (optimizer_steps(expected), optimizer_steps(candidate)),
             candidate,
         )
 
 
-def steps_of(trace: Trace) -> int:
+def optimizer_steps(trace: Trace) -> int:
     """Return the number of optimizer steps in a trace; skipped ones do not count."""
     return sum(r.event == Event.STEP for r in trace.records)
 
 
 @cache
-def checked_reference(scenario: Scenario, reference: Loop = reference_loop) -> Trace:
+def checked_reference(scenario: Scenario, reference: FrameworkLoop = reference_loop) -> Trace:
     """Return the reference's trace, after a null test."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     uninterrupted = replace(scenario, save_after=None)
-    once, again = (recorded(reference, uninterrupted, folder / name) for name in ("reference", "again"))
+    once, again = (record_loop(reference, uninterrupted, folder / name) for name in ("reference", "again"))
     if not (null := verdict_of(compare_traces(once, again), up_to_first=True)).parity:
         raise NullTestError(f"The reference differs from itself: {null.explanation}")
     return once
 
 
-def recorded(loop: Loop, scenario: Scenario, folder: Path) -> Trace:
+def record_loop(loop: FrameworkLoop, scenario: Scenario, folder: Path) -> Trace:
     """Return the trace of ``loop``; both halves of a resumed training are joined, as if it had not stopped."""
     half = scenario.save_after
     (folder / "checkpoint").mkdir(parents=True)
     first = _recorded(loop, new_job(scenario, folder / "checkpoint", stop_after=half), folder / "trace")
     if half is None:
         return first
-    assert steps_of(first) == half, f"asked to stop after {half} steps, the loop made {steps_of(first)}"
+    assert optimizer_steps(first) == half, f"asked to stop after {half} steps, the loop made {optimizer_steps(first)}"
     second = _recorded(loop, new_job(scenario, folder / "checkpoint", resume=True), folder / "trace" / "resumed")
     resumed = [_moved(r, half) for r in second.records]
     return replace(first, records=[r for r in first.records if r.event != Event.END] + resumed)
@@ -143,7 +147,7 @@ def _moved(r: Record, steps: int) -> Record:
     return replace(r, step=r.step + steps, tensors=r.tensors and f"resumed/{r.tensors}")
 
 
-def _recorded(loop: Loop, job: Job, folder: Path) -> Trace:
+def _recorded(loop: FrameworkLoop, job: Job, folder: Path) -> Trace:
     with RandomStream(SEED).active(), quiet(), record(job.model, job.optimizer, folder, full=True) as of_this_rank:
         loop(job)
     return read(of_this_rank)

@@ -1,1 +1,1 @@
-"""Lightning compared with the reference: ``two_ways`` trains by both, ``stepwise_trainer`` stops a Trainer at steps."""
+"""Lightning's Trainer stopped at each phase (``stepwise_trainer``) and run in lockstep (``trainer_lane``)."""

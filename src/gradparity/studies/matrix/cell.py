@@ -8,24 +8,24 @@ from typing import Any, cast
 from gradparity.processes.device import Device
 from gradparity.studies.matrix import refused_by_torch
 
-TASKS = (
+TASK_NAMES = (
     "digits_mlp", "digits_cnn", "transformer", "gru", "lstm", "sparse", "branches", "additive", "matrices", "gan",
     "penalty", "checkpointed", "reentrant", "channels_last", "compiled",
 )  # fmt: skip
-PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
-ACCUMULATION_STEPS = (1, 2, 3, 4, 8)
-CLIPS = ("none", "norm", "value", "error_if_nonfinite")
-SCHEDULES = ("cosine", "one_cycle", "plateau")
-AVERAGES = ("no average", "EMA")
+PRECISION_NAMES = ("fp64", "fp32", "bf16", "fp16")
+MICROBATCH_COUNTS = (1, 2, 3, 4, 8)
+CLIP_NAMES = ("none", "norm", "value", "error_if_nonfinite")
+SCHEDULE_NAMES = ("cosine", "one_cycle", "plateau")
+AVERAGE_NAMES = ("no average", "EMA")
 
-FOREACH = (
+_FOREACH = (
     "ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD",
 )  # fmt: skip
-FUSED = ("Adagrad", "Adam", "AdamW", "SGD")
-OPTIMIZERS = (
-    *FOREACH,
-    *(f"{name} foreach" for name in FOREACH),
-    *(f"{name} fused" for name in FUSED),
+_FUSED = ("Adagrad", "Adam", "AdamW", "SGD")
+OPTIMIZER_NAMES = (
+    *_FOREACH,
+    *(f"{name} foreach" for name in _FOREACH),
+    *(f"{name} fused" for name in _FUSED),
     "LBFGS",
     "Muon",
     "SparseAdam",
@@ -34,7 +34,7 @@ OPTIMIZERS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class MatrixCell:
     """One combination of values, one for each axis."""
 
     task: str = "digits_mlp"
@@ -51,31 +51,31 @@ class Cell:
 
 
 AXES: dict[str, tuple[Any, ...]] = {
-    "task": TASKS,
-    "precision": PRECISIONS,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "average": AVERAGES,
-    "clip": CLIPS,
-    "k": ACCUMULATION_STEPS,
+    "task": TASK_NAMES,
+    "precision": PRECISION_NAMES,
+    "optimizer": OPTIMIZER_NAMES,
+    "schedule": SCHEDULE_NAMES,
+    "average": AVERAGE_NAMES,
+    "clip": CLIP_NAMES,
+    "k": MICROBATCH_COUNTS,
 }
 
 UNDECIDED: Any = None
 """An axis not chosen yet, in an incomplete cell; it is never a reason for a refusal."""
 
 
-def refusal(cell: Cell, device: Device = "cpu") -> str | None:
+def refusal(cell: MatrixCell, device: Device = "cpu") -> str | None:
     """Return the reason that ``cell`` cannot run on ``device``, or ``None``. If PyTorch refuses it, quote PyTorch.
 
-    Except for reentrant checkpointing, a refused cell cannot run by either route. ``tests/matrix/test_refusals.py``
-    checks for every cell that it is refused if and only if training it raises.
+    Except for reentrant checkpointing, a refused cell cannot run by either route. A test checks for every cell that it
+    is refused if and only if training it raises.
     """
     if cell.optimizer == "LBFGS" and cell.task == "gan":
         return "LBFGS searches along one loss, and a GAN has two"
     if cell.optimizer == "LBFGS" and cell.precision == "fp16" and (why := refused_by_torch.a_closure(device)):
         return why
     if UNDECIDED not in (cell.task, cell.optimizer) and (
-        why := refused_by_torch.a_step(cell.optimizer, gradients(cell), device)
+        why := refused_by_torch.a_step(cell.optimizer, gradient_kind(cell), device)
     ):
         return why
     if cell.task == "reentrant":
@@ -85,7 +85,7 @@ def refusal(cell: Cell, device: Device = "cpu") -> str | None:
     return None
 
 
-def gradients(cell: Cell) -> refused_by_torch.Gradients:
+def gradient_kind(cell: MatrixCell) -> refused_by_torch.Gradients:
     """Return the kind of gradients that the optimizer of ``cell`` gets."""
     match cell.task:
         case "sparse" | "matrices" | "channels_last":
@@ -94,7 +94,7 @@ def gradients(cell: Cell) -> refused_by_torch.Gradients:
             return "dense"
 
 
-def product_of(**wanted: tuple[Any, ...]) -> Iterator[Cell]:
+def product_of(**wanted: tuple[Any, ...]) -> Iterator[MatrixCell]:
     """Yield every combination of the values in ``wanted``; axes that it does not name have their defaults.
 
     For sparse gradients, which the usual defaults refuse, the defaults are SparseAdam and no clipping.
@@ -103,30 +103,32 @@ def product_of(**wanted: tuple[Any, ...]) -> Iterator[Cell]:
         chosen = dict(zip(wanted, values, strict=True))
         if chosen.get("task") == "sparse":
             chosen = {"optimizer": "SparseAdam", "clip": "none"} | chosen
-        yield Cell(**chosen)
+        yield MatrixCell(**chosen)
 
 
-def full() -> list[Cell]:
+def full_cells() -> list[MatrixCell]:
     """Return thousands of cells, refused ones included: each axis with the axes it could interact with.
 
     The product of all axes has 223,200 cells; at 0.1 s each, that is three hours on two cores.
     """
-    everywhere = {"precision": PRECISIONS, "k": ACCUMULATION_STEPS}
+    everywhere = {"precision": PRECISION_NAMES, "k": MICROBATCH_COUNTS}
     some = ("none", "norm")
     return list(
         dict.fromkeys(
             chain(
-                product_of(task=TASKS, clip=CLIPS, **everywhere),
-                product_of(task=TASKS, schedule=SCHEDULES, average=AVERAGES, clip=some, **everywhere),
-                product_of(optimizer=OPTIMIZERS, clip=CLIPS, **everywhere),
-                product_of(task=TASKS, optimizer=OPTIMIZERS, precision=PRECISIONS, clip=some),
-                product_of(optimizer=OPTIMIZERS, schedule=SCHEDULES, average=AVERAGES, precision=PRECISIONS),
+                product_of(task=TASK_NAMES, clip=CLIP_NAMES, **everywhere),
+                product_of(task=TASK_NAMES, schedule=SCHEDULE_NAMES, average=AVERAGE_NAMES, clip=some, **everywhere),
+                product_of(optimizer=OPTIMIZER_NAMES, clip=CLIP_NAMES, **everywhere),
+                product_of(task=TASK_NAMES, optimizer=OPTIMIZER_NAMES, precision=PRECISION_NAMES, clip=some),
+                product_of(
+                    optimizer=OPTIMIZER_NAMES, schedule=SCHEDULE_NAMES, average=AVERAGE_NAMES, precision=PRECISION_NAMES
+                ),
             )
         )
     )
 
 
-def pairwise() -> list[Cell]:
+def pairwise_cells() -> list[MatrixCell]:
     """Return a few hundred cells in which any two values of two axes meet, unless every such cell is refused.
 
     Greedy: each cell starts from a pair that is still missing. Axis by axis, it then takes the value that covers the
@@ -135,17 +137,17 @@ def pairwise() -> list[Cell]:
     nothing = dict.fromkeys(AXES, UNDECIDED)
     values = [(axis, value) for axis in AXES for value in AXES[axis]]
     wanted = [frozenset(pair) for pair in combinations(values, 2) if len(dict(pair)) == 2]
-    missing, cells = set(wanted), list[Cell]()
+    missing, cells = set(wanted), list[MatrixCell]()
     for pair in wanted:
         if pair not in missing:
             continue
         chosen = nothing | dict(pair)
         for axis in (axis for axis in AXES if chosen[axis] is UNDECIDED):
-            allowed = [v for v in AXES[axis] if refusal(Cell(**chosen | {axis: v})) is None]
+            allowed = [v for v in AXES[axis] if refusal(MatrixCell(**chosen | {axis: v})) is None]
             if not allowed:
                 break
             chosen[axis] = max(allowed, key=lambda v: len(missing & pairs_of(chosen | {axis: v})))
-        if refusal(cell := Cell(**chosen)) is None and UNDECIDED not in chosen.values():
+        if refusal(cell := MatrixCell(**chosen)) is None and UNDECIDED not in chosen.values():
             cells.append(cell)
             missing -= pairs_of(chosen)
     return cells

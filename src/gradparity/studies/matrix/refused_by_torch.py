@@ -37,11 +37,13 @@ def a_step(optimizer: str, gradients: Gradients, device: Device = "cpu") -> str 
     """Return PyTorch's reason if ``optimizer``, as the matrix makes it, refuses a step with such ``gradients``."""
 
     def attempt() -> None:
-        from gradparity.studies.matrix.cell import Cell
+        from gradparity.studies.matrix.cell import MatrixCell
         from gradparity.studies.matrix.two_runs import optimizer_of
 
         model, x = _model(gradients, device)
-        made = optimizer_of(Cell(task="sparse" if gradients == "sparse" else "digits_mlp", optimizer=optimizer), model)
+        made = optimizer_of(
+            MatrixCell(task="sparse" if gradients == "sparse" else "digits_mlp", optimizer=optimizer), model
+        )
 
         def closure() -> Tensor:
             made.zero_grad()

@@ -17,10 +17,10 @@ from gradparity.parity.verdict import verdict_of
 from gradparity.processes.device import Device, prepare_worker
 from gradparity.processes.fork_server import fork_context
 from gradparity.studies.matrix import two_runs as make
-from gradparity.studies.matrix.cell import Cell, refusal
+from gradparity.studies.matrix.cell import MatrixCell, refusal
 
 
-class Outcome(StrEnum):
+class CellOutcome(StrEnum):
     """The outcome of a cell; the most telling first."""
 
     DIFFERENT = "different"
@@ -32,11 +32,11 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class CellResult:
     """A cell and its outcome, with numbers that show how much was compared."""
 
-    cell: Cell
-    outcome: Outcome
+    cell: MatrixCell
+    outcome: CellOutcome
     why: str = ""
     """The first difference in words, the reason for a refusal, or the error."""
     step: int | None = None
@@ -60,20 +60,24 @@ class Result:
         return {**asdict(self.cell), **asdict(self), "cell": str(self.cell)}
 
 
-def run_cell(cell: Cell, candidate: str = "manual", device: Device = "cpu") -> Result:
+def run_cell(cell: MatrixCell, candidate: str = "manual", device: Device = "cpu") -> CellResult:
     """Run the routes ``backward`` and ``candidate`` in lockstep through all steps of ``cell``."""
     why = refusal(cell, device) or unavailable(cell.task, cell.precision, device)
     if why:
-        return Result(cell=cell, outcome=Outcome.REFUSED, why=why)
+        return CellResult(cell=cell, outcome=CellOutcome.REFUSED, why=why)
     try:
-        return compared(cell, make.lane(cell, "backward", device), make.lane(cell, candidate, device), device)
+        return compare_cell(
+            cell, make.cell_lane(cell, "backward", device), make.cell_lane(cell, candidate, device), device
+        )
     except Exception as error:
-        if told := without_deterministic_form(error):
-            return Result(cell=cell, outcome=Outcome.REFUSED, why=told)
-        return Result(cell=cell, outcome=Outcome.RAISED, why=in_a_line(error))
+        if why := without_deterministic_form(error):
+            return CellResult(cell=cell, outcome=CellOutcome.REFUSED, why=why)
+        return CellResult(cell=cell, outcome=CellOutcome.RAISED, why=in_a_line(error))
 
 
-def compared(cell: Cell, reference: LockstepRun, candidate: LockstepRun, device: Device = "cpu") -> Result:
+def compare_cell(
+    cell: MatrixCell, reference: LockstepRun, candidate: LockstepRun, device: Device = "cpu"
+) -> CellResult:
     """Run two lanes of ``cell`` on ``device`` in lockstep and return the result."""
     reader, steps = StepMetricsReader(reference.run), list[StepMetrics]()
     parameters = list(reference.run.model.parameters())
@@ -85,11 +89,11 @@ def compared(cell: Cell, reference: LockstepRun, candidate: LockstepRun, device:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse invariant checks")  # Adagrad makes sparse tensors without them
-        verdict = verdict_of(lockstep(reference, candidate, make.windows(cell, device)), read)
+        verdict = verdict_of(lockstep(reference, candidate, make.cell_windows(cell, device)), read)
     first, mismatch = verdict.first or (None, None)
-    return Result(
+    return CellResult(
         cell=cell,
-        outcome=Outcome.IDENTICAL if verdict.parity else Outcome.DIFFERENT,
+        outcome=CellOutcome.IDENTICAL if verdict.parity else CellOutcome.DIFFERENT,
         why=verdict.explanation,
         step=first.place.step if first else None,
         phase=first.place.phase.name.lower() if first else None,
@@ -104,7 +108,7 @@ def compared(cell: Cell, reference: LockstepRun, candidate: LockstepRun, device:
 
 
 @cache
-def unavailable(task: str, precision: str, device: Device = "cpu", optimizer: str = Cell.optimizer) -> str | None:
+def unavailable(task: str, precision: str, device: Device = "cpu", optimizer: str = MatrixCell.optimizer) -> str | None:
     """Return the reason that this machine cannot compute ``task`` in ``precision``, or ``None``.
 
     One step of the reference is tried. Recurrent cells in half precision need certain processor instructions,
@@ -112,18 +116,18 @@ def unavailable(task: str, precision: str, device: Device = "cpu", optimizer: st
     """
     if task not in ("gru", "lstm", "compiled") and not optimizer.endswith("fused"):
         return None
-    cell = Cell(task=task, precision=precision, optimizer=optimizer, k=1)
+    cell = MatrixCell(task=task, precision=precision, optimizer=optimizer, k=1)
     try:
-        lane = make.lane(cell, "backward", device)
-        list(lane.step(lane.run, next(make.windows(cell, device))))
+        lane = make.cell_lane(cell, "backward", device)
+        list(lane.step(lane.run, next(make.cell_windows(cell, device))))
     except Exception as error:
         return f"not on this machine: {in_a_line(error)}"
     return None
 
 
 def run_cells(
-    cells: Sequence[Cell], processes: int, candidate: str = "manual", device: Device = "cpu"
-) -> Iterator[Result]:
+    cells: Sequence[MatrixCell], processes: int, candidate: str = "manual", device: Device = "cpu"
+) -> Iterator[CellResult]:
     """Yield the results of ``cells`` as they finish, run by ``processes`` processes with one thread each.
 
     Raises:
@@ -146,6 +150,6 @@ def run_cells(
 
 
 def _begin_worker(device: Device) -> None:
-    """Make this process ready for ``device``, and leave Ctrl-C to its parent process."""
+    """Make this process ready in one thread, on ``device``, and leave Ctrl-C to its parent process."""
     prepare_worker(device)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

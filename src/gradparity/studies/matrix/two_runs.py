@@ -21,23 +21,23 @@ from gradparity.processes.device import Device
 from gradparity.studies import tasks
 from gradparity.studies.lightning.stepwise_trainer import moments_of
 from gradparity.studies.matrix import refused_by_torch
-from gradparity.studies.matrix.cell import Cell
+from gradparity.studies.matrix.cell import MatrixCell
 from gradparity.studies.tasks import Batch, Examples, Task
 from gradparity.studies.tasks.gan import Gan, gan_step
-from gradparity.studies.tasks.streams import Recurrent
 from gradparity.studies.tasks.text import CharTransformer
+from gradparity.studies.tasks.text_streams import Recurrent
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import Config
 from gradparity.training import Moment, Phase, Run, Window
 from gradparity.training.optimizers import decay_groups
 
-STEPS = 5
-MICROBATCH = 4
-EXAMPLES = MICROBATCH * 13 + 2
+STEPS_PER_CELL = 5
+MICROBATCH_SIZE = 4
+EXAMPLES = MICROBATCH_SIZE * 13 + 2
 """Examples in an epoch: 14 microbatches, the last of 2, so that 5 steps with K = 3, 4 or 8 meet a partial window."""
 
 
-def lane(cell: Cell, loop: str, device: Device = "cpu") -> LockstepRun:
+def cell_lane(cell: MatrixCell, loop: str, device: Device = "cpu") -> LockstepRun:
     """Return a run of ``cell`` on ``device`` by ``loop``: a route, or a loop with one fault."""
     made = build.lane(config_of(cell, device), task_of(cell.task), loop)
     model, step, also = made.run.model, made.step, dict[str, HasState]()
@@ -66,18 +66,18 @@ def lane(cell: Cell, loop: str, device: Device = "cpu") -> LockstepRun:
     return LockstepRun(run, step, made.random, also)
 
 
-def windows(cell: Cell, device: Device = "cpu") -> Iterator[Window[Batch]]:
+def cell_windows(cell: MatrixCell, device: Device = "cpu") -> Iterator[Window[Batch]]:
     """Return the windows of both lanes."""
     return build.windows(config_of(cell, device), task_of(cell.task))
 
 
-def config_of(cell: Cell, device: Device) -> Config:
+def config_of(cell: MatrixCell, device: Device) -> Config:
     """Return the part of ``cell`` that a configuration can express; the task is passed separately."""
     return Config(
         precision=cast(Any, cell.precision),
         accumulation_steps=cell.k,
-        microbatch_size=MICROBATCH,
-        steps=STEPS,
+        microbatch_size=MICROBATCH_SIZE,
+        steps=STEPS_PER_CELL,
         device=device,
     )
 
@@ -85,12 +85,12 @@ def config_of(cell: Cell, device: Device) -> Config:
 @cache
 def task_of(name: str) -> Task:
     """Return a task with the data of one short epoch; the transformer is a small one."""
-    task = (tasks.TASKS | tasks.DEMANDING)[name]()
+    task = (tasks.TASKS | tasks.RESTRICTED_TASKS)[name]()
     task = replace(task, train=Examples(*(part[:EXAMPLES] for part in task.train)))
     return replace(task, build=partial(CharTransformer, 16, 2, 1)) if name == "transformer" else task
 
 
-def optimizer_of(cell: Cell, trained: nn.Module) -> Optimizer:
+def optimizer_of(cell: MatrixCell, trained: nn.Module) -> Optimizer:
     """Return the optimizer of ``cell``: if it can, with momentum, and with groups with and without weight decay."""
     name, _, implementation = cell.optimizer.partition(" ")
     kind: Callable[..., Optimizer] = getattr(torch.optim, name)
@@ -108,24 +108,24 @@ def optimizer_of(cell: Cell, trained: nn.Module) -> Optimizer:
     return kind(decay_groups(parameters, 0.1) if decays else parameters, **options)
 
 
-def breaks_with_momentum(cell: Cell, device: Device = "cpu") -> bool:
+def breaks_with_momentum(cell: MatrixCell, device: Device = "cpu") -> bool:
     """Return whether momentum raises if a parameter's first gradient comes later than another's, as in fused SGD."""
     return cell.task == "branches" and refused_by_torch.a_late_gradient(cell.optimizer, device) is not None
 
 
-def schedule_of(cell: Cell, optimizer: Optimizer) -> LRScheduler:
+def schedule_of(cell: MatrixCell, optimizer: Optimizer) -> LRScheduler:
     """Return the learning rate schedule of ``cell``."""
     match cell.schedule:
         case "one_cycle":
             cycles = bool(optimizer.defaults.get("momentum")) or "betas" in optimizer.defaults
-            return OneCycleLR(optimizer, max_lr=0.02, total_steps=STEPS + 1, cycle_momentum=cycles)
+            return OneCycleLR(optimizer, max_lr=0.02, total_steps=STEPS_PER_CELL + 1, cycle_momentum=cycles)
         case "plateau":
             return PlateauOfLoss(optimizer, factor=0.5, patience=0, threshold=100.0, threshold_mode="abs")
         case _:
-            return training.warmup_cosine(optimizer, warmup_steps=2, total_steps=STEPS)
+            return training.warmup_cosine(optimizer, warmup_steps=2, total_steps=STEPS_PER_CELL)
 
 
-def scaler_of(cell: Cell, device: Device) -> GradScaler:
+def scaler_of(cell: MatrixCell, device: Device) -> GradScaler:
     """Return a scaler, enabled for fp16 only.
 
     Its scale grows by 2**30 after three steps, overflows in the fourth, and falls back. If clipping is to raise on a
@@ -174,13 +174,13 @@ class PlateauOfLoss(ReduceLROnPlateau):
 def with_loss(step: Step, schedule: PlateauOfLoss) -> Step:
     """Return ``step`` so that it passes its loss to ``schedule``."""
 
-    def told(run: Run, window: Window[Any]) -> Iterator[Moment]:
+    def with_loss_passed(run: Run, window: Window[Any]) -> Iterator[Moment]:
         schedule.loss = 0.0
         for moment in step(run, window):
             schedule.loss += 0.0 if moment.loss is None else float(moment.loss)
             yield moment
 
-    return told
+    return with_loss_passed
 
 
 def with_average(step: Step, average: AveragedModel) -> Step:

@@ -34,13 +34,13 @@ class Task:
     """Yields one epoch of microbatches of a given size; all that is random comes from the generator."""
 
 
-def to(examples: Examples, device: str, dtype: torch.dtype) -> Examples:
+def move_examples(examples: Examples, device: str, dtype: torch.dtype) -> Examples:
     """Return ``examples`` on ``device``, with inputs in ``dtype`` unless they are indices."""
     inputs = examples.inputs.to(dtype) if examples.inputs.is_floating_point() else examples.inputs
     return Examples(inputs.to(device), examples.targets.to(device))
 
 
-def evaluate(model: nn.Module, task: Task, examples: Examples) -> float:
+def held_out_metric(model: nn.Module, task: Task, examples: Examples) -> float:
     """Return the task's metric over ``examples``, in eval mode; then restore the mode of every module."""
     metric = task.metric().to(examples.targets.device)
     modes = {module: module.training for module in model.modules()}

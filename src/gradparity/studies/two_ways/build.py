@@ -15,8 +15,8 @@ from gradparity.studies.tasks import Batch, Task
 from gradparity.studies.two_ways.config import ClipConfig, Config
 from gradparity.training import PRECISIONS, Clip, Route, Run, Window
 
-ROUTES = {"backward": training.backward, "manual": training.manual, "frugal": training.frugal}
-OPTIMIZERS = {"adamw": training.adamw, "sgd": training.sgd_momentum}
+ROUTES_BY_NAME = {"backward": training.backward, "manual": training.manual, "frugal": training.frugal}
+OPTIMIZERS_BY_NAME = {"adamw": training.adamw, "sgd": training.sgd_momentum}
 
 
 def lanes(config: Config, task: Task) -> tuple[LockstepRun, LockstepRun]:
@@ -30,7 +30,7 @@ def lane(config: Config, task: Task, loop: str) -> LockstepRun:
     precision, device = PRECISIONS[config.precision], config.device
     with RandomStream(seed_of(config.seed, "weights")).active():
         model = task.build().to(device, precision.parameters)
-    optimizer = OPTIMIZERS[config.optimizer.name](
+    optimizer = OPTIMIZERS_BY_NAME[config.optimizer.name](
         model.parameters(), lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay
     )
     run = Run(
@@ -57,7 +57,7 @@ def loop_named(name: str) -> tuple[Step, Route]:
     """Return the step and the route of a candidate."""
     if name in FAULTS:
         return loop_with(FAULTS[name])
-    return training.train_step, ROUTES[name]
+    return training.train_step, ROUTES_BY_NAME[name]
 
 
 def clip_of(config: ClipConfig) -> Clip:
@@ -72,7 +72,7 @@ def windows(config: Config, task: Task, done: int = 0) -> Iterator[Window[Batch]
 
     The first ``done`` are skipped, for lanes that resume from a checkpoint.
     """
-    examples = tasks.to(task.train, config.device, PRECISIONS[config.precision].parameters)
+    examples = tasks.move_examples(task.train, config.device, PRECISIONS[config.precision].parameters)
 
     def epoch(number: int) -> Iterator[Window[Batch]]:
         order = torch.Generator().manual_seed(seed_of(config.seed, f"order of epoch {number}"))

@@ -24,10 +24,10 @@ TaskName = Literal[
 PrecisionName = Literal["fp64", "fp32", "bf16", "fp16"]
 CandidateName = Literal["manual", "frugal", "backward", "naive", "summed-loss", "clip-before-unscale"]
 
-MOST = 1_000_000
+LARGEST_COUNT = 1_000_000
 """The largest value of any count."""
 
-LARGEST = 1e30
+LARGEST_NUMBER = 1e30
 """The largest number. float32 ends at 3.4e38, and optimizers divide a learning rate by as little as 0.001."""
 
 MOST_THREADS = 1024
@@ -51,9 +51,19 @@ class OptimizerConfig:
     """Steps in which the learning rate rises; after them it falls along a cosine. At least 0."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.lr <= LARGEST, "optimizer.lr", self.lr, f"above 0 and up to {LARGEST:g}")
-        _require(0 <= self.weight_decay <= LARGEST, "optimizer.weight_decay", self.weight_decay, f"0 to {LARGEST:g}")
-        _require(0 <= self.warmup_steps <= MOST, "optimizer.warmup_steps", self.warmup_steps, f"0 to {MOST}")
+        _require(0 < self.lr <= LARGEST_NUMBER, "optimizer.lr", self.lr, f"above 0 and up to {LARGEST_NUMBER:g}")
+        _require(
+            0 <= self.weight_decay <= LARGEST_NUMBER,
+            "optimizer.weight_decay",
+            self.weight_decay,
+            f"0 to {LARGEST_NUMBER:g}",
+        )
+        _require(
+            0 <= self.warmup_steps <= LARGEST_COUNT,
+            "optimizer.warmup_steps",
+            self.warmup_steps,
+            f"0 to {LARGEST_COUNT}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +77,12 @@ class ClipConfig:
     """The largest norm or absolute value, above 0."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.threshold <= LARGEST, "clip.threshold", self.threshold, f"above 0 and up to {LARGEST:g}")
+        _require(
+            0 < self.threshold <= LARGEST_NUMBER,
+            "clip.threshold",
+            self.threshold,
+            f"above 0 and up to {LARGEST_NUMBER:g}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +99,18 @@ class ScalerConfig:
     """The factor by which an overflow lowers the scale, between 0 and 1."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.init_scale <= LARGEST, "scaler.init_scale", self.init_scale, f"above 0 and up to {LARGEST:g}")
-        _require(1 <= self.growth_interval <= MOST, "scaler.growth_interval", self.growth_interval, f"1 to {MOST}")
+        _require(
+            0 < self.init_scale <= LARGEST_NUMBER,
+            "scaler.init_scale",
+            self.init_scale,
+            f"above 0 and up to {LARGEST_NUMBER:g}",
+        )
+        _require(
+            1 <= self.growth_interval <= LARGEST_COUNT,
+            "scaler.growth_interval",
+            self.growth_interval,
+            f"1 to {LARGEST_COUNT}",
+        )
         _require(0 < self.backoff_factor < 1, "scaler.backoff_factor", self.backoff_factor, "between 0 and 1")
 
 
@@ -100,8 +125,8 @@ class Config:
     """The task to train; of a list, one after the other."""
 
     candidate: CandidateName = "manual"
-    """The loop that is held against .backward(): the manual route; the same in less memory; .backward() again, as a
-    null test; or a loop with one thing wrong."""
+    """The loop that is compared with .backward(): the manual route; the same in less memory; .backward() again, as a
+    null test; or a loop with one fault."""
 
     precision: PrecisionName = "fp32"
     """fp64 and fp32 compute in that dtype; bf16 and fp16 keep fp32 parameters and compute under autocast, fp16 with a
@@ -130,7 +155,7 @@ class Config:
     """Seed of the streams for initial weights, data order and dropout, at least 0."""
 
     threads: int = 1
-    """CPU threads of torch, 1 to 1024. Another number rounds sums differently."""
+    """CPU threads of torch, 1 to 1024. A different number rounds sums differently."""
 
     device: Device = "cpu"
     """The device of both runs."""
@@ -147,7 +172,7 @@ class Config:
         _require(bool(self.tasks), "task", self.task, "one task or a list of them")
         for field_name in ("accumulation_steps", "microbatch_size", "steps", "evaluate_every", "checkpoint_every"):
             value = getattr(self, field_name)
-            _require(1 <= value <= MOST, field_name, value, f"1 to {MOST}")
+            _require(1 <= value <= LARGEST_COUNT, field_name, value, f"1 to {LARGEST_COUNT}")
         _require(1 <= self.threads <= MOST_THREADS, "threads", self.threads, f"1 to {MOST_THREADS}")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         _require(str(self.output).isprintable(), "output", str(self.output), "a path without control characters")

@@ -13,7 +13,7 @@ import yaml
 from gradparity.errors import UserError
 from gradparity.files.open_regular import open_regular
 
-MOST_BYTES = 100_000
+_MOST_BYTES = 100_000
 """The largest size of a file of fields."""
 
 
@@ -34,8 +34,8 @@ def fields_in(path: Path) -> list[tuple[str, str]]:
         UserError: if the file cannot be read, or holds something else.
     """
     try:
-        with open_regular(path, MOST_BYTES) as file:
-            content = yaml.load(file.read(MOST_BYTES), Plain)
+        with open_regular(path, _MOST_BYTES) as file:
+            content = yaml.load(file.read(_MOST_BYTES), Plain)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); name a YAML file with --config") from None
     except (yaml.YAMLError, UnicodeError, RecursionError) as error:

@@ -1,11 +1,11 @@
 """Alternative ways to compute the same update, each with a prediction of the bits it gives.
 
-In reading order: ``loops`` (the alternatives), ``uses`` and ``sqrt_rounding`` (the models behind two predictions),
-``places`` (the point at which a prediction ends), ``catalogue`` (each loop with its prediction and the reason),
-``measure``, ``picture``.
+Read in this order: ``loops`` (the alternatives), ``parameter_uses`` and ``sqrt_rounding`` (the models behind two
+predictions), ``predicted_places`` (the place of the first difference), ``catalogue`` (each loop with its prediction and
+the reason), ``measure``, ``result``, ``growth_plots``.
 """
 
 from gradparity.studies.variants.catalogue import VARIANTS, Prediction, Variant
-from gradparity.studies.variants.measure import Outcome, outcome
+from gradparity.studies.variants.measure import VariantOutcome, variant_outcome
 
-__all__ = ["VARIANTS", "Outcome", "Prediction", "Variant", "outcome"]
+__all__ = ["VARIANTS", "Prediction", "Variant", "VariantOutcome", "variant_outcome"]

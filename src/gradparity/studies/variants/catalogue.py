@@ -15,19 +15,20 @@ from gradparity.studies.variants.loops import (
     DIVIDED_AFTER,
     FULL_BATCH,
     FUNC_GRAD,
-    FUSED,
-    REFERENCE,
+    FUSED_ADAMW,
+    REFERENCE_LOOP,
     REVERSED,
     SUMMED,
-    ZEROS,
-    Loop,
+    ZEROS_FOR_NONE,
+    VariantLoop,
 )
-from gradparity.studies.variants.places import (
+from gradparity.studies.variants.parameter_uses import USE_BY_USE
+from gradparity.studies.variants.predicted_places import (
+    end_of_step_of,
     fused_rounding,
     inexact_roots,
     no_power_of_two,
     nowhere,
-    stepped,
     three_microbatches,
     two_microbatches,
     unused,
@@ -35,14 +36,13 @@ from gradparity.studies.variants.places import (
     used_twice,
 )
 from gradparity.studies.variants.sqrt_rounding import EXACT_ROOTS
-from gradparity.studies.variants.uses import USE_BY_USE
 
 
 @dataclass(frozen=True)
 class Prediction:
     """A prediction: the same bits as the loop ``like`` at every phase, until a place."""
 
-    like: Loop
+    like: VariantLoop
     until: Callable[[Config, Task], Place | None] = nowhere
     """Computes, without training, the place of the first difference; ``None`` if no difference is predicted."""
     part: Part | None = None
@@ -56,7 +56,7 @@ class Variant:
     """One way to compute the update, on one model."""
 
     name: str
-    loop: Loop
+    loop: VariantLoop
     task: Callable[[], Task]
     config: Config
     predictions: tuple[Prediction, ...]
@@ -64,7 +64,7 @@ class Variant:
     """The reason for the predictions, in a few sentences that a reader can check."""
 
 
-def small_transformer() -> Task:
+def tiny_transformer() -> Task:
     """Return the character transformer with one layer of width 16; every parameter has a multiple of 16 elements."""
     return replace(text_transformer(), build=partial(CharTransformer, width=16, heads=2, layers=1))
 
@@ -89,7 +89,7 @@ VARIANTS = (
     Variant(
         "summed loss, tied",
         SUMMED,
-        small_transformer,
+        tiny_transformer,
         TEXT,
         (Prediction(REVERSED, used_twice), Prediction(USE_BY_USE)),
         "A weight used twice gets two terms from each microbatch. Accumulation adds those two first and then the "
@@ -100,25 +100,29 @@ VARIANTS = (
         DIVIDED_AFTER,
         digits_mlp,
         FOUR,
-        (Prediction(REFERENCE, no_power_of_two),),
+        (Prediction(REFERENCE_LOOP, no_power_of_two),),
         "Dividing by a power of two changes the exponent and rounds nothing, so it may as well be done after the "
-        "additions. What is divided by is the window's count of samples: 4 x 32, until an epoch ends with 29.",
+        "additions. The divisor is the window's sample count: 4 x 32, until an epoch ends with 29.",
     ),
     Variant(
         "divided after, K = 3",
         DIVIDED_AFTER,
         digits_mlp,
         THREE,
-        (Prediction(REFERENCE, no_power_of_two),),
-        "Dividing by 3 x 32 rounds: three rounded quotients add up to another number than the rounded quotient of "
-        "their sum. With mean losses and a division by K, the same holds of K.",
+        (Prediction(REFERENCE_LOOP, no_power_of_two),),
+        "Dividing by 3 x 32 rounds: the sum of three rounded quotients differs from the rounded quotient of "
+        "their sum. With mean losses and a division by K, the same holds for K.",
     ),
     Variant(
         "divided after, fp16",
         DIVIDED_AFTER,
         digits_mlp,
         UNSCALED,
-        (Prediction(replace(REFERENCE, name="loss scale 128"), stepped(no_power_of_two), Part.PARAMETERS, SCALED),),
+        (
+            Prediction(
+                replace(REFERENCE_LOOP, name="loss scale 128"), end_of_step_of(no_power_of_two), Part.PARAMETERS, SCALED
+            ),
+        ),
         "Dividing by a power of two does round where the quotient underflows, as gradients in fp16 do without a loss "
         "scale. Divided last, they travel 128 times as large: it is a loss scale of 128, bit for bit.",
     ),
@@ -127,7 +131,7 @@ VARIANTS = (
         REVERSED,
         digits_mlp,
         TWO,
-        (Prediction(REFERENCE, three_microbatches),),
+        (Prediction(REFERENCE_LOOP, three_microbatches),),
         "a + b is b + a, in floating point too.",
     ),
     Variant(
@@ -135,17 +139,17 @@ VARIANTS = (
         REVERSED,
         digits_mlp,
         THREE,
-        (Prediction(REFERENCE, three_microbatches),),
+        (Prediction(REFERENCE_LOOP, three_microbatches),),
         "(a + b) + c rounds a + b; (c + b) + a rounds c + b. By the first row, these are the bits of the summed loss.",
     ),
     Variant(
         "zeros for None",
-        ZEROS,
+        ZEROS_FOR_NONE,
         digits_branching,
         THREE,
         (
-            Prediction(REFERENCE, unused_at_first),
-            Prediction(REFERENCE, stepped(unused), Part.PARAMETERS),
+            Prediction(REFERENCE_LOOP, unused_at_first),
+            Prediction(REFERENCE_LOOP, end_of_step_of(unused), Part.PARAMETERS),
         ),
         "A parameter without gradient is left alone; one with a zero gradient decays, is moved by its momentum, and "
         "its step is counted. Where a later microbatch of the window reaches it, 0 + g is g, and nothing has happened.",
@@ -153,9 +157,9 @@ VARIANTS = (
     Variant(
         "torch.func.grad",
         FUNC_GRAD,
-        small_transformer,
+        tiny_transformer,
         TEXT,
-        (Prediction(REFERENCE),),
+        (Prediction(REFERENCE_LOOP),),
         "It runs the same derivative formulas in the same engine, on the same values.",
     ),
     Variant(
@@ -163,16 +167,16 @@ VARIANTS = (
         FUNC_GRAD,
         digits_branching,
         THREE,
-        (Prediction(REFERENCE, unused_at_first), Prediction(ZEROS)),
+        (Prediction(REFERENCE_LOOP, unused_at_first), Prediction(ZEROS_FOR_NONE)),
         "It returns a zero, not None, for a parameter that the loss does not depend on: it is zeros for None, "
         "bit for bit.",
     ),
     Variant(
         "fused AdamW",
-        FUSED,
-        small_transformer,
+        FUSED_ADAMW,
+        tiny_transformer,
         TEXT,
-        (Prediction(REFERENCE, inexact_roots), Prediction(EXACT_ROOTS, fused_rounding)),
+        (Prediction(REFERENCE_LOOP, inexact_roots), Prediction(EXACT_ROOTS, fused_rounding)),
         "The for-loop takes its square root by torch.sqrt, which may be one ULP off; the fused kernel rounds its own "
         "correctly. Nothing else differs, where sizes are multiples of the 16 numbers that the kernel takes at once.",
     ),
@@ -181,8 +185,8 @@ VARIANTS = (
         FULL_BATCH,
         digits_mlp,
         THREE,
-        (Prediction(REFERENCE, two_microbatches),),
+        (Prediction(REFERENCE_LOOP, two_microbatches),),
         "The sum over samples is taken inside one matrix product instead of by additions between three. Rounding "
-        "only, for in fp64 it is 2^29 times as small; with BatchNorm or dropout it is another training.",
+        "only, for in fp64 it is 2^29 times as small; with BatchNorm or dropout it is a different training.",
     ),
 )

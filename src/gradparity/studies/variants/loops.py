@@ -20,7 +20,7 @@ from gradparity.training.routes import copy_for
 
 
 @dataclass(frozen=True)
-class Loop:
+class VariantLoop:
     """A step, the route it takes, and its name in tables."""
 
     name: str
@@ -72,11 +72,11 @@ def add_func_grad(run: Run, microbatch: Any, normalizer: float) -> Tensor:
     return cast("Tensor", loss)
 
 
-REFERENCE = Loop("the reference", route=backward)
+REFERENCE_LOOP = VariantLoop("the reference", route=backward)
 
-SUMMED = Loop("summed loss", *loop_with(FAULTS["summed-loss"]))
+SUMMED = VariantLoop("summed loss", *loop_with(FAULTS["summed-loss"]))
 
-REVERSED = Loop(
+REVERSED = VariantLoop(
     "reversed order",
     rewritten(
         train_step,
@@ -93,7 +93,7 @@ REVERSED = Loop(
     ),
 )
 
-DIVIDED_AFTER = Loop(
+DIVIDED_AFTER = VariantLoop(
     "divided after",
     rewritten(
         train_step,
@@ -115,9 +115,9 @@ DIVIDED_AFTER = Loop(
     ),
 )
 
-ZEROS = Loop("zeros for None", route=rewritten(manual, "allow_unused=True", "materialize_grads=True"))
+ZEROS_FOR_NONE = VariantLoop("zeros for None", route=rewritten(manual, "allow_unused=True", "materialize_grads=True"))
 
-FUNC_GRAD = Loop(
+FUNC_GRAD = VariantLoop(
     "torch.func.grad",
     rewritten(
         train_step,
@@ -134,6 +134,6 @@ FUNC_GRAD = Loop(
     ),
 )
 
-FUSED = Loop("fused AdamW", fused)
+FUSED_ADAMW = VariantLoop("fused AdamW", fused)
 
-FULL_BATCH = Loop("full batch", full_batch)
+FULL_BATCH = VariantLoop("full batch", full_batch)

@@ -14,12 +14,12 @@ from gradparity.studies.tasks import Task
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import Config
 from gradparity.studies.variants.catalogue import Prediction, Variant
-from gradparity.studies.variants.loops import REFERENCE, Loop
+from gradparity.studies.variants.loops import REFERENCE_LOOP, VariantLoop
 from gradparity.training import Window
 
 
 @dataclass(frozen=True)
-class First:
+class FirstDifference:
     """The first difference between two loops."""
 
     place: Place
@@ -29,7 +29,7 @@ class First:
 
 
 @dataclass(frozen=True)
-class Kept:
+class MeasuredPrediction:
     """A prediction with its measurement."""
 
     prediction: Prediction
@@ -45,20 +45,20 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class VariantOutcome:
     """All measurements of a variant."""
 
     variant: Variant
-    first: First | None
+    first: FirstDifference | None
     """The first difference from the reference."""
-    first_in_fp64: First | None
+    first_in_fp64: FirstDifference | None
     """The same with both loops in fp64. A rounding difference is 2**29 times as small there."""
     growth: list[Figures]
     """The difference from the reference over all parameters, after each step."""
-    kept: list[Kept]
+    kept: list[MeasuredPrediction]
 
 
-def outcome(variant: Variant, steps: int, tick: Callable[[], None] = lambda: None) -> Outcome:
+def variant_outcome(variant: Variant, steps: int, tick: Callable[[], None] = lambda: None) -> VariantOutcome:
     """Train ``variant`` for ``steps`` steps; compare it with the reference and with each loop it is predicted to match.
 
     Args:
@@ -68,44 +68,46 @@ def outcome(variant: Variant, steps: int, tick: Callable[[], None] = lambda: Non
     """
     task, config = variant.task(), replace(variant.config, steps=steps)
     theirs = config, variant.loop
-    first = first_difference(task, (config, REFERENCE), theirs)
+    first = first_difference(task, (config, REFERENCE_LOOP), theirs)
     growth = []
-    for figures in parameters_apart(task, (config, REFERENCE), theirs):
+    for figures in parameters_apart(task, (config, REFERENCE_LOOP), theirs):
         growth.append(figures)
         tick()
     kept = []
     for prediction in variant.predictions:
         found = first
-        if prediction != Prediction(REFERENCE, prediction.until):  # otherwise already compared, above
+        if prediction != Prediction(REFERENCE_LOOP, prediction.until):  # otherwise already compared, above
             ours = replace(prediction.config or config, steps=steps), prediction.like
             found = first_difference(task, ours, theirs, prediction.part)
-        kept.append(Kept(prediction, prediction.until(config, task), found.place if found else None))
-    return Outcome(variant, first, in_fp64(variant, task, config) if first else None, growth, kept)
+        kept.append(MeasuredPrediction(prediction, prediction.until(config, task), found.place if found else None))
+    return VariantOutcome(variant, first, _first_in_fp64(variant, task, config) if first else None, growth, kept)
 
 
-def in_fp64(variant: Variant, task: Task, config: Config) -> First | None:
+def _first_in_fp64(variant: Variant, task: Task, config: Config) -> FirstDifference | None:
     """Return the first difference with both loops in fp64; ``None`` unless the variant's own precision is fp32."""
     if config.precision != "fp32":
         return None
     double = replace(config, precision="fp64")
-    return first_difference(task, (double, REFERENCE), (double, variant.loop))
+    return first_difference(task, (double, REFERENCE_LOOP), (double, variant.loop))
 
 
 def first_difference(
-    task: Task, ours: tuple[Config, Loop], theirs: tuple[Config, Loop], part: Part | None = None
-) -> First | None:
+    task: Task, ours: tuple[Config, VariantLoop], theirs: tuple[Config, VariantLoop], part: Part | None = None
+) -> FirstDifference | None:
     """Return the first difference between two loops, in ``part`` or, without one, in any part; ``None`` if none."""
-    for found in lockstep(lane(task, *ours), lane(task, *theirs), build.windows(theirs[0], task)):
+    for found in lockstep(variant_lane(task, *ours), variant_lane(task, *theirs), build.windows(theirs[0], task)):
         for mismatch in found.mismatches:
             if part in (None, mismatch.part):
                 figures = found.figures.get(mismatch.part) if mismatch.kind == Kind.BITS else None
-                return First(found.place, mismatch, figures)
+                return FirstDifference(found.place, mismatch, figures)
     return None
 
 
-def parameters_apart(task: Task, ours: tuple[Config, Loop], theirs: tuple[Config, Loop]) -> Iterator[Figures]:
+def parameters_apart(
+    task: Task, ours: tuple[Config, VariantLoop], theirs: tuple[Config, VariantLoop]
+) -> Iterator[Figures]:
     """Yield the difference between the parameters of two loops after each step."""
-    lanes = lane(task, *ours), lane(task, *theirs)
+    lanes = variant_lane(task, *ours), variant_lane(task, *theirs)
     for window in build.windows(theirs[0], task):
         for each in lanes:
             advance(each, window)
@@ -119,7 +121,7 @@ def advance(lane: LockstepRun, window: Window[Any]) -> None:
             pass
 
 
-def lane(task: Task, config: Config, loop: Loop) -> LockstepRun:
+def variant_lane(task: Task, config: Config, loop: VariantLoop) -> LockstepRun:
     """Return a lane that trains ``task`` by ``loop``."""
     made = build.lane(config, task, "backward")
     return replace(made, step=loop.step, run=replace(made.run, route=loop.route))

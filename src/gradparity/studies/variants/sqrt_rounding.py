@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.overrides import TorchFunctionMode
 
-from gradparity.studies.variants.loops import Loop
+from gradparity.studies.variants.loops import VariantLoop
 from gradparity.training import Moment, Run, Window, train_step
 
 
@@ -51,7 +51,7 @@ def with_exact_roots(run: Run, window: Window[Any]) -> Iterator[Moment]:
         yield moment
 
 
-EXACT_ROOTS = Loop("exact square roots", with_exact_roots)
+EXACT_ROOTS = VariantLoop("exact square roots", with_exact_roots)
 
 
 @cache
