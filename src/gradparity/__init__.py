@@ -1,5 +1,12 @@
 """Two ways to a gradient, .backward() and autograd.grad, and any training loop, compared bit for bit.
 
+Run a training script as it is, or a part of a program, and report what is wrong in its loop, with the line::
+
+    $ gradparity audit train.py --its --own arguments
+
+    with gradparity.audit() as audit:
+        train(model, optimizer, batches)
+
 Watch a loop and write down what it does; afterwards, compare two such traces::
 
     with gradparity.record(model, optimizer, "traces/mine"):
@@ -23,7 +30,7 @@ It needs torch alone, and each of its files can be read on its own.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradparity.auditing.session import Audit as audit  # noqa: N813  # called like a function
+    from gradparity.auditing.session import audit
     from gradparity.integrations.testing import assert_parity
     from gradparity.trace.record import record
 
@@ -31,7 +38,7 @@ __all__ = ["assert_parity", "audit", "record"]
 
 _WHERE = {
     "assert_parity": ("gradparity.integrations.testing", "assert_parity"),
-    "audit": ("gradparity.auditing.session", "Audit"),
+    "audit": ("gradparity.auditing.session", "audit"),
     "record": ("gradparity.trace.record", "record"),
 }
 

@@ -434,7 +434,7 @@ def test_the_tour_ends_with_a_verdict_from_its_figures(
 ) -> None:
     assert tour.main(["--n", str(n), "--seed", "3", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert f"rows that are not zero: 1 of {n}" in out
+    assert f"nonzero rows: 1 of {n}" in out
     assert '"element 0 of tensors does not require grad and does not have a grad_fn"' in out
     assert "appears to not have been used in the graph" in out
     assert "43 of 43 errors are within 1e-12" in out

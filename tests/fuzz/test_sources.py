@@ -18,8 +18,8 @@ RUNS_WHAT_IT_READS = re.compile(
 COMPILES = {"eval", "exec", "compile"}
 OF_OUR_OWN = {"faults/patching.py", "faults/custom_fault.py"}
 """They compile the reference step with a few lines changed, of this project's own source."""
-STARTS_PYTHON = "benchmark/imports.py"
-"""It runs imports that stand in it, to see how long they take."""
+STARTS_PYTHON = "auditing/run_script.py"
+"""It runs the script that the user names, as Python would."""
 
 
 def calls(text):

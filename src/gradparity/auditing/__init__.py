@@ -6,6 +6,6 @@ Read in this order: ``events``, ``watch``, ``watchers``, ``loss_weights``, ``win
 ``command``.
 """
 
-from gradparity.auditing.session import Audit
+from gradparity.auditing.session import Audit, audit
 
-__all__ = ["Audit"]
+__all__ = ["Audit", "audit"]

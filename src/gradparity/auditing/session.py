@@ -15,19 +15,7 @@ from gradparity.auditing.watch import STEPS, Watch
 
 
 class Audit:
-    """An audit of everything that trains while it runs.
-
-    Args:
-        model: the model to train; without it, models that are built later are found by themselves.
-        optimizer: its optimizer; without it, optimizers that are built or used later are found.
-        steps: the number of steps of each optimizer to watch.
-        ignored: codes of rules that are not asked.
-        meant: names and values of what was meant, as in :class:`gradparity.auditing.rules.expected.Expected`: anything
-            else is wrong.
-
-    Raises:
-        TypeError: for a name that is not in it.
-    """
+    """An audit of everything that trains while it runs; :func:`audit` makes one."""
 
     def __init__(
         self,
@@ -83,3 +71,33 @@ class Audit:
         if isinstance(error, Exception):
             self._watch.raised = raised(error)
         self.stop()
+
+
+def audit(
+    model: nn.Module | None = None,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    *,
+    steps: int = STEPS,
+    ignored: Sequence[str] = (),
+    **meant: float | str,
+) -> Audit:
+    """Return an audit of everything that trains in a ``with`` block, or between ``start()`` and ``stop()``.
+
+    It changes no bit of the training, and an error of its own never ends it::
+
+        with gradparity.audit() as audit:
+            train(model, optimizer, batches)
+        print(audit.report.verdict)  # wrong, unusual, clean, or not judged
+
+    Args:
+        model: the model to train; without it, models that are built later are found by themselves.
+        optimizer: its optimizer; without it, optimizers that are built or used later are found.
+        steps: the number of steps of each optimizer to watch.
+        ignored: codes of rules that are not asked.
+        meant: names and values of what was meant, as in :class:`gradparity.auditing.rules.expected.Expected`: anything
+            else is wrong.
+
+    Raises:
+        TypeError: for a name that is not in it.
+    """
+    return Audit(model, optimizer, steps=steps, ignored=ignored, **meant)

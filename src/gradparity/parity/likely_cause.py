@@ -217,7 +217,7 @@ def same_inputs(found: Comparison, random: bool | None = None) -> str:
 def listed(words: Sequence[str]) -> str:
     """Join words with commas and "and".
 
-    >>> _listed(["one", "two", "three"])
+    >>> listed(["one", "two", "three"])
     'one, two and three'
     """
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]

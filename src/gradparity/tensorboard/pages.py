@@ -18,7 +18,7 @@ def table_page(table: Table) -> str:
 
     >>> table = Table("way", "error")
     >>> table.add_row("a | b", "[green]0\nULP[/]")
-    >>> print(page_of(table))
+    >>> print(table_page(table))
     | way | error |
     |---|---|
     | a \| b | 0<br>ULP |

@@ -54,8 +54,11 @@ def test_a_fault_that_is_not_named_makes_it_fail(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--only", "nothing-like-it"], "--only is 'nothing-like-it'; choose from normalization, grouping"),
-        (["--only", ""], "--only is ''; choose from normalization, grouping"),
+        (
+            ["--only", "nothing-like-it"],
+            "--only is 'nothing-like-it'; choose from loss_normalization, accumulation_windows",
+        ),
+        (["--only", ""], "--only is ''; choose from loss_normalization, accumulation_windows"),
         (["--output", __file__], "choose a folder with --output"),
     ],
 )

@@ -134,7 +134,7 @@ def fitted_line(sizes: Sequence[int], adds: Sequence[float]) -> tuple[float, flo
 
     Small figures weigh as much as large ones.
 
-    >>> [round(float(found), 6) for found in line([1, 10, 100], [5.0, 23.0, 203.0])]
+    >>> [round(float(found), 6) for found in fitted_line([1, 10, 100], [5.0, 23.0, 203.0])]
     [3.0, 2.0]
     """
     slope, constant = np.polyfit(sizes, adds, 1, w=1 / np.maximum(adds, 1e-3))
