@@ -14,8 +14,9 @@ from rich.table import Table
 from torch import Tensor
 from torch.autograd import grad
 
-from gradparity import calculus
-from gradparity.calculus.known_functions import (
+from gradparity.cli.arguments import check_range
+from gradparity.studies import calculus, experiment
+from gradparity.studies.calculus.known_functions import (
     Waves,
     scalar,
     scalar_gradient,
@@ -24,8 +25,6 @@ from gradparity.calculus.known_functions import (
     vector,
     vector_jacobian,
 )
-from gradparity.cli.arguments import check_range
-from gradparity.studies import experiment
 from gradparity.studies.experiment import Finished
 from gradparity.studies.result import ANSWER_PAGE, Result
 from gradparity.tensorboard import new_folder

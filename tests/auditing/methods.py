@@ -4,10 +4,11 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from audited_loops import STEPS, X, Y, loss_of, small
 from torch import nn
 from torch.optim.swa_utils import SWALR, AveragedModel, update_bn
 from torch.utils.checkpoint import checkpoint
+
+from audited_loops import STEPS, X, Y, loss_of, small
 
 
 def actor_critic():

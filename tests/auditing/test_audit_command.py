@@ -1,6 +1,7 @@
 """``gradparity audit`` runs a script as it is, reports, and keeps its own exit code apart from the script's."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -162,3 +163,13 @@ def test_each_rule_has_a_page(code, capsys):
     assert out.startswith(f"{code} {RULES[code].name}")
     assert RULES[code].why in out
     assert "Write instead:" in out
+
+
+def test_readme_shows_what_an_audit_prints(capsys):
+    root = Path(__file__).parents[2]
+    command = "$ gradparity audit tests/auditing/clips_too_early.py"
+    _, _, shown = (root / "README.md").read_text().partition(command)
+    lines = [line for line in shown.partition("```")[0].splitlines() if line and line != "..."]
+    assert len(lines) == 4
+    _, _, err = audited(capsys, str(root / "tests" / "auditing" / "clips_too_early.py"))
+    assert all(line.removesuffix(" ...") in err for line in lines)

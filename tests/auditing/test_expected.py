@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from audited_loops import STEPS, X, Y, loss_of, small
 from torch import nn
 
 import gradparity
+from audited_loops import STEPS, X, Y, loss_of, small
 from gradparity.auditing.rules.expected import Expected, expected
 from gradparity.errors import UserError
 

@@ -3,8 +3,8 @@
 import inspect
 
 import pytest
-from audited_loops import BROKEN
 
+from audited_loops import BROKEN
 from gradparity.auditing.lines import raised
 from gradparity.auditing.report import report
 from gradparity.auditing.rules import RULES

@@ -4,10 +4,10 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from audited_loops import X, clipped_scaled, loss_of, never_zeroed, small
 from torch import nn
 
 import gradparity
+from audited_loops import X, clipped_scaled, loss_of, never_zeroed, small
 from gradparity.auditing.trainee import Trainee
 from gradparity.auditing.watch import Watch
 from gradparity.auditing.watchers import Watchers

@@ -6,8 +6,8 @@ from functools import cache, partial
 from pathlib import Path
 
 import pytest
-import test_command
 
+import test_command
 from bad_loops import CODES, ENDLESS, FAULTY, HELPERS, KINDS, LOOPS, RIGHT, SENTENCES, loop_named, path_of
 from gradparity.check import command, lookup, rounding
 from gradparity.check.command import check

@@ -2,9 +2,9 @@
 
 from functools import partial
 
-import leaking_loops
 import pytest
 
+import leaking_loops
 import loops
 from gradparity.check.command import check
 from gradparity.check.graph_leaks import GraphLeaks

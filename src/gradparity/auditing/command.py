@@ -18,6 +18,9 @@ from gradparity.errors import UserError, writing
 
 FORMATS = {"json": as_json, "sarif": as_sarif}
 
+WIDTH = 100
+"""Columns of a report that goes to no terminal."""
+
 MOST_STEPS = 100_000
 
 
@@ -84,10 +87,11 @@ def _write(found: Report, ended: Ended, target: str, form: str, output: Path | N
                 output.write_text(text + "\n")
         return
     if output is None:
-        _show(found, ended, target, Console(stderr=True, highlight=False))
+        width = None if sys.stderr.isatty() else WIDTH
+        _show(found, ended, target, Console(stderr=True, highlight=False, width=width))
     else:
         with writing(output), output.open("w") as file:
-            _show(found, ended, target, Console(file=file, highlight=False, width=100))
+            _show(found, ended, target, Console(file=file, highlight=False, width=WIDTH))
 
 
 def _show(found: Report, ended: Ended, target: str, console: Console) -> None:

@@ -68,11 +68,11 @@ def show(found: Report, console: Console) -> None:
         console.print("\nWhat the loop does")
         for item in found.does:
             where = f"  ({item.line})" if item.line is not None and item.line.number else ""
-            console.print(Padding(Text(f"{item.text}{where}"), (0, 0, 0, 2)))
+            console.print(Padding(Text(f"{item.text}{where}"), (0, 0, 0, 2), expand=False))
     if found.unexercised:
         console.print("\nNot exercised")
         for words in found.unexercised:
-            console.print(Padding(Text(words), (0, 0, 0, 2)))
+            console.print(Padding(Text(words), (0, 0, 0, 2), expand=False))
     for note in found.notes:
         console.print(Text(f"\nNote: {note}"))
 
@@ -91,15 +91,17 @@ def _show(finding: Finding, console: Console) -> None:
     where = "" if finding.step is None else f"step {finding.step}"
     if finding.microbatch is not None and where:
         where += f", microbatch {finding.microbatch}"
-    console.print(Padding(Text(finding.sentence + (f" (first at {where})" if where else "")), (0, 0, 0, 2)))
+    console.print(
+        Padding(Text(finding.sentence + (f" (first at {where})" if where else "")), (0, 0, 0, 2), expand=False)
+    )
     for line in (finding.line, finding.other):
         if line is not None and line.number:
-            console.print(Padding(Text(f"{line}: {line.source}", style="bold"), (0, 0, 0, 4)))
+            console.print(Padding(Text(f"{line}: {line.source}", style="bold"), (0, 0, 0, 4), expand=False))
     if finding.verdict == Verdict.UNUSUAL and rule.right_in:
-        console.print(Padding(Text(f"Right in: {rule.right_in}."), (0, 0, 0, 2)))
-    console.print(Padding(Text("Write instead:"), (0, 0, 0, 2)))
-    console.print(Padding(Text(rule.instead), (0, 0, 0, 6)))
-    console.print(Padding(Text(f"gradparity audit --explain {rule.code}", style="dim"), (0, 0, 1, 2)))
+        console.print(Padding(Text(f"Right in: {rule.right_in}."), (0, 0, 0, 2), expand=False))
+    console.print(Padding(Text("Write instead:"), (0, 0, 0, 2), expand=False))
+    console.print(Padding(Text(rule.instead), (0, 0, 0, 6), expand=False))
+    console.print(Padding(Text(f"gradparity audit --explain {rule.code}", style="dim"), (0, 0, 1, 2), expand=False))
 
 
 def explain(code: str) -> str:

@@ -1,6 +1,7 @@
 """The windows of one optimizer: what happens between two of its steps."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
@@ -82,6 +83,11 @@ def windows(story: Story) -> list[Window]:
     if events:
         found.append(Window(len(found), tuple(events), None, previous))
     return found
+
+
+def number_made(windows: Sequence[Window]) -> int:
+    """Return the number of windows that ended with a step, made or skipped."""
+    return sum(window.made is not None for window in windows)
 
 
 def is_empty(gradients: Gradients) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.events import Event, Story
 from gradparity.auditing.finding import Finding, Rule, Verdict, times
-from gradparity.auditing.windows import Window, is_empty, same
+from gradparity.auditing.windows import Window, is_empty, number_made, same
 
 TOO_LATE = Rule(
     "GP301",
@@ -121,8 +121,8 @@ def _inside(windows: Sequence[Window]) -> Iterator[Finding]:
     yield Finding(
         INSIDE,
         Verdict.WRONG,
-        f"the accumulated gradients are clipped after every microbatch, in {times(len(found))} of {len(windows)}, and "
-        "the next microbatch is added to what was clipped",
+        f"the accumulated gradients are clipped after every microbatch, in {times(len(found))} of "
+        f"{number_made(windows)}, and the next microbatch is added to what was clipped",
         clip.line,
         after.line,
         window.step,

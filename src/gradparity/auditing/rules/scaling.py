@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.events import Story
 from gradparity.auditing.finding import Finding, Rule, Verdict, times
-from gradparity.auditing.windows import Window, same, size
+from gradparity.auditing.windows import Window, number_made, same, size
 
 CLIP_SCALED = Rule(
     "GP201",
@@ -83,7 +83,7 @@ def _clip_scaled(windows: Sequence[Window]) -> Iterator[Finding]:
         CLIP_SCALED,
         Verdict.WRONG,
         f"the gradients were clipped to {clip.threshold:g} while they still carried the loss scale of {scale:g} (their "
-        f"norm was {size(event.before):.4g}), in {times(len(found))} of {len(windows)}",
+        f"norm was {size(event.before):.4g}), in {times(len(found))} of {number_made(windows)}",
         event.line,
         after.line if after else None,
         window.step,
@@ -109,7 +109,7 @@ def _bypassed(windows: Sequence[Window]) -> Iterator[Finding]:
         BYPASSED,
         Verdict.WRONG,
         f"optimizer.step() read gradients that still carried the loss scale of {factor_of(window):g}, in "
-        f"{times(len(found))} of {len(windows)}: the loss was scaled, and the step went past the scaler",
+        f"{times(len(found))} of {number_made(windows)}: the loss was scaled, and the step went past the scaler",
         window.end.line,
         last.line,
         window.step,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.events import Event, Gradients, Story, ZeroGrad
 from gradparity.auditing.finding import Finding, Rule, Verdict, times
-from gradparity.auditing.windows import Window, is_empty, same
+from gradparity.auditing.windows import Window, is_empty, number_made, same
 
 LEFT_OVER = Rule(
     "GP101",
@@ -99,7 +99,7 @@ def _left_over(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
         LEFT_OVER,
         Verdict.WRONG,
         f"the gradients of the step before were still in p.grad when this backward added to them, in "
-        f"{times(len(found))} of {len(windows)}; {where}",
+        f"{times(len(found))} of {number_made(windows)}; {where}",
         first.line,
         window.previous.line if window.previous else None,
         window.step,

@@ -2,9 +2,9 @@
 
 import torch
 
-from gradparity.calculus import derivatives
-from gradparity.calculus.known_functions import scalar, unstacked, vector, vector_jacobian
 from gradparity.parity.bits import same_bits
+from gradparity.studies.calculus import derivatives
+from gradparity.studies.calculus.known_functions import scalar, unstacked, vector, vector_jacobian
 from gradparity.studies.claims.evidence import Evidence, judge
 from gradparity.studies.claims.examples import (
     batch,

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gradparity import calculus
-from gradparity.calculus import vjp_by_backward, vjp_by_grad
-from gradparity.calculus.known_functions import (
+from gradparity.studies import calculus
+from gradparity.studies.calculus import vjp_by_backward, vjp_by_grad
+from gradparity.studies.calculus.known_functions import (
     Waves,
     scalar,
     scalar_gradient,
@@ -419,7 +419,7 @@ def test_torch_func_refuses_a_function_that_holds_data_of_the_whole_batch() -> N
 
 @pytest.fixture
 def tour() -> ModuleType:
-    path = Path(__file__).parents[2] / "experiments" / "calculus_tour.py"
+    path = Path(__file__).parents[3] / "experiments" / "calculus_tour.py"
     spec = importlib.util.spec_from_file_location("calculus_tour", path)
     assert spec is not None
     assert spec.loader is not None

@@ -3,7 +3,7 @@
 Read ``derivatives`` first. ``known_functions`` has functions with derivatives known in closed form, to test them on.
 """
 
-from gradparity.calculus.derivatives import (
+from gradparity.studies.calculus.derivatives import (
     VJP,
     gradients,
     gradients_by_func,
