@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from audited_loops import BROKEN
-from gradparity.auditing.finding import Verdict
+from gradparity.auditing.finding import RuleVerdict
 from gradparity.parity.bits import same_bits
 from methods import METHODS
 from test_rules import audited
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of
 @pytest.mark.parametrize("loop", METHODS, ids=lambda loop: loop.__name__)
 def test_no_right_loop_is_called_wrong(loop):
     found = audited(loop)
-    assert [(f.rule.code, f.sentence) for f in found.findings if f.verdict == Verdict.WRONG] == []
+    assert [(f.rule.code, f.sentence) for f in found.findings if f.verdict == RuleVerdict.WRONG] == []
     assert found.steps
 
 

@@ -10,7 +10,7 @@ import gradparity
 from audited_loops import X, clipped_scaled, loss_of, never_zeroed, small
 from gradparity.auditing.trainee import Trainee
 from gradparity.auditing.watch import Watch
-from gradparity.auditing.watchers import Watchers
+from gradparity.auditing.watchers import LoopWatchers
 
 pytest_plugins = ["pytester"]
 
@@ -58,7 +58,7 @@ def test_afterwards_nothing_is_left():
     assert before == after
 
 
-NAMES = [name for name in vars(Watchers) if name.startswith(("_", "step_")) and not name.startswith("__")]
+NAMES = [name for name in vars(LoopWatchers) if name.startswith(("_", "step_")) and not name.startswith("__")]
 
 
 def everything(watch):
@@ -78,7 +78,7 @@ def test_an_error_of_ours_ends_the_audit_and_not_the_training(name, monkeypatch)
     def broken(self, *arguments):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(Watchers, name, broken)
+    monkeypatch.setattr(LoopWatchers, name, broken)
     watch = Watch()
     with pytest.warns(UserWarning, match="the audit ends here, the training goes on"):
         everything(watch)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from gradparity.auditing.lines import Line, Raised
 from gradparity.trace.fingerprint import Fingerprint
 
-Gradients: TypeAlias = tuple[Fingerprint | None, ...]
+GradientLook: TypeAlias = tuple[Fingerprint | None, ...]
 """A fingerprint of the gradient of each parameter of one optimizer, in the order of its groups."""
 
 
@@ -106,7 +106,7 @@ class Unscale:
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipCalled:
     """A clip function of ``torch.nn.utils`` was called with gradients of the optimizer."""
 
     threshold: float | None
@@ -119,7 +119,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepMade:
     """The optimizer made a step, or its scaler skipped it."""
 
     skipped: bool
@@ -156,19 +156,19 @@ class Schedule:
     """The learning rate of each group after it."""
 
 
-What: TypeAlias = Backward | ZeroGrad | Unscale | Clip | Step | Update | Schedule
+What: TypeAlias = Backward | ZeroGrad | Unscale | ClipCalled | StepMade | Update | Schedule
 
 
 @dataclass(frozen=True)
-class Event:
+class LoopEvent:
     """One event of one optimizer."""
 
     what: What
     number: int
     """Its position among all events of the process."""
     line: Line
-    before: Gradients = ()
-    after: Gradients = ()
+    before: GradientLook = ()
+    after: GradientLook = ()
     random: str = ""
     """A digest of the state of the CPU's random numbers."""
 
@@ -182,7 +182,7 @@ class Story:
     """The class of the optimizer."""
     made: Line
     """The line that built it."""
-    events: list[Event] = field(default_factory=list)
+    events: list[LoopEvent] = field(default_factory=list)
     names: tuple[str, ...] = ()
     """The name of each parameter, in the order of the groups."""
     trained: tuple[bool, ...] = ()
@@ -193,7 +193,7 @@ class Story:
     @property
     def steps(self) -> int:
         """Return the number of steps, made or skipped."""
-        return sum(isinstance(event.what, Step) for event in self.events)
+        return sum(isinstance(event.what, StepMade) for event in self.events)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gradparity.auditing.events import Event
+from gradparity.auditing.events import LoopEvent
 from gradparity.auditing.lines import Line
 
 
-class Verdict(StrEnum):
+class RuleVerdict(StrEnum):
     """The verdicts of a rule. What a loop never came to is no verdict: it is listed apart, as not exercised."""
 
     WRONG = "wrong"
@@ -34,11 +34,11 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleFinding:
     """One thing that a rule has found."""
 
     rule: Rule
-    verdict: Verdict
+    verdict: RuleVerdict
     sentence: str
     line: Line
     """The line that breaks the rule."""
@@ -51,7 +51,7 @@ class Finding:
     """The number of steps that show it."""
 
 
-def at(event: Event) -> Line:
+def at(event: LoopEvent) -> Line:
     """Return the line of an event."""
     return event.line
 

@@ -7,7 +7,7 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from gradparity.auditing.events import Backward, Event, Gradients, Story, What
+from gradparity.auditing.events import Backward, GradientLook, LoopEvent, Story, What
 from gradparity.auditing.lines import NOWHERE, Line, here
 from gradparity.auditing.modules import Modules
 from gradparity.auditing.trainee import Trainee, written
@@ -58,11 +58,11 @@ class Registry:
             self.scalers[id(scaler)] = scaler, here()  # held, so that no other scaler gets its id
         return list(self.scalers).index(id(scaler))
 
-    def tell(self, trainee: Trainee, what: What, before: Gradients, after: Gradients, line: Line) -> None:
+    def tell(self, trainee: Trainee, what: What, before: GradientLook, after: GradientLook, line: Line) -> None:
         """Add an event to a story."""
         self._number += 1
         random = fingerprint(torch.get_rng_state()).digest
-        trainee.story.events.append(Event(what, self._number, line, before, after, random))
+        trainee.story.events.append(LoopEvent(what, self._number, line, before, after, random))
 
     def settle(self, trainee: Trainee) -> None:
         """Look at gradients of ``autograd.grad`` that the loop has written since, and complete that event."""

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from gradparity.auditing.events import Account
-from gradparity.auditing.finding import Finding, Rule, Verdict
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 from gradparity.auditing.lines import Line
 from gradparity.auditing.rules import RULES, judge
 from gradparity.auditing.rules.expected import Expected
@@ -24,7 +24,7 @@ NOT_JUDGED = "not judged"
 class Report:
     """Everything that an audit says about one run."""
 
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[RuleFinding, ...] = ()
     does: tuple[Item, ...] = ()
     """Statements on the loop, each with its line."""
     unexercised: tuple[str, ...] = ()
@@ -35,14 +35,14 @@ class Report:
     @property
     def wrong(self) -> bool:
         """Return whether anything is wrong."""
-        return any(finding.verdict == Verdict.WRONG for finding in self.findings)
+        return any(finding.verdict == RuleVerdict.WRONG for finding in self.findings)
 
     @property
     def verdict(self) -> str:
         """Return ``wrong``, ``unusual`` or ``clean``; ``not judged`` if no optimizer made a step."""
         if not self.steps and not self.findings:
             return NOT_JUDGED
-        return next((str(v) for v in Verdict if any(f.verdict == v for f in self.findings)), "clean")
+        return next((str(v) for v in RuleVerdict if any(f.verdict == v for f in self.findings)), "clean")
 
 
 def report(account: Account, ignored: Sequence[str] = (), meant: Expected | None = None) -> Report:
@@ -84,8 +84,8 @@ def as_text(found: Report) -> str:
     return text.getvalue()
 
 
-def _show(finding: Finding, console: Console) -> None:
-    color = "red" if finding.verdict == Verdict.WRONG else "yellow"
+def _show(finding: RuleFinding, console: Console) -> None:
+    color = "red" if finding.verdict == RuleVerdict.WRONG else "yellow"
     rule = finding.rule
     console.print(Text.assemble((f"{finding.verdict}", f"bold {color}"), f"  {rule.code} {rule.name}"))
     where = "" if finding.step is None else f"step {finding.step}"
@@ -97,7 +97,7 @@ def _show(finding: Finding, console: Console) -> None:
     for line in (finding.line, finding.other):
         if line is not None and line.number:
             console.print(Padding(Text(f"{line}: {line.source}", style="bold"), (0, 0, 0, 4), expand=False))
-    if finding.verdict == Verdict.UNUSUAL and rule.right_in:
+    if finding.verdict == RuleVerdict.UNUSUAL and rule.right_in:
         console.print(Padding(Text(f"Right in: {rule.right_in}."), (0, 0, 0, 2), expand=False))
     console.print(Padding(Text("Write instead:"), (0, 0, 0, 2), expand=False))
     console.print(Padding(Text(rule.instead), (0, 0, 0, 6), expand=False))
@@ -177,7 +177,7 @@ def as_sarif(found: Report) -> dict[str, Any]:
                 "results": [
                     {
                         "ruleId": f.rule.code,
-                        "level": "error" if f.verdict == Verdict.WRONG else "note",
+                        "level": "error" if f.verdict == RuleVerdict.WRONG else "note",
                         "message": {"text": f.sentence},
                         "locations": [
                             {

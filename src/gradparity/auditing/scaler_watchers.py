@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from gradparity.auditing.events import Step, Unscale, Update
+from gradparity.auditing.events import StepMade, Unscale, Update
 from gradparity.auditing.lines import here
 from gradparity.auditing.loss_weights import SCALED
 from gradparity.auditing.registry import Registry
@@ -83,7 +83,7 @@ class ScalerWatchers:
             self.running = None
         if trainee.story.steps == made:
             number = self.known.number_of_scaler(scaler)
-            what = Step(
+            what = StepMade(
                 True,
                 number,
                 scale,

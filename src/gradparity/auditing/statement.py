@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gradparity.auditing.events import Account, Schedule, Step, Story, Update
+from gradparity.auditing.events import Account, Schedule, StepMade, Story, Update
 from gradparity.auditing.finding import times
 from gradparity.auditing.lines import Line
-from gradparity.auditing.windows import Window, size, windows
+from gradparity.auditing.windows import StepWindow, size, windows
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _groups(story: Story) -> str:
     )
 
 
-def _windows(own: Sequence[Window]) -> Iterator[Item]:
+def _windows(own: Sequence[StepWindow]) -> Iterator[Item]:
     lengths = Counter(len(window.backwards) for window in own)
     usual = lengths.most_common(1)[0][0]
     first = next((w.backwards[0][0].line for w in own if w.backwards), None)
@@ -76,7 +76,7 @@ def _windows(own: Sequence[Window]) -> Iterator[Item]:
     yield Item(f"{times(usual, 'backward')} a step{way}" + (f" ({others})" if others else ""), first)
 
 
-def _losses(own: Sequence[Window]) -> Iterator[Item]:
+def _losses(own: Sequence[StepWindow]) -> Iterator[Item]:
     read = [(e, loss) for w in own for e, what in w.backwards for loss in what.losses]
     if not read:
         yield Item("the loss is none whose weights can be read off the graph (its own reduction, or soft targets)")
@@ -88,7 +88,7 @@ def _losses(own: Sequence[Window]) -> Iterator[Item]:
     yield Item(f"loss: {', '.join(kinds)}; the weights of a window's tokens sum to {total}", read[0][0].line)
 
 
-def _scaling(story: Story, own: Sequence[Window]) -> Iterator[Item]:
+def _scaling(story: Story, own: Sequence[StepWindow]) -> Iterator[Item]:
     scales = [w.made.scale for w in own if w.made is not None and w.made.scale is not None]
     if not scales:
         return
@@ -98,7 +98,7 @@ def _scaling(story: Story, own: Sequence[Window]) -> Iterator[Item]:
     yield Item(f"loss scale {moved}; {skipped} of {times(len(own))} skipped for an overflow", line)
 
 
-def _clipped(own: Sequence[Window]) -> tuple[int, int, Item | None]:
+def _clipped(own: Sequence[StepWindow]) -> tuple[int, int, Item | None]:
     """Return the number of windows with a clip, the number in which it reached its threshold, and an item."""
     clips = [(e, clip) for w in own for e, clip in w.clips[-1:]]
     if not clips:
@@ -114,7 +114,7 @@ def _clipped(own: Sequence[Window]) -> tuple[int, int, Item | None]:
 
 
 def _rates(story: Story) -> Iterator[Item]:
-    steps = [e.what for e in story.events if isinstance(e.what, Step)]
+    steps = [e.what for e in story.events if isinstance(e.what, StepMade)]
     first, last = steps[0].rates, steps[-1].rates
     scheduled = [e for e in story.events if isinstance(e.what, Schedule)]
     words = " and ".join(dict.fromkeys(f"{rate:.4g}" for rate in first))

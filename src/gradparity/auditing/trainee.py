@@ -9,7 +9,7 @@ import xxhash
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradparity.auditing.events import Gradients, Story, Written
+from gradparity.auditing.events import GradientLook, Story, Written
 from gradparity.auditing.lines import Line
 from gradparity.trace.fingerprint import fingerprint
 
@@ -31,7 +31,7 @@ class Trainee:
         optimizer = self.optimizer()
         return [] if optimizer is None else [p for group in optimizer.param_groups for p in group["params"]]
 
-    def gradients(self) -> Gradients:
+    def gradients(self) -> GradientLook:
         """Return a look at its gradients."""
         return tuple(None if p.grad is None else fingerprint(p.grad) for p in self.parameters())
 
@@ -90,7 +90,7 @@ def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> di
     return found
 
 
-def written(expected: Mapping[int, tuple[str, str] | None], now: Gradients) -> Written:
+def written(expected: Mapping[int, tuple[str, str] | None], now: GradientLook) -> Written:
     """Compare the gradients in ``p.grad`` with what was expected of the loop."""
     counts = {"overwritten": 0, "swapped": 0, "dropped": 0, "other": 0, "zeros": 0}
     each = {digests[1]: index for index, digests in expected.items() if digests is not None}

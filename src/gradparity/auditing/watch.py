@@ -17,7 +17,7 @@ from gradparity.auditing.lines import Raised, here
 from gradparity.auditing.modules import Modules
 from gradparity.auditing.registry import Registry
 from gradparity.auditing.trainee import Trainee
-from gradparity.auditing.watchers import Watchers
+from gradparity.auditing.watchers import LoopWatchers
 from gradparity.trace.canary import require_sight
 from gradparity.trace.guard import Guard
 from gradparity.trace.isolation import warn
@@ -43,7 +43,7 @@ class Watch:
         self.raised: Raised | None = None
         """The exception that has ended the loop, if one has."""
         self.known = Registry(self.modules)
-        self._watchers = Watchers(self.known, self._enough)
+        self._watchers = LoopWatchers(self.known, self._enough)
         self._let_go_early = False
         self._held: set[int] = set()
         """The ``id`` of each parameter that was in an optimizer at any time."""

@@ -9,7 +9,7 @@ from torch.nn.utils import clip_grad
 from torch.optim import Optimizer, lr_scheduler
 
 from gradparity.auditing.call_stack import clipping, runs_inside
-from gradparity.auditing.events import Backward, Clip, Schedule, Step, ZeroGrad
+from gradparity.auditing.events import Backward, ClipCalled, Schedule, StepMade, ZeroGrad
 from gradparity.auditing.lines import here
 from gradparity.auditing.loss_weights import Reading, walked
 from gradparity.auditing.registry import Registry
@@ -22,7 +22,7 @@ from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
 Watching: TypeAlias = Generator[None, Any, None]
 
 
-class Watchers:
+class LoopWatchers:
     """The watchers of one audit.
 
     Args:
@@ -144,7 +144,7 @@ class Watchers:
         for trainee, covered, gradients in before:
             assert running is not None
             name, threshold = running
-            self.known.tell(trainee, Clip(threshold, "value" in name, covered, twice), gradients, (), here())
+            self.known.tell(trainee, ClipCalled(threshold, "value" in name, covered, twice), gradients, (), here())
 
     def _clip_of_nothing(self, call: Call) -> Watching:
         """Record a clip that was given no gradient, though one optimizer, and only one, has some."""
@@ -155,7 +155,7 @@ class Watchers:
             if len(with_gradients) == 1:
                 [trainee] = with_gradients
                 self.known.settle(trainee)
-                self.known.tell(trainee, Clip(None, False, 0), trainee.gradients(), (), here())
+                self.known.tell(trainee, ClipCalled(None, False, 0), trainee.gradients(), (), here())
 
     def step_begins(self, optimizer: Optimizer) -> None:
         """Look at what a step starts from."""
@@ -173,7 +173,7 @@ class Watchers:
         scaler = None if self._scalers.running is None else self.known.number_of_scaler(self._scalers.running)
         scale = None if self._scalers.running is None else self._scalers.running.get_scale()
         closure = takes_closure(args, kwargs)
-        what = Step(
+        what = StepMade(
             False,
             scaler,
             scale,

@@ -8,54 +8,54 @@ from typing import TypeAlias
 
 from gradparity.auditing.events import (
     Backward,
-    Clip,
-    Event,
-    Gradients,
+    ClipCalled,
+    GradientLook,
+    LoopEvent,
     Schedule,
-    Step,
+    StepMade,
     Story,
     Unscale,
     Update,
     ZeroGrad,
 )
 
-Microbatch: TypeAlias = tuple[Event, Backward]
+WindowBackward: TypeAlias = tuple[LoopEvent, Backward]
 
 
 @dataclass(frozen=True)
-class Window:
+class StepWindow:
     """The events after one step of an optimizer, up to and with its next one."""
 
     step: int
     """Its number, from 0."""
-    events: tuple[Event, ...]
-    end: Event | None
+    events: tuple[LoopEvent, ...]
+    end: LoopEvent | None
     """The step that ends it; ``None`` for what follows the last step."""
-    previous: Event | None
+    previous: LoopEvent | None
     """The step before it."""
 
     @property
-    def made(self) -> Step | None:
+    def made(self) -> StepMade | None:
         """Return the facts of the step that ends it."""
-        return self.end.what if self.end is not None and isinstance(self.end.what, Step) else None
+        return self.end.what if self.end is not None and isinstance(self.end.what, StepMade) else None
 
     @property
-    def backwards(self) -> list[Microbatch]:
+    def backwards(self) -> list[WindowBackward]:
         """Return its backwards, in order."""
         return [(e, e.what) for e in self.events if isinstance(e.what, Backward)]
 
     @property
-    def clips(self) -> list[tuple[Event, Clip]]:
+    def clips(self) -> list[tuple[LoopEvent, ClipCalled]]:
         """Return its clips, in order."""
-        return [(e, e.what) for e in self.events if isinstance(e.what, Clip)]
+        return [(e, e.what) for e in self.events if isinstance(e.what, ClipCalled)]
 
     @property
-    def unscaled(self) -> Event | None:
+    def unscaled(self) -> LoopEvent | None:
         """Return its first ``unscale_``."""
         return next((e for e in self.events if isinstance(e.what, Unscale)), None)
 
     @property
-    def zeroed(self) -> Event | None:
+    def zeroed(self) -> LoopEvent | None:
         """Return its first ``zero_grad``."""
         return next((e for e in self.events if isinstance(e.what, ZeroGrad)), None)
 
@@ -64,46 +64,46 @@ class Window:
         """Return whether each backward added to what the one before had left, and nothing was written in between."""
         return all(a.after == b.before for (a, _), (b, _) in pairwise(self.backwards))
 
-    def emptied_after(self, event: Event) -> bool:
+    def emptied_after(self, event: LoopEvent) -> bool:
         """Return whether the gradients are empty at any moment after ``event`` and before the step reads them."""
         later = [e for e in self.events if e.number > event.number and _looks(e)]
         return any(is_empty(e.before) or (e is not self.end and e.after != () and is_empty(e.after)) for e in later)
 
 
-def windows(story: Story) -> list[Window]:
+def windows(story: Story) -> list[StepWindow]:
     """Return the windows of a story, in order. What follows the last step comes last, if anything does."""
-    found: list[Window] = []
-    events: list[Event] = []
-    previous: Event | None = None
+    found: list[StepWindow] = []
+    events: list[LoopEvent] = []
+    previous: LoopEvent | None = None
     for event in story.events:
         events.append(event)
-        if isinstance(event.what, Step):
-            found.append(Window(len(found), tuple(events), event, previous))
+        if isinstance(event.what, StepMade):
+            found.append(StepWindow(len(found), tuple(events), event, previous))
             events, previous = [], event
     if events:
-        found.append(Window(len(found), tuple(events), None, previous))
+        found.append(StepWindow(len(found), tuple(events), None, previous))
     return found
 
 
-def number_made(windows: Sequence[Window]) -> int:
+def number_made(windows: Sequence[StepWindow]) -> int:
     """Return the number of windows that ended with a step, made or skipped."""
     return sum(window.made is not None for window in windows)
 
 
-def is_empty(gradients: Gradients) -> bool:
+def is_empty(gradients: GradientLook) -> bool:
     """Return whether each gradient is ``None`` or zero."""
     return all(g is None or g.norm == 0 for g in gradients)
 
 
-def same(one: Gradients, other: Gradients) -> bool:
+def same(one: GradientLook, other: GradientLook) -> bool:
     """Return whether two looks saw the same bits, and a gradient that is not zero among them."""
     return len(one) == len(other) and not is_empty(one) and one == other
 
 
-def size(gradients: Gradients) -> float:
+def size(gradients: GradientLook) -> float:
     """Return the L2 norm over all gradients."""
     return math.sqrt(sum((g.norm**2 for g in gradients if g is not None), 0.0))
 
 
-def _looks(event: Event) -> bool:
+def _looks(event: LoopEvent) -> bool:
     return not isinstance(event.what, (Update, Schedule))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from gradparity.auditing.events import Account
-from gradparity.auditing.finding import Finding, Rule, Verdict
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 from gradparity.auditing.rules import (
     clipping,
     expected,
@@ -44,7 +44,7 @@ RULES: dict[str, Rule] = {rule.code: rule for rule in sorted(_ALL, key=lambda ru
 """All rules by their code, in order."""
 
 
-def judge(account: Account, ignored: Iterable[str] = (), meant: Expected | None = None) -> list[Finding]:
+def judge(account: Account, ignored: Iterable[str] = (), meant: Expected | None = None) -> list[RuleFinding]:
     """Return everything that the rules find in the facts, the wrong first, each in the order of the codes.
 
     Args:
@@ -52,7 +52,7 @@ def judge(account: Account, ignored: Iterable[str] = (), meant: Expected | None 
         ignored: codes of rules that are not asked, or beginnings of codes: ``GP4`` stands for all of its theme.
         meant: what the user has said of the loop.
     """
-    found: list[Finding] = []
+    found: list[RuleFinding] = []
     by_number = {story.number: windows(story) for story in account.stories}
     for story in account.stories:
         own = by_number[story.number]
@@ -79,10 +79,10 @@ def judge(account: Account, ignored: Iterable[str] = (), meant: Expected | None 
     found += expected.of_account(account, meant or Expected())
     beginnings = tuple(ignored)
     kept = [f for f in found if not (beginnings and f.rule.code.startswith(beginnings)) and not _silenced(f)]
-    return sorted(kept, key=lambda f: (list(Verdict).index(f.verdict), f.rule.code))
+    return sorted(kept, key=lambda f: (list(RuleVerdict).index(f.verdict), f.rule.code))
 
 
-def _silenced(finding: Finding) -> bool:
+def _silenced(finding: RuleFinding) -> bool:
     """Return whether the user's line says ``# gradparity: ignore GP101``."""
     _, mark, codes = finding.line.source.partition("# gradparity: ignore")
     return bool(mark) and (not codes.strip() or finding.rule.code in codes)

@@ -4,9 +4,9 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import Event, Story
-from gradparity.auditing.finding import Finding, Rule, Verdict, times
-from gradparity.auditing.windows import Window, is_empty, number_made, same
+from gradparity.auditing.events import LoopEvent, Story
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
+from gradparity.auditing.windows import StepWindow, is_empty, number_made, same
 
 TOO_LATE = Rule(
     "GP301",
@@ -66,7 +66,7 @@ TWICE = Rule(
 )
 
 
-def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     yield from _too_late(windows)
     yield from _inside(windows)
@@ -76,7 +76,7 @@ def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     yield from _twice(windows)
 
 
-def _too_late(windows: Sequence[Window]) -> Iterator[Finding]:
+def _too_late(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found, in_time = [], 0
     for window in windows:
         for event, _ in window.clips:
@@ -88,9 +88,9 @@ def _too_late(windows: Sequence[Window]) -> Iterator[Finding]:
     if len(found) < 2 or in_time:
         return
     window, event = found[0]
-    yield Finding(
+    yield RuleFinding(
         TOO_LATE,
-        Verdict.WRONG,
+        RuleVerdict.WRONG,
         f"the clip runs after the step has read the gradients, which are then emptied, {times(len(found), 'time')} of "
         f"{len(found)}: it has no effect",
         event.line,
@@ -100,7 +100,7 @@ def _too_late(windows: Sequence[Window]) -> Iterator[Finding]:
     )
 
 
-def _inside(windows: Sequence[Window]) -> Iterator[Finding]:
+def _inside(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found, several = [], 0
     for window in windows:
         backwards = [e for e, what in window.backwards if what.into_grad]
@@ -118,9 +118,9 @@ def _inside(windows: Sequence[Window]) -> Iterator[Finding]:
     if len(found) < 2 or len(found) < several:
         return
     window, clip, after = found[0]
-    yield Finding(
+    yield RuleFinding(
         INSIDE,
-        Verdict.WRONG,
+        RuleVerdict.WRONG,
         f"the accumulated gradients are clipped after every microbatch, in {times(len(found))} of "
         f"{number_made(windows)}, and the next microbatch is added to what was clipped",
         clip.line,
@@ -131,7 +131,7 @@ def _inside(windows: Sequence[Window]) -> Iterator[Finding]:
     )
 
 
-def _some(windows: Sequence[Window]) -> Iterator[Finding]:
+def _some(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
         if window.made is None or not window.clips:
@@ -144,9 +144,9 @@ def _some(windows: Sequence[Window]) -> Iterator[Finding]:
     if len(found) < 2:
         return
     window, event, covered, present = found[0]
-    yield Finding(
+    yield RuleFinding(
         SOME,
-        Verdict.UNUSUAL,
+        RuleVerdict.UNUSUAL,
         f"the clip covers {covered} of the optimizer's {present} gradients, in {times(len(found))}",
         event.line,
         None,
@@ -155,17 +155,17 @@ def _some(windows: Sequence[Window]) -> Iterator[Finding]:
     )
 
 
-def _nothing(windows: Sequence[Window]) -> Iterator[Finding]:
+def _nothing(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = [(w, e) for w in windows for e, clip in w.clips if not clip.covered and w.made is not None]
     others = any(clip.covered for w in windows for _, clip in w.clips)
     if len(found) < 2 or others:
         return
     window, event = found[0]
     words = f"the clip was given no gradient, though the optimizer had some, in {times(len(found))}"
-    yield Finding(NOTHING, Verdict.UNUSUAL, words, event.line, None, window.step, times=len(found))
+    yield RuleFinding(NOTHING, RuleVerdict.UNUSUAL, words, event.line, None, window.step, times=len(found))
 
 
-def _factors(windows: Sequence[Window]) -> Iterator[Finding]:
+def _factors(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Compare each gradient's norm at the step with the one after the last backward, or after ``unscale_``."""
     several, larger = [], []
     for window in windows:
@@ -190,10 +190,10 @@ def _factors(windows: Sequence[Window]) -> Iterator[Finding]:
             if rule is BY_PARTS:
                 words += f" to {max(factors):.4g}"
             line = window.clips[0][0].line if window.clips else window.end.line
-            yield Finding(rule, Verdict.UNUSUAL, f"{words}, in {times(len(found))}", line, None, window.step)
+            yield RuleFinding(rule, RuleVerdict.UNUSUAL, f"{words}, in {times(len(found))}", line, None, window.step)
 
 
-def _of_each(one: Event, other: Event) -> list[float]:
+def _of_each(one: LoopEvent, other: LoopEvent) -> list[float]:
     pairs = zip(one.after, other.before, strict=False)
     return [abs(b.norm / a.norm) for a, b in pairs if a and b and a.norm and math.isfinite(a.norm + b.norm)]
 
@@ -203,9 +203,9 @@ def _scaled_back(factor: float) -> bool:
     return abs(math.log2(factor) - round(math.log2(factor))) < 1e-3
 
 
-def _twice(windows: Sequence[Window]) -> Iterator[Finding]:
+def _twice(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = [(w, e, clip.twice) for w in windows for e, clip in w.clips if clip.twice]
     if found:
         window, event, number = found[0]
         words = f"the clip was given {times(number, 'gradient')} twice, in {times(len(found), 'clip')}"
-        yield Finding(TWICE, Verdict.WRONG, words, event.line, None, window.step, times=len(found))
+        yield RuleFinding(TWICE, RuleVerdict.WRONG, words, event.line, None, window.step, times=len(found))

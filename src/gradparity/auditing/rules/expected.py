@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
-from gradparity.auditing.events import Account, Clip, Step, Story
-from gradparity.auditing.finding import Finding, Rule, Verdict, times
-from gradparity.auditing.windows import Window, size, windows
+from gradparity.auditing.events import Account, ClipCalled, StepMade, Story
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
+from gradparity.auditing.windows import StepWindow, size, windows
 from gradparity.errors import UserError
 
 ACCUMULATION = Rule(
@@ -82,13 +82,13 @@ def expected(text: str) -> Expected:
     return Expected(**found)  # type: ignore[arg-type]  # of the kinds above
 
 
-def of_account(account: Account, meant: Expected) -> Iterator[Finding]:
+def of_account(account: Account, meant: Expected) -> Iterator[RuleFinding]:
     """Yield what differs from what was meant."""
     stories = [story for story in account.stories if story.steps]
     if meant.optimizer_class is not None and stories and all(story.name != meant.optimizer_class for story in stories):
         names = " and ".join(story.name for story in stories)
         sentence = f"the training steps with {names}, and {meant.optimizer_class} was meant"
-        yield Finding(OPTIMIZER, Verdict.WRONG, sentence, stories[0].made)
+        yield RuleFinding(OPTIMIZER, RuleVerdict.WRONG, sentence, stories[0].made)
     for story in stories:
         if meant.optimizer_class in (None, story.name):
             own = [window for window in windows(story) if window.made is not None]
@@ -97,7 +97,7 @@ def of_account(account: Account, meant: Expected) -> Iterator[Finding]:
             yield from _hyperparameters(story, meant)
 
 
-def _accumulation(own: Sequence[Window], meant: Expected) -> Iterator[Finding]:
+def _accumulation(own: Sequence[StepWindow], meant: Expected) -> Iterator[RuleFinding]:
     if meant.accumulation_steps is None:
         return
     lengths = [len(window.backwards) for window in own]
@@ -108,39 +108,43 @@ def _accumulation(own: Sequence[Window], meant: Expected) -> Iterator[Finding]:
         sentence = (
             f"{number} in this step, and {meant.accumulation_steps} were meant, in {times(len(other))} of {len(own)}"
         )
-        yield Finding(ACCUMULATION, Verdict.WRONG, sentence, other[0].end.line, step=other[0].step, times=len(other))
+        yield RuleFinding(
+            ACCUMULATION, RuleVerdict.WRONG, sentence, other[0].end.line, step=other[0].step, times=len(other)
+        )
 
 
-def _threshold(own: Sequence[Window], meant: Expected) -> Iterator[Finding]:
+def _threshold(own: Sequence[StepWindow], meant: Expected) -> Iterator[RuleFinding]:
     if meant.max_norm is None:
         return
-    clips = [(w, e, e.what) for w in own for e in w.events if isinstance(e.what, Clip)]
+    clips = [(w, e, e.what) for w in own for e in w.events if isinstance(e.what, ClipCalled)]
     other = [(w, e, clip) for w, e, clip in clips if clip.threshold not in (None, meant.max_norm)]
     if other:
         window, event, clip = other[0]
         sentence = f"clipped to {clip.threshold:g}, and {meant.max_norm:g} was meant"
-        yield Finding(THRESHOLD, Verdict.WRONG, sentence, event.line, step=window.step, times=len(other))
+        yield RuleFinding(THRESHOLD, RuleVerdict.WRONG, sentence, event.line, step=window.step, times=len(other))
     longer = [w for w in own if not clips and w.end is not None and meant.max_norm and _long(w, meant.max_norm)]
     if longer and longer[0].end is not None:
         norm = size(longer[0].end.before)
         sentence = f"the step read gradients of norm {norm:.4g}, and a clip to {meant.max_norm:g} was meant"
-        yield Finding(THRESHOLD, Verdict.WRONG, sentence, longer[0].end.line, step=longer[0].step, times=len(longer))
+        yield RuleFinding(
+            THRESHOLD, RuleVerdict.WRONG, sentence, longer[0].end.line, step=longer[0].step, times=len(longer)
+        )
 
 
-def _long(window: Window, max_norm: float) -> bool:
+def _long(window: StepWindow, max_norm: float) -> bool:
     assert window.end is not None
     assert window.made is not None
     return not window.made.skipped and size(window.end.before) > max_norm * 1.01
 
 
-def _hyperparameters(story: Story, meant: Expected) -> Iterator[Finding]:
+def _hyperparameters(story: Story, meant: Expected) -> Iterator[RuleFinding]:
     decays = {g["weight_decay"] for g in story.groups if "weight_decay" in g}
     if meant.weight_decay is not None and decays - {0} != ({meant.weight_decay} - {0.0}):
         seen = " and ".join(f"{decay:g}" for decay in sorted(decays, key=str) if isinstance(decay, (int, float)))
         sentence = f"weight decay {seen or 'none'}, and {meant.weight_decay:g} was meant"
-        yield Finding(DECAY, Verdict.WRONG, sentence, story.made)
-    steps = [e for e in story.events if isinstance(e.what, Step)]
-    rate = max((rate for e in steps if isinstance(e.what, Step) for rate in e.what.rates), default=None)
+        yield RuleFinding(DECAY, RuleVerdict.WRONG, sentence, story.made)
+    steps = [e for e in story.events if isinstance(e.what, StepMade)]
+    rate = max((rate for e in steps if isinstance(e.what, StepMade) for rate in e.what.rates), default=None)
     if meant.learning_rate is not None and rate is not None and abs(rate - meant.learning_rate) > 1e-6 * rate:
         sentence = f"the largest learning rate was {rate:.4g}, and {meant.learning_rate:g} was meant"
-        yield Finding(RATE, Verdict.WRONG, sentence, steps[0].line, times=len(steps))
+        yield RuleFinding(RATE, RuleVerdict.WRONG, sentence, steps[0].line, times=len(steps))

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from gradparity.auditing.events import Account, Event, Modes, Story
-from gradparity.auditing.finding import Finding, Rule, Verdict, times
-from gradparity.auditing.windows import Window
+from gradparity.auditing.events import Account, LoopEvent, Modes, Story
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
+from gradparity.auditing.windows import StepWindow
 
 FROZEN_RETRAINED = Rule(
     "GP601",
@@ -60,12 +60,12 @@ SCALER_ALONE = Rule(
 )
 
 
-def of_account(account: Account) -> Iterator[Finding]:
+def of_account(account: Account) -> Iterator[RuleFinding]:
     """Yield the modules that were put back into training mode from outside."""
     for module in account.retrained:
-        yield Finding(
+        yield RuleFinding(
             FROZEN_RETRAINED,
-            Verdict.WRONG,
+            RuleVerdict.WRONG,
             f"{module.name} was put into evaluation at {module.evaluated}, and this train() put it back, though no "
             f"backward trains it; {times(module.backwards, 'backward')} followed",
             module.trained,
@@ -74,7 +74,7 @@ def of_account(account: Account) -> Iterator[Finding]:
         )
 
 
-def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     backwards = [(w, e, what) for w in windows if w.made is not None for e, what in w.backwards]
     yield from _evaluating([(w, e, what.modes) for w, e, what in backwards if what.modes is not None])
@@ -83,10 +83,10 @@ def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     bare = [(w, e) for w, e, what in backwards if what.scales and not what.half]
     if len(bare) > 1 and len(bare) == sum(bool(what.scales) for _, _, what in backwards):
         words = f"the loss is scaled, and no number in its graph has half precision, in {times(len(bare), 'backward')}"
-        yield Finding(SCALER_ALONE, Verdict.UNUSUAL, words, bare[0][1].line, None, bare[0][0].step)
+        yield RuleFinding(SCALER_ALONE, RuleVerdict.UNUSUAL, words, bare[0][1].line, None, bare[0][0].step)
 
 
-def _evaluating(modes: Sequence[tuple[Window, Event, Modes]]) -> Iterator[Finding]:
+def _evaluating(modes: Sequence[tuple[StepWindow, LoopEvent, Modes]]) -> Iterator[RuleFinding]:
     """Yield a model, or layers, in evaluation mode from some backward on to the last."""
     first = next((i for i, (_, _, mode) in enumerate(modes) if mode.evaluating), None)
     if first is None or not all(mode.evaluating for _, _, mode in modes[first:]):
@@ -96,16 +96,16 @@ def _evaluating(modes: Sequence[tuple[Window, Event, Modes]]) -> Iterator[Findin
     if len({w.step for w, _, _ in modes[first:]}) < 2:
         return
     if not first:
-        yield Finding(ALWAYS_EVALUATING, Verdict.UNUSUAL, f"{words} in every backward", event.line)
+        yield RuleFinding(ALWAYS_EVALUATING, RuleVerdict.UNUSUAL, f"{words} in every backward", event.line)
         return
     whole = not any(later.in_train for _, _, later in modes[first:]) and all(m.in_train for _, _, m in modes[:first])
-    rule, verdict = (NEVER_BACK, Verdict.WRONG) if whole else (SOME_STAY, Verdict.UNUSUAL)
+    rule, verdict = (NEVER_BACK, RuleVerdict.WRONG) if whole else (SOME_STAY, RuleVerdict.UNUSUAL)
     again = "; train() was not called again" if whole else ""
     sentence = f"{words} from here on, and in training mode before{again}"
-    yield Finding(rule, verdict, sentence, event.line, None, window.step, times=len(modes) - first)
+    yield RuleFinding(rule, verdict, sentence, event.line, None, window.step, times=len(modes) - first)
 
 
-def _counted(windows: Sequence[Window]) -> Iterator[Finding]:
+def _counted(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Compare how far batch normalization counts from one backward to the next, in training mode."""
     seen = [
         (w, e, what.modes)
@@ -123,10 +123,10 @@ def _counted(windows: Sequence[Window]) -> Iterator[Finding]:
         sentence = (
             f"batch normalization counted {count:g} batches before this backward, and {usual:g} before most others"
         )
-        yield Finding(COUNTED_MORE, Verdict.UNUSUAL, sentence, event.line, None, window.step, times=len(more))
+        yield RuleFinding(COUNTED_MORE, RuleVerdict.UNUSUAL, sentence, event.line, None, window.step, times=len(more))
 
 
-def _repeated(windows: Sequence[Window]) -> Iterator[Finding]:
+def _repeated(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Find a state of the random numbers that comes back in another window though numbers were drawn in between."""
     first: dict[str, int] = {}
     last = ""
@@ -141,4 +141,4 @@ def _repeated(windows: Sequence[Window]) -> Iterator[Finding]:
     if len(steps) > 1:
         window, event = found[0]
         words = f"the random numbers returned to a state of an earlier step, in {times(len(steps))}"
-        yield Finding(SAME_NUMBERS, Verdict.UNUSUAL, words, event.line, None, window.step, times=len(steps))
+        yield RuleFinding(SAME_NUMBERS, RuleVerdict.UNUSUAL, words, event.line, None, window.step, times=len(steps))

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gradparity.auditing.events import Event, LossWeights, Story
-from gradparity.auditing.finding import Finding, Rule, Verdict, times
-from gradparity.auditing.windows import Window
+from gradparity.auditing.events import LoopEvent, LossWeights, Story
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
+from gradparity.auditing.windows import StepWindow
 
 MEAN_OF_MEANS = Rule(
     "GP401",
@@ -80,15 +80,15 @@ ALIKE = 1e-3
 class _Accumulated:
     """A window whose microbatches all come from one line, with one readable loss each."""
 
-    window: Window
-    parts: tuple[tuple[Event, LossWeights], ...]
+    window: StepWindow
+    parts: tuple[tuple[LoopEvent, LossWeights], ...]
 
     @property
     def total(self) -> float:
         return sum(loss.total for _, loss in self.parts)
 
 
-def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     readable = [one for one in map(_readable, windows) if one is not None]
     yield from _mean_of_means(readable)
@@ -97,7 +97,7 @@ def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     yield from _in_half(windows)
 
 
-def _readable(window: Window) -> _Accumulated | None:
+def _readable(window: StepWindow) -> _Accumulated | None:
     backwards = [(e, what) for e, what in window.backwards if not what.inside_step]
     if window.made is None or not backwards or len({(e.line, what.weights) for e, what in backwards}) > 1:
         return None
@@ -110,7 +110,7 @@ def _near(a: float, b: float) -> bool:
     return abs(a - b) <= ALIKE * max(abs(a), abs(b))
 
 
-def _mean_of_means(readable: Sequence[_Accumulated]) -> Iterator[Finding]:
+def _mean_of_means(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
     found = []
     for one in readable:
         losses = [loss for _, loss in one.parts]
@@ -124,9 +124,9 @@ def _mean_of_means(readable: Sequence[_Accumulated]) -> Iterator[Finding]:
         return
     one, ratio, counts = max(found, key=lambda each: each[1])
     index = counts.index(min(counts))
-    yield Finding(
+    yield RuleFinding(
         MEAN_OF_MEANS,
-        Verdict.WRONG,
+        RuleVerdict.WRONG,
         f"a token of microbatch {index} weighs {ratio:.3g} times one of microbatch {counts.index(max(counts))}: they "
         f"have {min(counts)} and {max(counts)} tokens, and each microbatch is a mean of its own, in "
         f"{times(len(found), 'window')}",
@@ -138,7 +138,7 @@ def _mean_of_means(readable: Sequence[_Accumulated]) -> Iterator[Finding]:
     )
 
 
-def _lengths(readable: Sequence[_Accumulated]) -> Iterator[Finding]:
+def _lengths(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
     """Compare the sum of a window's weights with the number of its microbatches."""
     if len(readable) < 2:
         return
@@ -149,11 +149,11 @@ def _lengths(readable: Sequence[_Accumulated]) -> Iterator[Finding]:
     total = full[0].total
     if _near(total, usual):
         yield _of(
-            UNDIVIDED, Verdict.UNUSUAL, full, f"the weights of the {usual} microbatches of a window sum to {usual}"
+            UNDIVIDED, RuleVerdict.UNUSUAL, full, f"the weights of the {usual} microbatches of a window sum to {usual}"
         )
     elif _near(total, 1 / usual):
         words = f"the weights of the {usual} microbatches of a window sum to 1/{usual}"
-        yield _of(DIVIDED_TWICE, Verdict.UNUSUAL, full, words)
+        yield _of(DIVIDED_TWICE, RuleVerdict.UNUSUAL, full, words)
     if not _near(total, 1.0):
         return
     for rule, others in (
@@ -164,19 +164,19 @@ def _lengths(readable: Sequence[_Accumulated]) -> Iterator[Finding]:
         if broken:
             length = len(broken[0].parts)
             words = f"a window of {length} microbatches was divided by {usual}, so its weights sum to {length}/{usual}"
-            yield _of(rule, Verdict.WRONG, broken, f"{words}; the other {len(full)} windows sum to 1")
+            yield _of(rule, RuleVerdict.WRONG, broken, f"{words}; the other {len(full)} windows sum to 1")
 
 
-def _of(rule: Rule, verdict: Verdict, found: Sequence[_Accumulated], words: str) -> Finding:
+def _of(rule: Rule, verdict: RuleVerdict, found: Sequence[_Accumulated], words: str) -> RuleFinding:
     window = found[0].window
     end = window.end.line if window.end else None
     line = found[0].parts[0][0].line
-    return Finding(
+    return RuleFinding(
         rule, verdict, f"{words}, in {times(len(found), 'window')}", line, end, window.step, times=len(found)
     )
 
 
-def _padding(readable: Sequence[_Accumulated]) -> Iterator[Finding]:
+def _padding(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
     found, sizes = [], set()
     for one in readable:
         for event, loss in one.parts:
@@ -189,9 +189,9 @@ def _padding(readable: Sequence[_Accumulated]) -> Iterator[Finding]:
     if len(found) < 2 or len({loss.tokens for _, _, loss in found}) < 2:
         return
     one, event, loss = max(found, key=lambda each: each[2].elements / each[2].tokens)
-    yield Finding(
+    yield RuleFinding(
         PADDING,
-        Verdict.WRONG if len(sizes) > 1 else Verdict.UNUSUAL,
+        RuleVerdict.WRONG if len(sizes) > 1 else RuleVerdict.UNUSUAL,
         f"the mean divides by all {loss.elements} positions, of which {loss.elements - loss.tokens} are masked: the "
         f"weights sum to {loss.total:.3g} instead of 1, and differently in each batch",
         event.line,
@@ -201,11 +201,11 @@ def _padding(readable: Sequence[_Accumulated]) -> Iterator[Finding]:
     )
 
 
-def _in_half(windows: Sequence[Window]) -> Iterator[Finding]:
+def _in_half(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     losses = [(w, e, loss) for w in windows for e, what in w.backwards for loss in what.losses]
     full = any(g is not None and g.dtype in ("float32", "float64") for _, e, _ in losses for g in e.after)
     found = [(w, e) for w, e, loss in losses if loss.half]
     if full and len(found) > 1:
         window, event = found[0]
         words = f"the loss was computed in half precision, in {times(len(found), 'backward')}"
-        yield Finding(IN_HALF, Verdict.UNUSUAL, words, event.line, None, window.step, times=len(found))
+        yield RuleFinding(IN_HALF, RuleVerdict.UNUSUAL, words, event.line, None, window.step, times=len(found))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.events import Account, Outsider
-from gradparity.auditing.finding import Finding, Rule, Verdict, times
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 
 MADE_LATER = Rule(
     "GP501",
@@ -26,24 +26,24 @@ IN_NO_OPTIMIZER = Rule(
 )
 
 
-def of_account(account: Account) -> Iterator[Finding]:
+def of_account(account: Account) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     if not any(story.steps for story in account.stories):
         return
     late = [p for p in account.outsiders if p.late and p.beside and p.times > 1]
     if late:
         words = f"came into the model after the optimizer of {late[0].beside} was built; no optimizer holds"
-        yield _finding(MADE_LATER, Verdict.WRONG, late, words)
+        yield _finding(MADE_LATER, RuleVerdict.WRONG, late, words)
     rest = [p for p in account.outsiders if p not in late and p.times > 1]
     if rest:
-        yield _finding(IN_NO_OPTIMIZER, Verdict.UNUSUAL, rest, "and no optimizer holds")
+        yield _finding(IN_NO_OPTIMIZER, RuleVerdict.UNUSUAL, rest, "and no optimizer holds")
 
 
-def _finding(rule: Rule, verdict: Verdict, found: Sequence[Outsider], words: str) -> Finding:
+def _finding(rule: Rule, verdict: RuleVerdict, found: Sequence[Outsider], words: str) -> RuleFinding:
     names = ", ".join(p.name for p in found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
     them = "it" if len(found) == 1 else "them"
     if rule is MADE_LATER:
         sentence = f"{names} {words} {them}, and {times(found[0].times, 'backward')} computed gradients for {them}"
     else:
         sentence = f"{names} got gradients in {times(found[0].times, 'backward')}, {words} {them}"
-    return Finding(rule, verdict, sentence, found[0].line, times=found[0].times)
+    return RuleFinding(rule, verdict, sentence, found[0].line, times=found[0].times)

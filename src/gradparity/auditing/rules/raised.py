@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from gradparity.auditing.events import Account
-from gradparity.auditing.finding import Finding, Rule, Verdict
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 
 TWO_UNSCALES = Rule(
     "GP901",
@@ -102,12 +102,12 @@ _MESSAGES = (
 """The beginnings of PyTorch's messages, torch 2.11 to 2.15."""
 
 
-def of_account(account: Account) -> Iterator[Finding]:
+def of_account(account: Account) -> Iterator[RuleFinding]:
     """Yield the rule that explains the exception which has ended the loop, if one does."""
     if account.raised is None:
         return
     for message, rule in _MESSAGES:
         if message in account.raised.message:
             sentence = f"{account.raised.kind} ended the loop here: {account.raised.message.split('. ')[0].rstrip('.')}"
-            yield Finding(rule, Verdict.WRONG, sentence, account.raised.line)
+            yield RuleFinding(rule, RuleVerdict.WRONG, sentence, account.raised.line)
             return

@@ -4,10 +4,10 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import Account, Step, Story, Update
-from gradparity.auditing.finding import Finding, Rule, Verdict, times
+from gradparity.auditing.events import Account, StepMade, Story, Update
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.rules.scaling import factor_of
-from gradparity.auditing.windows import Window
+from gradparity.auditing.windows import StepWindow
 
 NEW_SCALER = Rule(
     "GP206",
@@ -32,14 +32,14 @@ UNSCALED_TWICE = Rule(
 )
 
 
-def of_story(story: Story, windows: Sequence[Window], account: Account) -> Iterator[Finding]:
+def of_story(story: Story, windows: Sequence[StepWindow], account: Account) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     yield from _new_scaler(windows, account)
     yield from _jumped(story)
     yield from _unscaled_twice(windows)
 
 
-def _new_scaler(windows: Sequence[Window], account: Account) -> Iterator[Finding]:
+def _new_scaler(windows: Sequence[StepWindow], account: Account) -> Iterator[RuleFinding]:
     steps = [(w, w.made) for w in windows if w.made is not None and w.made.scaler is not None]
     found = []
     for (_, before), (window, after) in itertools.pairwise(steps):
@@ -54,9 +54,9 @@ def _new_scaler(windows: Sequence[Window], account: Account) -> Iterator[Finding
     window, before, after = next(one for one in found if one[2].skipped)
     assert window.end is not None
     assert after.scaler is not None
-    yield Finding(
+    yield RuleFinding(
         NEW_SCALER,
-        Verdict.WRONG,
+        RuleVerdict.WRONG,
         f"a new GradScaler was made for the same optimizer, {times(len(found), 'time')}: the scale jumped from "
         f"{before.scale:g} back to {after.scale:g}, and the next step overflowed and was skipped",
         account.scalers[after.scaler],
@@ -66,20 +66,20 @@ def _new_scaler(windows: Sequence[Window], account: Account) -> Iterator[Finding
     )
 
 
-def _jumped(story: Story) -> Iterator[Finding]:
+def _jumped(story: Story) -> Iterator[RuleFinding]:
     last: Update | None = None
     for event in story.events:
         if isinstance(event.what, Update):
             last = event.what
-        elif isinstance(event.what, Step) and last is not None and event.what.scaler == last.scaler:
+        elif isinstance(event.what, StepMade) and last is not None and event.what.scaler == last.scaler:
             scale = event.what.scale
             if scale not in (None, last.after):
                 words = f"update() had left the loss scale at {last.after:g}, and this step finds {scale:g}"
-                yield Finding(SCALE_JUMPED, Verdict.UNUSUAL, words, event.line)
+                yield RuleFinding(SCALE_JUMPED, RuleVerdict.UNUSUAL, words, event.line)
                 return
 
 
-def _unscaled_twice(windows: Sequence[Window]) -> Iterator[Finding]:
+def _unscaled_twice(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
         scale = factor_of(window)
@@ -96,4 +96,4 @@ def _unscaled_twice(windows: Sequence[Window]) -> Iterator[Finding]:
         words = (
             f"the loop divided the gradients by {scale:g}, and the scaler divides them again, in {times(len(found))}"
         )
-        yield Finding(UNSCALED_TWICE, Verdict.WRONG, words, window.unscaled.line, last.line, window.step)
+        yield RuleFinding(UNSCALED_TWICE, RuleVerdict.WRONG, words, window.unscaled.line, last.line, window.step)

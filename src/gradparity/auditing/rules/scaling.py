@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.events import Story
-from gradparity.auditing.finding import Finding, Rule, Verdict, times
-from gradparity.auditing.windows import Window, number_made, same, size
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
+from gradparity.auditing.windows import StepWindow, number_made, same, size
 
 CLIP_SCALED = Rule(
     "GP201",
@@ -45,7 +45,7 @@ SCALE_MOVED = Rule(
 )
 
 
-def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     yield from _clip_scaled(windows)
     yield from _bypassed(windows)
@@ -54,7 +54,7 @@ def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     yield from _scale_moved(windows)
 
 
-def factor_of(window: Window) -> float:
+def factor_of(window: StepWindow) -> float:
     """Return the loss scale of the window's last backward; 1 without one."""
     factor = 1.0
     for scale in window.backwards[-1][1].scales if window.backwards else ():
@@ -62,7 +62,7 @@ def factor_of(window: Window) -> float:
     return factor
 
 
-def _clip_scaled(windows: Sequence[Window]) -> Iterator[Finding]:
+def _clip_scaled(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
         scale = factor_of(window)
@@ -79,9 +79,9 @@ def _clip_scaled(windows: Sequence[Window]) -> Iterator[Finding]:
         return
     window, event, clip, scale = found[0]
     after = window.unscaled or window.end
-    yield Finding(
+    yield RuleFinding(
         CLIP_SCALED,
-        Verdict.WRONG,
+        RuleVerdict.WRONG,
         f"the gradients were clipped to {clip.threshold:g} while they still carried the loss scale of {scale:g} (their "
         f"norm was {size(event.before):.4g}), in {times(len(found))} of {number_made(windows)}",
         event.line,
@@ -91,7 +91,7 @@ def _clip_scaled(windows: Sequence[Window]) -> Iterator[Finding]:
     )
 
 
-def _bypassed(windows: Sequence[Window]) -> Iterator[Finding]:
+def _bypassed(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
         if window.made is None or window.end is None or window.made.scaler is not None or factor_of(window) == 1:
@@ -105,9 +105,9 @@ def _bypassed(windows: Sequence[Window]) -> Iterator[Finding]:
         return
     window, last = found[0]
     assert window.end is not None
-    yield Finding(
+    yield RuleFinding(
         BYPASSED,
-        Verdict.WRONG,
+        RuleVerdict.WRONG,
         f"optimizer.step() read gradients that still carried the loss scale of {factor_of(window):g}, in "
         f"{times(len(found))} of {number_made(windows)}: the loss was scaled, and the step went past the scaler",
         window.end.line,
@@ -117,7 +117,7 @@ def _bypassed(windows: Sequence[Window]) -> Iterator[Finding]:
     )
 
 
-def _not_scaled(windows: Sequence[Window]) -> Iterator[Finding]:
+def _not_scaled(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found, scaled = [], 0
     for window in windows:
         if window.made is None or window.made.scaler is None or not window.made.scale or window.made.scale == 1:
@@ -133,10 +133,10 @@ def _not_scaled(windows: Sequence[Window]) -> Iterator[Finding]:
     certain = [one for one in found if one[3]]
     window, event, index, _ = (certain or found)[0]
     assert window.end is not None
-    verdict = Verdict.WRONG if scaled or certain else Verdict.UNUSUAL
+    verdict = RuleVerdict.WRONG if scaled or certain else RuleVerdict.UNUSUAL
     among = f"; {times(scaled, 'other backward')} had a scaled loss" if scaled else ""
     assert window.made is not None
-    yield Finding(
+    yield RuleFinding(
         NOT_SCALED,
         verdict,
         f"this loss was not scaled, and scaler.step divided its gradients by {window.made.scale:g}, in "
@@ -149,17 +149,17 @@ def _not_scaled(windows: Sequence[Window]) -> Iterator[Finding]:
     )
 
 
-def _twice(windows: Sequence[Window]) -> Iterator[Finding]:
+def _twice(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     for window in windows:
         for index, (event, what) in enumerate(window.backwards):
             if len(what.scales) > 1 and window.made is not None and window.made.scaler is not None:
                 factors = " x ".join(f"{scale:g}" for scale in what.scales)
                 sentence = f"this loss was scaled by {factors}, and the gradients are divided by the scale once"
-                yield Finding(TWICE, Verdict.WRONG, sentence, event.line, None, window.step, index)
+                yield RuleFinding(TWICE, RuleVerdict.WRONG, sentence, event.line, None, window.step, index)
                 return
 
 
-def _scale_moved(windows: Sequence[Window]) -> Iterator[Finding]:
+def _scale_moved(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     for window in windows:
         scaled = [(e, what.scales[0]) for e, what in window.backwards if len(what.scales) == 1]
         different = [(e, scale) for e, scale in scaled if scale != scaled[0][1]]
@@ -170,5 +170,5 @@ def _scale_moved(windows: Sequence[Window]) -> Iterator[Finding]:
                     f"the microbatches of one window were scaled by {scaled[0][1]:g} and by {scale:g}, and unscale_ "
                     "divides by the last scale alone"
                 )
-                yield Finding(SCALE_MOVED, Verdict.WRONG, sentence, event.line, scaled[0][0].line, window.step)
+                yield RuleFinding(SCALE_MOVED, RuleVerdict.WRONG, sentence, event.line, scaled[0][0].line, window.step)
                 return

@@ -3,9 +3,9 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import Account, Event, Schedule, Step, Story
-from gradparity.auditing.finding import Finding, Rule, Verdict, times
-from gradparity.auditing.windows import Window
+from gradparity.auditing.events import Account, LoopEvent, Schedule, StepMade, Story
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
+from gradparity.auditing.windows import StepWindow
 
 BEFORE_STEP = Rule(
     "GP811",
@@ -61,7 +61,7 @@ NEVER_STEPPED = Rule(
 )
 
 
-def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     made = [window for window in windows if window.made is not None]
     yield from _place(made)
@@ -71,11 +71,11 @@ def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     yield from _rate(story)
 
 
-def _schedules(window: Window) -> list[tuple[Event, Schedule]]:
+def _schedules(window: StepWindow) -> list[tuple[LoopEvent, Schedule]]:
     return [(e, e.what) for e in window.events if isinstance(e.what, Schedule)]
 
 
-def _place(made: Sequence[Window]) -> Iterator[Finding]:
+def _place(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in made:
         backwards = [e.number for e, _ in window.backwards]
@@ -86,25 +86,27 @@ def _place(made: Sequence[Window]) -> Iterator[Finding]:
         window, event = found[0]
         assert window.end is not None
         words = f"the scheduler runs after the backward and before the step, in {times(len(found))} of {len(made)}"
-        yield Finding(BEFORE_STEP, Verdict.UNUSUAL, words, event.line, window.end.line, window.step, times=len(found))
+        yield RuleFinding(
+            BEFORE_STEP, RuleVerdict.UNUSUAL, words, event.line, window.end.line, window.step, times=len(found)
+        )
 
 
-def _number(windows: Sequence[Window]) -> Iterator[Finding]:
+def _number(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     counts = [(w, _schedules(w), len(w.backwards)) for w in windows[1:] if w.made is not None]
     every = [(w, s) for w, s, number in counts if number > 1 and len(s) == number and len({e.line for e, _ in s}) == 1]
     if len(every) > 1 and len(every) >= len(counts) - 2:
         window, schedules = every[0]
         words = f"the scheduler runs {len(schedules)} times a step, once for each microbatch"
-        yield Finding(EVERY_MICROBATCH, Verdict.UNUSUAL, words, schedules[0][0].line, None, window.step)
+        yield RuleFinding(EVERY_MICROBATCH, RuleVerdict.UNUSUAL, words, schedules[0][0].line, None, window.step)
         return
     several = [(w, s) for w, s, _ in counts if len(s) > 1 and len({what.name for _, what in s}) == 1]
     if len(several) > 1 and len(several) >= len(counts) - 2:
         window, schedules = several[0]
         words = f"{schedules[0][1].name} runs {len(schedules)} times for one step"
-        yield Finding(SEVERAL_TIMES, Verdict.UNUSUAL, words, schedules[0][0].line, None, window.step)
+        yield RuleFinding(SEVERAL_TIMES, RuleVerdict.UNUSUAL, words, schedules[0][0].line, None, window.step)
 
 
-def _skipped(windows: Sequence[Window]) -> Iterator[Finding]:
+def _skipped(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for before, window in itertools.pairwise(windows):
         first = window.backwards[0][0].number if window.backwards else window.events[-1].number + 1
@@ -115,37 +117,39 @@ def _skipped(windows: Sequence[Window]) -> Iterator[Finding]:
         window, event = found[0]
         assert window.end is not None
         words = f"the scaler skipped the step, and the scheduler advanced, {times(len(found), 'time')}"
-        yield Finding(ON_SKIPPED, Verdict.UNUSUAL, words, event.line, window.end.line, window.step, times=len(found))
+        yield RuleFinding(
+            ON_SKIPPED, RuleVerdict.UNUSUAL, words, event.line, window.end.line, window.step, times=len(found)
+        )
 
 
-def _count(story: Story) -> Iterator[Finding]:
+def _count(story: Story) -> Iterator[RuleFinding]:
     last: dict[str, int] = {}
     for event in story.events:
         if isinstance(event.what, Schedule):
             name, count = event.what.name, event.what.count
             if count <= last.get(name, -1) and last.get(name, 0) > 1:
                 words = f"{name} had counted {last[name]} steps, and now counts {count}"
-                yield Finding(BACKWARDS, Verdict.UNUSUAL, words, event.line)
+                yield RuleFinding(BACKWARDS, RuleVerdict.UNUSUAL, words, event.line)
                 return
             last[name] = count
 
 
-def _rate(story: Story) -> Iterator[Finding]:
+def _rate(story: Story) -> Iterator[RuleFinding]:
     """Find a learning rate at a step that is not the one which the schedule set."""
     rates: tuple[float, ...] | None = None
     found = []
     for event in story.events:
         if isinstance(event.what, Schedule):
             rates = event.what.rates
-        elif rates is not None and isinstance(event.what, Step) and event.what.rates != rates:
+        elif rates is not None and isinstance(event.what, StepMade) and event.what.rates != rates:
             found.append((event, rates, event.what.rates))
     if found:
         event, planned, used = found[0]
         words = f"the schedule set the learning rate to {planned[0]:.4g}, and the step used {used[0]:.4g}"
-        yield Finding(RATE_WRITTEN, Verdict.UNUSUAL, words, event.line, times=len(found))
+        yield RuleFinding(RATE_WRITTEN, RuleVerdict.UNUSUAL, words, event.line, times=len(found))
 
 
-def of_account(account: Account) -> Iterator[Finding]:
+def of_account(account: Account) -> Iterator[RuleFinding]:
     """Yield the schedulers that were built and never ran in a training that came to its end."""
     for story in account.stories:
         built = [(name, line) for number, name, line in account.schedulers if number == story.number]
@@ -153,4 +157,4 @@ def of_account(account: Account) -> Iterator[Finding]:
         if built and not ran and story.steps > 1 and not account.let_go:
             name, line = built[-1]
             words = f"{name} was built and did not run in {times(story.steps)}"
-            yield Finding(NEVER_STEPPED, Verdict.UNUSUAL, words, line)
+            yield RuleFinding(NEVER_STEPPED, RuleVerdict.UNUSUAL, words, line)

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from gradparity.auditing.events import Story
-from gradparity.auditing.finding import Finding, Rule, Verdict, times
-from gradparity.auditing.windows import Window, is_empty, same
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
+from gradparity.auditing.windows import StepWindow, is_empty, same
 
 CLOSURE = Rule(
     "GP105",
@@ -37,13 +37,13 @@ OTHERS_GRADIENT = Rule(
 )
 
 
-def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find in the steps of one optimizer."""
     yield from _closure(windows)
     yield from _ascent_kept(windows)
 
 
-def _closure(windows: Sequence[Window]) -> Iterator[Finding]:
+def _closure(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
         inside = [(e, what) for e, what in window.backwards if what.inside_step and what.into_grad]
@@ -53,9 +53,9 @@ def _closure(windows: Sequence[Window]) -> Iterator[Finding]:
     if not found:
         return
     window, added = found[0]
-    yield Finding(
+    yield RuleFinding(
         CLOSURE,
-        Verdict.WRONG,
+        RuleVerdict.WRONG,
         f"the closure was called {len(added) + 1} times in one step, and each backward added to the gradients of the "
         "call before",
         added[0].line,
@@ -65,7 +65,7 @@ def _closure(windows: Sequence[Window]) -> Iterator[Finding]:
     )
 
 
-def _ascent_kept(windows: Sequence[Window]) -> Iterator[Finding]:
+def _ascent_kept(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
         backwards = [(e, what) for e, what in window.backwards if not what.inside_step and what.into_grad]
@@ -79,9 +79,9 @@ def _ascent_kept(windows: Sequence[Window]) -> Iterator[Finding]:
     if len(found) < 2:
         return
     window, first, last = found[0]
-    yield Finding(
+    yield RuleFinding(
         ASCENT_KEPT,
-        Verdict.WRONG,
+        RuleVerdict.WRONG,
         f"the weights were perturbed between two backwards and restored before the step, and the gradient of the first "
         f"(at {first.line}) was not emptied, in {times(len(found))}",
         last.line,
@@ -91,7 +91,7 @@ def _ascent_kept(windows: Sequence[Window]) -> Iterator[Finding]:
     )
 
 
-def of_several(stories: Sequence[Story], by_number: Mapping[int, Sequence[Window]]) -> Iterator[Finding]:
+def of_several(stories: Sequence[Story], by_number: Mapping[int, Sequence[StepWindow]]) -> Iterator[RuleFinding]:
     """Yield what needs the steps of several optimizers: a gradient that another optimizer has stepped on."""
     for story in stories:
         found = []
@@ -112,9 +112,9 @@ def of_several(stories: Sequence[Story], by_number: Mapping[int, Sequence[Window
                     break
         if len(found) >= 2:
             window, event, step = found[0]
-            yield Finding(
+            yield RuleFinding(
                 OTHERS_GRADIENT,
-                Verdict.UNUSUAL,
+                RuleVerdict.UNUSUAL,
                 f"this backward belongs to the step at {step.line}, and what it left here was still part of "
                 f"{story.name}'s own step, {times(len(found), 'time')}",
                 event.line,

@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.events import Story
-from gradparity.auditing.finding import Finding, Rule, Verdict, times
-from gradparity.auditing.windows import Window, is_empty, same
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
+from gradparity.auditing.windows import StepWindow, is_empty, same
 
 AGAIN = Rule(
     "GP801",
@@ -59,7 +59,7 @@ NEVER_REACHED = Rule(
 )
 
 
-def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     made = [window for window in windows if window.made is not None]
     yield from _steps(made)
@@ -68,7 +68,7 @@ def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     yield from _never_reached(story, made)
 
 
-def _steps(made: Sequence[Window]) -> Iterator[Finding]:
+def _steps(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     again, nothing, infinite = [], [], []
     for window in made:
         assert window.end is not None
@@ -83,17 +83,19 @@ def _steps(made: Sequence[Window]) -> Iterator[Finding]:
             infinite.append(window)
     if len(again) > 1:
         yield _of(
-            AGAIN, Verdict.UNUSUAL, again, "no backward ran since the step before, and the gradients are the same"
+            AGAIN, RuleVerdict.UNUSUAL, again, "no backward ran since the step before, and the gradients are the same"
         )
     if nothing:
-        yield _of(NOTHING_TO_READ, Verdict.UNUSUAL, nothing, "no backward ran before this step, and it had no gradient")
+        yield _of(
+            NOTHING_TO_READ, RuleVerdict.UNUSUAL, nothing, "no backward ran before this step, and it had no gradient"
+        )
     if infinite:
         scaled = any(window.made is not None and window.made.scale for window in made)
         words = "a gradient was infinite or NaN, and the step was made"
-        yield _of(NOT_FINITE, Verdict.WRONG if scaled else Verdict.UNUSUAL, infinite, words)
+        yield _of(NOT_FINITE, RuleVerdict.WRONG if scaled else RuleVerdict.UNUSUAL, infinite, words)
 
 
-def _between(made: Sequence[Window]) -> Iterator[Finding]:
+def _between(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     weights, state = [], []
     for before, window in itertools.pairwise(made):
         assert before.made is not None
@@ -107,19 +109,21 @@ def _between(made: Sequence[Window]) -> Iterator[Finding]:
         if window.made.state_before != before.made.state_after:
             state.append(window)
     if weights:
-        yield _of(WEIGHTS_WRITTEN, Verdict.UNUSUAL, weights, "the weights are not those that the step before has left")
+        yield _of(
+            WEIGHTS_WRITTEN, RuleVerdict.UNUSUAL, weights, "the weights are not those that the step before has left"
+        )
     if state:
         words = "the optimizer's own state is not the one that the step before has left"
-        yield _of(STATE_CHANGED, Verdict.UNUSUAL, state, words)
+        yield _of(STATE_CHANGED, RuleVerdict.UNUSUAL, state, words)
 
 
-def _differentiated_twice(made: Sequence[Window]) -> Iterator[Finding]:
+def _differentiated_twice(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = [w for w in made if any(what.again and not is_empty(e.before) for e, what in w.backwards)]
     if len(found) > 1:
-        yield _of(TWICE_DIFFERENTIATED, Verdict.UNUSUAL, found, "the same loss was differentiated twice")
+        yield _of(TWICE_DIFFERENTIATED, RuleVerdict.UNUSUAL, found, "the same loss was differentiated twice")
 
 
-def _never_reached(story: Story, made: Sequence[Window]) -> Iterator[Finding]:
+def _never_reached(story: Story, made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     looks = [w.end.before for w in made if w.end is not None and w.backwards]
     if len(looks) < 2:
         return
@@ -133,13 +137,13 @@ def _never_reached(story: Story, made: Sequence[Window]) -> Iterator[Finding]:
     by_hand = any(not what.into_grad for w in made for _, what in w.backwards)
     if never and not by_hand and len(never) < len(story.names):
         names = ", ".join(story.names[i] for i in never[:3]) + (f" and {len(never) - 3} more" if len(never) > 3 else "")
-        yield _of(NEVER_REACHED, Verdict.UNUSUAL, made, f"{names} never got a gradient")
+        yield _of(NEVER_REACHED, RuleVerdict.UNUSUAL, made, f"{names} never got a gradient")
 
 
-def _of(rule: Rule, verdict: Verdict, found: Sequence[Window], words: str) -> Finding:
+def _of(rule: Rule, verdict: RuleVerdict, found: Sequence[StepWindow], words: str) -> RuleFinding:
     window = found[0]
     assert window.end is not None
     first = window.backwards[0][0].line if window.backwards and rule is not NOT_FINITE else window.end.line
-    return Finding(
+    return RuleFinding(
         rule, verdict, f"{words}, in {times(len(found))}", first, window.end.line, window.step, times=len(found)
     )

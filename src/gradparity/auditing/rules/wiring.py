@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.events import Backward, Story, Written
-from gradparity.auditing.finding import Finding, Rule, Verdict, times
-from gradparity.auditing.windows import Window, is_empty
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
+from gradparity.auditing.windows import StepWindow, is_empty
 
 OVERWRITTEN = Rule(
     "GP701",
@@ -51,13 +51,13 @@ SHARED = Rule(
 )
 
 
-def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     yield from _overwritten(windows)
     yield from _written(windows)
 
 
-def _overwritten(windows: Sequence[Window]) -> Iterator[Finding]:
+def _overwritten(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
         grads = [(e, what) for e, what in window.backwards if not what.into_grad]
@@ -68,9 +68,9 @@ def _overwritten(windows: Sequence[Window]) -> Iterator[Finding]:
     if not found:
         return
     window, event, number = found[0]
-    yield Finding(
+    yield RuleFinding(
         OVERWRITTEN,
-        Verdict.WRONG,
+        RuleVerdict.WRONG,
         f"{number} microbatches were differentiated in one window, and each one's gradients replaced those of the one "
         f"before, in {times(len(found))}",
         event.line,
@@ -81,25 +81,25 @@ def _overwritten(windows: Sequence[Window]) -> Iterator[Finding]:
     )
 
 
-def _written(windows: Sequence[Window]) -> Iterator[Finding]:
+def _written(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     grads = [(w, e, what) for w in windows if w.made is not None for e, what in w.backwards if not what.into_grad]
     several = any(len(w.backwards) > 1 for w, _, _ in grads)
     for rule, verdict, words, chosen in (
-        (SWAPPED, Verdict.WRONG, "gradients went to another parameter", [g for g in grads if _in(g[2]).swapped]),
-        (DROPPED, Verdict.UNUSUAL, "gradients were not written to p.grad", [g for g in grads if _in(g[2]).dropped]),
+        (SWAPPED, RuleVerdict.WRONG, "gradients went to another parameter", [g for g in grads if _in(g[2]).swapped]),
+        (DROPPED, RuleVerdict.UNUSUAL, "gradients were not written to p.grad", [g for g in grads if _in(g[2]).dropped]),
         (
             OTHERWISE,
-            Verdict.UNUSUAL,
+            RuleVerdict.UNUSUAL,
             "gradients were written otherwise",
             [g for g in grads if _in(g[2]).other and not g[2].shared],
         ),
-        (ZEROS, Verdict.UNUSUAL, "zeros were written where there was none", [g for g in grads if _in(g[2]).zeros]),
-        (SHARED, Verdict.UNUSUAL, "gradients share memory", [g for g in grads if g[2].shared and several]),
+        (ZEROS, RuleVerdict.UNUSUAL, "zeros were written where there was none", [g for g in grads if _in(g[2]).zeros]),
+        (SHARED, RuleVerdict.UNUSUAL, "gradients share memory", [g for g in grads if g[2].shared and several]),
     ):
         if len(chosen) > 1:
             window, event, _ = chosen[0]
             sentence = f"{words}, in {times(len(chosen), 'backward')}"
-            yield Finding(rule, verdict, sentence, event.line, None, window.step, times=len(chosen))
+            yield RuleFinding(rule, verdict, sentence, event.line, None, window.step, times=len(chosen))
 
 
 def _in(what: Backward) -> Written:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import Event, Gradients, Story, ZeroGrad
-from gradparity.auditing.finding import Finding, Rule, Verdict, times
-from gradparity.auditing.windows import Window, is_empty, number_made, same
+from gradparity.auditing.events import GradientLook, LoopEvent, Story, ZeroGrad
+from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
+from gradparity.auditing.windows import StepWindow, is_empty, number_made, same
 
 LEFT_OVER = Rule(
     "GP101",
@@ -53,7 +53,7 @@ GIVEN_UP = Rule(
 )
 
 
-def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
+def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     yield from _left_over(story, windows)
     yield from _thrown_away(windows)
@@ -62,9 +62,9 @@ def of_story(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     yield from _never_stepped(windows)
 
 
-def _left_over(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
-    found: list[tuple[Window, Event]] = []
-    partly: list[tuple[Window, Event, int]] = []
+def _left_over(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+    found: list[tuple[StepWindow, LoopEvent]] = []
+    partly: list[tuple[StepWindow, LoopEvent, int]] = []
     emptied = 0
     for window in windows:
         if window.previous is None or window.made is None or not window.backwards:
@@ -80,9 +80,9 @@ def _left_over(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
             partly.append((window, first, number))
     if len(partly) > 1 and len(partly) >= emptied:
         window, first, number = partly[0]
-        yield Finding(
+        yield RuleFinding(
             PARTLY_LEFT,
-            Verdict.UNUSUAL,
+            RuleVerdict.UNUSUAL,
             f"{number} of {len(first.before)} gradients of the step before were still there, in {times(len(partly))}",
             first.line,
             window.zeroed.line if window.zeroed else None,
@@ -95,9 +95,9 @@ def _left_over(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
         return
     window, first = found[0]
     where = f"zero_grad is called at {calls[0].line}, but not before that" if calls else "zero_grad is never called"
-    yield Finding(
+    yield RuleFinding(
         LEFT_OVER,
-        Verdict.WRONG,
+        RuleVerdict.WRONG,
         f"the gradients of the step before were still in p.grad when this backward added to them, in "
         f"{times(len(found))} of {number_made(windows)}; {where}",
         first.line,
@@ -108,14 +108,14 @@ def _left_over(story: Story, windows: Sequence[Window]) -> Iterator[Finding]:
     )
 
 
-def _kept(now: Gradients, before: Gradients) -> int:
+def _kept(now: GradientLook, before: GradientLook) -> int:
     """Return the number of gradients that are still those of the step before, if others were emptied."""
     kept = sum(a is not None and a.norm != 0 and a == b for a, b in zip(now, before, strict=False))
     gone = sum((a is None or a.norm == 0) and b is not None and b.norm != 0 for a, b in zip(now, before, strict=False))
     return kept if gone else 0
 
 
-def _thrown_away(windows: Sequence[Window]) -> Iterator[Finding]:
+def _thrown_away(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
         if window.end is None or window.made is None or window.made.closure or not is_empty(window.end.before):
@@ -130,9 +130,9 @@ def _thrown_away(windows: Sequence[Window]) -> Iterator[Finding]:
     if len(found) < 2:
         return
     window, emptier = found[0]
-    yield Finding(
+    yield RuleFinding(
         THROWN_AWAY,
-        Verdict.WRONG,
+        RuleVerdict.WRONG,
         f"zero_grad empties the gradients after the backward and before the step, in {times(len(found))} of "
         f"{len(windows)}: the step has no gradient left",
         emptier.line,
@@ -142,7 +142,7 @@ def _thrown_away(windows: Sequence[Window]) -> Iterator[Finding]:
     )
 
 
-def _emptied_inside(windows: Sequence[Window]) -> Iterator[Finding]:
+def _emptied_inside(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
         backwards = [(e, what) for e, what in window.backwards if not what.inside_step]
@@ -158,9 +158,9 @@ def _emptied_inside(windows: Sequence[Window]) -> Iterator[Finding]:
     if len(found) < 2:
         return
     window, number, first = found[0]
-    yield Finding(
+    yield RuleFinding(
         EMPTIED_INSIDE,
-        Verdict.WRONG,
+        RuleVerdict.WRONG,
         f"the weights of {number} microbatches sum to 1, so all of them are meant, but zero_grad runs between them and "
         f"throws the earlier ones away, in {times(len(found))}",
         first.line,
@@ -171,7 +171,7 @@ def _emptied_inside(windows: Sequence[Window]) -> Iterator[Finding]:
     )
 
 
-def _given_up(windows: Sequence[Window]) -> Iterator[Finding]:
+def _given_up(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Find windows in which a clip or unscale, the last act before a step elsewhere, is followed by a backward."""
     found, usual = [], 0
     for window in windows:
@@ -187,9 +187,9 @@ def _given_up(windows: Sequence[Window]) -> Iterator[Finding]:
     if not found or usual < 2 or usual <= len(found):
         return
     window, clip, after = found[0]
-    yield Finding(
+    yield RuleFinding(
         GIVEN_UP,
-        Verdict.WRONG,
+        RuleVerdict.WRONG,
         f"after the clip at {clip.line} no step was made and the gradients stayed, so this backward added to those of "
         f"the update that was given up, in {times(len(found))}; elsewhere the step follows the clip",
         after.line,
@@ -199,7 +199,7 @@ def _given_up(windows: Sequence[Window]) -> Iterator[Finding]:
     )
 
 
-def _never_stepped(windows: Sequence[Window]) -> Iterator[Finding]:
+def _never_stepped(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     made = [len(window.backwards) for window in windows if window.made is not None]
     lines = {event.line for window in windows for event, _ in window.backwards}
     last = windows[-1] if windows else None
@@ -209,4 +209,4 @@ def _never_stepped(windows: Sequence[Window]) -> Iterator[Finding]:
     number = len(last.backwards)
     if not is_empty(event.after) and not last.emptied_after(event) and number < max(made):
         words = f"the last {times(number, 'backward')} of the training were followed by no step"
-        yield Finding(NEVER_STEPPED, Verdict.UNUSUAL, words, event.line, None, last.step)
+        yield RuleFinding(NEVER_STEPPED, RuleVerdict.UNUSUAL, words, event.line, None, last.step)
