@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from gradparity.cli.arguments import add_choice, check_range, choose
+from gradparity.cli.arguments import check_range
+from gradparity.cli.choice import add_choice, choose
 from gradparity.errors import writing
 from gradparity.studies import experiment
 from gradparity.studies.benchmark.parts import DEFAULT, PARTS

@@ -8,9 +8,9 @@ from torch import nn
 
 import gradparity
 from audited_loops import X, clipped_scaled, loss_of, never_zeroed, small
-from gradparity.auditing.trainee import Trainee
+from gradparity.auditing.function_watchers import LoopWatchers
 from gradparity.auditing.watch import Watch
-from gradparity.auditing.watchers import LoopWatchers
+from gradparity.auditing.watched_optimizer import WatchedOptimizer
 
 pytest_plugins = ["pytester"]
 
@@ -101,7 +101,7 @@ def test_an_error_while_looking_changes_no_bit(monkeypatch):
         raise ZeroDivisionError("ours")
 
     alone = trained(False)
-    monkeypatch.setattr(Trainee, "gradients", broken)
+    monkeypatch.setattr(WatchedOptimizer, "gradients", broken)
     with pytest.warns(UserWarning, match="the training goes on"):
         watched = trained(True)
     assert all(torch.equal(a, b) for a, b in zip(alone, watched, strict=True))

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gradparity.cli.arguments import exit_codes
+from gradparity.cli.exit_codes import exit_codes
 from gradparity.errors import UserError
 from hostile import one_sentence
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import SGD
 
 import gradparity
-from gradparity.cli.arguments import exit_codes
+from gradparity.cli.exit_codes import exit_codes
 from gradparity.cli.main import main
 from gradparity.errors import UserError
 from gradparity.parity.state import Part

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gradparity.cli.arguments import exit_codes
+from gradparity.cli.exit_codes import exit_codes
 from gradparity.errors import UserError, without_deterministic_form
 from gradparity.processes.device import hide_gpus, prepare_device, prepare_worker
 from gradparity.processes.failed_ranks import end_of_rank

@@ -2,7 +2,7 @@
 
 Facts and verdicts are apart: the watchers write down what happens, and the rules are functions from that to findings.
 
-Read in this order: ``events``, ``watch``, ``watchers``, ``loss_weights``, ``windows``, ``rules``, ``report``,
+Read in this order: ``events``, ``watch``, ``function_watchers``, ``loss_weights``, ``windows``, ``rules``, ``report``,
 ``command``.
 """
 

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from gradparity.auditing.events import Backward, GradientLook, LoopEvent, Story, What
 from gradparity.auditing.lines import NOWHERE, Line, here
 from gradparity.auditing.modules import Modules
-from gradparity.auditing.trainee import Trainee, written
+from gradparity.auditing.watched_optimizer import WatchedOptimizer, written
 from gradparity.trace.fingerprint import fingerprint
 
 
@@ -22,7 +22,7 @@ class Registry:
         self.scalers: dict[int, tuple[GradScaler, Line]] = {}
         """Each scaler by ``id``, with the line that built it; they are held, so that no other gets the ``id``."""
         self.schedulers: list[tuple[int, str, Line]] = []
-        self._trainees: dict[int, Trainee] = {}
+        self._trainees: dict[int, WatchedOptimizer] = {}
         self._number = 0
 
     @property
@@ -30,22 +30,22 @@ class Registry:
         """Return the stories in which anything happened."""
         return [t.story for t in self._trainees.values() if t.story.events]
 
-    def trainee(self, optimizer: Optimizer, line: Line = NOWHERE) -> Trainee:
+    def trainee(self, optimizer: Optimizer, line: Line = NOWHERE) -> WatchedOptimizer:
         """Return an optimizer as it is watched, from now on if it was not before."""
         known = self._trainees.get(id(optimizer))
         if known is None or known.optimizer() is not optimizer:
             if known is not None:  # its id was used before, by an optimizer that is gone
                 self._trainees[-len(self._trainees) - 1] = known
-            known = Trainee(optimizer, len(self._trainees), line)
+            known = WatchedOptimizer(optimizer, len(self._trainees), line)
             self._trainees[id(optimizer)] = known
             self.modules.optimizer_built(known.parameters())
         return known
 
-    def alive(self) -> list[Trainee]:
+    def alive(self) -> list[WatchedOptimizer]:
         """Return the optimizers that are alive."""
         return [t for t in self._trainees.values() if t.optimizer() is not None]
 
-    def concerned(self, owner: Any) -> list[Trainee]:
+    def concerned(self, owner: Any) -> list[WatchedOptimizer]:
         """Return who is concerned by a call of ``owner``: an optimizer, or a module with parameters of some."""
         if isinstance(owner, Optimizer):
             return [self.trainee(owner)]
@@ -58,13 +58,15 @@ class Registry:
             self.scalers[id(scaler)] = scaler, here()  # held, so that no other scaler gets its id
         return list(self.scalers).index(id(scaler))
 
-    def tell(self, trainee: Trainee, what: What, before: GradientLook, after: GradientLook, line: Line) -> None:
+    def tell(
+        self, trainee: WatchedOptimizer, what: What, before: GradientLook, after: GradientLook, line: Line
+    ) -> None:
         """Add an event to a story."""
         self._number += 1
         random = fingerprint(torch.get_rng_state()).digest
         trainee.story.events.append(LoopEvent(what, self._number, line, before, after, random))
 
-    def settle(self, trainee: Trainee) -> None:
+    def settle(self, trainee: WatchedOptimizer) -> None:
         """Look at gradients of ``autograd.grad`` that the loop has written since, and complete that event."""
         if trainee.awaited is None:
             return

@@ -12,9 +12,9 @@ from rich.text import Text
 from gradparity.auditing.events import Account
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 from gradparity.auditing.lines import Line
+from gradparity.auditing.loop_summary import Item, statement, unexercised
 from gradparity.auditing.rules import RULES, judge
-from gradparity.auditing.rules.expected import Expected
-from gradparity.auditing.statement import Item, statement, unexercised
+from gradparity.auditing.rules.as_meant import Expected
 
 NOT_JUDGED = "not judged"
 """The verdict if no optimizer made a step."""

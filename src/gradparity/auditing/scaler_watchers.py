@@ -11,7 +11,7 @@ from gradparity.auditing.events import StepMade, Unscale, Update
 from gradparity.auditing.lines import here
 from gradparity.auditing.loss_weights import SCALED
 from gradparity.auditing.registry import Registry
-from gradparity.auditing.trainee import Trainee, bare, rates
+from gradparity.auditing.watched_optimizer import WatchedOptimizer, bare, rates
 from gradparity.trace.guard import Call
 
 Watching: TypeAlias = Generator[None, Any, None]
@@ -25,7 +25,7 @@ class ScalerWatchers:
         stepped: called after each step that a scaler has skipped.
     """
 
-    def __init__(self, known: Registry, stepped: Callable[[Trainee], None]) -> None:
+    def __init__(self, known: Registry, stepped: Callable[[WatchedOptimizer], None]) -> None:
         self.known = known
         self.running: GradScaler | None = None
         """The scaler whose ``step`` runs."""

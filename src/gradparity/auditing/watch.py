@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from gradparity.auditing.events import Account, Outsider, Retrained
+from gradparity.auditing.function_watchers import LoopWatchers
 from gradparity.auditing.lines import Raised, here
 from gradparity.auditing.modules import Modules
 from gradparity.auditing.registry import Registry
-from gradparity.auditing.trainee import Trainee
-from gradparity.auditing.watchers import LoopWatchers
+from gradparity.auditing.watched_optimizer import WatchedOptimizer
 from gradparity.trace.canary import require_sight
 from gradparity.trace.guard import Guard
 from gradparity.trace.isolation import warn
@@ -133,7 +133,7 @@ class Watch:
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._guard.run(self._watchers.step_ends, optimizer, args, kwargs)
 
-    def _enough(self, trainee: Trainee) -> None:
+    def _enough(self, trainee: WatchedOptimizer) -> None:
         made = trainee.story.steps
         if made >= self.steps or made & (made - 1) == 0:  # a model may be gone later: 1, 2, 4, 8, ... steps
             self._look_around()

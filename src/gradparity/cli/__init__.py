@@ -1,4 +1,5 @@
-"""The command ``gradparity``: ``main`` runs the subcommand, ``arguments`` turns an error into a sentence and exit code.
+"""The command ``gradparity``: ``main`` runs the subcommand, ``exit_codes`` turns an error into a sentence and a code.
 
-Each subcommand is the ``command`` module of the package that it belongs to.
+``arguments`` is the parser, and ``choice`` the grammar of ``--only``. Each subcommand is the ``command`` module of the
+room that it belongs to.
 """

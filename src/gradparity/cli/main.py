@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from gradparity.cli.arguments import exit_codes
+from gradparity.cli.exit_codes import exit_codes
 
 COMMANDS = {
     "audit": ("gradparity.auditing.command", "what is wrong in the loop of a script, which runs as it is"),

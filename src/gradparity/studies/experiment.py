@@ -14,7 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gradparity.cli.arguments import Parser, exit_codes
+from gradparity.cli.arguments import Parser
+from gradparity.cli.exit_codes import exit_codes
 from gradparity.studies.result import Result, say, show_result, where_to_see, write_result
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from gradparity.auditing.events import Account
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 from gradparity.auditing.rules import (
+    as_meant,
     clipping,
-    expected,
     modes,
     normalization,
     parameters,
@@ -19,11 +19,11 @@ from gradparity.auditing.rules import (
     wiring,
     zero_grad,
 )
-from gradparity.auditing.rules.expected import Expected
+from gradparity.auditing.rules.as_meant import Expected
 from gradparity.auditing.windows import windows
 
 _FILES = (
-    expected,
+    as_meant,
     zero_grad,
     several_backwards,
     scaling,
@@ -76,7 +76,7 @@ def judge(account: Account, ignored: Iterable[str] = (), meant: Expected | None 
     found += modes.of_account(account)
     found += schedules.of_account(account)
     found += raised.of_account(account)
-    found += expected.of_account(account, meant or Expected())
+    found += as_meant.of_account(account, meant or Expected())
     beginnings = tuple(ignored)
     kept = [f for f in found if not (beginnings and f.rule.code.startswith(beginnings)) and not _silenced(f)]
     return sorted(kept, key=lambda f: (list(RuleVerdict).index(f.verdict), f.rule.code))

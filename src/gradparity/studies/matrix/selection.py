@@ -5,7 +5,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import get_args
 
-from gradparity.cli.arguments import add_choice, check_range, choose
+from gradparity.cli.arguments import check_range
+from gradparity.cli.choice import add_choice, choose
 from gradparity.errors import UserError
 from gradparity.processes.device import Device, prepare_device
 from gradparity.studies.matrix.cell import AXES, MatrixCell, full_cells, pairwise_cells, product_of

@@ -14,7 +14,7 @@ from gradparity.auditing.lines import Line
 from gradparity.trace.fingerprint import fingerprint
 
 
-class Trainee:
+class WatchedOptimizer:
     """One optimizer as it is watched: its story, and what is not over yet."""
 
     def __init__(self, optimizer: Optimizer, number: int, made: Line) -> None:

@@ -14,7 +14,7 @@ from gradparity.auditing.lines import here
 from gradparity.auditing.loss_weights import Reading, walked
 from gradparity.auditing.registry import Registry
 from gradparity.auditing.scaler_watchers import ScalerWatchers
-from gradparity.auditing.trainee import Trainee, bare, rates, sums
+from gradparity.auditing.watched_optimizer import WatchedOptimizer, bare, rates, sums
 from gradparity.trace.canary import ENGINE, inputs_of
 from gradparity.trace.guard import Call
 from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
@@ -30,7 +30,7 @@ class LoopWatchers:
         stepped: called after each step of an optimizer, made or skipped.
     """
 
-    def __init__(self, known: Registry, stepped: Callable[[Trainee], None]) -> None:
+    def __init__(self, known: Registry, stepped: Callable[[WatchedOptimizer], None]) -> None:
         self.known = known
         self.modules = known.modules
         self._enough = stepped
