@@ -16,8 +16,9 @@ test: .venv/installed  ## Run the tests, one of every kind
 
 test-long: export KILLS ?= 8
 test-long: export GRADPARITY_FUZZ ?= 100
+# Three: many of these wait for processes of their own.
 test-long: .venv/installed  ## Run the others: more instances, kills and spoiled files, and what takes long
-	$(PYTEST) --numprocesses 3 -m "long or many" --hypothesis-seed=0  # many of them wait for processes of their own
+	$(PYTEST) --numprocesses 3 -m "long or many" --hypothesis-seed=0
 
 # PyTorch, oneDNN and MKL take the instructions of an older processor, with which sums round otherwise. What Inductor
 # compiles does not build with PyTorch's.

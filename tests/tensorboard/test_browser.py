@@ -227,7 +227,7 @@ def test_text_pages_name_the_first_difference_and_its_fix(page, address, screens
     for words in (
         "No difference",
         "Identical, bit for bit: 7 steps",
-        "the gradient of 1.weight differs in its bits",
+        "the gradient of 1.weight differs",
         "The fix",
         "+ run.clip(run.parameters)",
     ):
