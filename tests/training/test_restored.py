@@ -107,6 +107,8 @@ def _with(optimizer, value):
 @pytest.mark.parametrize("kind", UNREADABLE)
 @pytest.mark.parametrize("as_path", [True, False])
 def test_a_state_that_cannot_be_read_back_leaves_the_checkpoint_before(kind, as_path, tmp_path):
+    if kind == "float32" and np.__version__ < "2":
+        pytest.skip("torch reads a number of this NumPy back")
     good = run_of(*adam())
     path, file = tmp_path / "checkpoint.pt", BytesIO()
     save(good, path, done=3)
