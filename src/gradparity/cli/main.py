@@ -13,7 +13,7 @@ COMMANDS = {
         "gradparity.studies.claims.command",
         "common claims about autograd.grad and .backward(), each with a verdict",
     ),
-    "diff": ("gradparity.trace.command", "compare two recorded training loops first differ"),
+    "diff": ("gradparity.trace.command", "where two recorded training loops first differ"),
 }
 """For each subcommand, the module whose ``main`` runs it, and one line for the help."""
 
@@ -22,7 +22,7 @@ usage: gradparity COMMAND [ARGUMENTS]
 
 {commands}
 
-`gradparity COMMAND --help` explains one. Exit codes: 0 parity, 1 a difference, 2 input that cannot be used."""
+`gradparity COMMAND --help` explains one. Exit codes: 0 parity, 1 a difference or a fault, 2 input that cannot be used."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
