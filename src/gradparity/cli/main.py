@@ -22,7 +22,7 @@ usage: gradparity COMMAND [ARGUMENTS]
 
 {commands}
 
-`gradparity COMMAND --help` explains one. Exit codes: 0 parity, 1 a difference or a fault, 2 input that cannot be used."""
+`gradparity COMMAND --help` explains one. Exit codes: 0 parity, 1 a difference or fault, 2 unusable input."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
