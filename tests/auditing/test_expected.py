@@ -1,4 +1,4 @@
-"""What was meant is compared with what the loop does, if the user says it."""
+"""The words of the user on what was meant are compared with what the loop does."""
 
 import pytest
 import torch

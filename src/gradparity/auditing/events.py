@@ -81,7 +81,6 @@ class Backward:
     """True if it runs in a closure that ``step`` calls."""
     weights: str
     """A digest of the optimizer's parameters at the beginning of the backward."""
-    create_graph: bool = False
     modes: "Modes | None" = None
     written: "Written | None" = None
     """After ``autograd.grad``: how the loop has written the gradients to ``p.grad``."""
@@ -183,17 +182,14 @@ class Story:
     made: Line
     """The line that built it."""
     events: list[LoopEvent] = field(default_factory=list)
+    steps: int = 0
+    """The number of steps among them, made or skipped."""
     names: tuple[str, ...] = ()
     """The name of each parameter, in the order of the groups."""
     trained: tuple[bool, ...] = ()
     """For each parameter, whether it requires a gradient."""
     groups: tuple[dict[str, object], ...] = ()
     """The hyperparameters of each group, without its parameters."""
-
-    @property
-    def steps(self) -> int:
-        """Return the number of steps, made or skipped."""
-        return sum(isinstance(event.what, StepMade) for event in self.events)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gradparity.auditing.events import LoopEvent
 from gradparity.auditing.lines import Line
 
 
@@ -46,14 +45,8 @@ class RuleFinding:
     """The line that it collides with."""
     step: int | None = None
     microbatch: int | None = None
-    optimizer: str = ""
     times: int = 1
     """The number of steps that show it."""
-
-
-def at(event: LoopEvent) -> Line:
-    """Return the line of an event."""
-    return event.line
 
 
 def times(count: int, of: str = "step") -> str:

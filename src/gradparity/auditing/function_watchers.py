@@ -1,7 +1,7 @@
 """Watchers of PyTorch's functions, in the order of a step. Each only reads, and adds what it saw to a story."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,12 +14,11 @@ from gradparity.auditing.lines import here
 from gradparity.auditing.loss_weights import Reading, walked
 from gradparity.auditing.registry import Registry
 from gradparity.auditing.scaler_watchers import ScalerWatchers
-from gradparity.auditing.watched_optimizer import WatchedOptimizer, bare, rates, sums
+from gradparity.auditing.watched_optimizer import WatchedOptimizer, rates, sums
 from gradparity.trace.canary import ENGINE, inputs_of
-from gradparity.trace.guard import Call
+from gradparity.trace.guard import Call, Watching
 from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
-
-Watching: TypeAlias = Generator[None, Any, None]
+from gradparity.trace.snapshot import unwrapped
 
 
 class LoopWatchers:
@@ -56,7 +55,7 @@ class LoopWatchers:
 
     def _scheduler_built(self, call: Call) -> Watching:
         yield
-        optimizer = bare(call.get(1, "optimizer"))
+        optimizer = unwrapped(call.get(1, "optimizer"), "optimizer")
         if isinstance(optimizer, Optimizer):
             made = self.known.trainee(optimizer).story.number, type(call.args[0]).__name__, here()
             self.known.schedulers.append(made)
@@ -96,7 +95,6 @@ class LoopWatchers:
         for trainee in concerned:
             self.known.settle(trainee)
         before = [(trainee, trainee.gradients(), trainee.weights()) for trainee in concerned]
-        create_graph = bool(call.args[3] if len(call.args) > 3 else call.kwargs.get("create_graph", False))
         scale = 1.0
         for one in graph.scales:
             scale *= one
@@ -117,7 +115,6 @@ class LoopWatchers:
                 reaches,
                 inside,
                 weights,
-                create_graph,
                 modes[trainee.story.number],
                 again=again,
                 half=graph.half,
@@ -190,7 +187,7 @@ class LoopWatchers:
     def _schedule(self, call: Call) -> Watching:
         yield
         scheduler = call.args[0]
-        optimizer = bare(getattr(scheduler, "optimizer", None))
+        optimizer = unwrapped(scheduler, "optimizer")
         if isinstance(optimizer, Optimizer) and not runs_inside("step", "_initial_step"):
             what = Schedule(type(scheduler).__name__, int(getattr(scheduler, "last_epoch", 0)), rates(optimizer))
             self.known.tell(self.known.trainee(optimizer), what, (), (), here())

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import FrameType
 
 import gradparity
+from gradparity.processes.user_frames import LIBRARIES
 
-_LIBRARIES = tuple({*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), str(Path(gradparity.__file__).parent)})
 _PYTHON_AND_OURS = (str(Path(sysconfig.get_path("stdlib"), "runpy")), str(Path(gradparity.__file__).parent))
 
 
@@ -80,7 +80,7 @@ def raised(error: BaseException) -> Raised:
 
 @cache
 def _of_a_library(file: str) -> bool:
-    return file.startswith(("<frozen", "<string", *_LIBRARIES))
+    return file.startswith(("<frozen", "<string", *LIBRARIES))
 
 
 @cache

@@ -4,7 +4,7 @@ A hook on a loss node sees the derivative of what is differentiated by that loss
 number of tokens, that gives the weight of one token. Nothing is computed in the loop's own tensors.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,8 +45,6 @@ class Graph:
     scales: list[float] = field(default_factory=list)
     half: bool = False
     """True if there is a cast, or a loss or leaf of half precision."""
-    whole: bool = True
-    """False if the graph was too large, or holds nodes written in Python, which may hide leaves."""
 
 
 def walked(roots: tuple[Any, ...]) -> Graph:
@@ -61,7 +59,6 @@ def walked(roots: tuple[Any, ...]) -> Graph:
         if node is None or node in seen:
             continue
         if len(seen) > MOST_NODES:
-            found.whole = False
             break
         seen.add(node)
         leaf = getattr(node, "variable", None)
@@ -163,8 +160,3 @@ def _weights(name: str, about: _About, incoming: Tensor, scale: float) -> LossWe
     alike = some.numel() > 0 and float((some.max() - some.min()).abs()) <= 1e-5 * float(some.abs().max())
     same = float(some.flatten()[0]) if alike else None
     return LossWeights(name, some.numel(), about.elements, same, float(some.sum()), False, about.half, about.weighted)
-
-
-def all_nodes() -> Iterator[str]:
-    """Yield the names of the loss nodes whose weights can be read."""
-    yield from sorted(_NODES)

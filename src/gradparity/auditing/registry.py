@@ -7,7 +7,7 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from gradparity.auditing.events import Backward, GradientLook, LoopEvent, Story, What
+from gradparity.auditing.events import Backward, GradientLook, LoopEvent, StepMade, Story, What
 from gradparity.auditing.lines import NOWHERE, Line, here
 from gradparity.auditing.modules import Modules
 from gradparity.auditing.watched_optimizer import WatchedOptimizer, written
@@ -65,6 +65,7 @@ class Registry:
         self._number += 1
         random = fingerprint(torch.get_rng_state()).digest
         trainee.story.events.append(LoopEvent(what, self._number, line, before, after, random))
+        trainee.story.steps += isinstance(what, StepMade)
 
     def settle(self, trainee: WatchedOptimizer) -> None:
         """Look at gradients of ``autograd.grad`` that the loop has written since, and complete that event."""

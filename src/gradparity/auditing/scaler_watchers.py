@@ -1,7 +1,7 @@
 """Watchers of the gradient scaler's functions."""
 
-from collections.abc import Callable, Generator, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
@@ -11,10 +11,9 @@ from gradparity.auditing.events import StepMade, Unscale, Update
 from gradparity.auditing.lines import here
 from gradparity.auditing.loss_weights import SCALED
 from gradparity.auditing.registry import Registry
-from gradparity.auditing.watched_optimizer import WatchedOptimizer, bare, rates
-from gradparity.trace.guard import Call
-
-Watching: TypeAlias = Generator[None, Any, None]
+from gradparity.auditing.watched_optimizer import WatchedOptimizer, rates
+from gradparity.trace.guard import Call, Watching
+from gradparity.trace.snapshot import unwrapped
 
 
 class ScalerWatchers:
@@ -55,7 +54,7 @@ class ScalerWatchers:
 
     def _unscale(self, call: Call) -> Watching:
         scaler: GradScaler = call.args[0]
-        optimizer = bare(call.get(1, "optimizer"))
+        optimizer = unwrapped(call.get(1, "optimizer"), "optimizer")
         if not scaler.is_enabled() or not isinstance(optimizer, Optimizer):
             yield
             return
@@ -67,7 +66,7 @@ class ScalerWatchers:
 
     def _scaler_step(self, call: Call) -> Watching:
         scaler: GradScaler = call.args[0]
-        optimizer = bare(call.get(1, "optimizer"))
+        optimizer = unwrapped(call.get(1, "optimizer"), "optimizer")
         if not scaler.is_enabled() or not isinstance(optimizer, Optimizer):
             yield
             return

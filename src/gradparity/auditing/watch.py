@@ -18,6 +18,7 @@ from gradparity.auditing.lines import Raised, here
 from gradparity.auditing.modules import Modules
 from gradparity.auditing.registry import Registry
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
+from gradparity.errors import in_a_line
 from gradparity.trace.canary import require_sight
 from gradparity.trace.guard import Guard
 from gradparity.trace.isolation import warn
@@ -57,11 +58,6 @@ class Watch:
         if model is not None:
             self.modules.add(model)
 
-    @property
-    def over(self) -> bool:
-        """Return whether the watching has ended."""
-        return self._guard.over
-
     def let_go(self) -> None:
         """Stop the watching; from now on nothing is looked at."""
         self._guard.over = True
@@ -91,7 +87,7 @@ class Watch:
         scalers = [line for _, line in self.known.scalers.values()]
         notes = []
         if self.fault is not None:
-            notes.append(f"the watching ended early: {type(self.fault).__name__}: {' '.join(str(self.fault).split())}")
+            notes.append(f"the watching ended early: {in_a_line(self.fault)}")
         return Account(
             stories=self.known.stories,
             outsiders=outsiders,
@@ -123,7 +119,7 @@ class Watch:
 
     def _failed(self, error: Exception) -> None:
         self.fault = error
-        warn(f"the audit ends here, the training goes on: {type(error).__name__}: {' '.join(str(error).split())}")
+        warn(f"the audit ends here, the training goes on: {in_a_line(error)}")
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's own has no annotations
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -58,14 +58,6 @@ class WatchedOptimizer:
         return digest.hexdigest()
 
 
-def bare(optimizer: Any) -> Any:
-    """Return the optimizer in a wrapper: Accelerate, Fabric and Lightning keep it under ``optimizer``."""
-    while not isinstance(optimizer, Optimizer) and hasattr(optimizer, "optimizer"):
-        optimizer = optimizer.optimizer
-    inner = getattr(optimizer, "optimizer", None)
-    return inner if isinstance(inner, Optimizer) else optimizer
-
-
 def rates(optimizer: Optimizer) -> tuple[float, ...]:
     """Return the learning rate of each group."""
     return tuple(float(group["lr"]) for group in optimizer.param_groups if "lr" in group)

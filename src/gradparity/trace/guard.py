@@ -28,7 +28,10 @@ class Call:
         return self.args[index] if index < len(self.args) else self.kwargs.get(name, default)
 
 
-Watcher: TypeAlias = Callable[[Call], Generator[None, Any, None]]
+Watching: TypeAlias = Generator[None, Any, None]
+"""A watcher in the middle of a call."""
+
+Watcher: TypeAlias = Callable[[Call], Watching]
 
 
 class Guard:

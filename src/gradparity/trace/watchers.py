@@ -1,8 +1,8 @@
 """The watchers of a loop, in the order of a step: each puts one event of PyTorch on the timeline."""
 
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from gradparity.parity.bits import same_bits
 from gradparity.trace.autograd_graph import Reach, reach
 from gradparity.trace.canary import ENGINE, inputs_of
 from gradparity.trace.events import Event
-from gradparity.trace.guard import Call
+from gradparity.trace.guard import Call, Watching
 from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
 from gradparity.trace.process_rank import world_size
 from gradparity.trace.snapshot import TrainingObjects, at_forward, at_ready, live_gradients, unwrapped
@@ -22,8 +22,6 @@ from gradparity.trace.timeline import Timeline
 from gradparity.trace.to_cpu import fingerprints
 from gradparity.trace.unseen import Lacks
 from gradparity.trace.wrapping import definer
-
-Watching: TypeAlias = Generator[None, Any, None]
 
 
 class Watchers:

@@ -120,6 +120,5 @@ def of_several(stories: Sequence[Story], by_number: Mapping[int, Sequence[StepWi
                 event.line,
                 window.end.line if window.end else None,
                 window.step,
-                optimizer=story.name,
                 times=len(found),
             )
