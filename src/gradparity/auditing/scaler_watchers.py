@@ -52,26 +52,31 @@ class ScalerWatchers:
                     metadata: Any = tensor.grad_fn.metadata
                     metadata[SCALED] = scaler.get_scale()
 
-    def _unscale(self, call: Call) -> Watching:
-        scaler: GradScaler = call.args[0]
+    def _optimizer_of(self, call: Call) -> WatchedOptimizer | None:
+        """Return the optimizer that an enabled scaler is called with; ``None`` if it is disabled."""
         optimizer = unwrapped(call.get(1, "optimizer"), "optimizer")
-        if not scaler.is_enabled() or not isinstance(optimizer, Optimizer):
-            yield
-            return
+        if not call.args[0].is_enabled() or not isinstance(optimizer, Optimizer):
+            return None
         trainee = self.known.trainee(optimizer)
         self.known.settle(trainee)
+        return trainee
+
+    def _unscale(self, call: Call) -> Watching:
+        scaler: GradScaler = call.args[0]
+        trainee = self._optimizer_of(call)
+        if trainee is None:
+            yield
+            return
         before = trainee.gradients()
         yield
         self.known.tell(trainee, Unscale(scaler.get_scale()), before, trainee.gradients(), here())
 
     def _scaler_step(self, call: Call) -> Watching:
         scaler: GradScaler = call.args[0]
-        optimizer = unwrapped(call.get(1, "optimizer"), "optimizer")
-        if not scaler.is_enabled() or not isinstance(optimizer, Optimizer):
+        trainee = self._optimizer_of(call)
+        if trainee is None:
             yield
             return
-        trainee = self.known.trainee(optimizer)
-        self.known.settle(trainee)
         made = trainee.story.steps
         before, weights, scale = trainee.gradients(), trainee.weights(), scaler.get_scale()
         state = trainee.state()
@@ -88,7 +93,7 @@ class ScalerWatchers:
                 scale,
                 weights,
                 trainee.weights(),
-                rates(optimizer),
+                rates(trainee.optimizer()),
                 state_before=state,
                 state_after=trainee.state(),
             )

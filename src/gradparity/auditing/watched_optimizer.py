@@ -58,9 +58,10 @@ class WatchedOptimizer:
         return digest.hexdigest()
 
 
-def rates(optimizer: Optimizer) -> tuple[float, ...]:
-    """Return the learning rate of each group."""
-    return tuple(float(group["lr"]) for group in optimizer.param_groups if "lr" in group)
+def rates(optimizer: Optimizer | None) -> tuple[float, ...]:
+    """Return the learning rate of each group; none if the optimizer is gone."""
+    groups = [] if optimizer is None else optimizer.param_groups
+    return tuple(float(group["lr"]) for group in groups if "lr" in group)
 
 
 def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> dict[int, tuple[str, str] | None]:
