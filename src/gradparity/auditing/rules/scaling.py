@@ -72,7 +72,7 @@ def _clip_scaled(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         for event, clip in window.clips:
             before = window.unscaled is None or event.number < window.unscaled.number
             finite = clip.threshold is not None and clip.threshold < scale
-            if before and finite and event.number > last.number and same(event.before, last.after):
+            if before and finite and same(event.before, last.after):
                 found.append((window, event, clip, scale))
                 break
     if not found:
