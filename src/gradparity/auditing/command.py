@@ -54,6 +54,9 @@ def main(arguments: Sequence[str]) -> int:
     ignored = [_code(code, beginning=True) for code in given.ignore]
     if not given.script:
         raise UserError("name the script to audit, such as gradparity audit train.py; see gradparity audit --help")
+    if given.output is not None:  # found out before the script runs, not after
+        with writing(given.output):
+            given.output.open("a").close()
     target, *its_own = given.script
     meant = expected(given.expect)
     watch = Watch(given.steps, _stop if given.then_stop else lambda: None)
