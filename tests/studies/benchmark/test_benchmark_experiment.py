@@ -15,7 +15,7 @@ from gradparity.studies.benchmark.subjects import transformer, wide_mlp
 from gradparity.studies.result import show_result
 
 main = runpy.run_path(str(Path(__file__).parents[3] / "experiments" / "benchmark.py"))["main"]
-ROWS = {"routes": 1, "watching": 7, "throughput": 7, "growth": 8, "ranks": 2}
+ROWS = {"routes": 1, "watching": 11, "throughput": 7, "growth": 8, "ranks": 2}
 
 
 @pytest.fixture
