@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradparity.parity.bits import bits
 from gradparity.parity.dense_parts import is_simple, layout_of, pieces, shape_of
-from gradparity.parity.leaves import Unseen, Value
+from gradparity.parity.flatten_values import Unseen, Value
 
 UNREAD: Final = "-" * 32
 """Digest of a tensor whose content cannot be read, such as a meta tensor. It says nothing about the content."""

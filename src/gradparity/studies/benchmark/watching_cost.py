@@ -21,14 +21,14 @@ from gradparity.studies.benchmark.presentation import (
     panels_with,
     part_result,
 )
-from gradparity.studies.benchmark.subjects import (
+from gradparity.studies.benchmark.timed_models import (
     config,
     lanes_and_window,
     parameter_count,
     small_transformer,
     transformer,
 )
-from gradparity.studies.benchmark.watching import (
+from gradparity.studies.benchmark.watched_steps import (
     AUDIT,
     CANDIDATE,
     CLOSE,

@@ -21,7 +21,7 @@ from torch.utils._debug_mode import DebugMode
 import gradparity
 from gradparity.parity.lockstep import Comparison, LockstepRun, lockstep
 from gradparity.studies.benchmark.clock import TimedWork, in_turn, seconds_of, timed
-from gradparity.studies.benchmark.subjects import unwatched_step
+from gradparity.studies.benchmark.timed_models import unwatched_step
 from gradparity.studies.tasks import Batch
 from gradparity.training import Moment, Phase, Run, Window
 

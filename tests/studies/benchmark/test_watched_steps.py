@@ -7,8 +7,8 @@ import torch
 
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
 from gradparity.parity.lockstep import lockstep
-from gradparity.studies.benchmark.subjects import config, lanes_and_window, transformer, unwatched_step
-from gradparity.studies.benchmark.watching import (
+from gradparity.studies.benchmark.timed_models import config, lanes_and_window, transformer, unwatched_step
+from gradparity.studies.benchmark.watched_steps import (
     AUDIT,
     CLOSE,
     EQUAL,
