@@ -1,28 +1,34 @@
 """The ``gradparity check`` command, which finds the known fault that a training loop has, if any."""
 
 import json
+import math
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
+from gradparity.check.closest_reference import ClosestReference, closest_reference
+from gradparity.check.intended import Said, intended
 from gradparity.check.lookup import Finding, Match, look_up
-from gradparity.check.observe import ObservedLoop, UserLoop, observe, observe_reference
+from gradparity.check.observe import observe, observe_reference
 from gradparity.check.progress import progress_bar
 from gradparity.check.rank_check import MOST_RANKS, check_on_ranks
 from gradparity.check.report import LIMITS, as_json, show
 from gradparity.check.result import CheckResult
-from gradparity.check.rounding import match_with_rounding
+from gradparity.check.rounding import match_with_rounding, overflows_apart
 from gradparity.check.run_in_child import Probe, probe_loop
 from gradparity.check.uncheckable import steps_made
-from gradparity.check.user_loop import load_loop
+from gradparity.check.user_loop import LoadedLoop, load_loop
 from gradparity.cli.arguments import Parser, check_range
 from gradparity.errors import UserError
-from gradparity.faults import stress
+from gradparity.faults.patching import reference_with
+from gradparity.faults.stress import MICROBATCHES
 from gradparity.parity.explain import explain
+from gradparity.parity.state import Part
 from gradparity.processes.determinism import hide_gpus
 from gradparity.processes.sandbox import PATIENCE, run_in_subprocess
 from gradparity.trace.diff import compare_traces
@@ -34,7 +40,10 @@ _TORCH_RAISES = ("RuntimeError", "AssertionError", "CheckpointError")
 """Types of the exceptions with which torch stops a loop that has a fault."""
 
 _A_DAY = 86400
-_HELP_OF_PRECISION = "of the training; with fp16 the loop must use the scaler (default: %(default)s)"
+_HELP_OF_PRECISION = (
+    "of the training; by default fp16 if the loop takes the scaler, else bf16 if it reads plan.autocast, else fp32"
+)
+_MEANT = "what the loop means; by default found out from what it takes and reads"
 _HELP_OF_PATIENCE = "limit for each run of the loop, and for a rank that waits for others (default: %(default)g)"
 
 EXAMPLE = """\
@@ -101,7 +110,10 @@ def main(arguments: Sequence[str]) -> int:
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("loop", metavar="MODULE:FUNCTION", help="looked up in the current folder first")
-    parser.add_argument("--precision", choices=("fp16", "bf16", "fp32"), default="fp16", help=_HELP_OF_PRECISION)
+    parser.add_argument("--precision", choices=("fp16", "bf16", "fp32"), help=_HELP_OF_PRECISION)
+    parser.add_argument("--accumulation-steps", type=int, metavar="N", help=_MEANT)
+    parser.add_argument("--max-norm", type=_norm, metavar="NORM", help=f"{_MEANT}; none for a loop that does not clip")
+    parser.add_argument("--scheduler", choices=("given", "none"), help=_MEANT)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="text for people, json for programs")
     parser.add_argument(
         "--nproc", type=int, default=1, help=f"number of ranks to run it on, 1 to {MOST_RANKS} (default: %(default)s)"
@@ -111,11 +123,15 @@ def main(arguments: Sequence[str]) -> int:
     check_range("--nproc", given.nproc, 1, MOST_RANKS)
     if not 0 < given.patience <= _A_DAY:
         raise UserError(f"--patience is {given.patience:g}; it takes seconds, more than 0 and at most {_A_DAY}")
+    if given.accumulation_steps is not None:
+        check_range("--accumulation-steps", given.accumulation_steps, 1, MICROBATCHES)
+    scheduler = None if given.scheduler is None else given.scheduler == "given"
+    said = Said(given.accumulation_steps, given.max_norm, scheduler)
     hide_gpus()  # before torch has looked for any: the loop runs in a fork of this process
     if given.nproc > 1:
-        result = check_on_ranks(given.loop, given.precision, given.nproc, given.patience)
+        result = check_on_ranks(given.loop, given.precision or "fp16", given.nproc, given.patience)
     else:
-        result = check(partial(load_loop, given.loop), given.loop, given.precision, given.patience)
+        result = check(partial(load_loop, given.loop), given.loop, given.precision, given.patience, said)
     if given.format == "json":
         print(json.dumps(as_json(result)))
     else:
@@ -123,14 +139,28 @@ def main(arguments: Sequence[str]) -> int:
     return result.code
 
 
-def check(load: Callable[[], UserLoop], name: str, precision: str, patience: float = PATIENCE) -> CheckResult:
+def _norm(text: str) -> float:
+    """Return the threshold of a clip; infinity for ``none``."""
+    if text != "none" and not float(text) > 0:
+        raise ValueError(text)
+    return math.inf if text == "none" else float(text)
+
+
+def check(
+    load: Callable[[], LoadedLoop],
+    name: str,
+    precision: str | None = None,
+    patience: float = PATIENCE,
+    said: Said = Said(),  # noqa: B008  # it is frozen
+) -> CheckResult:
     """Run a loop under the stress scenario, in a separate process, and look it up among the known faults.
 
     Args:
         load: returns the loop; called in that process.
         name: the name of the loop in the report.
-        precision: a key of :data:`gradparity.training.PRECISIONS`.
+        precision: a key of :data:`gradparity.training.PRECISIONS`; ``None`` for the one that the loop is made for.
         patience: seconds that each run of the loop may take.
+        said: what its user says that it means.
 
     Raises:
         UserError: if no verdict can be given.
@@ -139,48 +169,56 @@ def check(load: Callable[[], UserLoop], name: str, precision: str, patience: flo
         ours, theirs = Path(folder, "reference"), Path(folder, "loop")
         # The loop runs first, in a fork. This process must not have computed gradients yet; the reference does.
         probe = run_in_subprocess(partial(probe_loop, load, name, precision, theirs), patience)
+        precision = probe.precision
         reference = observe_reference([], precision)
         if observe_reference([], precision) != reference:
             raise UserError("the reference does not repeat itself on this machine, so no loop can be checked here")
-        finding = _look_up(probe, reference)
+        unasked = probe.asked.unasked
+        options = intended(probe.asked, probe.observed, probe.audit, said)
+        closest = closest_reference(probe.observed, options, precision, unasked)
+        finding = _look_up(probe, closest, unasked)
         idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
-        explanation = "" if idle else _explain(ours, theirs, precision)
-    draws = first_other_draw(reference.trace, probe.observed.trace)
+        explanation = "" if idle else _explain(ours, theirs, precision, closest)
+    draws = first_other_draw(closest.run.trace, probe.observed.trace)
     if draws is not None and not finding.matched and not probe.uncheckable:
         explanation += (
             f"\nFrom step {draws} on it draws different random numbers, as with a DataLoader or a seed; this alone "
             "gives different dropout masks. Draw none in the loop, to see if anything else differs."
         )
-    return CheckResult(probe, finding, explanation, probe.reference_after != reference)
+    return CheckResult(probe, finding, explanation, probe.reference_after != reference, meant=closest.meant)
 
 
-def _look_up(probe: Probe, reference: ObservedLoop) -> Finding:
+def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part]) -> Finding:
     """Return the faults with which the reference behaves as the loop does."""
     loop, precision = probe.observed, probe.precision
     stopped_by_torch = loop.end.exception in _TORCH_RAISES
     with progress_bar() as progress:
         finding = look_up(
             loop,
-            reference,
-            lambda faults, expected: observe_reference(faults, precision, expected),
+            closest.run,
+            lambda faults, expected: observe_reference([*closest.changes, *faults], precision, expected),
             progress,
             alone=bool(probe.instead or (probe.uncheckable and not stopped_by_torch)),
+            unasked=unasked,
         )
     if not finding.matched and probe.in_fp32 and not probe.uncheckable:
-        faults = match_with_rounding(loop, probe.in_fp32, precision)
+        faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked)
         if faults is not None:
             return finding.except_for_rounding(faults)
+        step = overflows_apart(loop, probe.in_fp32, precision, closest.changes, unasked)
+        if step is not None:
+            return replace(finding.except_for_rounding(()), overflows_at=step)
     return finding
 
 
-def _explain(ours: Path, theirs: Path, precision: str) -> str:
+def _explain(ours: Path, theirs: Path, precision: str, closest: ClosestReference) -> str:
     """Explain the first divergence from the reference, with the tensors of both traces.
 
     The trace of the loop is in ``theirs``. The reference is run here, and its trace goes to ``ours``.
     """
-    writer = Writer(ours, about(), full=True)
+    names, writer = reference_with(closest.changes), Writer(ours, about(), full=True)
     try:
-        observe(stress.reference, stress.build, precision, writer=writer)
+        observe(names["reference"], names["build"], precision, writer=writer)
     finally:
         writer.close()
     compared = compare_traces(read(ours), read(theirs))

@@ -24,15 +24,15 @@ RELATIVE_ROUNDING = 1e-5
 """The largest error that counts as rounding, relative to the norm of a gradient in fp32, whose epsilon is 1.2e-7."""
 
 
-def _first_window(cast: Cast) -> Sequence[Batch]:
-    """Return the microbatches of the first step."""
-    return cast.batches[: cast.plan.accumulation_steps]
+def first_window(cast: Cast, number: int | None = None) -> Sequence[Batch]:
+    """Return the microbatches of the first step: the first ``number``, by default as many as the plan says."""
+    return cast.batches[: number or cast.plan.accumulation_steps]
 
 
 def error_of_first_gradient(
     loop: UserLoop,
     build: Callable[[str], Cast] = stress.build,
-    window: Callable[[Cast], Sequence[Batch]] = _first_window,
+    window: Callable[[Cast], Sequence[Batch]] = first_window,
     seed: int = 0,
 ) -> float | None:
     """Return the largest relative error of a gradient in the first step of ``loop``; ``None`` without a step.

@@ -10,6 +10,7 @@ from enum import StrEnum
 from itertools import combinations, islice
 from typing import TypeAlias
 
+from gradparity.check.closest_reference import same_updates
 from gradparity.check.loop_end import EndKind
 from gradparity.check.observe import Observation, ObservedLoop, common_prefix
 from gradparity.check.parametric_faults import inferred_faults
@@ -18,6 +19,7 @@ from gradparity.faults.fault import Divergence, Shown, Stop
 from gradparity.faults.patching import ClashError
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.place import END
+from gradparity.parity.state import Part
 from gradparity.trace.diff import compare_traces
 
 Observe: TypeAlias = Callable[[Sequence[Fault], Sequence[Observation]], ObservedLoop]
@@ -64,6 +66,8 @@ class Finding:
     """If nothing is close: faults that first show at the same place, but differently."""
     tried: int = 0
     """Number of faults and pairs that the loop was compared with."""
+    overflows_at: int | None = None
+    """For a loop like the reference except for rounding: the step at which only one of the two overflows."""
 
     @property
     def matched(self) -> bool:
@@ -92,6 +96,7 @@ def look_up(
     known: Mapping[str, Fault] = FAULTS,
     most_pairs: int | None = None,
     alone: bool = False,
+    unasked: frozenset[Part] = frozenset(),
 ) -> Finding:
     """Find the faults with which the reference behaves as ``loop`` does.
 
@@ -104,6 +109,7 @@ def look_up(
         known: the faults to look for, by name.
         most_pairs: number of pairs to try; by default :data:`MOST_PAIRS`.
         alone: look for one fault only, because nothing else could explain the loop.
+        unasked: parts of the state that the loop does not take, so that it cannot keep them as the reference does.
     """
     if loop == reference:
         return Finding(Match.IDENTICAL)
@@ -111,14 +117,18 @@ def look_up(
     candidates = []
     for done, fault in enumerate(known.values()):
         progress(done, len(known))
-        run = observe([fault], loop.observations)
+        try:
+            run = observe([fault], loop.observations)
+        except ClashError:  # with what was changed of the reference, as the loop means it
+            continue
         candidates.append(_Candidate(fault, run, common_prefix(run.observations, loop.observations)))
     if same := tuple(x.fault for x in candidates if x.run == loop):
         return Finding(Match.FAULT, same, first, tried=len(known))
     for guess in inferred_faults(loop, first) if first else ():
-        if observe([guess], loop.observations) == loop:
-            return Finding(Match.FAULT, (guess,), first, tried=len(known))
-    if _same_updates(loop, reference):
+        with suppress(ClashError):
+            if observe([guess], loop.observations) == loop:
+                return Finding(Match.FAULT, (guess,), first, tried=len(known))
+    if same_updates(loop, reference, unasked):
         return Finding(Match.SAME_UPDATES, first=first, tried=len(known))
     if alone:
         return Finding(Match.UNKNOWN, first=first, tried=len(known))
@@ -133,7 +143,7 @@ def look_up(
                 return Finding(Match.PAIR, pair, first, tried=len(known) + tried)
 
     tried += len(known)
-    if max(x.shared for x in candidates) > base:
+    if max((x.shared for x in candidates), default=0) > base:
         faults, shared, whole = _add_one_by_one(loop, observe, candidates)
         if whole:
             return Finding(Match.PAIR, faults, first, tried=tried)
@@ -179,12 +189,6 @@ def _add_one_by_one(
             break
         furthest, shared = further, reach
     return furthest[0], shared, False
-
-
-def _same_updates(loop: ObservedLoop, reference: ObservedLoop) -> bool:
-    """Return whether all that optimizer steps read and write is the same, even if single microbatches differ."""
-    ours, theirs = ([one for one in run.observations if one.place.microbatch is None] for run in (loop, reference))
-    return ours == theirs and loop.end == reference.end
 
 
 def _pairs(

@@ -22,16 +22,16 @@ def inferred_faults(loop: ObservedLoop, first: Comparison) -> Iterator[Fault]:
     """Yield faults that could explain the ``first`` divergence of ``loop`` from the reference."""
     microbatches = sum(r.event == Event.FORWARD and r.step == 0 for r in loop.trace.records)
     if microbatches not in (0, ACCUMULATION_STEPS):
-        yield _accumulating(microbatches)
+        yield accumulating(microbatches)
     part, factor = first.mismatches[0].part, common_ratio([m for m in first.mismatches if m.part != Part.BUFFERS])
     if first.place.phase == Phase.CLIPPED and part == Part.GRADIENTS:
-        yield from map(_clipping_to, nice(_largest_norm(loop)))
+        yield from map(clipping_to, nice(largest_norm(loop)))
     if factor is not None and factor > 0 and part == Part.LOSS:
         for number in nice(factor):
             yield from _loss_times(number)
 
 
-def _accumulating(microbatches: int) -> Fault:
+def accumulating(microbatches: int) -> Fault:
     """Return a fault that uses a different number of accumulation steps."""
     return Fault(
         name=f"accumulates-{microbatches}-instead-of-{ACCUMULATION_STEPS}",
@@ -47,7 +47,7 @@ def _accumulating(microbatches: int) -> Fault:
     )
 
 
-def _clipping_to(threshold: float) -> Fault:
+def clipping_to(threshold: float) -> Fault:
     """Return a fault that clips to a different threshold."""
     return Fault(
         name=f"clipped-to-{threshold:g}-instead-of-{MAX_NORM:g}",
@@ -84,7 +84,7 @@ def _loss_times(factor: float) -> Iterator[Fault]:
         )
 
 
-def _largest_norm(loop: ObservedLoop) -> float:
+def largest_norm(loop: ObservedLoop) -> float:
     """Return the largest gradient norm that the optimizer was given: the threshold, if it was ever reached."""
     ready = (r.parts[Part.GRADIENTS].values() for r in loop.trace.records if r.event == Event.READY)
     norms = [math.hypot(*(g.norm for g in prints if isinstance(g, Fingerprint))) for prints in ready]

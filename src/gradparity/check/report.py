@@ -1,13 +1,15 @@
 """Reports of a check: text for people, JSON for programs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
+from gradparity.auditing.finding import RuleVerdict
 from gradparity.check.float64_reference import RELATIVE_ROUNDING
 from gradparity.check.graph_leaks import GraphLeaks
+from gradparity.check.intended import Intended, in_words
 from gradparity.check.lookup import Match
 from gradparity.check.observe import ObservedLoop
 from gradparity.check.result import CheckResult
@@ -24,11 +26,24 @@ A check does not cover: your own model, data, loss and hyperparameters, because 
 epochs; and an error that the reference shares. Tests compare the reference with gradients in float64 and with finite
 differences."""
 
+NOT_COVERED = "Not covered: your own model and data, GPUs, other memory (gradparity check --help)."
+"""One line at the end of a report; the help has the whole list."""
+
 LIMITS_ON_RANKS = """\
 A check on several ranks does not cover: your own model, data, loss and hyperparameters, because the loop gets others;
 GPUs and backends other than gloo; ranks with different numbers of microbatches; parameters that a step does not use,
 which a check on one rank covers; memory, other than graphs kept from step to step; anything that shows only after two
 short epochs; and an error that the reference shares."""
+
+NOT_COVERED_ON_RANKS = (
+    "Not covered: your own model and data, GPUs, unequal numbers of microbatches (gradparity check --help)."
+)
+
+_PRECISION_REASON = {
+    "fp16": "because it takes the scaler",
+    "bf16": "because it reads plan.autocast and takes no scaler",
+    "fp32": "because it takes no scaler and never reads plan.autocast",
+}
 
 _NUMBERS = ("no", "one", "two", "three", "four")
 
@@ -38,32 +53,49 @@ _COLOURS = {"+": "green", "-": "red"}
 def headline(result: CheckResult) -> str:
     """Return the verdict in a sentence."""
     finding, probe, name = result.finding, result.probe, result.probe.name
+    reference = f"the reference{in_words(result.meant)}"
     faults = listed([fault.name for fault in finding.faults]) if finding.faults else ""
     if result.same_updates and not result.passed:
         problem = _kept(probe.graphs) if probe.graphs.steps_kept else _left_behind(probe.left)
         return f"The same updates, but {name} {problem}."
     match finding.match:
         case Match.IDENTICAL:
-            return f"Identical: {name} behaves like the reference, bit for bit, {_steps(probe.observed)}."
+            return f"Identical: {name} behaves like {reference}, bit for bit, {_steps(probe.observed)}."
         case Match.SAME_UPDATES:
             return f"The same updates: {name} computes something differently in between, but ends in the same bits."
         case Match.ROUNDING if result.same_updates:
-            return f"Not a bug, but not the same bits: {name} differs from the reference only by rounding."
+            return f"Not a bug, but not the same bits: {name} differs from {reference} only by rounding."
         case Match.ROUNDING:
-            return f"{name} behaves, except for rounding, like the reference with one fault: {faults}."
+            return f"{name} behaves, except for rounding, like {reference} with one fault: {faults}."
         case Match.FAULT | Match.PAIR if result.same_updates:
-            return f"Not a bug, but not the same bits: {name} behaves like the reference with {faults}."
+            return f"Not a bug, but not the same bits: {name} behaves like {reference} with {faults}."
         case Match.FAULT:
             first, *same = (fault.name for fault in finding.faults)
             also = f" (or {', or '.join(same)}, which does the same here)" if same else ""
-            return f"{name} behaves, bit for bit, like the reference with one fault: {first}{also}."
+            return f"{name} behaves, bit for bit, like {reference} with one fault: {first}{also}."
         case Match.PAIR:
             number = _NUMBERS[len(finding.faults)]
-            return f"{name} behaves, bit for bit, like the reference with {number} faults: {faults}."
+            return f"{name} behaves, bit for bit, like {reference} with {number} faults: {faults}."
         case Match.CLOSEST:
             return f"{name} has a fault that is not in the dictionary. For a while it behaves like {faults}."
     problem = probe.uncheckable or no_gradients(probe.observed) or no_finite_gradients(probe.observed)
     return f"{name} {problem or 'has a fault that is not in the dictionary'}."
+
+
+def _audited(result: CheckResult) -> Iterator[str]:
+    """Yield what an audit found wrong, with the line; of a loop that passes, only what breaks a promise."""
+    for finding in result.probe.audit.findings:
+        if finding.verdict == RuleVerdict.WRONG or not result.passed:
+            where = f"\n    {finding.line}: {finding.line.source}" if finding.line and finding.line.number else ""
+            yield f"{finding.rule.code} {finding.rule.name}: {finding.sentence}{where}"
+
+
+def _why_meant(meant: Sequence[Intended]) -> str:
+    """Return the signs of what the loop means, and how to say that it means something else."""
+    reasons = listed(list(dict.fromkeys(one.reason for one in meant)))
+    return f"The reference is changed so, because the loop {reasons}. " + (
+        "If it means more than that, say so: --accumulation-steps, --max-norm, --scheduler."
+    )
 
 
 def _kept(graphs: GraphLeaks) -> str:
@@ -79,6 +111,8 @@ def _left_behind(left: Sequence[str]) -> str:
 
 def _steps(loop: ObservedLoop) -> str:
     """Return the number of steps that a loop was observed to make, in words."""
+    if not steps_made(loop):  # it steps an optimizer of its own, which the trace does not show
+        return f"in {sum(record.event == Event.FORWARD for record in loop.trace.records)} microbatches"
     skipped = sum(record.event == Event.SKIP for record in loop.trace.records)
     return f"in {steps_made(loop)} steps" + (f", {skipped} of them skipped" if skipped else "")
 
@@ -87,11 +121,20 @@ def remarks(result: CheckResult) -> list[str]:
     """Return further sentences about the loop, the most important first."""
     finding, probe, loop = result.finding, result.probe, result.probe.observed
     lines = []
+    if result.meant:
+        lines.append(_why_meant(result.meant))
+    if probe.found_precision:
+        lines.append(f"It was checked in {probe.precision}, {_PRECISION_REASON[probe.precision]}.")
     if not loop.end.finished and finding.match != Match.UNKNOWN:
         lines.append(f"It did not finish: {str(loop.end).rstrip('.')}.")
     scaled = any(r.event == Event.UPDATE for r in loop.trace.records)
     if probe.precision == "fp16" and steps_made(loop) and not scaled and not result.passed:
         lines.append("It never updates the scaler; check a loop without mixed precision with --precision fp32.")
+    if finding.overflows_at is not None:
+        lines.append(
+            f"In fp32 the two agree to the end. In {probe.precision} they agree until step {finding.overflows_at}, "
+            "where the gradients of only one of them overflow, so only one skips the step."
+        )
     if result.explanation:
         lines.append(result.explanation)
     if probe.graphs.steps_kept:
@@ -119,14 +162,18 @@ def remarks(result: CheckResult) -> list[str]:
 
 
 def show(result: CheckResult, console: Console) -> None:
-    """Print the report."""
+    """Print the report: the verdict, what to change, the evidence, and one line on what was not checked."""
     console.print(headline(result), style="bold green" if result.passed else "bold red", soft_wrap=True)
-    for line in remarks(result):
+    for line in _audited(result):
         console.print(line, soft_wrap=True, markup=False)
     for fault in result.finding.faults:
         _show(fault, console)
+    if result.finding.faults:
+        console.print()
+    for line in remarks(result):
+        console.print(line, soft_wrap=True, markup=False)
     console.print()
-    console.print(LIMITS_ON_RANKS if result.ranks else LIMITS, style="dim", soft_wrap=True)
+    console.print(NOT_COVERED_ON_RANKS if result.ranks else NOT_COVERED, style="dim", soft_wrap=True)
 
 
 def _show(fault: Fault, console: Console) -> None:
@@ -154,6 +201,7 @@ def as_json(result: CheckResult) -> dict[str, object]:
         "loop": probe.name,
         "precision": probe.precision,
         "passed": result.passed,
+        "compared_with": [one.words for one in result.meant],
         "answer": finding.match,
         "headline": headline(result),
         "error": str(end) or None,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from gradparity.check.intended import Intended
 from gradparity.check.lookup import Finding, Match
 from gradparity.check.run_in_child import Probe
 from gradparity.check.uncheckable import steps_made
@@ -21,6 +22,8 @@ class CheckResult:
     """True if the reference behaves differently in the process that the loop leaves."""
     ranks: RankDifferences | None = None
     """For a loop on several ranks: the difference of each rank from the reference."""
+    meant: tuple[Intended, ...] = ()
+    """The changes to the reference that make it do what the loop means to do."""
 
     @property
     def passed(self) -> bool:

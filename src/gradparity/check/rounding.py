@@ -11,20 +11,22 @@ has two such faults, a loss in half precision and a moving average that follows 
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 from gradparity.check.observe import GoOn, Observation, ObservedLoop, observe
 from gradparity.faults import FAULTS, Fault, FaultKind
-from gradparity.faults.patching import reference_with
+from gradparity.faults.patching import ClashError, reference_with
 from gradparity.parity.state import Part
-from gradparity.trace.events import PHASE, Record
+from gradparity.trace.events import PHASE, Event, Record
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
 RunReference: TypeAlias = Callable[[Sequence[Fault], str, GoOn], ObservedLoop]
 """Runs the reference with faults, in a precision, until its third argument says to stop."""
 
-CLOSE_IN_FP32, NOT_FAR = 1e-4, 0.01
-"""Tolerances relative to the norm of a tensor, in fp32 and in half precision."""
+CLOSE_IN_FP32 = 1e-4
+NOT_FAR = {"fp16": 0.01, "bf16": 0.08, "fp32": CLOSE_IN_FP32}
+"""Tolerances relative to the norm of a tensor, by precision: about 20 rounding errors of a number in half precision."""
 
 
 def _run_reference(faults: Sequence[Fault], precision: str, go_on: GoOn) -> ObservedLoop:
@@ -33,7 +35,13 @@ def _run_reference(faults: Sequence[Fault], precision: str, go_on: GoOn) -> Obse
     return observe(names["reference"], names["build"], precision, go_on)
 
 
-def match_with_rounding(loop: ObservedLoop, in_fp32: ObservedLoop, precision: str) -> tuple[Fault, ...] | None:
+def match_with_rounding(
+    loop: ObservedLoop,
+    in_fp32: ObservedLoop,
+    precision: str,
+    meant: Sequence[Fault] = (),
+    unasked: frozenset[Part] = frozenset(),
+) -> tuple[Fault, ...] | None:
     """Return the fault that a loop behaves like, except for rounding.
 
     The result is empty if the loop behaves like the reference, and ``None`` if it behaves like neither.
@@ -42,8 +50,16 @@ def match_with_rounding(loop: ObservedLoop, in_fp32: ObservedLoop, precision: st
         loop: the loop, observed in ``precision``.
         in_fp32: the same loop, observed in fp32.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
+        meant: changes to the reference that make it do what the loop means to do.
+        unasked: parts of the state that the loop does not take, so that it cannot keep them as the reference does.
     """
-    return first_match(loop, in_fp32, precision, FAULTS.values(), is_close)
+
+    def close(one: ObservedLoop, faults: Sequence[Fault], precision: str, tolerance: float) -> bool:
+        with suppress(ClashError):
+            return is_close(one, [*meant, *faults], precision, tolerance, unasked=unasked)
+        return False
+
+    return first_match(loop, in_fp32, precision, FAULTS.values(), close)
 
 
 def first_match(
@@ -55,7 +71,7 @@ def first_match(
 ) -> tuple[Fault, ...] | None:
     """Return the first of the ``known`` faults that a loop is close to, both in fp32 and in ``precision``."""
     for faults in ((), *((fault,) for fault in known if fault.kind == FaultKind.BUG)):
-        if is_close(in_fp32, faults, "fp32", CLOSE_IN_FP32) and is_close(loop, faults, precision, NOT_FAR):
+        if is_close(in_fp32, faults, "fp32", CLOSE_IN_FP32) and is_close(loop, faults, precision, NOT_FAR[precision]):
             return faults
     return None
 
@@ -66,16 +82,59 @@ def is_close(
     precision: str,
     tolerance: float,
     run_reference: RunReference = _run_reference,
+    unasked: frozenset[Part] = frozenset(),
 ) -> bool:
     """Return whether optimizer steps of ``loop`` and of the reference with ``faults`` read and write about the same."""
     expected = [r for r in loop.trace.records if _of_a_step(r)]
 
     def go_on(records: Sequence[Record], _: Sequence[Observation]) -> bool:
         found = [r for r in records if _of_a_step(r)]
-        return not found or (len(found) <= len(expected) and _close(found[-1], expected[len(found) - 1], tolerance))
+        return not found or (
+            len(found) <= len(expected) and _close(found[-1], expected[len(found) - 1], tolerance, unasked)
+        )
 
     run = run_reference(faults, precision, go_on)
     return run.end.finished and loop.end.finished and sum(map(_of_a_step, run.trace.records)) == len(expected)
+
+
+def overflows_apart(
+    loop: ObservedLoop,
+    in_fp32: ObservedLoop,
+    precision: str,
+    meant: Sequence[Fault] = (),
+    unasked: frozenset[Part] = frozenset(),
+) -> int | None:
+    """Return the step at which only one of loop and reference overflows, if nothing but rounding differs before it.
+
+    A loop that divides after the backward has larger gradients in half precision, so that they overflow sooner. What
+    follows that step cannot be compared; in fp32, where nothing overflows, the two must agree to the end.
+
+    Args:
+        loop: the loop, observed in ``precision``.
+        in_fp32: the same loop, observed in fp32.
+        precision: a key of :data:`gradparity.training.PRECISIONS`.
+        meant: changes to the reference that make it do what the loop means to do.
+        unasked: parts of the state that the loop does not take.
+    """
+    if not is_close(in_fp32, meant, "fp32", CLOSE_IN_FP32, unasked=unasked):
+        return None
+    reference = _run_reference(meant, precision, lambda records, observations: True)
+    pairs = zip(*([r for r in run.trace.records if _of_a_step(r)] for run in (loop, reference)), strict=False)
+    overflown: Record | None = None
+    for one, other in pairs:
+        if one.step == other.step and {one.event, other.event} == {Event.STEP, Event.SKIP}:
+            return one.step if overflown is not None else None
+        if not _close(one, other, NOT_FAR[precision], unasked):
+            finite = [_has_finite_gradients(r) for r in (one, other)]
+            if one.event != other.event or finite[0] == finite[1]:
+                return None
+            overflown = one
+    return None
+
+
+def _has_finite_gradients(record: Record) -> bool:
+    gradients = record.parts.get(Part.GRADIENTS, {}).values()
+    return all(math.isfinite(g.norm) for g in gradients if isinstance(g, Fingerprint))
 
 
 def _of_a_step(record: Record) -> bool:
@@ -83,15 +142,18 @@ def _of_a_step(record: Record) -> bool:
     return record.event in PHASE and record.microbatch is None
 
 
-def _close(one: Record, other: Record, tolerance: float) -> bool:
+def _close(one: Record, other: Record, tolerance: float, unasked: frozenset[Part]) -> bool:
     """Return whether two records are of the same place, and their tensors have about the same norms."""
     if (one.step, one.event, one.parts.keys()) != (other.step, other.event, other.parts.keys()):
         return False
+    ignored = {Part.RNG, *unasked}
+    if not (_has_finite_gradients(one) or _has_finite_gradients(other)):
+        ignored.add(Part.GRADIENTS)  # both overflow; in which elements they do is rounding
     return all(
         one.parts[part].keys() == other.parts[part].keys()
         and all(_close_values(value, other.parts[part][name], tolerance) for name, value in one.parts[part].items())
         for part in one.parts
-        if part != Part.RNG
+        if part not in ignored
     )
 
 

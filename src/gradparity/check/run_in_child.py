@@ -3,19 +3,23 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gradparity.check.float64_reference import error_of_first_gradient
+from gradparity.check.audited import AuditedLoop, audited
+from gradparity.check.float64_reference import error_of_first_gradient, first_window
 from gradparity.check.global_state import GlobalState
 from gradparity.check.graph_leaks import GraphLeaks
+from gradparity.check.intended import EVERYTHING, Asked
 from gradparity.check.lookup import first_shown
 from gradparity.check.loop_end import EndKind
 from gradparity.check.observe import ObservedLoop, UserLoop, observe, observe_reference
 from gradparity.check.trained_objects import InputGuard, still_running
 from gradparity.check.uncheckable import steps_made, why_uncheckable
+from gradparity.check.user_loop import LoadedLoop
 from gradparity.errors import UserError
 from gradparity.faults import stress
 from gradparity.processes.sandbox import TimeLimit
@@ -46,15 +50,24 @@ class Probe:
     """Process-wide settings that it changed and did not restore."""
     hooks: Sequence[str] = ()
     """Modules, parameters and optimizers on which it left hooks."""
+    asked: Asked = EVERYTHING
+    """Everything that it asks for, by which it says what it means."""
+    audit: AuditedLoop = AuditedLoop()  # noqa: RUF009  # it is frozen
+    """What an audit has seen of it; nothing if it did not finish."""
+    found_precision: bool = False
+    """True if the precision was chosen by what the loop takes and reads."""
 
 
-def probe_loop(load: Callable[[], UserLoop], name: str, precision: str, folder: Path, limit: TimeLimit) -> Probe:
+def probe_loop(
+    load: Callable[[], LoadedLoop], name: str, asked_precision: str | None, folder: Path, limit: TimeLimit
+) -> Probe:
     """Run a loop under the stress scenario, as often as needed, and return all observations.
 
     Args:
         load: imports the loop.
         name: the name of the loop in messages.
-        precision: a key of :data:`gradparity.training.PRECISIONS`.
+        asked_precision: a key of :data:`gradparity.training.PRECISIONS`; ``None`` for the one that the loop is made
+            for: fp16 if it takes the scaler, else bf16 if it reads ``plan.autocast``, else fp32.
         folder: for a trace with all tensors.
         limit: limits the time of each run of the loop.
 
@@ -72,6 +85,8 @@ def probe_loop(load: Callable[[], UserLoop], name: str, precision: str, folder: 
         with limit.on(name):
             loop(**arguments)
 
+    precision = asked_precision or _made_for(loop, limited)
+    before.restore()
     guard, writer = InputGuard(), Writer(folder, about(), full=True)
     try:
         with guard.watching_others():
@@ -96,10 +111,15 @@ def probe_loop(load: Callable[[], UserLoop], name: str, precision: str, folder: 
                 "keep no state between calls, and draw random numbers only from torch"
             )
     in_fp32 = oracle = None
+    audit = AuditedLoop()
     if observed.end.finished:
         in_fp32 = observe(limited, stress.build, "fp32")
         before.restore()
-        oracle = error_of_first_gradient(limited)
+        audit = audited(limited, precision)
+        before.restore()
+        if "max_norm" in guard.read:  # else it may clip to a threshold of its own, which this cannot lift
+            number = None if "accumulation_steps" in guard.read else audit.backwards
+            oracle = error_of_first_gradient(limited, window=partial(first_window, number=number))
     other = "" if steps_made(observed) else guard.other_optimizer()
     instead = other or guard.untrained_parameter()
     return Probe(
@@ -114,4 +134,16 @@ def probe_loop(load: Callable[[], UserLoop], name: str, precision: str, folder: 
         oracle,
         left,
         guard.hooks_left(),
+        Asked(loop.takes, frozenset(guard.read), () if steps_made(observed) else guard.own_optimizers()),
+        audit,
+        asked_precision is None,
     )
+
+
+def _made_for(loop: LoadedLoop, limited: UserLoop) -> str:
+    """Return the precision that a loop is made for."""
+    if "scaler" in loop.takes:
+        return "fp16"
+    guard = InputGuard()
+    observe(limited, guard.build, "bf16")
+    return "bf16" if "autocast" in guard.read else "fp32"

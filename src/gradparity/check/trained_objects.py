@@ -7,11 +7,14 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import thread as pools
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from gradparity.check.intended import noting
+from gradparity.check.own_optimizers import OwnOptimizer, own_optimizer
 from gradparity.faults import stress
 from gradparity.faults.stress import Cast
 from gradparity.processes.user_frames import Frame, in_brackets, innermost
@@ -20,12 +23,18 @@ from gradparity.processes.user_frames import Frame, in_brackets, innermost
 class InputGuard:
     """The stress scenario, and a record of it from before the loop ran."""
 
+    def __init__(self) -> None:
+        self.read: set[str] = set()
+        """The fields of the plan that the loop has read."""
+
     def build(self, precision: str) -> Cast:
         """Build the scenario and record it; for :func:`gradparity.check.observe.observe`."""
         self.cast = stress.build(precision)
+        self.cast = replace(self.cast, plan=noting(self.cast.plan, self.read))
         self.parameters = dict(self.cast.model.named_parameters(remove_duplicate=False))
         self.hooks = _number_of_hooks(self.cast)
         self.others: list[Optimizer] = []
+        self.own: list[OwnOptimizer | None] = []
         return self.cast
 
     @contextmanager
@@ -35,8 +44,10 @@ class InputGuard:
         def notice(optimizer: Optimizer, *_: Any) -> None:
             if optimizer is not self.cast.optimizer and not any(optimizer is other for other in self.others):
                 self.others.append(optimizer)
+                names = {id(p): name for name, p in self.cast.model.named_parameters()}
+                self.own.append(own_optimizer(optimizer, names))
 
-        handle = register_optimizer_step_post_hook(notice)
+        handle = register_optimizer_step_pre_hook(notice)
         try:
             yield
         finally:
@@ -50,6 +61,11 @@ class InputGuard:
                 return f"trains the model with an optimizer of its own ({kind}), not with the one that it was given"
             return f"trains other parameters than the given model's, such as a copy's, with an {kind} of its own"
         return ""
+
+    def own_optimizers(self) -> tuple[OwnOptimizer, ...]:
+        """Return the optimizers of its own with which it trains; none if one of them cannot be built again."""
+        own = tuple(one for one in self.own if one is not None)
+        return own if len(own) == len(self.others) else ()
 
     def untrained_parameter(self) -> str:
         """Return a predicate on a replaced or new parameter that the optimizer does not hold; empty if none is."""

@@ -4,7 +4,7 @@ import inspect
 import os
 import sys
 from contextlib import redirect_stdout
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any
 
@@ -17,7 +17,20 @@ ARGUMENTS = [field.name for field in fields(Cast)]
 """The names of all arguments that a loop may take."""
 
 
-def load_loop(name: str) -> UserLoop:
+@dataclass(frozen=True)
+class LoadedLoop:
+    """A user's loop, to be called with all of :data:`ARGUMENTS` by name."""
+
+    call: UserLoop
+    takes: frozenset[str]
+    """The arguments that the loop itself takes."""
+
+    def __call__(self, **given: Any) -> None:
+        """Call the loop with the arguments that it takes."""
+        self.call(**given)
+
+
+def load_loop(name: str) -> LoadedLoop:
     """Import the loop ``name``, ``MODULE:FUNCTION``, from the current folder or an installed package.
 
     Returns:
@@ -50,7 +63,7 @@ def _is_asynchronous(thing: Any) -> bool:
     return inspect.iscoroutinefunction(thing) or inspect.isasyncgenfunction(thing)
 
 
-def call_by_name(loop: UserLoop, name: str) -> UserLoop:
+def call_by_name(loop: UserLoop, name: str) -> LoadedLoop:
     """Return a function that takes all of :data:`ARGUMENTS` and calls ``loop``; a generator is run to its end.
 
     The loop gets the arguments that it takes, by name. One that takes seven arguments under other names gets all of
@@ -67,7 +80,8 @@ def call_by_name(loop: UserLoop, name: str) -> UserLoop:
         p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
     ]
     if len(in_order) == len(ARGUMENTS) and any(p.name not in ARGUMENTS for p in in_order):
-        return _run_to_the_end(lambda **given: loop(*(given[key] for key in ARGUMENTS)))
+        in_this_order = _run_to_the_end(lambda **given: loop(*(given[key] for key in ARGUMENTS)))
+        return LoadedLoop(in_this_order, frozenset(ARGUMENTS))
     unknown = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     unknown += [p.name for p in named if p.name not in ARGUMENTS and p.default is p.empty]
@@ -78,7 +92,8 @@ def call_by_name(loop: UserLoop, name: str) -> UserLoop:
     if "model" not in wanted:
         raise UserError(f"{name} does not take the model, so it trains nothing; a loop gets {listed(ARGUMENTS)}")
 
-    return _run_to_the_end(lambda **given: loop(**{key: given[key] for key in wanted}))
+    by_name = _run_to_the_end(lambda **given: loop(**{key: given[key] for key in wanted}))
+    return LoadedLoop(by_name, frozenset(wanted))
 
 
 def _run_to_the_end(loop: UserLoop) -> UserLoop:

@@ -25,7 +25,7 @@ class Updates:
     parameters: bool = False
     state: bool = False
     """True if the optimizer's state, apart from its hyperparameters, is the same."""
-    ends_apart: tuple[str, ...] = ()
+    ends_apart: tuple[Part, ...] = ()
     """The parts that differ when both recordings end."""
 
     @property
@@ -34,7 +34,7 @@ class Updates:
 
         They must make equally many steps, at least one, and have the same parameters after each step and at the end.
         """
-        return self.steps > 0 and self.parameters and _LATER[Part.PARAMETERS] not in self.ends_apart
+        return self.steps > 0 and self.parameters and Part.PARAMETERS not in self.ends_apart
 
     def __str__(self) -> str:
         steps = f"each of {self.steps} steps" if self.steps > 1 else "the only step"
@@ -43,7 +43,7 @@ class Updates:
         if not self.state:
             words += "; the optimizer's state is not"
         if self.ends_apart:
-            return f"{words}; when the recordings end, {' and '.join(self.ends_apart)} differ."
+            return f"{words}; when the recordings end, {' and '.join(_LATER[part] for part in self.ends_apart)} differ."
         return f"{words}. The loops differ on the way." if self.state else f"{words}."
 
 
@@ -62,7 +62,7 @@ def updates(reference: Trace, candidate: Trace) -> Updates:
         all(_same(Part.PARAMETERS, a, b) for a, b in pairs) and any(r.parts.get(Part.PARAMETERS) for r in ours),
         state,
         # A different state has its own words above. If the state is the same, its hyperparameters are what differs.
-        tuple(_LATER[part] for part in apart if state or part != Part.OPTIMIZER) if ended else (),
+        tuple(part for part in apart if state or part != Part.OPTIMIZER) if ended else (),
     )
 
 

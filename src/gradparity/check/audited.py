@@ -1,0 +1,58 @@
+"""An audit of the loop that is checked: what it does in a step, and what is wrong in which line."""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from gradparity.auditing.finding import RuleFinding
+from gradparity.auditing.rules import judge
+from gradparity.auditing.watch import Watch
+from gradparity.auditing.windows import StepWindow, windows
+from gradparity.faults import stress
+from gradparity.parity.random_stream import RandomStream, seed_of
+
+_STEPS = 100
+"""More steps than the stress scenario has, with one microbatch a step."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class AuditedLoop:
+    """What an audit has seen of a loop."""
+
+    findings: tuple[RuleFinding, ...] = ()
+    backwards: int | None = None
+    """The number of backwards in most steps; ``None`` if no step was made."""
+    threshold: float | None = None
+    """The threshold of most calls of a clip by norm; ``None`` without one."""
+
+
+def audited(loop: Callable[..., Any], precision: str) -> AuditedLoop:
+    """Run a loop, which is known to end, under the stress scenario, and audit it."""
+    watch = Watch(_STEPS)
+    with RandomStream(seed_of(0, "stress")).active(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cast = stress.build(precision)
+        watch.add(cast.optimizer, cast.model)
+        with watch.watching():
+            loop(**vars(cast))
+    account = watch.account()
+    if watch.fault is not None:
+        return AuditedLoop()
+    steps = [window for story in account.stories for window in windows(story) if window.made is not None]
+    return AuditedLoop(
+        tuple(judge(account)),
+        _most_common(len(window.backwards) for window in steps),
+        _most_common(threshold for window in steps for threshold in _thresholds(window)),
+    )
+
+
+def _thresholds(window: StepWindow) -> list[float]:
+    return [clip.threshold for _, clip in window.clips if clip.threshold is not None and not clip.by_value]
+
+
+def _most_common(values: Iterable[Value]) -> Value | None:
+    return next((value for value, _ in Counter(values).most_common(1)), None)

@@ -1,0 +1,86 @@
+"""Choice of the reference that a loop is compared with: of all that it may mean to be, the closest one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradparity.check.intended import Intended
+from gradparity.check.observe import ObservedLoop, common_prefix, observe_reference
+from gradparity.faults import Fault
+from gradparity.faults.patching import ClashError
+from gradparity.parity.state import Part
+from gradparity.trace.events import Event, Record
+from gradparity.trace.same_updates import updates
+
+_MOST_OPTIONS = 24
+
+
+@dataclass(frozen=True)
+class ClosestReference:
+    """A reference, and what was changed of it to make it do what the loop means."""
+
+    run: ObservedLoop
+    meant: tuple[Intended, ...] = ()
+
+    @property
+    def changes(self) -> list[Fault]:
+        """Return the changes to the reference."""
+        return [one.change for one in self.meant]
+
+
+def closest_reference(
+    loop: ObservedLoop, options: Sequence[tuple[Intended, ...]], precision: str, unasked: frozenset[Part]
+) -> ClosestReference:
+    """Return the reference that the loop is identical to, else one of the same updates, else of most observations.
+
+    Args:
+        loop: the loop as it was observed.
+        options: the sets of changes that it may mean; the first is taken if several are equally close.
+        precision: a key of :data:`gradparity.training.PRECISIONS`.
+        unasked: parts of the state that the loop does not take, so that it cannot keep them as the reference does.
+    """
+    found = []
+    for meant in options[:_MOST_OPTIONS]:
+        try:
+            run = observe_reference([one.change for one in meant], precision)
+        except ClashError:
+            continue
+        found.append(ClosestReference(run, meant))
+    return max(found, key=lambda one: _closeness(loop, one.run, unasked))
+
+
+def _closeness(loop: ObservedLoop, reference: ObservedLoop, unasked: frozenset[Part]) -> tuple[bool, bool, int]:
+    shared = common_prefix(loop.observations, reference.observations)
+    return loop == reference, same_updates(loop, reference, unasked), shared
+
+
+def same_updates(loop: ObservedLoop, reference: ObservedLoop, unasked: frozenset[Part] = frozenset()) -> bool:
+    """Return whether two loops make the same updates of the parameters, whatever happens in between.
+
+    Either all that optimizer steps read and write is the same; or the parameters are, after each step; or they are
+    before each backward and at the end, if the steps are made by another optimizer than the one that is watched.
+
+    Args:
+        loop: a loop as it was observed.
+        reference: the reference as it was observed.
+        unasked: parts of the state that may differ at the end.
+    """
+    if loop.end != reference.end or not loop.end.finished:
+        return loop.end == reference.end and _of_steps(loop) == _of_steps(reference)
+    found = updates(reference.trace, loop.trace)
+    allowed = unasked | ({Part.OPTIMIZER} if Part.SCHEDULER in unasked else set())  # the last learning rate is its own
+    if _of_steps(loop) == _of_steps(reference) or (found.same and allowed.issuperset(found.ends_apart)):
+        return True
+    elsewhere = not any(record.event in (Event.STEP, Event.SKIP) for record in loop.trace.records)
+    return elsewhere and _parameters_before_backwards(loop) == _parameters_before_backwards(reference)
+
+
+def _of_steps(run: ObservedLoop) -> list[object]:
+    return [one for one in run.observations if one.place.microbatch is None]
+
+
+def _parameters_before_backwards(run: ObservedLoop) -> list[object]:
+    return [_parameters(r) for r in run.trace.records if r.event in (Event.FORWARD, Event.END)]
+
+
+def _parameters(record: Record) -> object:
+    return record.parts.get(Part.PARAMETERS), record.parts.get(Part.BUFFERS)
