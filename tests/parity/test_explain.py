@@ -4,9 +4,9 @@ import pytest
 
 from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.explain import explain
+from gradparity.parity.figures import Figures
 from gradparity.parity.likely_cause import common_ratio
 from gradparity.parity.lockstep import ALL, STOPS, Comparison
-from gradparity.parity.metrics import Figures
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import START, Place
 from gradparity.parity.state import OWN, Part

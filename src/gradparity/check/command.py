@@ -17,7 +17,7 @@ from gradparity.check.lookup import Finding, Match, look_up
 from gradparity.check.observe import observe, observe_reference
 from gradparity.check.progress import progress_bar
 from gradparity.check.rank_check import MOST_RANKS, check_on_ranks
-from gradparity.check.report import LIMITS, as_json, show
+from gradparity.check.report import LIMITS, LIMITS_ON_RANKS, as_json, show
 from gradparity.check.result import CheckResult
 from gradparity.check.rounding import match_with_rounding, overflows_apart
 from gradparity.check.run_in_child import Probe, probe_loop
@@ -94,6 +94,8 @@ Two ranks sum in one order only. With more, a correct loop may round differently
 says so.
 
 {LIMITS}
+
+{LIMITS_ON_RANKS}
 
 The loop runs in a separate process, so it may hang, crash or exit.
 

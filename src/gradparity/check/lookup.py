@@ -31,7 +31,7 @@ _MOST_FAULTS = 4
 _MOST_TIES = 4
 """Most sets of faults that are extended, if several behave like the loop for equally long."""
 
-MOST_PAIRS = 1200
+MOST_PAIRS = 250
 """Most pairs of faults that are tried, the likely ones first."""
 
 
@@ -171,7 +171,8 @@ def _add_one_by_one(
         others.sort(key=lambda fault: not fault.may_show(where))
         reach, further = shared, list[tuple[Fault, ...]]()
         tried = set[frozenset[str]]()
-        for faults in ((*some, other) for some in furthest[:_MOST_TIES] for other in others if other not in some):
+        sets = ((*some, other) for some in furthest[:_MOST_TIES] for other in others if other not in some)
+        for faults in islice(sets, MOST_PAIRS):
             names = frozenset(fault.name for fault in faults)
             if names in tried:
                 continue
@@ -218,9 +219,10 @@ def _by_likelihood(
     for x in leading:
         where = loop.observations[x.shared].place if x.shared < len(loop.observations) else END
         yield from ((x.fault, y.fault) for y in candidates if y.fault.may_show(where))
+    yield from ((x.fault, y.fault) for x in leading[:1] for y in candidates)
     here = [x.fault for x in _visible(candidates, reference, base)]
     yield from combinations(here, 2)
-    for x in leading:
+    for x in leading[1:]:
         yield from ((x.fault, y.fault) for y in candidates)
     for fault in here:
         yield from ((fault, y.fault) for y in candidates)

@@ -69,7 +69,10 @@ def first_match(
     known: Iterable[Fault],
     is_close: Callable[[ObservedLoop, Sequence[Fault], str, float], bool],
 ) -> tuple[Fault, ...] | None:
-    """Return the first of the ``known`` faults that a loop is close to, both in fp32 and in ``precision``."""
+    """Return the first of the ``known`` faults that a loop is close to, both in fp32 and in ``precision``.
+
+    The reference itself comes first.
+    """
     for faults in ((), *((fault,) for fault in known if fault.kind == FaultKind.BUG)):
         if is_close(in_fp32, faults, "fp32", CLOSE_IN_FP32) and is_close(loop, faults, precision, NOT_FAR[precision]):
             return faults

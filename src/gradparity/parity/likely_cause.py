@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from gradparity.parity.difference_kinds import ZEROS_WORD, Kind
 from gradparity.parity.explanation_kinds import NOTHING, LikelyCause, Meaning
+from gradparity.parity.figures import Figures
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.metrics import Figures
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import Place
 from gradparity.parity.state import OWN, Part

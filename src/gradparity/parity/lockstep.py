@@ -15,8 +15,8 @@ from gradparity.parity.compare_on_gpu import prefetch_device_comparisons
 from gradparity.parity.dense_parts import is_simple, pieces
 from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.explanation_kinds import LikelyCause
+from gradparity.parity.figures import Figures
 from gradparity.parity.flatten_values import Value
-from gradparity.parity.metrics import Figures
 from gradparity.parity.mismatches import Compared, Mismatch
 from gradparity.parity.place import START, Place
 from gradparity.parity.random_stream import RandomStream

@@ -1,44 +1,16 @@
 """The size of a difference, as one ``torchmetrics.Metric`` that accumulates over tensors and ranks."""
 
-import math
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from gradparity.parity.bits import ulp_distance
+from gradparity.parity.figures import Figures
 
 _AT_ONCE: Final = 131_072
 """Number of elements processed at once: intermediate tensors stay small, mostly in the cache."""
-
-
-class Figures(NamedTuple):
-    """The size of a difference. Fields from ``max_absolute`` to ``cosine`` leave out elements that are not finite."""
-
-    elements: int
-    differing: int
-    """Number of elements whose bits differ."""
-    max_ulp: int
-    median_ulp: int
-    """Median over the differing elements, rounded down to a power of two."""
-    max_absolute: float
-    max_relative: float
-    """Largest ``|candidate - reference| / |reference|`` where the reference is not 0."""
-    relative_norm: float
-    """L2 norm of the difference over the L2 norm of the reference."""
-    norm_ratio: float
-    """L2 norm of the candidate over the L2 norm of the reference."""
-    cosine: float
-    """Cosine of the angle between reference and candidate."""
-    histogram: tuple[int, ...] = ()
-    """Number of elements that differ by 1, then 2 or 3, then 4 to 7, ... ULP, up to the largest distance."""
-
-
-def finite(figures: Figures) -> dict[str, float | tuple[int, ...] | None]:
-    """Return ``figures`` for JSON, with ``None`` for infinity and NaN, which JSON does not have."""
-    values = figures._asdict().items()
-    return {name: value if isinstance(value, tuple) or math.isfinite(value) else None for name, value in values}
 
 
 class Difference(Metric):

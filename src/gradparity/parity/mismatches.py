@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
 from gradparity.parity.difference_kinds import ABSENT, Kind
-from gradparity.parity.metrics import Difference, Figures
+from gradparity.parity.figures import Figures
 from gradparity.parity.other_model_state import usual
 from gradparity.parity.state import Part
+
+if TYPE_CHECKING:
+    from gradparity.parity.metrics import Difference
 
 Measure: TypeAlias = Callable[[Tensor, Tensor], Figures]
 """Returns the size of the difference between two tensors, and adds it to that of the whole part."""
@@ -77,8 +80,10 @@ def compare_by_name(
     return Compared(mismatches, whole.compute() if whole else None, unseen)
 
 
-def _difference() -> Difference:
+def _difference() -> "Difference":
     """Return a metric that does not sync ranks: another rank may have no difference, and never join."""
+    from gradparity.parity.metrics import Difference  # torchmetrics takes seconds to import; most pairs are the same
+
     return Difference(sync_on_compute=False)
 
 

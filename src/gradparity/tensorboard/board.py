@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from gradparity.errors import DiskError, UserError, writing
 from gradparity.parity import report
+from gradparity.parity.figures import finite
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.metrics import finite
 from gradparity.parity.place import START
 from gradparity.parity.step_metrics import StepMetrics
 from gradparity.parity.verdict import Verdict

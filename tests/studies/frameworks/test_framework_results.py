@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gradparity.parity.difference_kinds import Kind
-from gradparity.parity.metrics import Figures
+from gradparity.parity.figures import Figures
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.state import Part
 from gradparity.studies.frameworks import watch

@@ -8,8 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from gradparity.parity.figures import Figures
 from gradparity.parity.lockstep import Comparison, LockstepRun, lockstep
-from gradparity.parity.metrics import Difference, Figures
+from gradparity.parity.metrics import Difference
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import verdict_of

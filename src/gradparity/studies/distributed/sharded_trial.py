@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, AdamW
 
 from gradparity.parity.bits import same_bits, ulp_distance
-from gradparity.parity.metrics import Figures
+from gradparity.parity.figures import Figures
 from gradparity.parity.mismatches import figures_of
 from gradparity.studies.distributed.compare_ranks import gathered
 from gradparity.training import backward

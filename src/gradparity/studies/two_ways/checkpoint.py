@@ -23,8 +23,8 @@ from gradparity import training
 from gradparity.errors import UserError, writing
 from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.explanation_kinds import LikelyCause, Meaning
+from gradparity.parity.figures import Figures
 from gradparity.parity.lockstep import Comparison, LockstepRun
-from gradparity.parity.metrics import Figures
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import Place
 from gradparity.parity.report import StepCounts, machine

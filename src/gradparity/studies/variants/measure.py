@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradparity.parity.difference_kinds import Kind
+from gradparity.parity.figures import Figures
 from gradparity.parity.lockstep import LockstepRun, lockstep
-from gradparity.parity.metrics import Figures
 from gradparity.parity.mismatches import Mismatch, figures_of
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part

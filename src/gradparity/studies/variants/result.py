@@ -8,7 +8,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from gradparity.parity.difference_kinds import Kind
-from gradparity.parity.metrics import Figures, finite
+from gradparity.parity.figures import Figures, finite
 from gradparity.parity.place import Place
 from gradparity.studies.result import ANSWER_PAGE, Curve, Result, check_mark, plain_table
 from gradparity.studies.variants.growth_plots import pictures
