@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from gradparity.check.audited import AuditedLoop
 from gradparity.check.observe import ObservedLoop
 from gradparity.check.own_optimizers import OwnOptimizer, with_own_optimizers
+from gradparity.check.own_rates import learning_rates, with_rates
 from gradparity.check.parametric_faults import accumulating, clipping_to, largest_norm, nice
 from gradparity.faults import FAULTS, Fault
 from gradparity.faults.stress import ACCUMULATION_STEPS, MAX_NORM, Cast, Plan
@@ -88,7 +89,11 @@ def intended(asked: Asked, loop: ObservedLoop, audit: AuditedLoop, said: Said) -
         said: what its user says.
     """
     thresholds = nice(largest_norm(loop)) if audit.threshold is None else [audit.threshold]
-    options = [_optimizers(asked), _schedule(asked, said), _clip(asked, thresholds, audit.threshold is not None, said)]
+    options = [
+        _optimizers(asked),
+        _schedule(asked, loop, said),
+        _clip(asked, thresholds, audit.threshold is not None, said),
+    ]
     options += [_windows(asked, audit.backwards, said), _epochs(asked)]
     sets = (tuple(one for one in some if one is not None) for some in product(*options))
     return sorted(sets, key=len, reverse=True)
@@ -106,7 +111,7 @@ def _optimizers(asked: Asked) -> list[Option]:
     return [Intended(with_own_optimizers(asked.own), words, _OWN)]
 
 
-def _schedule(asked: Asked, said: Said) -> list[Option]:
+def _schedule(asked: Asked, loop: ObservedLoop, said: Said) -> list[Option]:
     change = FAULTS["schedule-never-advanced"]
     if said.scheduler is not None:
         return [None if said.scheduler else Intended(change, "without a schedule", _SAID)]
@@ -114,10 +119,13 @@ def _schedule(asked: Asked, said: Said) -> list[Option]:
         return [Intended(change, "without a schedule", _OWN)]
     if "scheduler" in asked.takes:
         return [None]
-    return [Intended(change, "without a schedule", "takes no scheduler"), None]
+    reason = "takes no scheduler"
+    rates = learning_rates(loop)
+    own = [Intended(with_rates(rates), "with the learning rates that it sets", reason)] if len(set(rates)) > 1 else []
+    return [*own, Intended(change, "without a schedule", reason), None]
 
 
-def _clip(asked: Asked, thresholds: Sequence[float], clips: bool, said: Said) -> list[Option]:
+def _clip(asked: Asked, loop: ObservedLoop, threshold: float | None, said: Said) -> list[Option]:
     none, reason = FAULTS["clipping-missing"], "never reads plan.max_norm"
     if said.max_norm == math.inf:
         return [Intended(none, "without a clip", _SAID)]
@@ -125,8 +133,10 @@ def _clip(asked: Asked, thresholds: Sequence[float], clips: bool, said: Said) ->
         return [_clip_to(said.max_norm, _SAID)]
     if "max_norm" in asked.read:
         return [None]
-    to = [_clip_to(norm, reason) for norm in thresholds]
-    return [*(to if clips else ()), Intended(none, "without a clip", reason), *(() if clips else to)]
+    without = Intended(none, "without a clip", reason)
+    if threshold is not None:
+        return [_clip_to(threshold, reason), without]
+    return [without, *(_clip_to(norm, reason) for norm in nice(largest_norm(loop)))]  # it may clip by hand
 
 
 def _clip_to(norm: float, reason: str) -> Option:

@@ -40,7 +40,6 @@ NOT_COVERED_ON_RANKS = (
 )
 
 _PRECISION_REASON = {
-    "fp16": "because it takes the scaler",
     "bf16": "because it reads plan.autocast and takes no scaler",
     "fp32": "because it takes no scaler and never reads plan.autocast",
 }
@@ -123,7 +122,7 @@ def remarks(result: CheckResult) -> list[str]:
     lines = []
     if result.meant:
         lines.append(_why_meant(result.meant))
-    if probe.found_precision:
+    if probe.found_precision and probe.precision != "fp16":
         lines.append(f"It was checked in {probe.precision}, {_PRECISION_REASON[probe.precision]}.")
     if not loop.end.finished and finding.match != Match.UNKNOWN:
         lines.append(f"It did not finish: {str(loop.end).rstrip('.')}.")

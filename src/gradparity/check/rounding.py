@@ -165,4 +165,6 @@ def _close_values(a: FingerprintValue, b: FingerprintValue, tolerance: float) ->
         alike = (a.dtype, a.shape) == (b.dtype, b.shape)
         same = a.norm == b.norm or (math.isnan(a.norm) and math.isnan(b.norm))
         return alike and (same or math.isclose(a.norm, b.norm, rel_tol=tolerance))
+    if {type(a), type(b)} == {Fingerprint, float}:  # such as a learning rate in a tensor
+        return math.isclose(*(v.norm if isinstance(v, Fingerprint) else float(v) for v in (a, b)), rel_tol=tolerance)  # type: ignore[arg-type]
     return type(a) is type(b) and repr(a) == repr(b)

@@ -1,0 +1,136 @@
+"""A loop is compared with the reference that it means to be, and a right loop as people write it passes."""
+
+from dataclasses import fields, replace
+from functools import partial
+
+import peoples_loops
+import pytest
+import torch
+
+import loops
+from gradparity.check.command import check, main
+from gradparity.check.intended import noting
+from gradparity.check.lookup import Match
+from gradparity.check.report import headline
+from gradparity.check.user_loop import call_by_name
+from gradparity.faults import stress
+
+QUICK = ("one_batch_a_step", "with_its_own_threshold", "with_sgd_of_its_own", "learning_rate_by_hand", "two_optimizers")
+
+
+def checked(loop, precision=None):
+    return check(partial(call_by_name, loop, loop.__name__), loop.__name__, precision)
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [pytest.param(loop, marks=() if loop.__name__ in QUICK else pytest.mark.long) for loop in peoples_loops.RIGHT],
+)
+def test_a_right_loop_as_people_write_it_passes(loop):
+    result = checked(loop)
+    assert result.passed, headline(result)
+    assert not result.finding.faults
+
+
+@pytest.mark.parametrize(
+    ("loop", "words"),
+    [
+        (peoples_loops.one_batch_a_step, ["without a schedule", "without a clip", "with 1 microbatch a step", "for one epoch"]),
+        (peoples_loops.with_its_own_threshold, ["clipped to 1", "with 1 microbatch a step"]),
+        (loops.example, []),
+    ],
+)  # fmt: skip
+def test_the_reference_is_changed_as_the_loop_means_it(loop, words):
+    result = checked(loop)
+    assert (result.finding.match, [one.words for one in result.meant]) == (Match.IDENTICAL, words)
+
+
+def never_zeroes(model, optimizer, batches, loss):
+    for batch in batches:
+        (loss(model, batch) / (batch.targets != -100).sum()).backward()
+        optimizer.step()
+
+
+def reads_the_threshold_and_does_not_clip(model, optimizer, batches, loss, scheduler, plan):
+    assert plan.max_norm
+    for window, tokens in peoples_loops.windows(batches, plan):
+        optimizer.zero_grad()
+        for batch in window:
+            (loss(model, batch) / tokens).backward()
+        optimizer.step()
+        scheduler.step()
+
+
+def takes_the_scheduler_and_never_steps_it(model, optimizer, batches, loss, scheduler, plan):
+    for window, tokens in peoples_loops.windows(batches, plan):
+        optimizer.zero_grad()
+        for batch in window:
+            (loss(model, batch) / tokens).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), plan.max_norm)
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("loop", "fault"),
+    [
+        (never_zeroes, "zero-grad-missing"),
+        (reads_the_threshold_and_does_not_clip, "clipping-missing"),
+        (takes_the_scheduler_and_never_steps_it, "schedule-never-advanced"),
+    ],
+)
+def test_a_wrong_loop_is_wrong_against_the_reference_that_it_means(loop, fault):
+    result = checked(loop)
+    assert not result.passed
+    assert fault in [one.name for one in result.finding.faults]
+
+
+@pytest.mark.parametrize(
+    ("option", "fault"),
+    [
+        (["--accumulation-steps", "3"], "steps-every-microbatch"),
+        (["--max-norm", "30"], "clipping-missing"),
+        (["--scheduler", "given"], "schedule-never-advanced"),
+    ],
+)
+def test_what_the_loop_means_can_be_said(option, fault, capsys):
+    given = {"--accumulation-steps": "1", "--max-norm": "none", "--scheduler": "none"}
+    assert main(["peoples_loops:with_autocast", *(part for pair in given.items() for part in pair)]) == 0
+    given |= {option[0]: option[1]}
+    assert main(["peoples_loops:with_autocast", *(part for pair in given.items() for part in pair)]) == 1
+    assert fault in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", [["--accumulation-steps", "0"], ["--max-norm", "-1"], ["--max-norm", "much"]])
+def test_bad_options_are_refused(option, capsys):
+    with pytest.raises((SystemExit, Exception)) as stopped:
+        main(["peoples_loops:with_autocast", *option])
+    assert option[0] in capsys.readouterr().err + str(stopped.value)
+
+
+@pytest.mark.parametrize(
+    ("read", "expected"),
+    [
+        (lambda plan: plan.max_norm, {"max_norm"}),
+        (lambda plan: getattr(plan, "epochs"), {"epochs"}),  # noqa: B009  # as some loops do
+        (lambda plan: None, set()),
+        (lambda plan: hasattr(plan, "no_such_field"), set()),
+    ],
+)
+def test_what_is_read_of_the_plan_is_noted(read, expected):
+    noted = set()
+    read(noting(stress.build("fp32").plan, noted))
+    assert noted == expected
+
+
+@pytest.mark.parametrize("read", [vars, lambda plan: replace(plan, epochs=1)])
+def test_a_plan_that_is_read_as_a_whole_counts_as_read(read):
+    noted = set()
+    read(noting(stress.build("fp32").plan, noted))
+    assert {"max_norm", "accumulation_steps"} <= noted
+
+
+def test_the_plan_is_the_same_plan():
+    plan = stress.build("fp32").plan
+    noted = noting(plan, set())
+    assert isinstance(noted, stress.Plan)
+    assert all(getattr(noted, field.name) is getattr(plan, field.name) for field in fields(plan))
