@@ -30,8 +30,10 @@ class Intended:
     change: Fault
     words: str
     """Such as ``without a clip``."""
-    reason: str
-    """The sign of what is meant, a predicate on the loop, such as ``never reads plan.max_norm``."""
+    reason: str = ""
+    """The sign of what is meant, a predicate on the loop, such as ``takes no scheduler``."""
+    unread: str = ""
+    """In place of a reason: the field of the plan that the loop never reads."""
 
 
 def noting(plan: Plan, read: set[str]) -> Plan:
@@ -88,12 +90,7 @@ def intended(asked: Asked, loop: ObservedLoop, audit: AuditedLoop, said: Said) -
         audit: what an audit has seen of it.
         said: what its user says.
     """
-    thresholds = nice(largest_norm(loop)) if audit.threshold is None else [audit.threshold]
-    options = [
-        _optimizers(asked),
-        _schedule(asked, loop, said),
-        _clip(asked, thresholds, audit.threshold is not None, said),
-    ]
+    options = [_optimizers(asked), _schedule(asked, loop, said), _clip(asked, loop, audit.threshold, said)]
     options += [_windows(asked, audit.backwards, said), _epochs(asked)]
     sets = (tuple(one for one in some if one is not None) for some in product(*options))
     return sorted(sets, key=len, reverse=True)
@@ -121,44 +118,44 @@ def _schedule(asked: Asked, loop: ObservedLoop, said: Said) -> list[Option]:
         return [None]
     reason = "takes no scheduler"
     rates = learning_rates(loop)
-    own = [Intended(with_rates(rates), "with the learning rates that it sets", reason)] if len(set(rates)) > 1 else []
-    return [*own, Intended(change, "without a schedule", reason), None]
+    own = [Intended(with_rates(rates), "with the learning rates that it sets", reason)] if rates else []
+    return [Intended(change, "without a schedule", reason), *own, None]
 
 
 def _clip(asked: Asked, loop: ObservedLoop, threshold: float | None, said: Said) -> list[Option]:
-    none, reason = FAULTS["clipping-missing"], "never reads plan.max_norm"
+    none = FAULTS["clipping-missing"]
     if said.max_norm == math.inf:
         return [Intended(none, "without a clip", _SAID)]
     if said.max_norm is not None:
-        return [_clip_to(said.max_norm, _SAID)]
+        return [_clip_to(said.max_norm, reason=_SAID)]
     if "max_norm" in asked.read:
         return [None]
-    without = Intended(none, "without a clip", reason)
+    without = Intended(none, "without a clip", unread="max_norm")
     if threshold is not None:
-        return [_clip_to(threshold, reason), without]
-    return [without, *(_clip_to(norm, reason) for norm in nice(largest_norm(loop)))]  # it may clip by hand
+        return [_clip_to(threshold, unread="max_norm"), without]
+    return [without, *(_clip_to(norm, unread="max_norm") for norm in nice(largest_norm(loop)))]  # it may clip by hand
 
 
-def _clip_to(norm: float, reason: str) -> Option:
-    return None if norm == MAX_NORM else Intended(clipping_to(norm), f"clipped to {norm:g}", reason)
+def _clip_to(norm: float, reason: str = "", unread: str = "") -> Option:
+    return None if norm == MAX_NORM else Intended(clipping_to(norm), f"clipped to {norm:g}", reason, unread)
 
 
 def _windows(asked: Asked, seen: int | None, said: Said) -> list[Option]:
-    number, reason = said.accumulation_steps, _SAID
-    if number is None and "accumulation_steps" not in asked.read:
-        number, reason = seen, "never reads plan.accumulation_steps"
+    unasked = said.accumulation_steps is None and "accumulation_steps" not in asked.read
+    number = seen if unasked else said.accumulation_steps
     if number in (None, 0, ACCUMULATION_STEPS):
         return [None]
     assert number is not None
-    words = f"with {number} microbatch{'es' if number > 1 else ''} a step"
-    change = Intended(accumulating(number), words, reason)
-    return [change] if said.accumulation_steps else [change, None]
+    change, words = accumulating(number), f"with {number} microbatch{'es' if number > 1 else ''} a step"
+    if not unasked:
+        return [Intended(change, words, _SAID)]
+    return [Intended(change, words, unread="accumulation_steps"), None]
 
 
 def _epochs(asked: Asked) -> list[Option]:
     if "epochs" in asked.read:
         return [None]
-    return [Intended(FAULTS["one-epoch-missing"], "for one epoch", "never reads plan.epochs"), None]
+    return [Intended(FAULTS["one-epoch-missing"], "for one epoch", unread="epochs"), None]
 
 
 def in_words(changes: Sequence[Intended]) -> str:

@@ -91,8 +91,10 @@ def _audited(result: CheckResult) -> Iterator[str]:
 
 def _why_meant(meant: Sequence[Intended]) -> str:
     """Return the signs of what the loop means, and how to say that it means something else."""
-    reasons = listed(list(dict.fromkeys(one.reason for one in meant)))
-    return f"The reference is changed so, because the loop {reasons}. " + (
+    unread = [f"plan.{one.unread}" for one in meant if one.unread]
+    reasons = list(dict.fromkeys(one.reason for one in meant if one.reason))
+    reasons += [f"never reads {listed(unread)}"] if unread else []
+    return f"The reference is changed so, because the loop {listed(reasons)}. " + (
         "If it means more than that, say so: --accumulation-steps, --max-norm, --scheduler."
     )
 
@@ -203,6 +205,16 @@ def as_json(result: CheckResult) -> dict[str, object]:
         "compared_with": [one.words for one in result.meant],
         "answer": finding.match,
         "headline": headline(result),
+        "audit": [
+            {
+                "code": f.rule.code,
+                "verdict": f.verdict,
+                "sentence": f.sentence,
+                "file": f.line.file,
+                "line": f.line.number,
+            }
+            for f in probe.audit.findings
+        ],
         "error": str(end) or None,
         "where": str(end.frame) if end.frame else None,
         "oracle": probe.oracle if probe.oracle is None or math.isfinite(probe.oracle) else None,
