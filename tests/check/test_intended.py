@@ -1,5 +1,6 @@
 """A loop is compared with the reference that it means to be, and a right loop as people write it passes."""
 
+import copy
 from dataclasses import fields, replace
 from functools import partial
 
@@ -11,7 +12,7 @@ import loops
 from gradparity.check.command import check, main
 from gradparity.check.intended import noting
 from gradparity.check.lookup import Match
-from gradparity.check.report import headline
+from gradparity.check.report import headline, remarks
 from gradparity.check.user_loop import call_by_name
 from gradparity.faults import stress
 
@@ -134,3 +135,20 @@ def test_the_plan_is_the_same_plan():
     noted = noting(plan, set())
     assert isinstance(noted, stress.Plan)
     assert all(getattr(noted, field.name) is getattr(plan, field.name) for field in fields(plan))
+
+
+def keeps_an_average(model, optimizer, batches, loss):
+    average = copy.deepcopy(model)
+    for batch in batches:
+        optimizer.zero_grad()
+        (loss(model, batch) / (batch.targets != -100).sum()).backward()
+        optimizer.step()
+        for mean, p in zip(average.parameters(), model.parameters(), strict=True):
+            mean.data.lerp_(p.data, 0.1)
+
+
+def test_a_model_of_the_loops_own_is_said_not_to_be_compared():
+    result = checked(keeps_an_average)
+    assert result.finding.match == Match.IDENTICAL
+    assert any("average (StressModel)" in line for line in remarks(result))
+    assert not any("Not compared" in line for line in remarks(checked(peoples_loops.one_batch_a_step)))

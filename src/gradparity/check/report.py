@@ -147,6 +147,11 @@ def remarks(result: CheckResult) -> list[str]:
         lines.append(f"It leaves {listed(probe.left)}, which makes no difference here.")
     if probe.hooks:
         lines.append(f"It leaves hooks on {listed(probe.hooks)}; remove them before returning, or each call adds more.")
+    if probe.own_models:
+        names = listed([f"{name} ({kind})" for name, kind in probe.own_models.items()])
+        lines.append(
+            f"Not compared: {names}, which the loop builds itself. Only the model that it is given is compared."
+        )
     if finding.match == Match.CLOSEST:
         where = f"at {finding.parted.place}" if finding.parted else "at the end"
         faults = listed([fault.name for fault in finding.faults])

@@ -1,7 +1,7 @@
 """All observations of a user's loop, made in a process that the loop may spoil; the verdict is given elsewhere."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,8 @@ class Probe:
     """Modules, parameters and optimizers on which it left hooks."""
     asked: Asked = EVERYTHING
     """Everything that it asks for, by which it says what it means."""
+    own_models: Mapping[str, str] = field(default_factory=dict)
+    """The class of each model in a variable of the loop, other than the given one, by name: they are not compared."""
     audit: AuditedLoop = AuditedLoop()  # noqa: RUF009  # it is frozen
     """What an audit has seen of it; nothing if it did not finish."""
     found_precision: bool = False
@@ -135,6 +137,7 @@ def probe_loop(
         left,
         guard.hooks_left(),
         Asked(loop.takes, frozenset(guard.read), () if steps_made(observed) else guard.own_optimizers()),
+        guard.own_models,
         audit,
         asked_precision is None,
     )

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from gradparity.check import user_loop
 from gradparity.check.intended import noting
 from gradparity.check.own_optimizers import OwnOptimizer, own_optimizer
 from gradparity.faults import stress
@@ -26,6 +28,8 @@ class InputGuard:
     def __init__(self) -> None:
         self.read: set[str] = set()
         """The fields of the plan that the loop has read."""
+        self.own_models: dict[str, str] = {}
+        """The models in variables of the loop, other than the one that it was given: the class of each, by name."""
 
     def build(self, precision: str) -> Cast:
         """Build the scenario and record it; for :func:`gradparity.check.observe.observe`."""
@@ -42,6 +46,7 @@ class InputGuard:
         """Record all other optimizers that make a step in the block."""
 
         def notice(optimizer: Optimizer, *_: Any) -> None:
+            self.own_models |= _models_on_the_stack(self.cast.model)
             if optimizer is not self.cast.optimizer and not any(optimizer is other for other in self.others):
                 self.others.append(optimizer)
                 names = {id(p): name for name, p in self.cast.model.named_parameters()}
@@ -83,6 +88,28 @@ class InputGuard:
         """Return the modules, parameters and optimizers that have more hooks now than before."""
         now = _number_of_hooks(self.cast)
         return [owner for owner, number in now.items() if number > self.hooks.get(owner, 0)]
+
+
+def _models_on_the_stack(given: nn.Module) -> dict[str, str]:
+    """Return the class of each other model with parameters in a variable of the user's functions, by name."""
+    known = {id(module) for module in given.modules()}
+    found: dict[str, str] = {}
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename != user_loop.__file__:
+        if innermost([Frame(frame.f_code.co_filename, 0, "")]) is not None:
+            for name, value in list(frame.f_locals.items()):
+                if isinstance(value, nn.Module) and id(value) not in known and not _holds(value, given):
+                    found[name] = type(value).__name__
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return found
+
+
+def _holds(module: nn.Module, given: nn.Module) -> bool:
+    """Return whether ``module`` has no parameters, or any of ``given``, as a wrapper such as DDP has."""
+    theirs = {id(p) for p in module.parameters()}
+    return not theirs or not theirs.isdisjoint(id(p) for p in given.parameters())
 
 
 def _trained_by(optimizer: Optimizer) -> set[int]:
