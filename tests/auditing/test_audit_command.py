@@ -90,7 +90,7 @@ def test_a_script_that_makes_no_step_is_not_judged(tmp_path, capsys):
     ("arguments", "sentence"),
     [
         ((), "name the script to audit, such as gradparity audit train.py; see gradparity audit --help"),
-        (("absent.py",), "there is no script absent.py; name a file, or a module after -m"),
+        (("absent.py",), "the script absent.py does not exist; name a file, or a module after -m"),
         (("-m", "absent_module"), "there is no module absent_module; name one that python -m finds"),
         (("--steps", "0", "x.py"), "--steps is 0; allowed is 1 to 100000"),
         (("--ignore", "GP9999", "x.py"), "there is no rule GP9999; there are GP001, "),
