@@ -5,8 +5,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 EXITED = "by os._exit"
 
@@ -32,20 +33,40 @@ def before_the_end(report: Callable[[int], int]) -> Iterator[None]:
             status = report(status)
         leave(status)
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        if os.getpid() == process:
-            raise Terminated
-        os.kill(os.getpid(), number)
-
-    ours: Any = None
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        ours = terminate
-        signal.signal(signal.SIGTERM, terminate)
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        _spare_forked_processes()
+        signal.signal(signal.SIGTERM, _terminate)
     os._exit = reported
     try:
         yield
     finally:
         os._exit = leave
-        if ours is not None and signal.getsignal(signal.SIGTERM) is ours:
+        if ours and signal.getsignal(signal.SIGTERM) is _terminate:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    raise Terminated
+
+
+@cache
+def _spare_forked_processes() -> None:
+    """Give forked processes the default for SIGTERM; one that comes while they are made waits until they have it."""
+
+    def block() -> None:
+        if signal.getsignal(signal.SIGTERM) is _terminate:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def unblock() -> None:
+        if signal.getsignal(signal.SIGTERM) is _terminate:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+    def restore() -> None:
+        if signal.getsignal(signal.SIGTERM) is _terminate:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+    if hasattr(os, "register_at_fork"):  # there is none on Windows
+        os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=restore)
