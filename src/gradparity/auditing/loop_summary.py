@@ -20,7 +20,7 @@ class Item:
 
 def statement(account: Account) -> list[Item]:
     """Return what the loop does, optimizer by optimizer."""
-    return [item for story in account.stories if story.steps for item in _of(story)]
+    return [item for story in account.stories if story.steps for item in _of(story, account.recorded)]
 
 
 def unexercised(account: Account) -> list[str]:
@@ -45,11 +45,12 @@ def unexercised(account: Account) -> list[str]:
     return found
 
 
-def _of(story: Story) -> Iterator[Item]:
+def _of(story: Story, recorded: bool) -> Iterator[Item]:
     own = [window for window in windows(story) if window.made is not None]
     yield Item(f"{story.name} {_groups(story)}, {times(len(own))} watched", story.made)
     yield from _windows(own)
-    yield from _losses(own)
+    if not recorded:
+        yield from _losses(own)
     yield from _scaling(story, own)
     _, reached, item = _clipped(own)
     if item is not None:

@@ -117,7 +117,7 @@ def same(one: GradientLook, other: GradientLook) -> bool:
 
 def size(gradients: GradientLook) -> float:
     """Return the L2 norm over all gradients."""
-    return math.sqrt(sum((g.norm**2 for g in gradients if g is not None), 0.0))
+    return math.sqrt(sum((g.norm * g.norm for g in gradients if g is not None), 0.0))
 
 
 def _looks(event: LoopEvent) -> bool:

@@ -15,12 +15,15 @@ WIDTH = 100
 
 def show(found: Report, console: Console) -> None:
     """Print a report: findings first, then what the loop does."""
-    if not found.steps and not found.findings:
-        _line(console, headline(found))
     for finding in found.findings:
-        _show(finding, console)
-    if found.steps and not found.findings:
-        _line(console, headline(found))
+        show_finding(finding, console)
+    if not found.findings:
+        console.print(f"gradparity audit: {headline(found)}", soft_wrap=True, markup=False)
+    show_statement(found, console)
+
+
+def show_statement(found: Report, console: Console) -> None:
+    """Print what the loop does, what no step has shown, and what the audit has not seen."""
     if found.does:
         console.print("\nWhat the loop does")
         for item in found.does:
@@ -41,11 +44,8 @@ def as_text(found: Report) -> str:
     return text.getvalue()
 
 
-def _line(console: Console, sentence: str) -> None:
-    console.print(f"gradparity audit: {sentence}", soft_wrap=True, markup=False)
-
-
-def _show(finding: RuleFinding, console: Console) -> None:
+def show_finding(finding: RuleFinding, console: Console) -> None:
+    """Print a finding: sentence, lines, and what to write instead."""
     color = "red" if finding.verdict == RuleVerdict.WRONG else "yellow"
     rule = finding.rule
     console.print(Text.assemble((f"{finding.verdict}", f"bold {color}"), f"  {rule.code} {rule.name}"))

@@ -1,6 +1,7 @@
 """The result of an audit in TensorBoard: the verdict as text, a picture of one step, and plots over the steps."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from gradparity.auditing.events import Account
@@ -26,7 +27,8 @@ def write_board(folder: Path, found: Report, account: Account, target: str) -> N
         DiskError: if a file cannot be written.
     """
     with Events(folder) as events:
-        events.add_custom_scalars(_charts(account))
+        found_series = series(account)
+        events.add_custom_scalars(_charts(account, found_series))
         verdict = [f"**gradparity audit of {plain(target)}: {headline(found)}**", *findings_in_markdown(found)]
         events.add_text(VERDICT, "\n\n".join(verdict + [f"Note: {plain(note)}" for note in found.notes]))
         not_seen = unexercised_in_markdown(found)
@@ -34,17 +36,18 @@ def write_board(folder: Path, found: Report, account: Account, target: str) -> N
         picture = step_picture(account, found.findings)
         if picture is not None:
             events.add_figure(STEP, draw_step(picture), close=False)
-        for tag, values in series(account).items():
+        for tag, values in found_series.items():
             for step, value in values.items():
                 events.add_scalar(tag, value, step)
 
 
-def _charts(account: Account) -> dict[str, dict[str, list[str | list[str]]]]:
+def _charts(account: Account, there: Collection[str]) -> dict[str, dict[str, list[str | list[str]]]]:
     """Return the charts of *Custom Scalars*: the least and the largest weight in one, the norms in another."""
     return {
         "audit": {
             f"{name}: {what}": ["Multiline", [re.escape(tag.format(name)) for tag in tags]]
             for name in names(account).values()
             for what, tags in OVERLAID.items()
+            if tags[0].format(name) in there
         }
     }
