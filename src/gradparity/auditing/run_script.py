@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from gradparity.auditing.ends import EXITED, Terminated, before_the_end
 from gradparity.auditing.lines import NOWHERE, raised
+from gradparity.auditing.sudden_exit import EXITED, Terminated, before_the_end
 from gradparity.auditing.watch import Watch
 from gradparity.errors import UserError
 

@@ -62,7 +62,7 @@ def _notes(trace: Trace) -> list[str]:
 
 
 class _Reading:
-    """What is known while a trace is read, record by record."""
+    """The facts that are known while a trace is read, record by record."""
 
     def __init__(self, trace: Trace) -> None:
         self.names = tuple(dict.fromkeys(name for r in trace.records for name in _members(r)))
