@@ -31,10 +31,12 @@ from gradparity.auditing.presentation.as_markdown import as_markdown, code, fenc
 from gradparity.auditing.presentation.board import write_board
 from gradparity.auditing.presentation.draw_plot import draw_step
 from gradparity.auditing.presentation.draw_svg import step_svg
+from gradparity.auditing.presentation.picture_parts import Row
 from gradparity.auditing.presentation.rule_pages import first_sentence
 from gradparity.auditing.presentation.series import series
-from gradparity.auditing.presentation.step_picture import LEFT_OUT, MOST_MICROBATCHES, Row, step_picture
+from gradparity.auditing.presentation.step_picture import LEFT_OUT, MOST_MICROBATCHES, step_picture
 from gradparity.auditing.report import report
+from gradparity.auditing.rules import RULES
 from gradparity.auditing.watch import Watch
 from gradparity.cli.main import main
 
@@ -335,5 +337,6 @@ def test_the_command_writes_the_page_to_a_file_and_the_board_beside_it(form, beg
 def test_the_list_has_a_line_for_each_rule(capsys):
     assert main(["audit", "--list"]) == 0
     out = capsys.readouterr().out
+    assert [line[:5] for line in out.splitlines()] == list(RULES)
     assert "GP201  clip-before-unscale" in out
     assert first_sentence("It is 1.5 long. Then more.") == "It is 1.5 long."

@@ -16,8 +16,8 @@ from gradparity.auditing.presentation.as_html import as_html
 from gradparity.auditing.presentation.as_json import as_json
 from gradparity.auditing.presentation.as_markdown import as_markdown
 from gradparity.auditing.presentation.as_sarif import as_sarif
-from gradparity.auditing.presentation.as_text import WIDTH, show
-from gradparity.auditing.presentation.rule_pages import explain, print_rules
+from gradparity.auditing.presentation.as_text import WIDTH, show, without_trailing_spaces
+from gradparity.auditing.presentation.rule_pages import explain, listed_rules
 from gradparity.auditing.report import NOT_JUDGED, Report, report
 from gradparity.auditing.rules import RULES
 from gradparity.auditing.rules.as_meant import Expected, expected
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     given = _parser().parse_args(arguments)
     check_range("--steps", given.steps, 1, MOST_STEPS)
     if given.list:
-        print_rules(Console(highlight=False))
+        print(listed_rules())
         return 0
     if given.explain is not None:
         print(explain(_code(given.explain)))
@@ -114,7 +114,7 @@ class _Audit:
             from gradparity.tensorboard.folders import tensorboard_command
 
             console.print(f"\nSee it: {tensorboard_command(self.board.parent)}", soft_wrap=True, markup=False)
-        return text.getvalue()
+        return text.getvalue() if columns else without_trailing_spaces(text.getvalue())
 
 
 def _parser() -> Parser:
@@ -165,4 +165,4 @@ def _code(text: str, beginning: bool = False) -> str:
     code = text.upper()
     if code in RULES or (beginning and any(each.startswith(code) for each in RULES)):
         return code
-    raise UserError(f"there is no rule {text}; there are {', '.join(RULES)}")
+    raise UserError(f"there is no rule {text}; gradparity audit --list prints all")

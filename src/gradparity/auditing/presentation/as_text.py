@@ -41,7 +41,12 @@ def as_text(found: Report) -> str:
     """Return a report as plain text, 100 characters wide."""
     text = StringIO()
     show(found, Console(file=text, highlight=False, width=WIDTH))
-    return text.getvalue()
+    return without_trailing_spaces(text.getvalue())
+
+
+def without_trailing_spaces(text: str) -> str:
+    """Return text without the spaces with which rich fills a line."""
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 def show_finding(finding: RuleFinding, console: Console) -> None:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from gradparity.auditing.finding import RuleVerdict
-from gradparity.auditing.presentation.step_picture import Cell, Lane, StepPicture
+from gradparity.auditing.presentation.picture_parts import Cell, Lane, StepPicture
 from gradparity.tensorboard.map_picture import shown
 from gradparity.tensorboard.mpl_style import DPI, bold
 

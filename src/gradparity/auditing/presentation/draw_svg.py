@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from html import escape
 from itertools import accumulate
 
-from gradparity.auditing.presentation.step_picture import Cell, Lane, Row, StepPicture
+from gradparity.auditing.presentation.picture_parts import Cell, Lane, Row, StepPicture
 
 STYLE = """
 svg.step { font: 11px ui-monospace, monospace; fill: var(--text); display: block; }

@@ -1,8 +1,5 @@
 """The page of a rule, and the list of all rules."""
 
-from rich.console import Console
-from rich.table import Table
-
 from gradparity.auditing.finding import Rule
 from gradparity.auditing.rules import RULES
 
@@ -23,15 +20,10 @@ def _indented(code: str) -> list[str]:
     return [f"    {line}" for line in code.split("\n")]
 
 
-def print_rules(console: Console) -> None:
-    """Print all rules, one a line: code, name, and the first sentence of the page."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for width in (5, max(len(rule.name) for rule in RULES.values())):
-        table.add_column(min_width=width, no_wrap=True)
-    table.add_column()
-    for rule in RULES.values():
-        table.add_row(rule.code, rule.name, first_sentence(rule.why))
-    console.print(table)
+def listed_rules() -> str:
+    """Return all rules, one a line: code, name, and the first sentence of the page."""
+    width = max(len(rule.name) for rule in RULES.values())
+    return "\n".join(f"{rule.code}  {rule.name:<{width}}  {first_sentence(rule.why)}" for rule in RULES.values())
 
 
 def first_sentence(text: str) -> str:

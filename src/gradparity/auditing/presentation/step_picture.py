@@ -4,8 +4,7 @@ Time runs to the right, one slot an event. A microbatch is a column: its forward
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 
 from gradparity.auditing.events import (
     Account,
@@ -20,76 +19,10 @@ from gradparity.auditing.events import (
     What,
     ZeroGrad,
 )
-from gradparity.auditing.finding import RuleFinding, RuleVerdict
-from gradparity.auditing.lines import Line
+from gradparity.auditing.finding import RuleFinding
+from gradparity.auditing.presentation.picture_parts import Cell, Column, Lane, Row, StepPicture
 from gradparity.auditing.presentation.step_in_view import View, view_of
 from gradparity.auditing.windows import relative_weights
-
-
-class Row(StrEnum):
-    """The kinds of events, in the order in which a step should come to them."""
-
-    EMPTY = "zero_grad"
-    FORWARD = "forward: tokens"
-    BACKWARD = "backward: weight"
-    UNSCALE = "unscale: divisor"
-    CLIP = "clip: threshold"
-    STEP = "step"
-    UPDATE = "update: loss scale"
-    SCHEDULE = "schedule: rate"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One event in a lane."""
-
-    row: Row
-    slot: int
-    words: str
-    """The code of the rule that the event breaks, if it breaks one, and the figure of the event, if it has one."""
-    line: Line
-    code: str = ""
-    """The rule that the event breaks; empty if it breaks none."""
-    verdict: RuleVerdict | None = None
-    collides: bool = False
-    """True if an event that breaks a rule collides with this one."""
-
-
-@dataclass(frozen=True)
-class Lane:
-    """The events of one optimizer."""
-
-    title: str
-    cells: tuple[Cell, ...]
-    columns: tuple["Column", ...] = ()
-    """Its microbatches, in the lane of the optimizer whose step it is."""
-
-    @property
-    def rows(self) -> list[Row]:
-        """Return the rows that have an event, in order."""
-        used = {cell.row for cell in self.cells}
-        return [row for row in Row if row in used]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A microbatch, or several that are left out."""
-
-    name: str
-    first: int
-    """Its first slot."""
-    last: int
-
-
-@dataclass(frozen=True)
-class StepPicture:
-    """One step, ready to be drawn."""
-
-    title: str
-    lanes: tuple[Lane, ...]
-    widths: tuple[int, ...]
-    """The width of each slot, in characters."""
-
 
 MOST_MICROBATCHES = 16
 """If there are more, those in the middle are left out, but none that breaks a rule."""
