@@ -93,6 +93,10 @@ def test_a_script_that_makes_no_step_is_not_judged(tmp_path, capsys):
         ((), "name the script to audit, such as gradparity audit train.py; see gradparity audit --help"),
         (("absent.py",), "the script absent.py does not exist; name a file, or a module after -m"),
         (("-m", "absent_module"), "there is no module absent_module; name one that python -m finds"),
+        (
+            ("-m", "json"),
+            "json cannot be run: No module named json.__main__; 'json' is a package and cannot be directly",
+        ),
         (("--steps", "0", "x.py"), "--steps is 0; allowed is 1 to 100000"),
         (("--ignore", "GP9999", "x.py"), "there is no rule GP9999; gradparity audit --list prints all"),
         (("--explain", "XY1"), "there is no rule XY1; gradparity audit --list prints all"),

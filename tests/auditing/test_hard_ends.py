@@ -46,6 +46,11 @@ def ended(*arguments, **options):
     ("end", "words"),
     [
         ("os._exit(3)", "train.py ended with exit code 3 (by os._exit)"),
+        pytest.param(
+            "os.execlp(sys.executable, sys.executable, '-c', 'raise SystemExit(1)')",
+            "train.py ended with exit code 0 (by os.execv; the program that it became is not watched)",
+            marks=pytest.mark.long,
+        ),
         ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", "train.py ended with exit code 143 (terminated)"),
         pytest.param(
             "os.kill(os.getpid(), signal.SIGINT); time.sleep(60)",
@@ -236,6 +241,6 @@ def test_an_end_that_is_no_exception_is_reported(tmp_path, capsys):
 
 
 def test_this_process_is_left_as_it_was(tmp_path, capsys):
-    before = os._exit, signal.getsignal(signal.SIGTERM), sys.argv, list(sys.path)
+    before = os._exit, os.execv, signal.getsignal(signal.SIGTERM), sys.argv, list(sys.path)
     audited(capsys, written(tmp_path, "train(2)\n"))
-    assert before == (os._exit, signal.getsignal(signal.SIGTERM), sys.argv, list(sys.path))
+    assert before == (os._exit, os.execv, signal.getsignal(signal.SIGTERM), sys.argv, list(sys.path))

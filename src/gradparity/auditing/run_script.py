@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from gradparity.auditing.lines import NOWHERE, raised
-from gradparity.auditing.sudden_exit import EXITED, Terminated, before_the_end
+from gradparity.auditing.lines import raised
+from gradparity.auditing.sudden_exit import Terminated, before_the_end
 from gradparity.auditing.watch import Watch
 from gradparity.errors import UserError
 
@@ -58,7 +58,7 @@ def run(
         if module and find_spec(target.partition(".")[0]) is None:
             raise UserError(f"there is no module {target}; name one that python -m finds")
         try:
-            with before_the_end(lambda code: exiting(Ended(code, EXITED))), watch.watching():
+            with before_the_end(lambda code, words: exiting(Ended(code, words))), watch.watching():
                 if module:
                     runpy.run_module(target, run_name="__main__", alter_sys=True)
                 else:
@@ -75,9 +75,9 @@ def run(
         except UserError:
             raise
         except BaseException as error:
+            if _never_began(error):
+                raise UserError(_refusal(error, target)) from None
             watch.raised = raised(error)
-            if isinstance(error, SyntaxError) and watch.raised.line == NOWHERE:  # of the script itself: nothing ran
-                raise UserError(f"{_place(error, target)} {error.msg}; Python cannot read the script") from None
             return _raised(error)
     return Ended(0)
 
@@ -111,8 +111,19 @@ def _wait_for_threads() -> None:
             thread.join()
 
 
-def _place(error: SyntaxError, target: str) -> str:
-    return f"{target}, line {error.lineno}:" if error.lineno else f"{target}:"
+def _never_began(error: BaseException) -> bool:
+    """Return whether Python has refused the script itself: no line of it, and of no library, has run."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return isinstance(error, (SyntaxError, ImportError)) and all(
+        file in _OUTSIDE or file.startswith("<frozen") for file in files
+    )
+
+
+def _refusal(error: BaseException, target: str) -> str:
+    if not isinstance(error, SyntaxError):
+        return f"{target} cannot be run: {error}; name a module that python -m runs"
+    place = f"{target}, line {error.lineno}" if error.lineno else target
+    return f"{place}: {error.msg}; Python cannot read the script"
 
 
 def _exited(end: SystemExit) -> Ended:

@@ -1,4 +1,4 @@
-"""Ends of a process that run no ``finally``, SIGTERM and ``os._exit``: the report is written before them."""
+"""Ends of a process that run no ``finally``, SIGTERM, ``os._exit`` and ``os.execv``: the report is written before."""
 
 import os
 import signal
@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 EXITED = "by os._exit"
+REPLACED = "by os.execv; the program that it became is not watched"
 
 
 class Terminated(BaseException):
@@ -17,31 +18,40 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def before_the_end(report: Callable[[int], int]) -> Iterator[None]:
-    """Let SIGTERM raise :class:`Terminated` in the block, and ``os._exit`` report first.
+def before_the_end(report: Callable[[int, str], int]) -> Iterator[None]:
+    """Let SIGTERM raise :class:`Terminated` in the block, and ``os._exit`` and ``os.execv`` report first.
 
     Processes that the script forks end as they would without this. A handler of the script's own replaces ours.
 
     Args:
-        report: called with the code of ``os._exit``; returns the exit code to end with.
+        report: called with an exit code, and words on the end; returns the exit code to end with.
     """
     process, leave = os.getpid(), os._exit
 
     def reported(status: int) -> NoReturn:
         if os.getpid() == process:
             os._exit = leave
-            status = report(status)
+            status = report(status, EXITED)
         leave(status)
+
+    def replacing(execute: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
+        def replaced(*arguments: Any) -> NoReturn:
+            if os.getpid() == process:
+                report(0, REPLACED)
+            execute(*arguments)
+
+        return replaced
 
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if ours:
         _spare_forked_processes()
         signal.signal(signal.SIGTERM, _terminate)
-    os._exit = reported
+    execv, execve = os.execv, os.execve
+    os._exit, os.execv, os.execve = reported, replacing(execv), replacing(execve)
     try:
         yield
     finally:
-        os._exit = leave
+        os._exit, os.execv, os.execve = leave, execv, execve
         if ours and signal.getsignal(signal.SIGTERM) is _terminate:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
