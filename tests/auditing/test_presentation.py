@@ -103,7 +103,8 @@ def test_the_offending_event_is_marked_and_the_one_that_it_collides_with():
 )
 def test_the_picture_shows_the_step_of_the_first_finding(loop, step, mark):
     picture = pictured(loop, False)
-    assert picture.title.startswith(f"Step {step} of SGD (audited_loops.py:")
+    assert picture.title.startswith(f"Step {step} of SGD: {mark[2]}")
+    assert picture.lanes[0].title.startswith("SGD (audited_loops.py:")
     assert marked(picture) == [mark]
 
 
@@ -124,6 +125,7 @@ def test_two_optimizers_have_a_lane_each_and_share_the_backward_that_reaches_bot
     picture = pictured(generator_and_critic, False)
     generator, critic = picture.lanes
     assert marked(picture) == [(Row.BACKWARD, 1, "GP107")]
+    assert picture.title.startswith("Step 0 of Adam (audited_loops.py:")
     assert next(cell.slot for cell in generator.cells if cell.row == Row.BACKWARD) == 1
     assert [lane.columns != () for lane in picture.lanes] == [False, True], "it is the critic that the rule is about"
     assert {cell.code for cell in critic.cells} == {"", "GP107"}
@@ -158,6 +160,22 @@ def test_a_marked_microbatch_is_never_left_out():
     assert [code for *_, code in marked(picture)] == ["GP303"]
     names = [column.name for column in picture.lanes[0].columns]
     assert names[6:9] == [LEFT_OUT, "20", LEFT_OUT]
+
+
+def test_a_step_without_a_backward_beside_another_optimizer_is_drawn_too():
+    def loop():
+        one, other = small(), small()
+        for _ in range(2):
+            one[1].step()
+            loss_of(other[0]).backward()
+            other[1].step()
+            other[1].zero_grad()
+
+    account, found = audited(loop)
+    assert [f.rule.code for f in found.findings] == ["GP802"]
+    picture = step_picture(account, found.findings)
+    assert [cell.code for cell in picture.lanes[0].cells] == ["GP802"]
+    draw_step(picture)
 
 
 def test_no_step_no_picture():

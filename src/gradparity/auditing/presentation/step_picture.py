@@ -60,7 +60,8 @@ def step_picture(account: Account, findings: Sequence[RuleFinding]) -> StepPictu
 def _title(view: View, findings: Sequence[RuleFinding]) -> str:
     shown = next((f for f in findings if f is view.finding), None)
     why = f"{shown.rule.code} {shown.rule.name}" if shown else "a step like most others"
-    return f"Step {view.step} of {named(view.main)}: {why}"
+    whose = named(view.main) if len(view.lanes) > 1 else view.main.name
+    return f"Step {view.step} of {whose}: {why}"
 
 
 def named(story: Story) -> str:
@@ -161,7 +162,7 @@ def _columns(own: Sequence[LoopEvent], slots: Mapping[int, int]) -> Iterator[Col
 
 def _shortened(lanes: Sequence[Lane], count: int) -> tuple[list[Lane], int]:
     """Leave out microbatches from the middle of a long window, except those that are marked; return the slots left."""
-    columns = next(lane.columns for lane in lanes if lane.columns or len(lanes) == 1)
+    columns = next((lane.columns for lane in lanes if lane.columns), ())
     if len(columns) <= MOST_MICROBATCHES:
         return list(lanes), count
     marked = {cell.slot for lane in lanes for cell in lane.cells if cell.verdict is not None}
