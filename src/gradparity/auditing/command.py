@@ -41,6 +41,11 @@ class _Shown:
     """The current folder when the script began."""
 
     @property
+    def name(self) -> str:
+        """Return the script for a heading."""
+        return Path(self.target).name if Path(self.target).is_absolute() else self.target
+
+    @property
     def ending(self) -> str:
         """Return how the script ended; empty if it just returned."""
         words = f" ({self.ended.words})" if self.ended.words else ""
@@ -50,8 +55,8 @@ class _Shown:
 FORMATS: dict[str, Callable[[_Shown], str]] = {
     "json": lambda shown: json.dumps(as_json(shown.found) | {"exit_code": shown.ended.code}) + "\n",
     "sarif": lambda shown: json.dumps(as_sarif(shown.found, shown.folder)) + "\n",
-    "markdown": lambda shown: as_markdown(shown.found, shown.target, shown.ending),
-    "html": lambda shown: as_html(shown.found, shown.account, shown.target, shown.ending),
+    "markdown": lambda shown: as_markdown(shown.found, shown.name, shown.ending),
+    "html": lambda shown: as_html(shown.found, shown.account, shown.name, shown.ending),
 }
 
 
@@ -97,7 +102,7 @@ class _Audit:
         if self.board is not None:
             from gradparity.auditing.presentation.board import write_board
 
-            write_board(self.board, found, account, self.target)
+            write_board(self.board, found, account, shown.name)
         if found.verdict == NOT_JUDGED:
             return 2
         return 1 if found.wrong else 0
