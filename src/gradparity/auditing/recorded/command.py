@@ -80,6 +80,6 @@ def _text(found: Report, console: Console) -> str:
     for finding in found.findings:
         show_finding(finding, console)
     if not found.findings:
-        console.print(f"gradparity show: {headline(found)}", soft_wrap=True, markup=False)
+        console.print(f"gradparity show: {headline(found)}, as far as a trace shows", soft_wrap=True, markup=False)
     show_statement(found, console)
     return console.file.getvalue() if isinstance(console.file, StringIO) else ""
