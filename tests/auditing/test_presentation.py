@@ -358,3 +358,17 @@ def test_the_list_has_a_line_for_each_rule(capsys):
     assert [line[:5] for line in out.splitlines()] == list(RULES)
     assert "GP201  clip-before-unscale" in out
     assert first_sentence("It is 1.5 long. Then more.") == "It is 1.5 long."
+
+
+def test_a_clean_iteration_is_shown_from_its_beginning_to_its_end():
+    generator, critic = pictured(generator_and_critic, True).lanes
+    slots = [cell.slot for lane in (generator, critic) for cell in lane.cells if cell.row == Row.STEP]
+    assert len(slots) == 2, "one step of each"
+    assert slots[0] < slots[1]
+    assert order(critic)[-1] in (Row.STEP, Row.EMPTY)
+
+
+def test_what_was_not_exercised_names_the_optimizer_by_its_line_if_there_are_two():
+    _, found = audited(generator_and_critic, False)
+    assert len(set(found.unexercised)) == len(found.unexercised)
+    assert all("Adam (audited_loops.py:" in words for words in found.unexercised)

@@ -49,7 +49,7 @@ class _Shown:
     def ending(self) -> str:
         """Return how the script ended; empty if it just returned."""
         words = f" ({self.ended.words})" if self.ended.words else ""
-        return f"{self.target} ended with exit code {self.ended.code}{words}" if self.ended.code or words else ""
+        return f"{self.name} ended with exit code {self.ended.code}{words}" if self.ended.code or words else ""
 
 
 FORMATS: dict[str, Callable[[_Shown], str]] = {

@@ -52,9 +52,13 @@ def view_of(account: Account, findings: Sequence[RuleFinding]) -> View | None:
         story, index, lines = max(matches, key=lambda match: match[2])
         if lines:
             return _view(story, by_number[story.number], index, stories, finding)
-    story = max(stories, key=lambda story: len(story.events))
+    story = max(stories, key=_first_step)  # of a critic and a generator, the one with which an iteration ends
     own = by_number[story.number]
     return _view(story, own, _usual(own), stories, None)
+
+
+def _first_step(story: Story) -> int:
+    return next(event.number for event in story.events if isinstance(event.what, StepMade))
 
 
 def _best(finding: RuleFinding, own: Sequence[StepWindow]) -> tuple[int, int]:

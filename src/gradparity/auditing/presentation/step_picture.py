@@ -112,7 +112,8 @@ def _cells(
     for event in own:
         row, words = _shown(event.what)
         if event.number in weights:
-            words = f"{weights[event.number]:.2g}"
+            weight = weights[event.number]
+            words = f"{weight:.0f}" if 100 <= weight < 1e6 else f"{weight:.2g}"
         finding, breaks = marks.get(event.number, (None, False))
         cell = Cell(row, slots[event.number], words, event.line)
         if finding is not None:
