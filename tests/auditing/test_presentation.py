@@ -144,6 +144,18 @@ def test_a_backward_shows_how_much_a_token_of_it_weighs():
     assert [cell.words for cell in lane.cells if cell.row == Row.FORWARD] == ["12", "9", "6"]
 
 
+def test_a_last_microbatch_in_a_closure_weighs_as_the_others():
+    def loop():  # as Lightning does
+        model, optimizer = small()
+        for _ in range(3):
+            optimizer.zero_grad()
+            (loss_of(model) / 2).backward()
+            optimizer.step(lambda: (loss_of(model) / 2).backward())
+
+    [lane] = pictured(loop).lanes
+    assert {cell.words for cell in lane.cells if cell.row == Row.BACKWARD} == {"1"}
+
+
 def test_up_to_sixteen_microbatches_have_a_column_each_and_more_are_left_out_in_the_middle():
     [lane] = pictured(accumulated, MOST_MICROBATCHES).lanes
     assert [column.name for column in lane.columns] == [str(i) for i in range(16)]

@@ -53,7 +53,7 @@ NEEDS_THE_SCHEDULER = {"GP811", "GP812", "GP813", "GP814"}
 VISIBLE = [
     pytest.param(loop, code, verdict, id=loop.__name__)
     for loop, (code, verdict) in BROKEN.items()
-    if code.startswith(SHOWN) and code not in NEEDS_THE_MODEL | NEEDS_THE_SCHEDULER
+    if code in SHOWN and code not in NEEDS_THE_MODEL | NEEDS_THE_SCHEDULER
 ]
 
 
@@ -261,4 +261,4 @@ def test_a_trace_that_cannot_be_used_is_one_sentence(content, words, tmp_path, c
 
 
 def test_only_rules_that_exist_are_named_as_shown():
-    assert all(any(code.startswith(one) for code in RULES) for one in SHOWN)
+    assert set(SHOWN) <= set(RULES)

@@ -94,7 +94,7 @@ def relative_weights(events: Sequence[LoopEvent]) -> dict[int, float]:
     backwards = [(e.number, e.what.losses) for e in events if isinstance(e.what, Backward)]
     if not backwards or any(len(losses) != 1 or not losses[0].tokens for _, losses in backwards):
         return {}
-    if any(isinstance(e.what, Backward) and e.what.inside_step for e in events):  # each call of a closure is alone
+    if sum(isinstance(e.what, Backward) and e.what.inside_step for e in events) > 1:  # each call of a closure is alone
         return {number: losses[0].total for number, losses in backwards}
     tokens = sum(losses[0].tokens for _, losses in backwards)
     return {number: losses[0].total * tokens / losses[0].tokens for number, losses in backwards}
