@@ -155,6 +155,14 @@ def test_sarif_names_rule_file_and_line(tmp_path, capsys):
     assert (place["artifactLocation"]["uri"], place["region"]["startLine"]) == (path, 9)
 
 
+def test_sarif_names_files_of_the_repository_relative_to_it(tmp_path, capsys, monkeypatch):
+    written(tmp_path, wrong=True, end="import os; os.chdir('/')")
+    monkeypatch.chdir(tmp_path)
+    audited(capsys, "--format", "sarif", "--output", "report.sarif", "train.py")
+    [run] = json.loads((tmp_path / "report.sarif").read_text())["runs"]
+    assert run["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "train.py"
+
+
 def test_a_report_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
     code, out, err = audited(capsys, "--output", str(tmp_path / "no" / "report"), written(tmp_path))
     assert (code, out) == (2, ""), "the script has not run in vain"
