@@ -212,10 +212,21 @@ def test_a_mistake_in_a_module_that_it_imports_is_shown_as_python_shows_it(tmp_p
     assert "ended with exit code 1 (SyntaxError" in err
 
 
-def test_a_folder_is_no_script(tmp_path, capsys):
-    code, _, err = audited(capsys, tmp_path)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (".", "is a folder; name a file, or a module after -m"),
+        ("pipe", "is no file; name a file, or a module after -m"),
+        ("a" * 300, "does not exist; name a file, or a module after -m"),
+        ("/proc/self/mem", "cannot be read"),
+    ],
+)
+def test_what_is_no_script_is_one_sentence(name, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    code, _, err = audited(capsys, name)
     assert (code, err.count("\n")) == (2, 1)
-    assert "is a folder; name a file, or a module after -m" in err
+    assert words in err
 
 
 @pytest.mark.parametrize("option", ["--output", "--tensorboard"])

@@ -168,6 +168,6 @@ def _stop() -> None:
 def _code(text: str, beginning: bool = False) -> str:
     """Return the code of a rule; with ``beginning``, the beginning of one will do."""
     code = text.upper()
-    if code in RULES or (beginning and any(each.startswith(code) for each in RULES)):
+    if code in RULES or (beginning and code and any(each.startswith(code) for each in RULES)):
         return code
     raise UserError(f"there is no rule {text}; gradparity audit --list prints all")

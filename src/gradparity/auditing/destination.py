@@ -8,6 +8,9 @@ from typing import TextIO
 
 from gradparity.errors import writing
 
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+"""Do not wait for a reader; Windows has none of it."""
+
 
 class Destination:
     """A file, or standard error as it is now.
@@ -24,8 +27,8 @@ class Destination:
         self._stream: TextIO | None = sys.stderr
         self._descriptor: int | None = None
         if self.output is not None:
-            with writing(self.output):
-                self.output.open("a").close()
+            with writing(self.output):  # a pipe without a reader is refused: it would block
+                os.close(os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _AT_ONCE, 0o666))
         with suppress(OSError, ValueError, AttributeError):  # there may be none, or one without a descriptor
             self._descriptor = os.dup(sys.stderr.fileno())
 

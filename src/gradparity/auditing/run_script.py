@@ -1,5 +1,6 @@
 """Run somebody's script as ``python script.py arguments`` would, under a watch."""
 
+import os
 import runpy
 import sys
 import threading
@@ -51,9 +52,9 @@ def run(
         UserError: if there is no such script, or it is no Python.
     """
     path = Path(target)
-    if not module and not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"the script {target} {kind}; name a file, or a module after -m")
+    if not module and not os.path.isfile(target):  # unlike Path.is_file, it does not raise for a name too long
+        there = "is a folder" if os.path.isdir(target) else "is no file" if os.path.exists(target) else "does not exist"
+        raise UserError(f"the script {target} {there}; name a file, or a module after -m")
     with _as_main(target, arguments, Path.cwd() if module else path.resolve().parent):
         if module and find_spec(target.partition(".")[0]) is None:
             raise UserError(f"there is no module {target}; name one that python -m finds")
@@ -99,7 +100,11 @@ def _run_file(path: Path) -> None:
     """Run a file as Python does: ``__file__`` is absolute, so that its lines are found after ``os.chdir``."""
     main = ModuleType("__main__")
     main.__dict__.update(__file__=str(path), __builtins__=__builtins__, __cached__=None)
-    code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"the script {path} cannot be read ({error.strerror}); make it readable") from None
+    code = compile(source, str(path), "exec", dont_inherit=True)
     sys.modules["__main__"] = main
     exec(code, main.__dict__)
 
