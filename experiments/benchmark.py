@@ -1,4 +1,4 @@
-"""What does it cost to wire gradients by hand, to train in lockstep, and to record a training?
+"""What do gradients by hand, lockstep and recording cost?
 
 You will see times as ratios, measured in turn in one run, with quartiles; memory to the byte; and how both grow.
 "1.05" means 5% longer than the same steps unwatched; seconds differ between machines, ratios much less.

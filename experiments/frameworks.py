@@ -1,4 +1,4 @@
-"""Do the frameworks that people train with make the updates of the reference step, bit for bit?
+"""Do popular frameworks make the updates of the reference step, bit for bit?
 
 You will see framework × scenario, each with the loop of its documentation, watched on one rank and again on two.
 A ✓ means bit for bit at every phase of every step on every rank; the number after a ✗ is that of its cause below.

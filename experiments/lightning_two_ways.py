@@ -1,4 +1,4 @@
-"""Does it matter to Lightning's Trainer which way fills p.grad, and does it make the updates of the reference step?
+"""Does Lightning's Trainer make the updates of the reference step, whichever way fills p.grad?
 
 You will see the Trainer in lockstep with the reference step: as it is, by the manual route, and optimizing by hand.
 "Identical" means bit for bit at every phase; any other cell names the first phase at which the Trainer differs.

@@ -7,12 +7,13 @@ Run a training script as it is, or a part of a program, and report what is wrong
     with gradparity.audit() as audit:
         train(model, optimizer, batches)
 
-Watch a loop and write down what it does; afterwards, compare two such traces::
+Watch a loop and write down what it does; afterwards, compare two such traces, or show one::
 
     with gradparity.record(model, optimizer, "traces/mine"):
         train(model, optimizer, batches)
 
     $ gradparity diff traces/reference traces/mine
+    $ gradparity show traces/mine
 
 In a test, run two loops from the same start, and fail where they first make different updates::
 

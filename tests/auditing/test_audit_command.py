@@ -44,6 +44,7 @@ def test_a_wrong_script_is_run_as_it_is_and_told_its_line(tmp_path, capsys):
     assert "wrong  GP101 gradients-left-over" in err
     assert "train.py:9: model(torch.ones(2, 4)).mean().backward()" in err
     assert "optimizer.zero_grad()" in err
+    assert all(line == line.rstrip() for line in err.splitlines())
 
 
 def test_a_right_script_is_told_what_it_does(tmp_path, capsys):
@@ -90,11 +91,15 @@ def test_a_script_that_makes_no_step_is_not_judged(tmp_path, capsys):
     ("arguments", "sentence"),
     [
         ((), "name the script to audit, such as gradparity audit train.py; see gradparity audit --help"),
-        (("absent.py",), "there is no script absent.py; name a file, or a module after -m"),
+        (("absent.py",), "the script absent.py does not exist; name a file, or a module after -m"),
         (("-m", "absent_module"), "there is no module absent_module; name one that python -m finds"),
+        (
+            ("-m", "json"),
+            "json cannot be run: No module named json.__main__; 'json' is a package and cannot be directly",
+        ),
         (("--steps", "0", "x.py"), "--steps is 0; allowed is 1 to 100000"),
-        (("--ignore", "GP9999", "x.py"), "there is no rule GP9999; there are GP001, "),
-        (("--explain", "XY1"), "there is no rule XY1; there are GP001, "),
+        (("--ignore", "GP9999", "x.py"), "there is no rule GP9999; gradparity audit --list prints all"),
+        (("--explain", "XY1"), "there is no rule XY1; gradparity audit --list prints all"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):
@@ -148,6 +153,14 @@ def test_sarif_names_rule_file_and_line(tmp_path, capsys):
     assert (result["ruleId"], result["level"]) == ("GP101", "error")
     place = result["locations"][0]["physicalLocation"]
     assert (place["artifactLocation"]["uri"], place["region"]["startLine"]) == (path, 9)
+
+
+def test_sarif_names_files_of_the_repository_relative_to_it(tmp_path, capsys, monkeypatch):
+    written(tmp_path, wrong=True, end="import os; os.chdir('/')")
+    monkeypatch.chdir(tmp_path)
+    audited(capsys, "--format", "sarif", "--output", "report.sarif", "train.py")
+    [run] = json.loads((tmp_path / "report.sarif").read_text())["runs"]
+    assert run["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "train.py"
 
 
 def test_a_report_that_cannot_be_written_is_one_sentence(tmp_path, capsys):

@@ -8,6 +8,7 @@ from torch import nn
 
 import gradparity
 from audited_loops import X, clipped_scaled, loss_of, never_zeroed, small
+from gradparity.auditing.events import Backward, StepMade, ZeroGrad
 from gradparity.auditing.function_watchers import LoopWatchers
 from gradparity.auditing.watch import Watch
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
@@ -131,3 +132,27 @@ def test_the_fixture_fails_a_test_whose_loop_is_wrong(pytester):
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines(["*GP101 gradients-left-over*"])
+
+
+class Wrapper(torch.optim.SGD):
+    """An optimizer around an optimizer, as Lightning's: it shares the attributes, and is in no list of anybody."""
+
+    def __init__(self, inner):
+        self.__dict__ = dict(inner.__dict__)
+        self.optimizer = inner
+
+    def step(self):
+        self.optimizer.step()
+
+
+def test_calls_of_a_wrapper_are_those_of_the_optimizer_in_it():
+    watch = Watch()
+    with watch.watching():
+        model, inner = small()
+        optimizer = Wrapper(inner)
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            optimizer.step()
+    [story] = watch.account().stories
+    assert [type(event.what) for event in story.events] == [ZeroGrad, Backward, StepMade] * 3

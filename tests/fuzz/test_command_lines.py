@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gradparity.auditing import command as audit
 from gradparity.check import command as check
-from gradparity.cli.main import main
+from gradparity.cli.main import COMMANDS, main
 from gradparity.studies.claims import command as claims
 from hostile import NUMBERS, TEXTS, Started, cases, one_sentence, within
 
 EXPERIMENTS = sorted(Path(__file__).parents[2].joinpath("experiments").glob("*.py"))
 
 WORK = {
-    "benchmark": "measure", "calculus_tour": "steps", "distributed": "launch", "faults": "score", "frameworks": "framework_outcome", "lightning_two_ways": "compare",
+    "audit_any_loop": "audited_loop", "benchmark": "measure", "calculus_tour": "steps", "distributed": "launch", "faults": "score", "frameworks": "framework_outcome", "lightning_two_ways": "compare",
     "matrix": "run_cells", "routes_that_differ": "variant_outcome", "train_two_ways": "train", "watch_a_loop": "watch",
 }  # fmt: skip
 """What each experiment calls when it has understood what is wanted."""
@@ -45,9 +46,10 @@ def commands(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(claims, "torch", SimpleNamespace(set_num_threads=starts))  # which it does when all is understood
     patch.setattr(check, "check", starts)
+    patch.setattr(audit, "run", starts)
     patch.setenv("COLUMNS", "80")
     mains = {path.stem: without_work(path) for path in EXPERIMENTS}
-    mains |= {name: lambda rest, name=name: main([name, *rest]) for name in ("check", "claims", "diff")}
+    mains |= {name: lambda rest, name=name: main([name, *rest]) for name in COMMANDS}
     mains["gradparity"] = main
     with within(tmp_path_factory.mktemp("commands")) as folder:
         (folder / "file").touch()
@@ -106,7 +108,7 @@ def lines(draw, options):
     return words
 
 
-NAMES = [path.stem for path in EXPERIMENTS] + ["check", "claims", "diff", "gradparity"]
+NAMES = [path.stem for path in EXPERIMENTS] + [*COMMANDS, "gradparity"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,6 +133,12 @@ def test_a_command_line_may_hold_anything(commands, name, data):
         ("routes_that_differ", ["--steps", "100000000000"]),
         ("faults", ["--output", "file"]),
         ("watch_a_loop", ["--output", "file\nname"]),
+        ("audit", ["--output", "pipe", "file"]),
+        ("audit", ["--output", "a" * 300, "file"]),
+        ("audit", ["--tensorboard", "file", "file"]),
+        ("audit", ["--ignore", "", "file"]),
+        ("show", ["a" * 300]),
+        ("show", ["pipe"]),
         ("diff", ["a" * 300, "a" * 300]),
         ("diff", ["pipe", "pipe"]),
         ("diff", ["new\nline", "file"]),

@@ -91,6 +91,7 @@ def test_what_is_spoiled_is_read_or_refused(folder, data):
     else:
         spoil(folder, data.draw(spoiled_bytes(b"\n".join(lines) + b"\n")))
     one_sentence(lambda: reading(folder / "spoiled"))
+    one_sentence(lambda: main(["show", str(folder / "spoiled")]))
 
 
 @cases(12, share=0.05)

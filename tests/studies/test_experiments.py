@@ -37,6 +37,7 @@ LESSONS = {
     "frameworks.py": ["--only", "ignite", "--scenario", "K = 1"],
     "distributed.py": ["--steps", "1"],
     "watch_a_loop.py": [],
+    "audit_any_loop.py": [],
     "faults.py": ["--only", "naive"],
 }
 """Scripts in the order in which they build on each other, and what makes each a matter of seconds."""

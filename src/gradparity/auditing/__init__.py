@@ -3,7 +3,7 @@
 Facts and verdicts are apart: the watchers write down what happens, and the rules are functions from that to findings.
 
 Read in this order: ``events``, ``watch``, ``function_watchers``, ``loss_weights``, ``windows``, ``rules``, ``report``,
-``command``.
+``presentation``, ``command``.
 """
 
 from gradparity.auditing.session import Audit, audit

@@ -236,3 +236,5 @@ class Account:
     """True if the watching ended before the loop did."""
     notes: list[str] = field(default_factory=list)
     """Things that were not seen, one sentence each."""
+    recorded: bool = False
+    """True if the facts are those of a trace, which holds no lines and no weights of tokens."""

@@ -48,6 +48,13 @@ class RuleFinding:
     times: int = 1
     """The number of steps that show it."""
 
+    @property
+    def where(self) -> str:
+        """Return the step and microbatch in words; empty if it is not of one step."""
+        if self.step is None:
+            return ""
+        return f"step {self.step}" + ("" if self.microbatch is None else f", microbatch {self.microbatch}")
+
 
 def times(count: int, of: str = "step") -> str:
     """Return a number with its noun.

@@ -20,7 +20,7 @@ class Item:
 
 def statement(account: Account) -> list[Item]:
     """Return what the loop does, optimizer by optimizer."""
-    return [item for story in account.stories if story.steps for item in _of(story)]
+    return [item for story in account.stories if story.steps for item in _of(story, account.recorded)]
 
 
 def unexercised(account: Account) -> list[str]:
@@ -30,7 +30,8 @@ def unexercised(account: Account) -> list[str]:
         own = [window for window in windows(story) if window.made is not None]
         if not own:
             continue
-        name = story.name
+        alike = sum(other.steps > 0 and other.name == story.name for other in account.stories)
+        name = f"{story.name} ({story.made})" if alike > 1 and story.made.number else story.name
         if any(w.made and w.made.scaler is not None for w in own) and not any(w.made and w.made.skipped for w in own):
             found.append(f"{name}: no step was skipped for an overflow")
         lengths = {len(w.backwards) for w in own}
@@ -42,14 +43,15 @@ def unexercised(account: Account) -> list[str]:
         clipped, reached, _ = _clipped(own)
         if clipped and not reached:
             found.append(f"{name}: no norm reached the threshold of the clip")
-    return found
+    return list(dict.fromkeys(found))
 
 
-def _of(story: Story) -> Iterator[Item]:
+def _of(story: Story, recorded: bool) -> Iterator[Item]:
     own = [window for window in windows(story) if window.made is not None]
     yield Item(f"{story.name} {_groups(story)}, {times(len(own))} watched", story.made)
     yield from _windows(own)
-    yield from _losses(own)
+    if not recorded:
+        yield from _losses(own)
     yield from _scaling(story, own)
     _, reached, item = _clipped(own)
     if item is not None:

@@ -12,6 +12,7 @@ from gradparity.auditing.lines import NOWHERE, Line, here
 from gradparity.auditing.modules import Modules
 from gradparity.auditing.watched_optimizer import WatchedOptimizer, written
 from gradparity.trace.fingerprint import fingerprint
+from gradparity.trace.snapshot import unwrapped
 
 
 class Registry:
@@ -48,7 +49,8 @@ class Registry:
     def concerned(self, owner: Any) -> list[WatchedOptimizer]:
         """Return who is concerned by a call of ``owner``: an optimizer, or a module with parameters of some."""
         if isinstance(owner, Optimizer):
-            return [self.trainee(owner)]
+            inner = unwrapped(owner, "optimizer")  # Lightning's wrapper is an optimizer that calls none of its own
+            return [self.trainee(inner if isinstance(inner, Optimizer) else owner)]
         ids = {id(p) for p in owner.parameters()}
         return [t for t in self.alive() if not ids.isdisjoint(map(id, t.parameters()))]
 

@@ -85,6 +85,21 @@ def windows(story: Story) -> list[StepWindow]:
     return found
 
 
+def relative_weights(events: Sequence[LoopEvent]) -> dict[int, float]:
+    """Return the weight of a token of each backward in a window, relative to a mean over all tokens of the window.
+
+    It is 1 everywhere if the window is one mean. The keys are the numbers of the events. Empty unless each backward
+    has one loss whose weights can be read.
+    """
+    backwards = [(e.number, e.what.losses) for e in events if isinstance(e.what, Backward)]
+    if not backwards or any(len(losses) != 1 or not losses[0].tokens for _, losses in backwards):
+        return {}
+    if sum(isinstance(e.what, Backward) and e.what.inside_step for e in events) > 1:  # each call of a closure is alone
+        return {number: losses[0].total for number, losses in backwards}
+    tokens = sum(losses[0].tokens for _, losses in backwards)
+    return {number: losses[0].total * tokens / losses[0].tokens for number, losses in backwards}
+
+
 def number_made(windows: Sequence[StepWindow]) -> int:
     """Return the number of windows that ended with a step, made or skipped."""
     return sum(window.made is not None for window in windows)
@@ -102,7 +117,7 @@ def same(one: GradientLook, other: GradientLook) -> bool:
 
 def size(gradients: GradientLook) -> float:
     """Return the L2 norm over all gradients."""
-    return math.sqrt(sum((g.norm**2 for g in gradients if g is not None), 0.0))
+    return math.sqrt(sum((g.norm * g.norm for g in gradients if g is not None), 0.0))
 
 
 def _looks(event: LoopEvent) -> bool:

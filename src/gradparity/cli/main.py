@@ -14,6 +14,7 @@ COMMANDS = {
         "common claims about autograd.grad and .backward(), each with a verdict",
     ),
     "diff": ("gradparity.trace.command", "where two recorded training loops first differ"),
+    "show": ("gradparity.auditing.recorded.command", "what a recorded training loop does, and what is wrong in it"),
 }
 """For each subcommand, the module whose ``main`` runs it, and one line for the help."""
 

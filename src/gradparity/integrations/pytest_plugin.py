@@ -22,7 +22,7 @@ def assert_parity(tmp_path: Path) -> Callable[..., None]:
 @pytest.fixture
 def gradparity_audit() -> "Iterator[Audit]":
     """Audit every training loop that the test runs; fail if one is wrong, with the line and what to write instead."""
-    from gradparity.auditing.report import as_text
+    from gradparity.auditing.presentation.as_text import as_text
     from gradparity.auditing.session import Audit
 
     with Audit() as audit:

@@ -200,7 +200,7 @@ def _of_each(one: LoopEvent, other: LoopEvent) -> list[float]:
 
 def _scaled_back(factor: float) -> bool:
     """Return whether a factor is a power of two, as a loss scale is."""
-    return abs(math.log2(factor) - round(math.log2(factor))) < 1e-3
+    return math.isfinite(factor) and abs(math.log2(factor) - round(math.log2(factor))) < 1e-3
 
 
 def _twice(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:

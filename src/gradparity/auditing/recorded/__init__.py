@@ -1,0 +1,4 @@
+"""A recorded trace, judged by the rules of the audit as far as a trace goes: ``gradparity show``.
+
+Read in this order: ``account`` (the facts of a trace), ``optimizer_class``, ``clip_threshold``, ``command``.
+"""
