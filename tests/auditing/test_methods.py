@@ -6,11 +6,10 @@ from contextlib import suppress
 import pytest
 import torch
 
-from audited_loops import BROKEN
 from gradparity.auditing.finding import RuleVerdict
 from gradparity.parity.bits import same_bits
 from methods import METHODS
-from test_rules import audited
+from test_rules import BROKEN, audited
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of the wrong loops
 

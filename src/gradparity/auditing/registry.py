@@ -3,15 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from gradparity.auditing.events import Backward, GradientLook, LoopEvent, StepMade, Story, What
 from gradparity.auditing.lines import NOWHERE, Line, here
 from gradparity.auditing.modules import Modules
+from gradparity.auditing.random_numbers import random_digest
 from gradparity.auditing.watched_optimizer import WatchedOptimizer, written
-from gradparity.trace.fingerprint import fingerprint
 
 
 class Registry:
@@ -63,8 +62,7 @@ class Registry:
     ) -> None:
         """Add an event to a story."""
         self._number += 1
-        random = fingerprint(torch.get_rng_state()).digest
-        trainee.story.events.append(LoopEvent(what, self._number, line, before, after, random))
+        trainee.story.events.append(LoopEvent(what, self._number, line, before, after, random_digest()))
         trainee.story.steps += isinstance(what, StepMade)
 
     def settle(self, trainee: WatchedOptimizer) -> None:

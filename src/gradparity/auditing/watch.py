@@ -95,6 +95,7 @@ class Watch:
             scalers=scalers,
             schedulers=self.known.schedulers,
             notes=notes,
+            averages=self._watchers.averages.moves,
             raised=self.raised,
             let_go=self._let_go_early,
         )

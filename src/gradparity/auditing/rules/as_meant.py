@@ -100,9 +100,10 @@ def of_account(account: Account, meant: Expected) -> Iterator[RuleFinding]:
 def _accumulation(own: Sequence[StepWindow], meant: Expected) -> Iterator[RuleFinding]:
     if meant.accumulation_steps is None:
         return
-    lengths = [len(window.backwards) for window in own]
+    lengths = [_microbatches(window, meant.accumulation_steps) for window in own]
     usual = max(set(lengths), key=lengths.count)
-    other = [w for w in own if len(w.backwards) > meant.accumulation_steps or usual != meant.accumulation_steps]
+    pairs = list(zip(own, lengths, strict=True))
+    other = [w for w, n in pairs if n > meant.accumulation_steps or usual != meant.accumulation_steps]
     if other and other[0].end is not None:
         number = times(len(other[0].backwards), "backward")
         sentence = (
@@ -111,6 +112,12 @@ def _accumulation(own: Sequence[StepWindow], meant: Expected) -> Iterator[RuleFi
         yield RuleFinding(
             ACCUMULATION, RuleVerdict.WRONG, sentence, other[0].end.line, step=other[0].step, times=len(other)
         )
+
+
+def _microbatches(window: StepWindow, meant: int) -> int:
+    """Return the number of backwards; or of losses, if they were added up and differentiated at once."""
+    losses = sum(len(what.losses) for _, what in window.backwards)
+    return losses if losses == meant or (len(window.backwards) == 1 and 1 < losses < meant) else len(window.backwards)
 
 
 def _threshold(own: Sequence[StepWindow], meant: Expected) -> Iterator[RuleFinding]:

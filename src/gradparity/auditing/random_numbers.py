@@ -1,0 +1,13 @@
+"""The state of the random numbers, as a digest: of the CPU's generator and of each GPU's. Nothing is drawn."""
+
+import torch
+
+from gradparity.trace.fingerprint import fingerprint
+
+
+def random_digest() -> str:
+    """Return a digest of all states of torch's own generators."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():  # a GPU's state is a seed and an offset, kept on the host
+        states += [generator.get_state() for generator in torch.cuda.default_generators]
+    return "".join(fingerprint(state).digest for state in states)
