@@ -6,7 +6,7 @@ from torch import nn
 
 import gradparity
 from audited_loops import STEPS, X, Y, loss_of, small
-from gradparity.auditing.rules.as_meant import Expected, expected
+from gradparity.auditing.rules.expected import Expected, expected
 from gradparity.errors import UserError
 
 MEANT = {

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from gradparity.auditing.report import NOT_JUDGED, Report, as_json, as_sarif, explain, report, show
 from gradparity.auditing.rules import RULES
-from gradparity.auditing.rules.as_meant import expected
+from gradparity.auditing.rules.expected import expected
 from gradparity.auditing.run_script import Ended, Enough, run
 from gradparity.auditing.watch import STEPS, Watch
 from gradparity.cli.arguments import Parser, check_range

@@ -200,6 +200,8 @@ class Story:
     """For each parameter, whether it requires a gradient."""
     groups: tuple[dict[str, object], ...] = ()
     """The hyperparameters of each group, without its parameters."""
+    dimensions: tuple[tuple[int, ...], ...] = ()
+    """For each group, the number of dimensions of each of its parameters."""
 
 
 @dataclass(frozen=True)

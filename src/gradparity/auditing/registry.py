@@ -38,6 +38,8 @@ class Registry:
             known = WatchedOptimizer(optimizer, len(self._trainees), line)
             self._trainees[id(optimizer)] = known
             self.modules.optimizer_built(known.parameters())
+            if _warms_up(optimizer):
+                self.schedulers.append((known.story.number, "its scheduler", line))
         return known
 
     def alive(self) -> list[WatchedOptimizer]:
@@ -80,3 +82,9 @@ class Registry:
         """Settle every optimizer."""
         for trainee in self._trainees.values():
             self.settle(trainee)
+
+
+def _warms_up(optimizer: Optimizer) -> bool:
+    """Return whether a scheduler that was built before has set the rate below its peak, and no step was made yet."""
+    scheduled = hasattr(optimizer.step, "_wrapped_by_lr_sched") and not optimizer.state
+    return scheduled and any(group.get("initial_lr", 0.0) > group.get("lr", 0.0) for group in optimizer.param_groups)

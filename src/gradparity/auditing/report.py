@@ -14,7 +14,7 @@ from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 from gradparity.auditing.lines import Line
 from gradparity.auditing.loop_summary import Item, statement, unexercised
 from gradparity.auditing.rules import RULES, judge
-from gradparity.auditing.rules.as_meant import Expected
+from gradparity.auditing.rules.expected import Expected
 
 NOT_JUDGED = "not judged"
 """The verdict if no optimizer made a step."""

@@ -114,6 +114,7 @@ class Watch:
                 story = trainee.story
                 story.trained = tuple(p.requires_grad for p in parameters)
                 story.names = tuple(names.get(id(p), f"parameter {i}") for i, p in enumerate(parameters))
+                story.dimensions = tuple(tuple(p.ndim for p in g["params"]) for g in optimizer.param_groups)
                 story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
         self._outsiders |= self.modules.outsiders(self._held)
         self._retrained |= self.modules.retrained()

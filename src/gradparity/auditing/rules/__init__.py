@@ -6,6 +6,7 @@ from gradparity.auditing.events import Account
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 from gradparity.auditing.rules import (
     as_meant,
+    as_planned,
     averages,
     before_the_step,
     clipping,
@@ -26,7 +27,7 @@ from gradparity.auditing.rules import (
     wiring,
     zero_grad,
 )
-from gradparity.auditing.rules.as_meant import Expected
+from gradparity.auditing.rules.expected import Expected
 from gradparity.auditing.windows import windows
 
 _OF_SIGNS = (window_lengths, unused_parameters, before_the_step, divisors, layers, extra_schedules)
@@ -45,6 +46,7 @@ _FILES = (
     stepping,
     schedules,
     raised,
+    as_planned,
     *_OF_SIGNS,
     averages,
 )
@@ -91,6 +93,7 @@ def judge(account: Account, ignored: Iterable[str] = (), meant: Expected | None 
     found += divisors.of_account(account)
     found += averages.of_account(account)
     found += as_meant.of_account(account, meant or Expected())
+    found += as_planned.of_account(account, meant or Expected())
     beginnings = tuple(ignored)
     kept = [f for f in found if not (beginnings and f.rule.code.startswith(beginnings)) and not _silenced(f)]
     return sorted(kept, key=lambda f: (list(RuleVerdict).index(f.verdict), f.rule.code))
