@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from gradparity.auditing.events import Account, ClipCalled, StepMade, Story
+from gradparity.auditing.events import Account, ClipCalled, LoopEvent, StepMade, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.rules.expected import Expected
+from gradparity.auditing.rules.scaling import factor_of
 from gradparity.auditing.windows import StepWindow, size, windows
 
 ACCUMULATION = Rule(
@@ -110,7 +111,7 @@ def _threshold(own: Sequence[StepWindow], meant: Expected) -> Iterator[RuleFindi
     if meant.max_norm is None:
         return
     clips = [(w, e, e.what) for w in own for e in w.events if isinstance(e.what, ClipCalled)]
-    other = [(w, e, clip) for w, e, clip in clips if clip.threshold not in (None, meant.max_norm)]
+    other = [(w, e, clip) for w, e, clip in clips if clip.threshold not in (None, *_limits(w, e, meant.max_norm))]
     if other:
         window, event, clip = other[0]
         sentence = f"clipped to {clip.threshold:g}, and {meant.max_norm:g} was meant"
@@ -132,6 +133,12 @@ def _threshold(own: Sequence[StepWindow], meant: Expected) -> Iterator[RuleFindi
         )
 
 
+def _limits(window: StepWindow, event: LoopEvent, max_norm: float) -> tuple[float, ...]:
+    """Return the thresholds that mean this norm: before ``unscale_`` also the norm times the loss scale."""
+    scaled = window.unscaled is None or window.unscaled.number > event.number
+    return (max_norm, max_norm * factor_of(window)) if scaled else (max_norm,)
+
+
 def _long(window: StepWindow, max_norm: float) -> bool:
     assert window.end is not None
     assert window.made is not None
@@ -144,11 +151,20 @@ def _hyperparameters(story: Story, meant: Expected) -> Iterator[RuleFinding]:
         seen = " and ".join(f"{decay:g}" for decay in sorted(decays, key=str) if isinstance(decay, (int, float)))
         sentence = f"weight decay {seen or 'none'}, and {meant.weight_decay:g} was meant"
         yield RuleFinding(DECAY, RuleVerdict.WRONG, sentence, story.made)
-    steps = [e for e in story.events if isinstance(e.what, StepMade)]
-    rate = max((rate for e in steps if isinstance(e.what, StepMade) for rate in e.what.rates), default=None)
-    if meant.learning_rate is not None and rate is not None and abs(rate - meant.learning_rate) > 1e-6 * rate:
-        sentence = f"the largest learning rate was {rate:.4g}, and {meant.learning_rate:g} was meant"
-        yield RuleFinding(RATE, RuleVerdict.WRONG, sentence, steps[0].line, times=len(steps))
+    yield from _rate(story, meant)
+
+
+def _rate(story: Story, meant: Expected) -> Iterator[RuleFinding]:
+    """Compare the largest learning rate; one that still rises when the watching ends may be smaller."""
+    steps = [(e, max(e.what.rates)) for e in story.events if isinstance(e.what, StepMade) and e.what.rates]
+    if meant.learning_rate is None or not steps:
+        return
+    rates = [rate for _, rate in steps]
+    rising = len(rates) < 2 or min(rates) < rates[-1] == max(rates)
+    different = abs(max(rates) - meant.learning_rate) > 1e-6 * meant.learning_rate
+    if different and (max(rates) > meant.learning_rate or not rising):
+        sentence = f"the largest learning rate was {max(rates):.4g}, and {meant.learning_rate:g} was meant"
+        yield RuleFinding(RATE, RuleVerdict.WRONG, sentence, steps[0][0].line, times=len(steps))
 
 
 def _options(story: Story, meant: Expected) -> Iterator[RuleFinding]:

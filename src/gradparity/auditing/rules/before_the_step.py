@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from gradparity.auditing.events import GradientLook, Story
+from gradparity.auditing.events import GradientLook, StepMade, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.rules.clipping import BY_PARTS
 from gradparity.auditing.rules.scalers import UNSCALED_TWICE
@@ -110,7 +110,9 @@ def _weights(story: Story, made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     for window in made:
         assert window.made is not None
         known = {what.weights for _, what in window.backwards}
-        if len(known) == 1 and window.made.weights_before not in known:
+        before = window.previous.what if window.previous is not None else None
+        left = before.weights_after if isinstance(before, StepMade) else ""
+        if len(known) == 1 and window.made.weights_before not in {*known, left}:
             found.append(window)
     if len(found) > 1:
         yield _found(

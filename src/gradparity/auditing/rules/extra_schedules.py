@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import Schedule, Story
+from gradparity.auditing.events import LoopEvent, Schedule, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.windows import StepWindow
 
@@ -25,7 +25,8 @@ def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFindin
         calls = [(e, e.what.scheduler) for e in window.events if isinstance(e.what, Schedule)]
         for number in {number for _, number in calls}:
             own = sorted((e for e, n in calls if n == number), key=lambda e: lines[number, e.line])
-            if len(own) == 2 and 3 * lines[number, own[0].line] <= lines[number, own[1].line]:
+            between = [e for e, _ in window.backwards if len(own) == 2 and _lies(e.number, own)]
+            if len(own) == 2 and not between and 3 * lines[number, own[0].line] <= lines[number, own[1].line]:
                 found.append((window, own[0], own[1]))
     if found:
         window, seldom, usual = found[0]
@@ -33,3 +34,8 @@ def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFindin
         yield RuleFinding(
             TWO_PLACES, RuleVerdict.UNUSUAL, words, seldom.line, usual.line, window.step, times=len(found)
         )
+
+
+def _lies(number: int, events: Sequence[LoopEvent]) -> bool:
+    """Return whether an event of this number lies between two others."""
+    return min(e.number for e in events) < number < max(e.number for e in events)
