@@ -267,6 +267,19 @@ def penalties_on_the_weights():
         optimizer.step()
 
 
+def small_threshold_times_scale():
+    model, optimizer = small()
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            loss = loss_of(model)
+        scaler.scale(loss).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1 * scaler.get_scale())
+        scaler.step(optimizer)
+        scaler.update()
+
+
 MORE_METHODS = [
     value for value in list(vars().values()) if getattr(value, "__module__", "") == __name__ and value is not adamw
 ]

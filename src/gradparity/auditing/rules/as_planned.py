@@ -45,7 +45,7 @@ def _schedule(story: Story, steps: Sequence[tuple[LoopEvent, StepMade]], meant: 
     for number, (event, rate) in enumerate(rates):
         planned = [_planned(number + shift, peak, meant) for shift in (-1, -0.5, 0, 0.5, 1)]
         known = [each for each in planned if each is not None]
-        if known and not min(known) - 1e-6 * peak <= rate <= max(known) + 1e-6 * peak:
+        if len(known) == len(planned) and not min(known) - 1e-6 * peak <= rate <= max(known) + 1e-6 * peak:
             found.append((event, number, rate, min(known), max(known)))
     if found:
         event, number, rate, least, most = found[0]
