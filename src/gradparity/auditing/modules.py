@@ -16,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from gradparity.auditing.events import Modes, Outsider, Retrained
 from gradparity.auditing.lines import Line
-from gradparity.trace.guard import Guard
+from gradparity.trace.harmless_hooks import Guard
 
 _TWO_FACED = (_BatchNorm, _DropoutNd)
 """Layers that compute something else in evaluation."""
