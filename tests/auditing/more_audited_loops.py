@@ -212,7 +212,7 @@ def averaged(right, skipped=False):
                 average.update_parameters(model)
         scale = scaler.get_scale()
         scaler.step(optimizer)
-        scaler.update(2.0**30 if skipped and step == STEPS else None)
+        scaler.update(2.0**30 if skipped and step in (STEPS, STEPS + 3) else None)
         if (skipped and not right) or (right and scaler.get_scale() >= scale):
             average.update_parameters(model)
 

@@ -30,6 +30,13 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # as torch has it of some opt
 
 ROUTES = ("backward", "manual")
 
+TOLD = {
+    "checkpointed": ["GP608"],  # batch normalization in a checkpointed block
+    "branches": ["GP807"],  # a parameter that no loss uses
+    "zeros for None": ["GP705"],
+}
+"""The tasks and loops of which something unusual is said, which is so."""
+
 
 def said(loop, *arguments):
     """Return what an audit finds in ``loop(*arguments)``, and the number of steps it watched."""
@@ -71,7 +78,7 @@ QUICK = [
 @pytest.mark.parametrize(("cell", "route"), QUICK, ids=str)
 def test_nothing_is_said_about_a_cell_of_each_kind(cell, route):
     found, steps = said(of_cell, cell, route)
-    assert found == []
+    assert [code for code, _ in found] == TOLD.get(cell.task, [])
     assert steps >= 5
 
 
@@ -81,8 +88,14 @@ def test_nothing_is_said_about_a_cell_of_each_kind(cell, route):
 def test_nothing_is_said_about_any_cell_of_the_matrix(cell, route):
     if route == "manual" and cell.task == "reentrant":
         pytest.skip("autograd.grad does not reach into a reentrant checkpoint")
-    found, steps = said(of_cell, cell, route)
-    assert found == []
+    try:
+        found, steps = said(of_cell, cell, route)
+    except RuntimeError as error:
+        if "could not create a primitive" not in str(error):
+            raise
+        pytest.skip("this processor has no LSTM in half precision")
+    expected = TOLD.get(cell.task, [])
+    assert [code for code, _ in found] == ([] if (cell.task, route) == ("branches", "manual") else expected)
     assert steps >= 5
 
 
@@ -101,7 +114,7 @@ def of_variant(variant):
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.loop.name)
 def test_nothing_is_said_about_a_loop_that_computes_the_same_update_in_another_way(variant):
     found, steps = said(of_variant, variant)
-    assert found == []
+    assert [code for code, _ in found] == TOLD.get(variant.name, [])
     assert steps == 6
 
 

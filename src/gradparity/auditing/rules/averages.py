@@ -32,7 +32,7 @@ def of_account(account: Account) -> Iterator[RuleFinding]:
     inside = [move for move in still if not move.skipped]
     if len({move.step for move in inside}) > 1:
         yield _of(INSIDE, inside, "moved, and no step was made since it moved before")
-    elif skipped:
+    elif len(skipped) > 1:
         yield _of(ON_SKIPPED, skipped, "moved, and the only step since it moved before was skipped")
 
 
