@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from gradparity.auditing.events import Backward, StepMade
 from gradparity.auditing.modules import Modules
@@ -24,6 +25,10 @@ MOST = 4
 """Averages of one optimizer that are followed, at most."""
 
 
+PATIENCE = 4
+"""Times that a tensor may move otherwise before it is taken for no average."""
+
+
 class _Average:
     """A tensor that may follow one of some parameters."""
 
@@ -32,6 +37,8 @@ class _Average:
         self.tensor = weakref.ref(tensor)
         self.parameters = [weakref.ref(p) for p in parameters]
         self.seen = tensor.detach().clone()
+        self.astray = 0
+        """The number of times that it moved otherwise."""
         self.events = 0
         """The number of the optimizer's events when it moved last."""
 
@@ -42,7 +49,9 @@ class _Average:
             return False
         before, self.seen = self.seen, now.detach().clone()
         alive = [p for ref in self.parameters if (p := ref()) is not None]
-        return any(_towards(before, self.seen, p.detach()) for p in alive)
+        follows = any(_towards(before, self.seen, p.detach()) for p in alive)
+        self.astray += not follows
+        return follows
 
 
 class Averages:
@@ -64,6 +73,7 @@ class Averages:
             known = {id(a.tensor()) for a in self._of.get(story.number, ())}
             found = [a for a in self._find(trainee) if id(a.tensor()) not in known]
             self._of[story.number] = [*self._of.get(story.number, ()), *found][:MOST]
+        self._of[story.number] = [a for a in self._of[story.number] if a.astray < PATIENCE]
         for average in self._of[story.number]:
             if average.followed():
                 since = [event.what for event in story.events[average.events :]]
@@ -87,9 +97,10 @@ class Averages:
         parameters = {id(p): p for p in trainee.parameters() if _fits(p)}
         trained = [root for root in self.modules.roots() if any(id(p) in parameters for p in root.parameters())]
         for root in trained:
+            statistics = {id(b) for m in root.modules() if isinstance(m, _NormBase) for b in m.buffers(recurse=False)}
             for name, buffer in root.named_buffers():
                 alike = [p for p in parameters.values() if p.shape == buffer.shape and p.dtype == buffer.dtype]
-                if alike and _fits(buffer):
+                if alike and id(buffer) not in statistics and _fits(buffer):
                     yield _Average(name, buffer, alike)
         names = {name: p for root in trained for name, p in root.named_parameters() if id(p) in parameters}
         for root in self.modules.roots():

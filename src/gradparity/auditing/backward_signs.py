@@ -9,6 +9,9 @@ from gradparity.auditing.random_numbers import random_digest
 from gradparity.auditing.signs import GraphSigns, Signs, is_squared, rounded_to
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
 
+FIRST_STEPS = 3
+"""Steps in which the counts of batch normalization are compared: a checkpoint recomputes in each of them."""
+
 
 class BackwardSigns:
     """The signs of one backward, which begins now.
@@ -54,7 +57,7 @@ class BackwardSigns:
         parameters = trainee.parameters()
         touched = self.graph.touched - self.graph.used
         recounted = 0
-        if counted is not None:
+        if counted is not None and trainee.story.steps < FIRST_STEPS:
             modes = self.modules.modes({id(p) for p in parameters})
             recounted = modes.counted - counted if modes is not None else 0
         return Signs(

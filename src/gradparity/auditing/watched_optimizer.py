@@ -85,7 +85,7 @@ def rates(optimizer: Optimizer | None) -> tuple[float, ...]:
 
 
 class ExpectedGradient(NamedTuple):
-    """What ``p.grad`` holds once a gradient was added to it, or has replaced it."""
+    """The content of ``p.grad`` once a gradient was added to it, or has replaced it."""
 
     added: str
     """The digest of the sum."""
