@@ -280,6 +280,45 @@ def small_threshold_times_scale():
         scaler.update()
 
 
+class Trusting(torch.optim.SGD):
+    """An optimizer that changes gradients in its step, each by a factor of its own, as LARS does."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad.mul_(p.norm() / (p.grad.norm() + 1e-3))
+                p.add_(p.grad, alpha=-group["lr"])
+
+
+def gradients_changed_by_their_optimizer():
+    model, _ = small()
+    optimizer = Trusting(model.parameters(), lr=0.1)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        optimizer.step()
+
+
+def graph_kept_over_a_step():
+    """The generator is trained through the critic as it was, whose graph is kept over the critic's step."""
+    generator, critic = nn.Linear(2, 8), nn.Linear(8, 1)
+    of_generator, of_critic = adamw(generator), adamw(critic)
+    for _ in range(STEPS):
+        of_critic.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            judged = critic(generator(torch.randn(12, 2)))
+            real = critic(torch.randn(12, 8))
+        (judged.float().mean() - real.float().mean()).backward(retain_graph=True)
+        of_critic.step()
+        of_generator.zero_grad()
+        judged.float().mean().neg().backward()
+        of_generator.step()
+
+
 MORE_METHODS = [
-    value for value in list(vars().values()) if getattr(value, "__module__", "") == __name__ and value is not adamw
+    value
+    for value in list(vars().values())
+    if getattr(value, "__module__", "") == __name__ and value not in (adamw, Trusting)
 ]

@@ -64,7 +64,7 @@ class BackwardSigns:
             leaves=frozenset(i for i, p in enumerate(parameters) if id(p) in self.reached),
             touched=frozenset(i for i, p in enumerate(parameters) if id(p) in touched),
             casts=frozenset(self.graph.casts),
-            stale=self.graph.stale,
+            stale=len(self.graph.stale & {id(p) for p in parameters}),
             squared=self._squared,
             drew=self._drew,
             recounted=recounted,

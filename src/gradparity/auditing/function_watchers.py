@@ -177,6 +177,7 @@ class LoopWatchers:
             self.known.settle(trainee)
             self.averages.look(trainee)
             trainee.weights_before, trainee.state_before = trainee.weights(), trainee.state()
+            trainee.gradients_before = None if _leaves_gradients(optimizer) else trainee.gradients()
 
     def step_ends(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record a step that was made."""
@@ -199,7 +200,8 @@ class LoopWatchers:
             trainee.state(),
             None if self._scalers.running is None else self._scalers.running._get_growth_tracker(),
         )
-        self.known.tell(trainee, what, gradients, gradients, here())
+        before = gradients if closure or trainee.gradients_before is None else trainee.gradients_before
+        self.known.tell(trainee, what, before, gradients, here())
         self.averages.look(trainee)
         self._enough(trainee)
 
@@ -212,6 +214,11 @@ class LoopWatchers:
             count = int(getattr(scheduler, "last_epoch", 0))
             what = Schedule(type(scheduler).__name__, count, rates(optimizer), number)
             self.known.tell(self.known.trainee(optimizer), what, (), (), here())
+
+
+def _leaves_gradients(optimizer: Optimizer) -> bool:
+    """Return whether an optimizer is torch's own: these do not write to gradients in their step."""
+    return type(optimizer).__module__.startswith("torch.optim.")
 
 
 _DIFFERENTIATED = "gradparity differentiated"

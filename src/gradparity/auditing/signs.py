@@ -58,34 +58,43 @@ class GraphSigns:
     """Signs of a graph, gathered node by node. Nothing is computed, and no saved tensor is unpacked."""
 
     casts: set[str] = field(default_factory=set)
-    stale: int = 0
+    stale: set[int] = field(default_factory=set)
+    """The ``id`` of each weight that was written after the cast which a new forward reads."""
     touched: set[int] = field(default_factory=set)
     """The ``id`` of each leaf that a sum or mean over all its elements reads."""
     used: set[int] = field(default_factory=set)
     """The ``id`` of each leaf that any other node reads."""
+    newly_read: set[Any] = field(default_factory=set)
+    """The casts that a node reads which no earlier backward has passed: it is of a new forward."""
 
     def visit(self, node: Any, name: str) -> None:
         """Take up one node of the graph."""
-        if name == "ToCopyBackward0":
+        if name == _CAST:
             self._cast(node)
         whole = name in ("SumBackward0", "MeanBackward0")
         for following, _ in node.next_functions:
             leaf = getattr(following, "variable", None)
             if leaf is not None:
                 (self.touched if whole and leaf.numel() > 1 else self.used).add(id(leaf))
+            elif following is not None and following.name() == _CAST and _SEEN not in node.metadata:
+                node.metadata[_SEEN] = True
+                self.newly_read.add(following)
 
     def _cast(self, node: Any) -> None:
-        [given, *_] = node._input_metadata
-        if given.dtype not in HALVES:
+        given = getattr(node, "_input_metadata", ())
+        if not given or given[0].dtype not in HALVES:
             return
-        self.casts.add(str(given.dtype).removeprefix("torch."))
+        self.casts.add(str(given[0].dtype).removeprefix("torch."))
         leaf = getattr(node.next_functions[0][0], "variable", None)
         if leaf is not None and leaf.requires_grad:
-            self.stale += node.metadata.setdefault(_CAST_AT, leaf._version) != leaf._version
+            version = node.metadata.setdefault(_CAST_AT, leaf._version)
+            if version != leaf._version and node in self.newly_read:
+                self.stale.add(id(leaf))
 
 
 HALVES = (torch.float16, torch.bfloat16)
 
+_CAST, _SEEN = "ToCopyBackward0", "gradparity seen"
 _CAST_AT = "gradparity cast at version"
 """The key in a node's metadata for the version of the weight when the cast of it was first seen."""
 

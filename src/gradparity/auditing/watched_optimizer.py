@@ -22,6 +22,7 @@ class WatchedOptimizer:
         self.optimizer = weakref.ref(optimizer)
         self.story = Story(number, type(optimizer).__name__, made)
         self.weights_before = self.state_before = ""
+        self.gradients_before: GradientLook | None = None
         self.expected: dict[int, ExpectedGradient | None] = {}
         """For gradients of ``autograd.grad``: what ``p.grad`` holds once they are written, by position."""
         self.awaited: int | None = None

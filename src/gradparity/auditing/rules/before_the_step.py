@@ -38,6 +38,8 @@ OVERFLOW_HIDDEN = Rule(
 )
 
 ALIKE = 1e-3
+SMALL = 1e-30
+"""Gradients shorter than this are rounded coarsely."""
 
 
 def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
@@ -97,7 +99,8 @@ def _parts(window: StepWindow) -> Iterator[list[float]]:
 
 def _factors(one: GradientLook, other: GradientLook) -> list[float]:
     """Return the factor of each gradient that is finite; none in half precision, whose norms are too coarse."""
-    pairs = [(a, b) for a, b in zip(one, other, strict=False) if a and b and a.norm and math.isfinite(a.norm + b.norm)]
+    both = [(a, b) for a, b in zip(one, other, strict=False) if a and b]
+    pairs = [(a, b) for a, b in both if a.norm > SMALL and math.isfinite(a.norm + b.norm)]
     if any(a.dtype not in ("float32", "float64") for a, _ in pairs):
         return []
     return [abs(b.norm / a.norm) for a, b in pairs]

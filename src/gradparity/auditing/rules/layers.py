@@ -56,8 +56,8 @@ def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFindin
     if len(counted) > 1:
         words = "batch normalization counted the batch while the backward ran"
         yield _of(MOVED_IN_THE_BACKWARD, counted, words)
-    drew = [one for one in backwards if one[2].signs.drew and not one[2].inside_step]
-    if len(drew) > 1:
+    drew = [one for one in backwards if one[2].signs.drew]
+    if len(drew) > 1 and len(drew) == len(backwards):
         yield _of(DREW, drew, "random numbers were drawn while the backward ran")
     off = [one for one in backwards if one[2].modes is not None and one[2].modes.silenced]
     if len({window.step for window, _, _ in off}) > 1 and len(off) == len(backwards):
