@@ -138,8 +138,7 @@ class StepMade:
     state_before: str = ""
     """A digest of the optimizer's own state, such as its moments."""
     state_after: str = ""
-    tracker: int | None = None
-    """The number of steps since the scaler's last overflow or growth."""
+    tracker: int | None = None  # the steps since the scaler's last overflow or growth
 
 
 @dataclass(frozen=True)
@@ -161,8 +160,7 @@ class Schedule:
     """Its own count of steps."""
     rates: tuple[float, ...] = ()
     """The learning rate of each group after it."""
-    scheduler: int = 0
-    """Its own number."""
+    scheduler: int = 0  # its own number
 
 
 What: TypeAlias = Backward | ZeroGrad | Unscale | ClipCalled | StepMade | Update | Schedule
@@ -200,8 +198,7 @@ class Story:
     """For each parameter, whether it requires a gradient."""
     groups: tuple[dict[str, object], ...] = ()
     """The hyperparameters of each group, without its parameters."""
-    dimensions: tuple[tuple[int, ...], ...] = ()
-    """For each group, the number of dimensions of each of its parameters."""
+    dimensions: tuple[tuple[int, ...], ...] = ()  # of each parameter of each group
 
 
 @dataclass(frozen=True)
