@@ -141,6 +141,18 @@ def test_losses_that_are_added_up_count_as_microbatches():
     assert audit.report.verdict == "clean"
 
 
+@pytest.mark.parametrize("said", [{"precision": "bf16"}, {"precision": "fp16"}])
+def test_the_precision_inside_a_compiled_graph_is_not_judged(said):
+    model, optimizer = small()
+    step = torch.compile(lambda: loss_of(model), backend="aot_eager")
+    with gradparity.audit(**said) as audit:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            step().backward()
+            optimizer.step()
+    assert audit.report.verdict == "clean"
+
+
 def test_a_threshold_times_the_loss_scale_is_the_threshold_that_was_meant():
     with gradparity.audit(max_norm=0.1) as audit:
         model, optimizer = small()

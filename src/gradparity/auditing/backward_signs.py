@@ -66,6 +66,7 @@ class BackwardSigns:
             casts=frozenset(self.graph.casts),
             stale=len(self.graph.stale & {id(p) for p in parameters}),
             squared=self._squared,
+            opaque=self.graph.opaque,
             drew=self._drew,
             recounted=recounted,
             rounded=self._rounded.get(trainee.story.number, ""),

@@ -99,5 +99,6 @@ def audit(
 
     Raises:
         TypeError: for a name that is not in it.
+        UserError: for a word that is none of its choices.
     """
     return Audit(model, optimizer, steps=steps, ignored=ignored, **meant)

@@ -28,6 +28,8 @@ class Signs:
     """True if random numbers were drawn while the backward ran."""
     recounted: int = 0
     """The number of batches that batch normalization counted while the backward ran."""
+    opaque: bool = False
+    """True if a part of the graph hides its dtypes: it was compiled, or a reentrant checkpoint."""
     rounded: str = ""
     """The half precision to which gradients in ``p.grad`` were rounded since the backward before; empty if none."""
 
@@ -58,6 +60,7 @@ class GraphSigns:
     """Signs of a graph, gathered node by node. Nothing is computed, and no saved tensor is unpacked."""
 
     casts: set[str] = field(default_factory=set)
+    opaque: bool = False
     stale: set[int] = field(default_factory=set)
     """The ``id`` of each weight that was written after the cast which a new forward reads."""
     touched: set[int] = field(default_factory=set)
@@ -71,6 +74,7 @@ class GraphSigns:
         """Take up one node of the graph."""
         if name == _CAST:
             self._cast(node)
+        self.opaque |= name.startswith(("CompiledFunction", "CheckpointFunction"))
         whole = name in ("SumBackward0", "MeanBackward0")
         for following, _ in node.next_functions:
             leaf = getattr(following, "variable", None)

@@ -206,7 +206,7 @@ def _precision(own: Sequence[StepWindow], meant: Expected) -> Iterator[RuleFindi
     for window in own:
         for event, what in window.backwards:
             halves = what.signs.casts | {g.dtype for g in event.after if g is not None and g.dtype in HALVES}
-            if halves != names[meant.precision]:
+            if halves != names[meant.precision] and not (what.signs.opaque and not halves):
                 seen = " and ".join(sorted(halves)) or "no half precision"
                 sentence = f"the forward computes in {seen}, and {meant.precision} was meant"
                 yield RuleFinding(PRECISION, RuleVerdict.WRONG, sentence, event.line, step=window.step)
