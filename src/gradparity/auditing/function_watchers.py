@@ -100,9 +100,8 @@ class LoopWatchers:
         for trainee in concerned:
             self.known.settle(trainee)
         before = [(trainee, trainee.gradients(), trainee.weights()) for trainee in concerned]
-        signs = BackwardSigns(graph.signs, roots, reached, self.modules) if concerned else None
+        signs = BackwardSigns(graph.signs, roots, reached, self.modules)
         for trainee, gradients, _ in before:
-            assert signs is not None
             signs.begins(trainee, gradients)
             self.averages.look(trainee)
         scale = 1.0
@@ -114,13 +113,11 @@ class LoopWatchers:
         reading = Reading(graph.losses, scale)
         with reading:
             result = yield
-        if signs is not None:
-            signs.is_over()
+        signs.is_over()
         if into_grad and not inputs:
             self.modules.reached(reached, line)
         reaches = frozenset(trainee.story.number for trainee in concerned)
         for trainee, gradients, weights in before:
-            assert signs is not None
             mode = modes[trainee.story.number]
             what = Backward(
                 into_grad,
