@@ -5,17 +5,17 @@ from contextlib import suppress
 
 import pytest
 import torch
+from more_methods import MORE_METHODS
 
-from audited_loops import BROKEN
 from gradparity.auditing.finding import RuleVerdict
 from gradparity.parity.bits import same_bits
 from methods import METHODS
-from test_rules import audited
+from test_rules import BROKEN, audited
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of the wrong loops
 
 
-@pytest.mark.parametrize("loop", METHODS, ids=lambda loop: loop.__name__)
+@pytest.mark.parametrize("loop", [*METHODS, *MORE_METHODS], ids=lambda loop: loop.__name__)
 def test_no_right_loop_is_called_wrong(loop):
     found = audited(loop)
     assert [(f.rule.code, f.sentence) for f in found.findings if f.verdict == RuleVerdict.WRONG] == []
@@ -26,7 +26,7 @@ TOLD = {"clipped_critic": ["GP804"]}
 """The right loops of which something is said, which is right in their method."""
 
 
-@pytest.mark.parametrize("loop", METHODS, ids=lambda loop: loop.__name__)
+@pytest.mark.parametrize("loop", [*METHODS, *MORE_METHODS], ids=lambda loop: loop.__name__)
 def test_of_most_right_loops_nothing_is_said_but_what_they_do(loop):
     assert [f.rule.code for f in audited(loop).findings] == TOLD.get(loop.__name__, [])
 
@@ -48,7 +48,7 @@ class Weights:
         return stepped
 
 
-@pytest.mark.parametrize("loop", [*METHODS, *BROKEN], ids=lambda loop: loop.__name__)
+@pytest.mark.parametrize("loop", [*METHODS, *MORE_METHODS, *BROKEN], ids=lambda loop: loop.__name__)
 def test_an_audit_changes_no_bit(loop, monkeypatch):
     weights = Weights(monkeypatch)
     ends = []

@@ -3,14 +3,17 @@
 import inspect
 
 import pytest
+from more_audited_loops import MORE
 
-from audited_loops import BROKEN
+import audited_loops
 from gradparity.auditing.lines import raised
 from gradparity.auditing.report import report
 from gradparity.auditing.rules import RULES
 from gradparity.auditing.watch import Watch
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of the wrong loops
+
+BROKEN = audited_loops.BROKEN | MORE
 
 LOOPS = [pytest.param(loop, *expected, id=loop.__name__) for loop, expected in BROKEN.items()]
 

@@ -20,7 +20,7 @@ from gradparity.auditing.presentation.as_text import WIDTH, show, without_traili
 from gradparity.auditing.presentation.rule_pages import explain, listed_rules
 from gradparity.auditing.report import NOT_JUDGED, Report, report
 from gradparity.auditing.rules import RULES
-from gradparity.auditing.rules.as_meant import Expected, expected
+from gradparity.auditing.rules.expected import Expected, expected
 from gradparity.auditing.run_script import Ended, Enough, run
 from gradparity.auditing.watch import STEPS, Watch
 from gradparity.cli.arguments import Parser, check_range

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from gradparity.auditing.lines import Line, Raised
+from gradparity.auditing.signs import NO_SIGNS, AverageMove, Signs
 from gradparity.trace.fingerprint import Fingerprint
 
 GradientLook: TypeAlias = tuple[Fingerprint | None, ...]
@@ -48,6 +49,8 @@ class Modes:
     """The number of batches that all layers of batch normalization have counted together."""
     norms: int = 0
     """The number of these layers."""
+    silenced: int = 0
+    """The number of dropout layers whose own ``eval()`` was called, in a model that trains."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Backward:
     """True if the graph holds numbers of half precision, or casts to it."""
     shared: int = 0
     """The number of gradients that share their memory with the one of another parameter, after the backward."""
+    signs: Signs = NO_SIGNS
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ class ClipCalled:
     """The number of the optimizer's gradients that it was given; 0 if it was given none of any optimizer."""
     twice: int = 0
     """The number of these that it was given more than once."""
+    norm_type: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,7 @@ class StepMade:
     state_before: str = ""
     """A digest of the optimizer's own state, such as its moments."""
     state_after: str = ""
+    tracker: int | None = None  # the steps since the scaler's last overflow or growth
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,7 @@ class Update:
     scaler: int
     before: float
     after: float
+    tracker: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,6 +160,7 @@ class Schedule:
     """Its own count of steps."""
     rates: tuple[float, ...] = ()
     """The learning rate of each group after it."""
+    scheduler: int = 0  # its own number
 
 
 What: TypeAlias = Backward | ZeroGrad | Unscale | ClipCalled | StepMade | Update | Schedule
@@ -190,6 +198,7 @@ class Story:
     """For each parameter, whether it requires a gradient."""
     groups: tuple[dict[str, object], ...] = ()
     """The hyperparameters of each group, without its parameters."""
+    dimensions: tuple[tuple[int, ...], ...] = ()  # of each parameter of each group
 
 
 @dataclass(frozen=True)
@@ -232,6 +241,8 @@ class Account:
     """The line that built each gradient scaler, in order."""
     schedulers: list[tuple[int, str, Line]] = field(default_factory=list)
     """Each learning rate scheduler that was built: the number of its optimizer, its class, and the line."""
+    averages: list[AverageMove] = field(default_factory=list)
+    """Each move of an average of the weights, in order."""
     let_go: bool = False
     """True if the watching ended before the loop did."""
     notes: list[str] = field(default_factory=list)

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.nn.utils import clip_grad
 from torch.optim import Optimizer, lr_scheduler
 
+from gradparity.auditing.averages import Averages
+from gradparity.auditing.backward_signs import BackwardSigns
 from gradparity.auditing.call_stack import clipping, runs_inside
 from gradparity.auditing.events import Backward, ClipCalled, Schedule, StepMade, ZeroGrad
 from gradparity.auditing.lines import here
@@ -34,6 +37,8 @@ class LoopWatchers:
         self.modules = known.modules
         self._enough = stepped
         self._scalers = ScalerWatchers(known, stepped)
+        self._schedulers: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self.averages = Averages(known.modules)
 
     def places(self) -> Iterator[tuple[Any, str, Callable[[Call], Watching]]]:
         """Yield each function of PyTorch that has no hook: its owner, its name, and its watcher."""
@@ -95,6 +100,10 @@ class LoopWatchers:
         for trainee in concerned:
             self.known.settle(trainee)
         before = [(trainee, trainee.gradients(), trainee.weights()) for trainee in concerned]
+        signs = BackwardSigns(graph.signs, roots, reached, self.modules)
+        for trainee, gradients, _ in before:
+            signs.begins(trainee, gradients)
+            self.averages.look(trainee)
         scale = 1.0
         for one in graph.scales:
             scale *= one
@@ -104,10 +113,12 @@ class LoopWatchers:
         reading = Reading(graph.losses, scale)
         with reading:
             result = yield
+        signs.is_over()
         if into_grad and not inputs:
             self.modules.reached(reached, line)
         reaches = frozenset(trainee.story.number for trainee in concerned)
         for trainee, gradients, weights in before:
+            mode = modes[trainee.story.number]
             what = Backward(
                 into_grad,
                 tuple(graph.scales),
@@ -115,10 +126,11 @@ class LoopWatchers:
                 reaches,
                 inside,
                 weights,
-                modes[trainee.story.number],
+                mode,
                 again=again,
                 half=graph.half,
                 shared=trainee.shared(),
+                signs=signs.of(trainee, mode.counted if mode is not None and mode.norms else None),
             )
             if not into_grad:
                 trainee.expected = sums(trainee.parameters(), inputs, result)
@@ -140,8 +152,9 @@ class LoopWatchers:
         yield
         for trainee, covered, gradients in before:
             assert running is not None
-            name, threshold = running
-            self.known.tell(trainee, ClipCalled(threshold, "value" in name, covered, twice), gradients, (), here())
+            name, threshold, norm_type = running
+            what = ClipCalled(threshold, "value" in name, covered, twice, norm_type)
+            self.known.tell(trainee, what, gradients, (), here())
 
     def _clip_of_nothing(self, call: Call) -> Watching:
         """Record a clip that was given no gradient, though one optimizer, and only one, has some."""
@@ -159,7 +172,9 @@ class LoopWatchers:
         if not is_nested(optimizer, stepping()):
             trainee = self.known.trainee(optimizer)
             self.known.settle(trainee)
+            self.averages.look(trainee)
             trainee.weights_before, trainee.state_before = trainee.weights(), trainee.state()
+            trainee.gradients_before = None if _leaves_gradients(optimizer) else trainee.gradients()
 
     def step_ends(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record a step that was made."""
@@ -180,8 +195,11 @@ class LoopWatchers:
             closure,
             trainee.state_before,
             trainee.state(),
+            None if self._scalers.running is None else self._scalers.running._get_growth_tracker(),
         )
-        self.known.tell(trainee, what, gradients, gradients, here())
+        before = gradients if closure or trainee.gradients_before is None else trainee.gradients_before
+        self.known.tell(trainee, what, before, gradients, here())
+        self.averages.look(trainee)
         self._enough(trainee)
 
     def _schedule(self, call: Call) -> Watching:
@@ -189,8 +207,15 @@ class LoopWatchers:
         scheduler = call.args[0]
         optimizer = unwrapped(scheduler, "optimizer")
         if isinstance(optimizer, Optimizer) and not runs_inside("step", "_initial_step"):
-            what = Schedule(type(scheduler).__name__, int(getattr(scheduler, "last_epoch", 0)), rates(optimizer))
+            number = self._schedulers.setdefault(scheduler, len(self._schedulers))
+            count = int(getattr(scheduler, "last_epoch", 0))
+            what = Schedule(type(scheduler).__name__, count, rates(optimizer), number)
             self.known.tell(self.known.trainee(optimizer), what, (), (), here())
+
+
+def _leaves_gradients(optimizer: Optimizer) -> bool:
+    """Return whether an optimizer is torch's own: these do not write to gradients in their step."""
+    return type(optimizer).__module__.startswith("torch.optim.")
 
 
 _DIFFERENTIATED = "gradparity differentiated"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gradparity.auditing.events import LossWeights
+from gradparity.auditing.signs import HALVES, GraphSigns
 
 MEAN, SUM = 1, 2
 """PyTorch's numbers for the reductions of a loss (``at::Reduction``)."""
@@ -25,8 +26,6 @@ _NODES = {
     "SmoothL1LossBackward0",
     "HuberLossBackward0",
 }
-
-_HALVES = (torch.float16, torch.bfloat16)
 
 MOST_NODES = 200_000
 """Nodes of a graph that are looked at, at most."""
@@ -45,6 +44,7 @@ class Graph:
     scales: list[float] = field(default_factory=list)
     half: bool = False
     """True if there is a cast, or a loss or leaf of half precision."""
+    signs: GraphSigns = field(default_factory=GraphSigns)
 
 
 def walked(roots: tuple[Any, ...]) -> Graph:
@@ -64,8 +64,9 @@ def walked(roots: tuple[Any, ...]) -> Graph:
         leaf = getattr(node, "variable", None)
         if leaf is not None:
             found.leaves.append(leaf)
-            found.half |= leaf.dtype in _HALVES
+            found.half |= leaf.dtype in HALVES
         name = node.name()
+        found.signs.visit(node, name)
         found.half |= name == "ToCopyBackward0"
         if name in _NODES:
             found.losses.append(node)
@@ -130,7 +131,7 @@ def _about(node: Any) -> _About | None:
         with torch.no_grad():
             reduction = int(node._saved_reduction)
             weighted = any(getattr(node, name, None) is not None for name in ("_saved_weight", "_saved_pos_weight"))
-            half = node._saved_self.dtype in _HALVES
+            half = node._saved_self.dtype in HALVES
             if node.name().startswith("NllLoss"):
                 target: Tensor = node._saved_target
                 tokens = int((target != node._saved_ignore_index).sum())

@@ -146,7 +146,18 @@ class Modules:
             sum(not layer.training for layer in layers),
             sum(int(count) for count in counts if count is not None),
             len(counts),
+            sum(isinstance(m, _DropoutNd) and m.p > 0 for m in self._silenced(roots)),
         )
+
+    def _silenced(self, roots: Iterable[nn.Module]) -> Iterator[nn.Module]:
+        """Yield the modules whose own ``eval()`` the loop called, inside a root that trains."""
+        for root in roots:
+            yield from (m for m in root.modules() if root.training and not m.training and id(m) in self._evaluated)
+
+    @property
+    def number(self) -> int:
+        """Return the number of modules that were ever known."""
+        return len(self._modules)
 
     def roots(self) -> list[nn.Module]:
         """Return the modules that are in no other one."""

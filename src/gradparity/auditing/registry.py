@@ -3,15 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from gradparity.auditing.events import Backward, GradientLook, LoopEvent, StepMade, Story, What
 from gradparity.auditing.lines import NOWHERE, Line, here
 from gradparity.auditing.modules import Modules
+from gradparity.auditing.random_numbers import random_digest
 from gradparity.auditing.watched_optimizer import WatchedOptimizer, written
-from gradparity.trace.fingerprint import fingerprint
 from gradparity.trace.snapshot import unwrapped
 
 
@@ -40,6 +39,8 @@ class Registry:
             known = WatchedOptimizer(optimizer, len(self._trainees), line)
             self._trainees[id(optimizer)] = known
             self.modules.optimizer_built(known.parameters())
+            if _warms_up(optimizer):
+                self.schedulers.append((known.story.number, "its scheduler", line))
         return known
 
     def alive(self) -> list[WatchedOptimizer]:
@@ -65,8 +66,7 @@ class Registry:
     ) -> None:
         """Add an event to a story."""
         self._number += 1
-        random = fingerprint(torch.get_rng_state()).digest
-        trainee.story.events.append(LoopEvent(what, self._number, line, before, after, random))
+        trainee.story.events.append(LoopEvent(what, self._number, line, before, after, random_digest()))
         trainee.story.steps += isinstance(what, StepMade)
 
     def settle(self, trainee: WatchedOptimizer) -> None:
@@ -84,3 +84,9 @@ class Registry:
         """Settle every optimizer."""
         for trainee in self._trainees.values():
             self.settle(trainee)
+
+
+def _warms_up(optimizer: Optimizer) -> bool:
+    """Return whether a scheduler that was built before has set the rate below its peak, and no step was made yet."""
+    scheduled = hasattr(optimizer.step, "_wrapped_by_lr_sched") and not optimizer.state
+    return scheduled and any(group.get("initial_lr", 0.0) > group.get("lr", 0.0) for group in optimizer.param_groups)

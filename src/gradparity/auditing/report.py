@@ -8,7 +8,7 @@ from gradparity.auditing.events import Account
 from gradparity.auditing.finding import RuleFinding, RuleVerdict
 from gradparity.auditing.loop_summary import Item, statement, unexercised
 from gradparity.auditing.rules import judge
-from gradparity.auditing.rules.as_meant import Expected
+from gradparity.auditing.rules.expected import Expected
 
 NOT_JUDGED = "not judged"
 """The verdict if no optimizer made a step."""

@@ -96,6 +96,7 @@ class ScalerWatchers:
                 rates(trainee.optimizer()),
                 state_before=state,
                 state_after=trainee.state(),
+                tracker=scaler._get_growth_tracker(),
             )
             self.known.tell(trainee, what, before, trainee.gradients(), here())
             self._stepped(trainee)
@@ -108,6 +109,7 @@ class ScalerWatchers:
         if not enabled:
             return
         number, line = self.known.number_of_scaler(scaler), here()
+        what = Update(number, before, scaler.get_scale(), scaler._get_growth_tracker())
         for trainee in self.known.alive():
             if trainee.story.steps:
-                self.known.tell(trainee, Update(number, before, scaler.get_scale()), (), (), line)
+                self.known.tell(trainee, what, (), (), line)

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from gradparity.auditing.lines import raised
 from gradparity.auditing.report import Report, report
-from gradparity.auditing.rules.as_meant import Expected
+from gradparity.auditing.rules.expected import Expected
 from gradparity.auditing.watch import STEPS, Watch
 
 
@@ -94,10 +94,11 @@ def audit(
         optimizer: its optimizer; without it, optimizers that are built or used later are found.
         steps: the number of steps of each optimizer to watch.
         ignored: codes of rules that are not asked.
-        meant: names and values of what was meant, as in :class:`gradparity.auditing.rules.as_meant.Expected`: anything
+        meant: names and values of what was meant, as in :class:`gradparity.auditing.rules.expected.Expected`: anything
             else is wrong.
 
     Raises:
         TypeError: for a name that is not in it.
+        UserError: for a word that is none of its choices.
     """
     return Audit(model, optimizer, steps=steps, ignored=ignored, **meant)

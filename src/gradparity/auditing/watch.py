@@ -95,6 +95,7 @@ class Watch:
             scalers=scalers,
             schedulers=self.known.schedulers,
             notes=notes,
+            averages=self._watchers.averages.moves,
             raised=self.raised,
             let_go=self._let_go_early,
         )
@@ -113,6 +114,7 @@ class Watch:
                 story = trainee.story
                 story.trained = tuple(p.requires_grad for p in parameters)
                 story.names = tuple(names.get(id(p), f"parameter {i}") for i, p in enumerate(parameters))
+                story.dimensions = tuple(tuple(p.ndim for p in g["params"]) for g in optimizer.param_groups)
                 story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
         self._outsiders |= self.modules.outsiders(self._held)
         self._retrained |= self.modules.retrained()

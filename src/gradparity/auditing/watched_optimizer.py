@@ -1,9 +1,10 @@
 """One optimizer as it is watched: looks at its gradients, weights and state, and what is not over yet."""
 
+import math
 import weakref
 from collections.abc import Mapping, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +22,9 @@ class WatchedOptimizer:
         self.optimizer = weakref.ref(optimizer)
         self.story = Story(number, type(optimizer).__name__, made)
         self.weights_before = self.state_before = ""
-        self.expected: dict[int, tuple[str, str] | None] = {}
-        """For gradients of ``autograd.grad``: by position, the digest of the sum, and of the new gradient alone."""
+        self.gradients_before: GradientLook | None = None
+        self.expected: dict[int, ExpectedGradient | None] = {}
+        """For gradients of ``autograd.grad``: what ``p.grad`` holds once they are written, by position."""
         self.awaited: int | None = None
         """The position of the event whose gradients the loop has not written yet."""
         self._look: GradientLook = ()
@@ -83,13 +85,24 @@ def rates(optimizer: Optimizer | None) -> tuple[float, ...]:
     return tuple(float(group["lr"]) for group in groups if "lr" in group)
 
 
-def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> dict[int, tuple[str, str] | None]:
-    """Return, by position, the digests that ``p.grad`` has once a gradient was added to it, or has replaced it.
+class ExpectedGradient(NamedTuple):
+    """The content of ``p.grad`` once a gradient was added to it, or has replaced it."""
+
+    added: str
+    """The digest of the sum."""
+    alone: str
+    """The digest of the new gradient."""
+    norm: float
+    """The norm of the sum."""
+
+
+def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> dict[int, ExpectedGradient | None]:
+    """Return, by position, what ``p.grad`` holds once the loop has written these gradients.
 
     ``None`` stands for a parameter that has no gradient.
     """
     position = {id(p): index for index, p in enumerate(parameters)}
-    found: dict[int, tuple[str, str] | None] = {}
+    found: dict[int, ExpectedGradient | None] = {}
     for p, g in zip(inputs, result, strict=False):
         index = position.get(id(p))
         if index is None or (g is not None and not _is_plain(g)):
@@ -97,31 +110,39 @@ def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> di
         if g is None:
             found[index] = None
             continue
-        alone = fingerprint(g).digest
-        found[index] = (alone if p.grad is None else fingerprint(p.grad + g).digest), alone
+        alone = fingerprint(g)
+        added = alone if p.grad is None else fingerprint(p.grad + g)
+        found[index] = ExpectedGradient(added.digest, alone.digest, added.norm)
     return found
 
 
-def written(expected: Mapping[int, tuple[str, str] | None], now: GradientLook) -> Written:
-    """Compare the gradients in ``p.grad`` with what was expected of the loop."""
+def written(expected: Mapping[int, ExpectedGradient | None], now: GradientLook) -> Written:
+    """Compare the gradients in ``p.grad`` with what was expected of the loop.
+
+    Gradients that are all multiplied by one factor, such as one over the number of tokens, are as expected.
+    """
     counts = {"overwritten": 0, "swapped": 0, "dropped": 0, "other": 0, "zeros": 0}
-    each = {digests[1]: index for index, digests in expected.items() if digests is not None}
-    for index, digests in expected.items():
+    each = {one.alone: index for index, one in expected.items() if one is not None}
+    factors = []
+    for index, one in expected.items():
         have = now[index] if index < len(now) else None
-        if digests is None:
+        if one is None:
             counts["zeros"] += have is not None and have.norm == 0
             continue
-        added, alone = digests
         if have is None:
             counts["dropped"] += 1
-        elif have.digest == added:
+        elif have.digest == one.added:
             continue
-        elif have.digest == alone:
+        elif have.digest == one.alone:
             counts["overwritten"] += 1
         elif each.get(have.digest, index) != index:
             counts["swapped"] += 1
         else:
             counts["other"] += 1
+            factors.append(have.norm / one.norm if one.norm else math.nan)
+    every = sum(one is not None for one in expected.values())
+    if len(factors) == every > 1 and max(factors) - min(factors) <= 1e-3 * abs(max(factors)):
+        counts["other"] = 0
     return Written(**counts)
 
 

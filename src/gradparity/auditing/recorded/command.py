@@ -13,7 +13,7 @@ from gradparity.auditing.presentation.as_text import show_finding, show_statemen
 from gradparity.auditing.recorded.account import account_of
 from gradparity.auditing.report import Report, headline, report
 from gradparity.auditing.rules import RULES
-from gradparity.auditing.rules.as_meant import Expected, expected
+from gradparity.auditing.rules.expected import Expected, expected
 from gradparity.cli.arguments import Parser
 from gradparity.errors import UserError
 from gradparity.trace.file import read

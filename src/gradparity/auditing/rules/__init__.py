@@ -6,7 +6,13 @@ from gradparity.auditing.events import Account
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 from gradparity.auditing.rules import (
     as_meant,
+    as_planned,
+    averages,
+    before_the_step,
     clipping,
+    divisors,
+    extra_schedules,
+    layers,
     modes,
     normalization,
     parameters,
@@ -16,11 +22,15 @@ from gradparity.auditing.rules import (
     schedules,
     several_backwards,
     stepping,
+    unused_parameters,
+    window_lengths,
     wiring,
     zero_grad,
 )
-from gradparity.auditing.rules.as_meant import Expected
+from gradparity.auditing.rules.expected import Expected
 from gradparity.auditing.windows import windows
+
+_OF_SIGNS = (window_lengths, unused_parameters, before_the_step, divisors, layers, extra_schedules)
 
 _FILES = (
     as_meant,
@@ -36,9 +46,12 @@ _FILES = (
     stepping,
     schedules,
     raised,
+    as_planned,
+    *_OF_SIGNS,
+    averages,
 )
 
-_ALL = [rule for file in _FILES for rule in vars(file).values() if isinstance(rule, Rule)]
+_ALL = dict.fromkeys(rule for file in _FILES for rule in vars(file).values() if isinstance(rule, Rule))
 
 RULES: dict[str, Rule] = {rule.code: rule for rule in sorted(_ALL, key=lambda rule: rule.code)}
 """All rules by their code, in order."""
@@ -66,6 +79,7 @@ def judge(account: Account, ignored: Iterable[str] = (), meant: Expected | None 
             wiring,
             stepping,
             schedules,
+            *_OF_SIGNS,
         ):
             found += file.of_story(story, own)
         found += scalers.of_story(story, own, account)
@@ -76,7 +90,10 @@ def judge(account: Account, ignored: Iterable[str] = (), meant: Expected | None 
     found += modes.of_account(account)
     found += schedules.of_account(account)
     found += raised.of_account(account)
+    found += divisors.of_account(account)
+    found += averages.of_account(account)
     found += as_meant.of_account(account, meant or Expected())
+    found += as_planned.of_account(account, meant or Expected())
     beginnings = tuple(ignored)
     kept = [f for f in found if not (beginnings and f.rule.code.startswith(beginnings)) and not _silenced(f)]
     return sorted(kept, key=lambda f: (list(RuleVerdict).index(f.verdict), f.rule.code))

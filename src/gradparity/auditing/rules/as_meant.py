@@ -1,12 +1,12 @@
 """Rules on what was meant, where the user says it: ``--expect accumulation_steps=4,max_norm=1.0``."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
 
-from gradparity.auditing.events import Account, ClipCalled, StepMade, Story
+from gradparity.auditing.events import Account, ClipCalled, LoopEvent, StepMade, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
+from gradparity.auditing.rules.expected import Expected
+from gradparity.auditing.rules.scaling import factor_of
 from gradparity.auditing.windows import StepWindow, size, windows
-from gradparity.errors import UserError
 
 ACCUMULATION = Rule(
     "GP001",
@@ -38,48 +38,33 @@ OPTIMIZER = Rule(
     "No optimizer of this class made a step.",
     "optimizer = torch.optim.AdamW(model.parameters())",
 )
+PRECISION = Rule(
+    "GP006",
+    "other-precision",
+    "The forward computes in another precision than was meant.",
+    "with torch.autocast(device, dtype=torch.bfloat16):\n    loss = criterion(model(x), y)",
+)
+VECTORS = Rule(
+    "GP007",
+    "vectors-decay",
+    "Biases or normalization gains decay, which were meant not to.",
+    "groups = [\n    {'params': [p for p in parameters if p.dim() > 1], 'weight_decay': weight_decay},\n"
+    "    {'params': [p for p in parameters if p.dim() < 2], 'weight_decay': 0.0},\n]",
+)
+OPTION = Rule(
+    "GP008",
+    "other-option-of-the-optimizer",
+    "Momentum or amsgrad of the optimizer is not what was meant.",
+    "torch.optim.AdamW(groups, betas=(momentum, 0.999), amsgrad=True)",
+)
+FROZEN = Rule(
+    "GP009",
+    "other-number-of-frozen-parameters",
+    "Another number of the optimizer's parameters than was meant need no gradient, so they stay as they are.",
+    "layer.requires_grad_(True)",
+)
 
-
-@dataclass(frozen=True)
-class Expected:
-    """The words of the user on what was meant. ``None`` stands for nothing said."""
-
-    accumulation_steps: int | None = None
-    """Microbatches of an optimizer step; the last one of an epoch may have fewer."""
-    max_norm: float | None = None
-    """The L2 norm to which all gradients are clipped; 0 if they are not."""
-    weight_decay: float | None = None
-    """The weight decay of the groups that have one."""
-    learning_rate: float | None = None
-    """The largest learning rate of the watched steps."""
-    optimizer_class: str | None = None
-    """The class of the optimizer."""
-
-
-def expected(text: str) -> Expected:
-    """Read ``accumulation_steps=4,max_norm=1.0``.
-
-    Raises:
-        UserError: for a name that is not known, or a value that is no number.
-    """
-    kinds = {
-        "accumulation_steps": int,
-        "max_norm": float,
-        "weight_decay": float,
-        "learning_rate": float,
-        "optimizer_class": str,
-    }
-    found: dict[str, object] = {}
-    for item in filter(None, text.split(",")):
-        name, _, value = item.partition("=")
-        if name not in kinds:
-            names = ", ".join(field.name for field in fields(Expected))
-            raise UserError(f"--expect knows no {name!r}; it knows {names}, each as name=value")
-        try:
-            found[name] = kinds[name](value)
-        except ValueError:
-            raise UserError(f"--expect {name}={value}: {value!r} is no number; write such as {name}=1") from None
-    return Expected(**found)  # type: ignore[arg-type]  # of the kinds above
+HALVES = ("float16", "bfloat16")
 
 
 def of_account(account: Account, meant: Expected) -> Iterator[RuleFinding]:
@@ -95,14 +80,17 @@ def of_account(account: Account, meant: Expected) -> Iterator[RuleFinding]:
             yield from _accumulation(own, meant)
             yield from _threshold(own, meant)
             yield from _hyperparameters(story, meant)
+            yield from _options(story, meant)
+            yield from _precision(own, meant)
 
 
 def _accumulation(own: Sequence[StepWindow], meant: Expected) -> Iterator[RuleFinding]:
     if meant.accumulation_steps is None:
         return
-    lengths = [len(window.backwards) for window in own]
+    lengths = [_microbatches(window, meant.accumulation_steps) for window in own]
     usual = max(set(lengths), key=lengths.count)
-    other = [w for w in own if len(w.backwards) > meant.accumulation_steps or usual != meant.accumulation_steps]
+    pairs = list(zip(own, lengths, strict=True))
+    other = [w for w, n in pairs if n > meant.accumulation_steps or usual != meant.accumulation_steps]
     if other and other[0].end is not None:
         number = times(len(other[0].backwards), "backward")
         sentence = (
@@ -113,15 +101,29 @@ def _accumulation(own: Sequence[StepWindow], meant: Expected) -> Iterator[RuleFi
         )
 
 
+def _microbatches(window: StepWindow, meant: int) -> int:
+    """Return the number of backwards; or of losses, if they were added up and differentiated at once."""
+    losses = sum(len(what.losses) for _, what in window.backwards)
+    return losses if losses == meant or (len(window.backwards) == 1 and 1 < losses < meant) else len(window.backwards)
+
+
 def _threshold(own: Sequence[StepWindow], meant: Expected) -> Iterator[RuleFinding]:
     if meant.max_norm is None:
         return
     clips = [(w, e, e.what) for w in own for e in w.events if isinstance(e.what, ClipCalled)]
-    other = [(w, e, clip) for w, e, clip in clips if clip.threshold not in (None, meant.max_norm)]
+    other = [(w, e, clip) for w, e, clip in clips if clip.threshold not in (None, *_limits(w, e, meant.max_norm))]
     if other:
         window, event, clip = other[0]
         sentence = f"clipped to {clip.threshold:g}, and {meant.max_norm:g} was meant"
         yield RuleFinding(THRESHOLD, RuleVerdict.WRONG, sentence, event.line, step=window.step, times=len(other))
+    in_another_way = [(w, e, clip) for w, e, clip in clips if meant.max_norm and (clip.by_value or clip.norm_type != 2)]
+    if in_another_way and not other:
+        window, event, clip = in_another_way[0]
+        way = "by value" if clip.by_value else f"by a norm of type {clip.norm_type:g}"
+        sentence = f"clipped {way}, and the L2 norm was meant"
+        yield RuleFinding(
+            THRESHOLD, RuleVerdict.WRONG, sentence, event.line, step=window.step, times=len(in_another_way)
+        )
     longer = [w for w in own if not clips and w.end is not None and meant.max_norm and _long(w, meant.max_norm)]
     if longer and longer[0].end is not None:
         norm = size(longer[0].end.before)
@@ -129,6 +131,12 @@ def _threshold(own: Sequence[StepWindow], meant: Expected) -> Iterator[RuleFindi
         yield RuleFinding(
             THRESHOLD, RuleVerdict.WRONG, sentence, longer[0].end.line, step=longer[0].step, times=len(longer)
         )
+
+
+def _limits(window: StepWindow, event: LoopEvent, max_norm: float) -> tuple[float, ...]:
+    """Return the thresholds that mean this norm: before ``unscale_`` also the norm times the loss scale."""
+    scaled = window.unscaled is None or window.unscaled.number > event.number
+    return (max_norm, max_norm * factor_of(window)) if scaled else (max_norm,)
 
 
 def _long(window: StepWindow, max_norm: float) -> bool:
@@ -143,8 +151,63 @@ def _hyperparameters(story: Story, meant: Expected) -> Iterator[RuleFinding]:
         seen = " and ".join(f"{decay:g}" for decay in sorted(decays, key=str) if isinstance(decay, (int, float)))
         sentence = f"weight decay {seen or 'none'}, and {meant.weight_decay:g} was meant"
         yield RuleFinding(DECAY, RuleVerdict.WRONG, sentence, story.made)
-    steps = [e for e in story.events if isinstance(e.what, StepMade)]
-    rate = max((rate for e in steps if isinstance(e.what, StepMade) for rate in e.what.rates), default=None)
-    if meant.learning_rate is not None and rate is not None and abs(rate - meant.learning_rate) > 1e-6 * rate:
-        sentence = f"the largest learning rate was {rate:.4g}, and {meant.learning_rate:g} was meant"
-        yield RuleFinding(RATE, RuleVerdict.WRONG, sentence, steps[0].line, times=len(steps))
+    yield from _rate(story, meant)
+
+
+def _rate(story: Story, meant: Expected) -> Iterator[RuleFinding]:
+    """Compare the largest learning rate; one that still rises when the watching ends may be smaller."""
+    steps = [(e, max(e.what.rates)) for e in story.events if isinstance(e.what, StepMade) and e.what.rates]
+    if meant.learning_rate is None or not steps:
+        return
+    rates = [rate for _, rate in steps]
+    rising = len(rates) < 2 or min(rates) < rates[-1] == max(rates)
+    different = abs(max(rates) - meant.learning_rate) > 1e-6 * meant.learning_rate
+    if different and (max(rates) > meant.learning_rate or not rising):
+        sentence = f"the largest learning rate was {max(rates):.4g}, and {meant.learning_rate:g} was meant"
+        yield RuleFinding(RATE, RuleVerdict.WRONG, sentence, steps[0][0].line, times=len(steps))
+
+
+def _options(story: Story, meant: Expected) -> Iterator[RuleFinding]:
+    """Compare momentum, amsgrad, decay of vectors, and frozen parameters."""
+    for group, sizes in zip(story.groups, story.dimensions, strict=False):
+        momentum = group.get("momentum", next(iter(_betas(group)), None))
+        if meant.momentum is not None and momentum != meant.momentum:
+            sentence = f"momentum {momentum}, and {meant.momentum:g} was meant"
+            yield RuleFinding(OPTION, RuleVerdict.WRONG, sentence, story.made)
+            break
+        if meant.amsgrad is not None and bool(group.get("amsgrad")) != (meant.amsgrad == "yes"):
+            sentence = f"{'no ' if meant.amsgrad == 'yes' else ''}amsgrad, and the contrary was meant"
+            yield RuleFinding(OPTION, RuleVerdict.WRONG, sentence, story.made)
+            break
+        if meant.no_decay is not None and group.get("weight_decay") and any(size == 1 for size in sizes):
+            number = times(sum(size == 1 for size in sizes), "vector")
+            sentence = f"{number} decay by {group['weight_decay']}, and none was meant to"
+            yield RuleFinding(VECTORS, RuleVerdict.WRONG, sentence, story.made)
+            break
+    frozen = sum(not trained for trained in story.trained)
+    if meant.frozen is not None and frozen != meant.frozen:
+        names = [name for name, trained in zip(story.names, story.trained, strict=False) if not trained]
+        which = f" ({', '.join(names[:3])})" if names else ""
+        sentence = (
+            f"{times(frozen, 'parameter')} of the optimizer need no gradient{which}, and {meant.frozen} were meant"
+        )
+        yield RuleFinding(FROZEN, RuleVerdict.WRONG, sentence, story.made)
+
+
+def _betas(group: Mapping[str, object]) -> tuple[object, ...]:
+    betas = group.get("betas")
+    return betas if isinstance(betas, tuple) else ()
+
+
+def _precision(own: Sequence[StepWindow], meant: Expected) -> Iterator[RuleFinding]:
+    if meant.precision is None:
+        return
+    names = {"fp16": {"float16"}, "bf16": {"bfloat16"}, "fp32": set[str]()}
+    for window in own:
+        for event, what in window.backwards:
+            halves = what.signs.casts | {g.dtype for g in event.after if g is not None and g.dtype in HALVES}
+            if halves != names[meant.precision] and not (what.signs.opaque and not halves):
+                seen = " and ".join(sorted(halves)) or "no half precision"
+                sentence = f"the forward computes in {seen}, and {meant.precision} was meant"
+                yield RuleFinding(PRECISION, RuleVerdict.WRONG, sentence, event.line, step=window.step)
+                return

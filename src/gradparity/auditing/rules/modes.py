@@ -80,7 +80,7 @@ def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFindin
     yield from _evaluating([(w, e, what.modes) for w, e, what in backwards if what.modes is not None])
     yield from _counted(windows)
     yield from _repeated(windows)
-    bare = [(w, e) for w, e, what in backwards if what.scales and not what.half]
+    bare = [(w, e) for w, e, what in backwards if what.scales and not what.half and not what.signs.opaque]
     if len(bare) > 1 and len(bare) == sum(bool(what.scales) for _, _, what in backwards):
         words = f"the loss is scaled, and no number in its graph has half precision, in {times(len(bare), 'backward')}"
         yield RuleFinding(SCALER_ALONE, RuleVerdict.UNUSUAL, words, bare[0][1].line, None, bare[0][0].step)

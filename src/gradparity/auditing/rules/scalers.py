@@ -73,6 +73,11 @@ def _jumped(story: Story) -> Iterator[RuleFinding]:
             last = event.what
         elif isinstance(event.what, StepMade) and last is not None and event.what.scaler == last.scaler:
             scale = event.what.scale
+            tracker = event.what.tracker
+            if scale == last.after and tracker not in (None, last.tracker):
+                words = f"the scaler had counted {last.tracker} steps since its last change, and now {tracker}"
+                yield RuleFinding(SCALE_JUMPED, RuleVerdict.UNUSUAL, words, event.line)
+                return
             if scale not in (None, last.after):
                 words = f"update() had left the loss scale at {last.after:g}, and this step finds {scale:g}"
                 yield RuleFinding(SCALE_JUMPED, RuleVerdict.UNUSUAL, words, event.line)

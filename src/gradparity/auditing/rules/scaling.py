@@ -71,7 +71,7 @@ def _clip_scaled(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         last = window.backwards[-1][0]
         for event, clip in window.clips:
             before = window.unscaled is None or event.number < window.unscaled.number
-            finite = clip.threshold is not None and clip.threshold < scale
+            finite = clip.threshold is not None and clip.threshold < scale and not _times(clip.threshold, scale)
             if before and finite and same(event.before, last.after):
                 found.append((window, event, clip, scale))
                 break
@@ -89,6 +89,11 @@ def _clip_scaled(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         window.step,
         times=len(found),
     )
+
+
+def _times(threshold: float, scale: float) -> bool:
+    """Return whether a threshold was multiplied by the scale: divided by it, it has fewer digits, as 6.4 over 64."""
+    return len(f"{threshold / scale:.10g}".strip("0.")) < len(f"{threshold:.10g}".strip("0."))
 
 
 def _bypassed(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:

@@ -47,7 +47,8 @@ def _closure(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
         inside = [(e, what) for e, what in window.backwards if what.inside_step and what.into_grad]
-        added = [b for (a, _), (b, _) in itertools.pairwise(inside) if same(b.before, a.after)]
+        pairs = itertools.pairwise(inside)  # at one point there may be several microbatches
+        added = [b for (a, x), (b, y) in pairs if same(b.before, a.after) and x.weights != y.weights]
         if added:
             found.append((window, added))
     if not found:

@@ -82,7 +82,8 @@ def _overwritten(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 
 
 def _written(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
-    grads = [(w, e, what) for w in windows if w.made is not None for e, what in w.backwards if not what.into_grad]
+    made = [w for w in windows if w.made is not None and not _kept_aside(w)]
+    grads = [(w, e, what) for w in made for e, what in w.backwards if not what.into_grad]
     several = any(len(w.backwards) > 1 for w, _, _ in grads)
     for rule, verdict, words, chosen in (
         (SWAPPED, RuleVerdict.WRONG, "gradients went to another parameter", [g for g in grads if _in(g[2]).swapped]),
@@ -100,6 +101,12 @@ def _written(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
             window, event, _ = chosen[0]
             sentence = f"{words}, in {times(len(chosen), 'backward')}"
             yield RuleFinding(rule, verdict, sentence, event.line, None, window.step, times=len(chosen))
+
+
+def _kept_aside(window: StepWindow) -> bool:
+    """Return whether the loop keeps the gradients of a window elsewhere and writes them once, after the last one."""
+    grads = [e for e, what in window.backwards if not what.into_grad]
+    return len(grads) > 1 and all(e.before == e.after for e in grads[:-1])
 
 
 def _in(what: Backward) -> Written:
