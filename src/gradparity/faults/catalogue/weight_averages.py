@@ -76,6 +76,7 @@ WEIGHT_AVERAGES = (
          save(run, checkpoint, epoch + 1)
 """,
         },
+        sources=("atomistic-machine-learning/schnetpack#785",),
     ),
     Fault(
         name="average-moves-away",
