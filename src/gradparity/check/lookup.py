@@ -29,8 +29,8 @@ _MOST_FAULTS = 4
 _MOST_TIES = 4
 """Most sets of faults that are extended, if several behave like the loop for equally long."""
 
-MOST_PAIRS = 1200
-"""Most pairs of faults that are tried, the likely ones first."""
+MOST_PAIRS = 1400
+"""Most pairs of faults that are tried, the likely ones first; enough for all pairs that first show at one place."""
 
 
 class Match(StrEnum):
