@@ -1,6 +1,8 @@
 """Every fault is named, pairs and triples too, and correct loops raise no false alarm."""
 
+import math
 import random
+from collections import Counter
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from gradparity.check.command import EXAMPLE
 from gradparity.check.lookup import Match, look_up
 from gradparity.check.observe import observe, observe_reference
 from gradparity.check.user_loop import call_by_name
-from gradparity.faults import FAULTS, stress
+from gradparity.faults import FAULTS, FaultKind, stress
 from gradparity.faults.patching import ClashError
 from gradparity.parity.place import Place
 from gradparity.training import Phase
@@ -79,6 +81,20 @@ def sampled_pairs(number):
         if both not in (known(None), *(known(fault.name) for fault in pair)):
             number -= 1
             yield pair, both
+
+
+def test_all_pairs_that_first_show_at_one_place_are_tried():
+    places = Counter(fault.first.place for fault in FAULTS.values() if fault.kind != FaultKind.RAISES)
+    (place, number), *_ = places.most_common(1)
+    assert place == Place(0, 0, Phase.FORWARD)
+    assert math.comb(number, 2) <= lookup.MOST_PAIRS
+
+
+@pytest.mark.long
+def test_a_pair_of_the_last_faults_of_the_most_common_place_is_named():
+    both = observe_reference([FAULTS["positions-shifted"], FAULTS["branch-always-taken"]], PRECISION)
+    found = look_up(both, known(None), see)
+    assert (found.match, {f.name for f in found.faults}) == (Match.PAIR, {"positions-shifted", "branch-always-taken"})
 
 
 @pytest.mark.long

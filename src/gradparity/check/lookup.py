@@ -31,7 +31,7 @@ _MOST_FAULTS = 4
 _MOST_TIES = 4
 """Most sets of faults that are extended, if several behave like the loop for equally long."""
 
-MOST_PAIRS = 250
+MOST_PAIRS = 500
 """Most pairs of faults that are tried, the likely ones first."""
 
 

@@ -56,9 +56,9 @@ def test_a_fault_that_is_not_named_makes_it_fail(tmp_path, monkeypatch):
     [
         (
             ["--only", "nothing-like-it"],
-            "--only is 'nothing-like-it'; choose from loss_normalization, accumulation_windows",
+            "--only is 'nothing-like-it'; choose from loss_normalization, loss_targets",
         ),
-        (["--only", ""], "--only is ''; choose from loss_normalization, accumulation_windows"),
+        (["--only", ""], "--only is ''; choose from loss_normalization, loss_targets"),
         (["--output", __file__], "choose a folder with --output"),
     ],
 )

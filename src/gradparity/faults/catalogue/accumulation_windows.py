@@ -179,4 +179,17 @@ ACCUMULATION_WINDOWS = (
 """,
         },
     ),
+    Fault(
+        name="first-microbatch-consumed",
+        symptom="The first microbatch is read to see its shape or keys, and never trained on.",
+        needs="an iterator that is read before training",
+        first=Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS),
+        changes={
+            reference: """
+-    epochs(epochs=range(1))
++    train(run, batches[1:], plan.held_out, **epochs.keywords, epochs=range(1))
+""",
+        },
+        sources=("deepmodeling/deepmd-kit#4795",),
+    ),
 )

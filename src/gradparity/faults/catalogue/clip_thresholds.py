@@ -3,7 +3,7 @@
 from gradparity.faults.fault import Divergence, Fault, FaultKind
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
-from gradparity.training import Phase, clip_by_norm
+from gradparity.training import Phase, clip_by_norm, train_step
 
 CLIP_THRESHOLDS = (
     Fault(
@@ -129,5 +129,20 @@ CLIP_THRESHOLDS = (
 +        nn.utils.clip_grad_norm_(parameters, 1.0)
 """,
         },
+    ),
+    Fault(
+        name="clip-by-the-mean-of-group-norms",
+        symptom="The norms of the groups are averaged, not the root of their squares' sum: clipping sets in too late.",
+        needs="more than one parameter group, and a norm above the threshold",
+        first=Divergence(Place(0, None, Phase.CLIPPED), Part.GRADIENTS),
+        changes={
+            train_step: """
+-    run.clip(run.parameters)
++    groups = [[p.grad for p in group["params"] if p.grad is not None] for group in run.optimizer.param_groups]
++    norm = torch.stack([nn.utils.get_total_norm(gradients) for gradients in groups]).mean()
++    nn.utils.clip_grads_with_norm_(run.parameters, MAX_NORM, norm)
+""",
+        },
+        sources=("deepspeedai/DeepSpeed#8478",),
     ),
 )

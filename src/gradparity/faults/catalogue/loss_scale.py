@@ -103,7 +103,7 @@ LOSS_SCALE = (
         changes={
             train_step: """
      run.scaler.unscale_(run.optimizer)
-+    if run.scaler._get_growth_tracker() + 1 == run.scaler.get_growth_interval():
++    if run.scaler.is_enabled() and run.scaler._get_growth_tracker() + 1 == run.scaler.get_growth_interval():
 +        for p in run.optimizer.param_groups[1]["params"]:
 +            if p.grad is not None:
 +                p.grad /= run.scaler.get_growth_factor()
@@ -113,5 +113,21 @@ LOSS_SCALE = (
             "huggingface/accelerate#439",
             "neosr-project/neosr#9",
         ),
+    ),
+    Fault(
+        name="unscaled-by-the-next-scale",
+        symptom="In each step after which the scale grows, gradients are divided by the scale of the next one.",
+        needs="a loss scale that grows",
+        first=Divergence(Place(1, None, Phase.CLIPPED), Part.GRADIENTS),
+        changes={
+            train_step: """
+     run.scaler.unscale_(run.optimizer)
++    if run.scaler.is_enabled() and run.scaler._get_growth_tracker() + 1 == run.scaler.get_growth_interval():
++        for p in run.parameters:
++            if p.grad is not None:
++                p.grad /= run.scaler.get_growth_factor()
+""",
+        },
+        sources=("deepspeedai/DeepSpeed#8588",),
     ),
 )

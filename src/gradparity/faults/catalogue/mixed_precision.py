@@ -78,4 +78,54 @@ MIXED_PRECISION = (
 """,
         },
     ),
+    Fault(
+        name="weights-in-half-precision",
+        symptom="Small updates are lost: each step rounds the weights to bf16, and gains at 1 never move.",
+        needs="updates that are small beside the weights",
+        first=Divergence(Place(1, 0, Phase.FORWARD), Part.LOSS),
+        changes={
+            train_step: """
+     run.scaler.step(run.optimizer)
++    for p in run.parameters:
++        p.data.copy_(p.data.bfloat16())
+""",
+        },
+        sources=(
+            "vllm-project/speculators#765",
+            "NVIDIA-NeMo/Automodel#3444",
+        ),
+    ),
+    Fault(
+        name="moments-in-half-precision",
+        symptom="The moments are kept in bf16, where a second moment that should fall slowly stands still.",
+        needs="an optimizer with moments",
+        first=Divergence(Place(1, None, Phase.STEPPED), Part.PARAMETERS),
+        changes={
+            train_step: """
+     run.scaler.step(run.optimizer)
++    for state in run.optimizer.state.values():
++        for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
++            state[name].copy_(state[name].bfloat16())
+""",
+        },
+        sources=("NVIDIA-NeMo/Automodel#2248",),
+    ),
+    Fault(
+        name="gradients-exchanged-in-half-precision",
+        symptom="Gradients lose digits on their way to the other ranks; asking for fp32 did not reach all of them.",
+        needs="nothing",
+        first=Divergence(Place(0, None, Phase.UNSCALED), Part.GRADIENTS),
+        changes={
+            train_step: """
++    for p in run.parameters:
++        if p.grad is not None:
++            p.grad.copy_(p.grad.bfloat16())
+     run.scaler.unscale_(run.optimizer)
+""",
+        },
+        sources=(
+            "pytorch/pytorch#190626",
+            "jax-ml/jax#27496",
+        ),
+    ),
 )

@@ -55,6 +55,7 @@ SCALER_UPDATES = (
      run.scaler.unscale_(run.optimizer)
 """,
         },
+        sources=("mlnomadpy/flaxchat#6",),
     ),
     Fault(
         name="update-missing",

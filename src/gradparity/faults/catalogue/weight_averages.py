@@ -1,7 +1,7 @@
 """Faults of a moving average of the weights."""
 
 from gradparity.faults.fault import Divergence, Fault
-from gradparity.faults.stress import build
+from gradparity.faults.stress import StressModel, build
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train, train_step
@@ -76,5 +76,48 @@ WEIGHT_AVERAGES = (
          save(run, checkpoint, epoch + 1)
 """,
         },
+        sources=("atomistic-machine-learning/schnetpack#785",),
+    ),
+    Fault(
+        name="average-moves-away",
+        symptom="The moving average is pushed away from the weights, and grows without bound.",
+        needs="a moving average",
+        first=Divergence(Place(1, 0, Phase.FORWARD), Part.LOSS),
+        changes={
+            StressModel: """
+-        self.average.lerp_(self.embedding.weight, 0.1)
++        self.average.lerp_(self.embedding.weight, -0.1)
+""",
+        },
+        sources=("ostris/ai-toolkit#1034",),
+    ),
+    Fault(
+        name="average-decay-ignored",
+        symptom="The moving average has a decay of 0.999, a common default, instead of the one that was asked for.",
+        needs="a moving average",
+        first=Divergence(Place(1, 0, Phase.FORWARD), Part.LOSS),
+        changes={
+            StressModel: """
+-        self.average.lerp_(self.embedding.weight, 0.1)
++        self.average.lerp_(self.embedding.weight, 0.001)
+""",
+        },
+        sources=(
+            "roboflow/rf-detr#59",
+            "Peterande/D-FINE#331",
+        ),
+    ),
+    Fault(
+        name="average-in-half-precision",
+        symptom="The moving average moves in jumps, or not at all: bf16 rounds its small steps away.",
+        needs="a moving average",
+        first=Divergence(Place(1, 0, Phase.FORWARD), Part.LOSS),
+        changes={
+            StressModel: """
+         self.average.lerp_(self.embedding.weight, 0.1)
++        self.average.copy_(self.average.bfloat16())
+""",
+        },
+        sources=("AndreasBergmeister/ram#6",),
     ),
 )
