@@ -46,9 +46,15 @@ class Audit:
         atexit.register(self.stop)
         return self
 
-    def stop(self) -> Report:
-        """End the watching, and return the report."""
+    def stop(self, error: BaseException | None = None) -> Report:
+        """End the watching, and return the report.
+
+        Args:
+            error: the exception that has ended the loop, if one has.
+        """
         if self._report is None:
+            if isinstance(error, Exception):
+                self._watch.raised = raised(error)
             self._report = report(self._watch.account(), self._ignored, self._meant)
             with suppress(Exception):
                 atexit.unregister(self.stop)
@@ -68,9 +74,7 @@ class Audit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the watching; an exception of the loop passes on."""
-        if isinstance(error, Exception):
-            self._watch.raised = raised(error)
-        self.stop()
+        self.stop(error)
 
 
 def audit(
