@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from gradparity.auditing.lines import Line, Raised
+from gradparity.auditing.samplers import Pass
 from gradparity.trace.fingerprint import Fingerprint
 
 GradientLook: TypeAlias = tuple[Fingerprint | None, ...]
@@ -90,6 +91,10 @@ class Backward:
     """True if the graph holds numbers of half precision, or casts to it."""
     shared: int = 0
     """The number of gradients that share their memory with the one of another parameter, after the backward."""
+    loss: str = ""
+    """A digest of what is differentiated."""
+    exchange: bool | None = None
+    """Whether DDP exchanges the gradients between ranks; ``None`` if the process trains alone."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,10 @@ class Story:
     """For each parameter, whether it requires a gradient."""
     groups: tuple[dict[str, object], ...] = ()
     """The hyperparameters of each group, without its parameters."""
+    replicated: tuple[bool, ...] = ()
+    """For each parameter, whether DDP promises the same gradient on all ranks."""
+    sharded: tuple[bool, ...] = ()
+    """For each parameter, whether this rank holds only a part of it."""
 
 
 @dataclass(frozen=True)
@@ -234,5 +243,7 @@ class Account:
     """Each learning rate scheduler that was built: the number of its optimizer, its class, and the line."""
     let_go: bool = False
     """True if the watching ended before the loop did."""
+    passes: list[Pass] = field(default_factory=list)
+    """Passes of distributed samplers over their data, in order."""
     notes: list[str] = field(default_factory=list)
     """Things that were not seen, one sentence each."""

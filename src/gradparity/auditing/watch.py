@@ -16,6 +16,7 @@ from gradparity.auditing.events import Account, Outsider, Retrained
 from gradparity.auditing.function_watchers import LoopWatchers
 from gradparity.auditing.lines import Raised, here
 from gradparity.auditing.modules import Modules
+from gradparity.auditing.ranks import Ranks, is_sharded
 from gradparity.auditing.registry import Registry
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
 from gradparity.errors import in_a_line
@@ -50,6 +51,7 @@ class Watch:
         """The ``id`` of each parameter that was in an optimizer at any time."""
         self._outsiders: dict[int, Outsider] = {}
         self._retrained: dict[int, Retrained] = {}
+        self.ranks = Ranks()
         self._guard = Guard(self._failed)
 
     def add(self, optimizer: Optimizer, model: nn.Module | None = None) -> None:
@@ -78,6 +80,7 @@ class Watch:
             stack.callback(register_optimizer_step_post_hook(self._after_step).remove)
             stack.enter_context(self.modules.watching(self._guard))
             stack.callback(self._look_back)
+            self.ranks.look()
             yield
 
     def account(self) -> Account:
@@ -97,6 +100,7 @@ class Watch:
             notes=notes,
             raised=self.raised,
             let_go=self._let_go_early,
+            passes=self._watchers.samplers.passes,
         )
 
     def _look_back(self) -> None:
@@ -112,6 +116,9 @@ class Watch:
                 self._held |= {id(p) for p in parameters}
                 story = trainee.story
                 story.trained = tuple(p.requires_grad for p in parameters)
+                copies = self.modules.replicated()
+                story.replicated = tuple(id(p) in copies for p in parameters)
+                story.sharded = tuple(is_sharded(p) for p in parameters)
                 story.names = tuple(names.get(id(p), f"parameter {i}") for i, p in enumerate(parameters))
                 story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
         self._outsiders |= self.modules.outsiders(self._held)
@@ -130,6 +137,7 @@ class Watch:
         self._guard.run(self._watchers.step_ends, optimizer, args, kwargs)
 
     def _enough(self, trainee: WatchedOptimizer) -> None:
+        self.ranks.look()
         made = trainee.story.steps
         if made >= self.steps or made & (made - 1) == 0:  # a model may be gone later: 1, 2, 4, 8, ... steps
             self._look_around()
