@@ -1,5 +1,7 @@
 """Small loops on two ranks: for each rule on ranks one that breaks it, and its repair."""
 
+import gc
+import shutil
 from contextlib import nullcontext
 
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
+import gradparity
 from gradparity.auditing.watch import Watch
 
 STEPS = 4
@@ -68,6 +71,23 @@ def layer_thawed_after_ddp(right):
         optimizer.zero_grad()
         F.cross_entropy(model(x), y).backward()
         optimizer.step()
+
+
+def other_gradients_on_rank_1(right):
+    """As a framework that removes its DDP at the end."""
+    inner = network()
+    model = DistributedDataParallel(inner)
+    optimizer = torch.optim.SGD(inner.parameters(), lr=0.1)
+    for x, y in batches():
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        if not right and dist.get_rank() == 1:
+            for p in inner.parameters():
+                p.grad *= 2
+        optimizer.step()
+    del model
+    gc.collect()
+    return optimizer  # it is alive when the watch looks for the last time, and DDP is not
 
 
 def by_hand(right):
@@ -260,6 +280,7 @@ BROKEN = {
     under_ddp: ("GP751", "wrong"),
     last_microbatch_without_an_exchange: ("GP751", "wrong"),
     layer_thawed_after_ddp: ("GP751", "wrong"),
+    other_gradients_on_rank_1: ("GP751", "wrong"),
     by_hand: ("GP751", "unusual"),
     never_exchanged: ("GP751", "unusual"),
     exchanged_at_every_microbatch: ("GP752", "unusual"),
@@ -288,12 +309,67 @@ def account_of(loop, *arguments):
     """Run a loop under a watch on this rank; return its account."""
     watch = Watch(100)
     with watch.watching():
-        loop(*arguments)
+        left = loop(*arguments)
     assert watch.fault is None, watch.fault
-    return watch.account()
+    shutil.rmtree(watch.ranks.own.folder, ignore_errors=True)
+    account = watch.account()
+    del left
+    return account
 
 
 def accounts_of_all():
     """Run every loop on this rank; return their accounts by name and form."""
     found = {(loop.__name__, right): account_of(loop, right) for loop in BROKEN for right in (True, False)}
     return found | {(loop.__name__, True): account_of(loop) for loop in RIGHT}
+
+
+def bits_of(loop, watched):
+    """Return everything that a loop on this rank leaves, with a watch or without one."""
+    kept = []
+    torch.manual_seed(1)
+    step = torch.optim.SGD.step
+
+    def stepped(self, *arguments):
+        step(self, *arguments)
+        kept.extend(p.detach().clone() for group in self.param_groups for p in group["params"])
+
+    torch.optim.SGD.step = stepped
+    try:
+        account_of(loop, *[True] * (loop in BROKEN)) if watched else loop(*[True] * (loop in BROKEN))
+    finally:
+        torch.optim.SGD.step = step
+    return [*kept, torch.get_rng_state()]
+
+
+def the_same_bits():
+    """Return the loops whose bits change when they are watched, and the number of tensors that were compared."""
+    apart, compared = [], 0
+    for loop in (scaled, sharded, accumulated_and_then_exchanged_by_hand, by_hand, order_repeats):
+        one, other = ([_whole(t) for t in bits_of(loop, watched)] for watched in (True, False))
+        compared += len(one)
+        if len(one) != len(other) or not all(map(torch.equal, one, other)):
+            apart.append(loop.__name__)
+    return apart, compared
+
+
+def _whole(tensor):
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def audited_inside(right):
+    """Audit two loops, one after the other, and return the verdict of each."""
+    found = []
+    for loop in (mean_of_means, under_ddp):
+        with gradparity.audit() as audit:
+            loop(right)
+        found.append(([f.rule.code for f in audit.report.findings], len(audit.report.notes)))
+        dist.barrier()
+    return found
+
+
+def audited_on_rank_0_only():
+    """Return the notes of an audit that rank 1 does not have."""
+    with gradparity.audit() if dist.get_rank() == 0 else nullcontext() as audit:
+        under_ddp(True)
+    dist.barrier()
+    return audit and audit.report.notes

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gradparity.auditing.ranks import PATIENCE, PATIENCE_INSIDE
 from gradparity.auditing.report import NOT_JUDGED, Report, as_json, as_sarif, explain, report, show
 from gradparity.auditing.rules import RULES
 from gradparity.auditing.rules.as_meant import expected
 from gradparity.auditing.run_script import Ended, Enough, run
+from gradparity.auditing.torchrun import exit_code, terminated_with_a_report
 from gradparity.auditing.watch import STEPS, Watch
 from gradparity.cli.arguments import Parser, check_range
 from gradparity.errors import UserError, writing
@@ -52,20 +54,25 @@ def main(arguments: Sequence[str]) -> int:
         print(explain(_code(given.explain)))
         return 0
     ignored = [_code(code, beginning=True) for code in given.ignore]
+    meant = expected(given.expect)
+    watch = Watch(given.steps, _stop if given.then_stop else lambda: None)
     if not given.script:
         raise UserError("name the script to audit, such as gradparity audit train.py; see gradparity audit --help")
-    if given.output is not None:  # found out before the script runs, not after
+    watch.ranks.look()
+    if given.output is not None and watch.ranks.reports:  # found out before the script runs, not after
         with writing(given.output):
             given.output.open("a").close()
     target, *its_own = given.script
-    meant = expected(given.expect)
-    watch = Watch(given.steps, _stop if given.then_stop else lambda: None)
-    ended = run(target, its_own, watch, module=given.module)
-    found = report(watch.account(), ignored, meant)
+    with terminated_with_a_report(watch.ranks.own is not None):
+        ended = run(target, its_own, watch, module=given.module)
+    account = watch.account()
+    others = watch.ranks.exchange(account, PATIENCE_INSIDE if ended.code else PATIENCE)
+    if not watch.ranks.reports:
+        return ended.code
+    found = report(account, ignored, meant, others)
     _write(found, ended, target, given.format, given.output)
-    if found.verdict == NOT_JUDGED:
-        return 2
-    return 1 if found.wrong else 0
+    code = 2 if found.verdict == NOT_JUDGED else int(found.wrong)
+    return code if watch.ranks.own is None else exit_code(found, code, ended)
 
 
 def _stop() -> None:

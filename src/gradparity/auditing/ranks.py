@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -34,6 +35,10 @@ _UNSEEN = 2.0
 _SAME_FOR_ALL = (
     "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
+
+
+_AUDITS = count()
+"""The audits of this process: each has a folder of its own."""
 
 
 @dataclass
@@ -110,7 +115,7 @@ def this_rank_of_all() -> Rank | None:
     if not (dist.is_available() and dist.is_initialized()):
         with suppress(ValueError):
             number, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    return Rank(number, world, _folder(world)) if world > 1 else None
+    return Rank(number, world, _folder(world, next(_AUDITS))) if world > 1 else None
 
 
 def is_sharded(parameter: Tensor) -> bool:
@@ -120,9 +125,10 @@ def is_sharded(parameter: Tensor) -> bool:
     return bool(parallel) or "Flat" in type(parameter).__name__ or any(hasattr(parameter, mark) for mark in marks)
 
 
-def _folder(world: int) -> Path:
+def _folder(world: int, audit: int) -> Path:
     same = [os.environ.get(name, "") for name in _SAME_FOR_ALL]
-    name = xxhash.xxh3_64_hexdigest(repr([*same, world, os.getppid()]).encode())
+    parent = 0 if "MASTER_PORT" in os.environ else os.getppid()  # Lightning's ranks are the children of rank 0
+    name = xxhash.xxh3_64_hexdigest(repr([*same, world, audit, parent]).encode())
     user = os.getuid() if hasattr(os, "getuid") else ""
     return Path(gettempdir()) / f"gradparity-{user}-{name}"
 
@@ -136,12 +142,11 @@ class Ranks:
 
     def look(self) -> None:
         """Find out whether this process trains with others, which may be known only after some time."""
-        if self.own is None and not self.fault:
+        if self.own is None:
             with self._noted():
-                own = this_rank_of_all()
-                if own is not None:
-                    own.announce()
-                    self.own = own
+                self.own = this_rank_of_all()
+                if self.own is not None:
+                    self.own.announce()
 
     @property
     def reports(self) -> bool:
@@ -152,9 +157,11 @@ class Ranks:
         """Hand an account in, or return those of the other ranks on rank 0; add to its notes what is missing."""
         others: list[Account] = []
         with self._noted():
-            if self.own is not None and self.own.number:
+            if self.own is None or self.fault:
+                pass
+            elif self.own.number:
                 self.own.hand_in(account)
-            elif self.own is not None:
+            else:
                 others, notes = self.own.gather(patience)
                 account.notes += notes
         if self.fault:

@@ -20,12 +20,16 @@ class Enough(BaseException):
     """Ends a script once enough steps were watched; no ``except Exception`` catches it."""
 
 
+class Terminated(BaseException):
+    """Ends a script at SIGTERM."""
+
+
 @dataclass(frozen=True)
 class Ended:
     """The end of a script."""
 
     code: int
-    """Its own exit code: 0 if it returned, 1 if it raised, 130 after Ctrl-C."""
+    """Its own exit code: 0 if it returned, 1 if it raised, 130 after Ctrl-C, 143 after SIGTERM."""
     words: str = ""
     """The exception that ended it, on one line."""
 
@@ -62,6 +66,8 @@ def run(target: str, arguments: Sequence[str], watch: Watch, module: bool = Fals
         return _exited(end)
     except KeyboardInterrupt:
         return Ended(130, "interrupted")
+    except Terminated:
+        return Ended(143, "terminated")
     except UserError:
         raise
     except Exception as error:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gradparity.auditing.lines import raised
+from gradparity.auditing.ranks import PATIENCE_INSIDE
 from gradparity.auditing.report import Report, report
 from gradparity.auditing.rules.as_meant import Expected
 from gradparity.auditing.watch import STEPS, Watch
@@ -55,7 +56,9 @@ class Audit:
         if self._report is None:
             if isinstance(error, Exception):
                 self._watch.raised = raised(error)
-            self._report = report(self._watch.account(), self._ignored, self._meant)
+            account = self._watch.account()
+            others = self._watch.ranks.exchange(account, PATIENCE_INSIDE)
+            self._report = report(account, self._ignored, self._meant, others)
             with suppress(Exception):
                 atexit.unregister(self.stop)
             self._stack.close()
@@ -87,7 +90,8 @@ def audit(
 ) -> Audit:
     """Return an audit of everything that trains in a ``with`` block, or between ``start()`` and ``stop()``.
 
-    It changes no bit of the training, and an error of its own never ends it::
+    It changes no bit of the training, and an error of its own never ends it. If several ranks train together, each
+    audits itself, and the report of rank 0 is on all of them::
 
         with gradparity.audit() as audit:
             train(model, optimizer, batches)

@@ -117,7 +117,8 @@ class Watch:
                 story = trainee.story
                 story.trained = tuple(p.requires_grad for p in parameters)
                 copies = self.modules.replicated()
-                story.replicated = tuple(id(p) in copies for p in parameters)
+                before = story.replicated if len(story.replicated) == len(parameters) else [False] * len(parameters)
+                story.replicated = tuple(id(p) in copies or was for p, was in zip(parameters, before, strict=True))
                 story.sharded = tuple(is_sharded(p) for p in parameters)
                 story.names = tuple(names.get(id(p), f"parameter {i}") for i, p in enumerate(parameters))
                 story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
