@@ -94,7 +94,7 @@ class Backward:
     loss: str = ""
     """A digest of what is differentiated."""
     exchange: bool | None = None
-    """Whether DDP exchanges the gradients between ranks; ``None`` if the process trains alone."""
+    """True if DDP exchanges the gradients between ranks; ``None`` if the process trains alone."""
 
 
 @dataclass(frozen=True)
