@@ -16,9 +16,9 @@ from gradparity.auditing.registry import Registry
 from gradparity.auditing.samplers import SamplerWatcher
 from gradparity.auditing.scaler_watchers import ScalerWatchers
 from gradparity.auditing.watched_optimizer import WatchedOptimizer, rates, sums
-from gradparity.trace.canary import ENGINE, inputs_of
 from gradparity.trace.fingerprint import fingerprint
-from gradparity.trace.guard import Call, Watching
+from gradparity.trace.harmless_hooks import Call, Watching
+from gradparity.trace.hook_check import ENGINE, inputs_of
 from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
 from gradparity.trace.snapshot import unwrapped
 

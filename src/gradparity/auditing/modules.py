@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gradparity.auditing.events import Modes, Outsider, Retrained
 from gradparity.auditing.lines import Line
-from gradparity.trace.guard import Guard
+from gradparity.trace.harmless_hooks import Guard
 from gradparity.trace.process_rank import world_size
 
 _TWO_FACED = (_BatchNorm, _DropoutNd)

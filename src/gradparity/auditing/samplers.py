@@ -7,7 +7,7 @@ from typing import Any
 from torch.utils.data import DistributedSampler
 
 from gradparity.auditing.lines import Line, here
-from gradparity.trace.guard import Call, Watching
+from gradparity.trace.harmless_hooks import Call, Watching
 
 
 @dataclass(frozen=True)
