@@ -262,6 +262,40 @@ def accumulated_and_then_exchanged_by_hand():
             optimizer.zero_grad()
 
 
+def generator_and_critic():
+    """The critic gets gradients twice a step, and is emptied in between."""
+    generator, critic = (DistributedDataParallel(net) for net in (nn.Linear(2, 4), nn.Linear(4, 1)))
+    of_generator, of_critic = (torch.optim.Adam(net.parameters(), 0.01) for net in (generator, critic))
+    torch.manual_seed(dist.get_rank())
+    for x, _ in batches():
+        noise = torch.randn(6, 2)
+        of_critic.zero_grad()
+        (F.softplus(-critic(x)) + F.softplus(critic(generator(noise).detach()))).mean().backward()
+        of_critic.step()
+        of_generator.zero_grad()
+        F.softplus(-critic(generator(noise))).mean().backward()
+        of_generator.step()
+
+
+def sharpness_aware():
+    """The ranks perturb the weights by their own gradients, and step on the mean."""
+    model, optimizer = ddp()
+    for x, y in batches():
+        with model.no_sync():
+            F.cross_entropy(model(x), y).backward()
+        with torch.no_grad():
+            before = [p.clone() for p in model.parameters()]
+            for p in model.parameters():
+                p.add_(0.05 * p.grad)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        with torch.no_grad():
+            for p, old in zip(model.parameters(), before, strict=True):
+                p.copy_(old)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def scaled():
     model, optimizer = ddp()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20)
@@ -300,6 +334,8 @@ RIGHT = (
     sharded,
     states_sharded,
     accumulated_and_then_exchanged_by_hand,
+    generator_and_critic,
+    sharpness_aware,
     scaled,
 )
 """Loops that are right, and look like wrong ones."""

@@ -92,7 +92,7 @@ def _number(one: OneStep) -> int:
 
 
 def _every_microbatch(optimizer: SameOptimizer) -> Iterator[RuleFinding]:
-    several = [one for one in optimizer.steps if len(one.microbatches) > 1]
+    several = [one for one in optimizer.steps if _is_accumulated(one)]
     found = [one for one in several if all(map(_exchanged, one.microbatches))]
     if len(found) > 1 and len(found) == len(several):
         event, _ = found[0].microbatches[0][0]
@@ -101,6 +101,12 @@ def _every_microbatch(optimizer: SameOptimizer) -> Iterator[RuleFinding]:
         yield RuleFinding(
             EVERY_MICROBATCH, RuleVerdict.UNUSUAL, words, event.line, None, found[0].step, 0, times=len(found)
         )
+
+
+def _is_accumulated(one: OneStep) -> bool:
+    """Return whether the step is made of several microbatches of one line that add up."""
+    lines = {event.line for window in one.windows for event, _ in window.backwards}
+    return len(one.microbatches) > 1 and len(lines) == 1 and all(window.adds_up for window in one.windows)
 
 
 def _exchanged(microbatch: Sequence[WindowBackward]) -> bool:
