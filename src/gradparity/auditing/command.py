@@ -12,7 +12,8 @@ from gradparity.auditing.ranks import PATIENCE, PATIENCE_INSIDE
 from gradparity.auditing.report import NOT_JUDGED, Report, as_json, as_sarif, explain, report, show
 from gradparity.auditing.rules import RULES
 from gradparity.auditing.rules.as_meant import expected
-from gradparity.auditing.run_script import Ended, Enough, run
+from gradparity.auditing.run_script import Ended, run
+from gradparity.auditing.spawned import Enough, go_on
 from gradparity.auditing.torchrun import exit_code, terminated_with_a_report
 from gradparity.auditing.watch import STEPS, Watch
 from gradparity.cli.arguments import Parser, check_range
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     ignored = [_code(code, beginning=True) for code in given.ignore]
     meant = expected(given.expect)
-    watch = Watch(given.steps, _stop if given.then_stop else lambda: None)
+    watch = Watch(given.steps, _stop if given.then_stop else go_on)
     if not given.script:
         raise UserError("name the script to audit, such as gradparity audit train.py; see gradparity audit --help")
     watch.ranks.look()
@@ -65,8 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     target, *its_own = given.script
     with terminated_with_a_report(watch.ranks.own is not None):
         ended = run(target, its_own, watch, module=given.module)
-    account = watch.account()
-    others = watch.ranks.exchange(account, PATIENCE_INSIDE if ended.code else PATIENCE)
+    account, *others = watch.accounts(PATIENCE_INSIDE if ended.code else PATIENCE)
     if not watch.ranks.reports:
         return ended.code
     found = report(account, ignored, meant, others)

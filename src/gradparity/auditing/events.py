@@ -245,5 +245,7 @@ class Account:
     """True if the watching ended before the loop did."""
     passes: list[Pass] = field(default_factory=list)
     """Passes of distributed samplers over their data, in order."""
+    world: int = 1
+    """The number of ranks in the process group."""
     notes: list[str] = field(default_factory=list)
     """Things that were not seen, one sentence each."""

@@ -139,10 +139,15 @@ class Ranks:
     def __init__(self) -> None:
         self.own: Rank | None = None
         self.fault = ""
+        self.world = 1
+        """The number of ranks in the process group."""
+        self.leads = True
+        """False if another process gathers the accounts."""
 
     def look(self) -> None:
         """Find out whether this process trains with others, which may be known only after some time."""
-        if self.own is None:
+        self.world = max(self.world, world_size())
+        if self.own is None and self.leads:
             with self._noted():
                 self.own = this_rank_of_all()
                 if self.own is not None:

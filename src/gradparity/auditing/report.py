@@ -59,7 +59,9 @@ def report(
         meant: what the user has said of the loop.
         others: the facts of the other ranks, in order.
     """
-    does = [Item(f"{len(others) + 1} ranks train together; what follows is of rank 0")] if others else []
+    ranks = account.world > 1
+    words = "ranks train together; what follows is of rank 0" if ranks else "processes; what follows is of the first"
+    does = [Item(f"{len(others) + 1} {words}")] if others else []
     return Report(
         tuple(judge(account, ignored, meant, others)),
         (*does, *statement(account)),

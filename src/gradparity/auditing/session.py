@@ -56,8 +56,7 @@ class Audit:
         if self._report is None:
             if isinstance(error, Exception):
                 self._watch.raised = raised(error)
-            account = self._watch.account()
-            others = self._watch.ranks.exchange(account, PATIENCE_INSIDE)
+            account, *others = self._watch.accounts(PATIENCE_INSIDE)
             self._report = report(account, self._ignored, self._meant, others)
             with suppress(Exception):
                 atexit.unregister(self.stop)

@@ -18,6 +18,7 @@ from gradparity.auditing.lines import Raised, here
 from gradparity.auditing.modules import Modules
 from gradparity.auditing.ranks import Ranks, is_sharded
 from gradparity.auditing.registry import Registry
+from gradparity.auditing.spawned import Spawned, go_on
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
 from gradparity.errors import in_a_line
 from gradparity.trace.harmless_hooks import Guard
@@ -37,7 +38,7 @@ class Watch:
         done: called once, when every optimizer that has stepped has made ``steps`` steps.
     """
 
-    def __init__(self, steps: int = STEPS, done: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, steps: int = STEPS, done: Callable[[], None] = go_on) -> None:
         self.steps = steps
         self.done = done
         self.modules = Modules()
@@ -52,6 +53,7 @@ class Watch:
         self._outsiders: dict[int, Outsider] = {}
         self._retrained: dict[int, Retrained] = {}
         self.ranks = Ranks()
+        self.spawned = Spawned(steps, done)
         self._guard = Guard(self._failed)
 
     def add(self, optimizer: Optimizer, model: nn.Module | None = None) -> None:
@@ -80,6 +82,7 @@ class Watch:
             stack.callback(register_optimizer_step_post_hook(self._after_step).remove)
             stack.enter_context(self.modules.watching(self._guard))
             stack.callback(self._look_back)
+            stack.enter_context(self.spawned.watching())
             self.ranks.look()
             yield
 
@@ -101,7 +104,24 @@ class Watch:
             raised=self.raised,
             let_go=self._let_go_early,
             passes=self._watchers.samplers.passes,
+            world=self.ranks.world,
         )
+
+    def accounts(self, patience: float) -> list[Account]:
+        """Return all facts seen so far: this process's, then those of other ranks, or of processes it has started.
+
+        The first account is of a process that has trained, if one has.
+
+        Args:
+            patience: seconds to wait for the others.
+        """
+        own = self.account()
+        found = [own, *self.ranks.exchange(own, patience), *self.spawned.accounts(patience)]
+        if len(found) > 1 and not own.stories:
+            found[1].notes += own.notes
+            found[1].raised = found[1].raised or own.raised
+            del found[0]
+        return found
 
     def _look_back(self) -> None:
         self._guard.run(self.known.settle_all)

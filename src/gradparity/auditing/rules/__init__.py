@@ -64,13 +64,15 @@ def judge(
         others: the facts of the other ranks, in order.
     """
     found = _of_one(account, meant or Expected())
-    if others:
-        found += ranks.of_ranks([account, *others])
-        found += ranks_data.of_ranks([account, *others])
-    for rank, other in enumerate(others, 1):
+    together = [one for one in (account, *others) if one.world > 1]
+    if len(together) > 1:
+        of_all = [*ranks.of_ranks(together), *ranks_data.of_ranks(together)]
+        found += {(f.rule, f.line): f for f in reversed(of_all)}.values()
+    for number, other in enumerate(others, 1):
         known = {(f.rule, f.line) for f in found}
         new = [f for f in _of_one(other, meant or Expected()) if (f.rule, f.line) not in known]
-        found += [replace(f, sentence=f"{f.sentence}, on rank {rank}") for f in new]
+        where = f"on rank {number}" if other.world > 1 else f"in process {number}"
+        found += [replace(f, sentence=f"{f.sentence}, {where}") for f in new]
     beginnings = tuple(ignored)
     kept = [f for f in found if not (beginnings and f.rule.code.startswith(beginnings)) and not _silenced(f)]
     return sorted(kept, key=lambda f: (list(RuleVerdict).index(f.verdict), f.rule.code))
