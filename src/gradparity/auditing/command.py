@@ -18,10 +18,13 @@ from gradparity.auditing.presentation.as_markdown import as_markdown
 from gradparity.auditing.presentation.as_sarif import as_sarif
 from gradparity.auditing.presentation.as_text import WIDTH, show, without_trailing_spaces
 from gradparity.auditing.presentation.rule_pages import explain, listed_rules
+from gradparity.auditing.ranks import PATIENCE, PATIENCE_INSIDE
 from gradparity.auditing.report import NOT_JUDGED, Report, report
 from gradparity.auditing.rules import RULES
 from gradparity.auditing.rules.expected import Expected, expected
-from gradparity.auditing.run_script import Ended, Enough, run
+from gradparity.auditing.run_script import Ended, run
+from gradparity.auditing.spawned import Enough, go_on
+from gradparity.auditing.torchrun import exit_code, terminated_with_a_report
 from gradparity.auditing.watch import STEPS, Watch
 from gradparity.cli.arguments import Parser, check_range
 from gradparity.errors import UserError, writing
@@ -75,40 +78,44 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("name the script to audit, such as gradparity audit train.py; see gradparity audit --help")
     target, *its_own = given.script
     audit = _Audit(given, target, ignored, expected(given.expect))
-    return audit.finish(run(target, its_own, audit.watch, given.module, audit.finish))
+    with terminated_with_a_report(audit.watch.ranks.own is not None):
+        ended = run(target, its_own, audit.watch, given.module, audit.finish)
+    return audit.finish(ended)
 
 
 class _Audit:
-    """One run: the places to write to are opened before the script begins."""
+    """One run: the places to write to are opened before the script begins, on the rank that reports."""
 
     def __init__(self, given: Namespace, target: str, ignored: Sequence[str], meant: Expected) -> None:
         self.given, self.target, self.ignored, self.meant = given, target, ignored, meant
-        self.watch = Watch(given.steps, _stop if given.then_stop else lambda: None)
-        self.destination = Destination(given.output)
-        self.board = None if given.tensorboard is None else _board_folder(given.tensorboard)
+        self.watch = Watch(given.steps, _stop if given.then_stop else go_on)
+        self.watch.ranks.look()
+        reports = self.watch.ranks.reports
+        self.destination = Destination(given.output) if reports else None
+        self.board = _board_folder(given.tensorboard) if reports and given.tensorboard is not None else None
         self.folder = Path.cwd()
         self.children = ended_children()
 
     def finish(self, ended: Ended) -> int:
         """Write the report, and return the exit code."""
-        account = self.watch.account()
-        found = report(account, self.ignored, self.meant)
+        account, *others = self.watch.accounts(PATIENCE_INSIDE if ended.code else PATIENCE)
+        if self.destination is None:
+            return ended.code
+        found = report(account, self.ignored, self.meant, others)
         if found.verdict == NOT_JUDGED and ended_children() > self.children:
             note = "the script started processes of its own, which are not watched; audit it with one process"
             found = replace(found, notes=(*found.notes, note))
         shown = _Shown(found, account, self.target, ended, self.folder)
         made = FORMATS.get(self.given.format)
-        self.destination.write(self._table(shown) if made is None else made(shown))
+        self.destination.write(self._table(shown, self.destination.columns) if made is None else made(shown))
         if self.board is not None:
             from gradparity.auditing.presentation.board import write_board
 
             write_board(self.board, found, account, shown.name)
-        if found.verdict == NOT_JUDGED:
-            return 2
-        return 1 if found.wrong else 0
+        code = 2 if found.verdict == NOT_JUDGED else int(found.wrong)
+        return code if self.watch.ranks.own is None else exit_code(found, code, ended)
 
-    def _table(self, shown: _Shown) -> str:
-        columns = self.destination.columns
+    def _table(self, shown: _Shown, columns: int | None) -> str:
         text = StringIO()
         console = Console(file=text, highlight=False, width=columns or WIDTH, force_terminal=columns is not None)
         console.rule(f"gradparity audit of {self.target}", characters="-")

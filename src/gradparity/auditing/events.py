@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from gradparity.auditing.lines import Line, Raised
+from gradparity.auditing.samplers import Pass
 from gradparity.auditing.signs import NO_SIGNS, AverageMove, Signs
 from gradparity.trace.fingerprint import Fingerprint
 
@@ -94,6 +95,10 @@ class Backward:
     shared: int = 0
     """The number of gradients that share their memory with the one of another parameter, after the backward."""
     signs: Signs = NO_SIGNS
+    loss: str = ""
+    """A digest of what is differentiated."""
+    exchange: bool | None = None
+    """True if DDP exchanges the gradients between ranks; ``None`` if the process trains alone."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,10 @@ class Story:
     groups: tuple[dict[str, object], ...] = ()
     """The hyperparameters of each group, without its parameters."""
     dimensions: tuple[tuple[int, ...], ...] = ()  # of each parameter of each group
+    replicated: tuple[bool, ...] = ()
+    """For each parameter, whether DDP promises the same gradient on all ranks."""
+    sharded: tuple[bool, ...] = ()
+    """For each parameter, whether this rank holds only a part of it."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +254,10 @@ class Account:
     """Each move of an average of the weights, in order."""
     let_go: bool = False
     """True if the watching ended before the loop did."""
+    passes: list[Pass] = field(default_factory=list)
+    """Passes of distributed samplers over their data, in order."""
+    world: int = 1
+    """The number of ranks in the process group."""
     notes: list[str] = field(default_factory=list)
     """Things that were not seen, one sentence each."""
     recorded: bool = False

@@ -16,8 +16,10 @@ from gradparity.auditing.events import Backward, ClipCalled, Schedule, StepMade,
 from gradparity.auditing.lines import here
 from gradparity.auditing.loss_weights import Reading, walked
 from gradparity.auditing.registry import Registry
+from gradparity.auditing.samplers import SamplerWatcher
 from gradparity.auditing.scaler_watchers import ScalerWatchers
 from gradparity.auditing.watched_optimizer import WatchedOptimizer, rates, sums
+from gradparity.trace.fingerprint import fingerprint
 from gradparity.trace.harmless_hooks import Call, Watching
 from gradparity.trace.hook_check import ENGINE, inputs_of
 from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
@@ -39,12 +41,14 @@ class LoopWatchers:
         self._scalers = ScalerWatchers(known, stepped)
         self._schedulers: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self.averages = Averages(known.modules)
+        self.samplers = SamplerWatcher(lambda: known.events)
 
     def places(self) -> Iterator[tuple[Any, str, Callable[[Call], Watching]]]:
         """Yield each function of PyTorch that has no hook: its owner, its name, and its watcher."""
         yield Optimizer, "__init__", self._built
         yield torch.autograd, ENGINE, self._differentiate
         yield from self._scalers.places()
+        yield from self.samplers.places()
         yield clip_grad, "_group_tensors_by_device_and_dtype", self._clip
         yield clip_grad, "_get_total_norm", self._clip_of_nothing
         yield lr_scheduler.LRScheduler, "__init__", self._scheduler_built
@@ -109,6 +113,8 @@ class LoopWatchers:
             scale *= one
         inside, again = bool(stepping()), into_grad and marked_again(graph.losses)
         self.modules.backward_passed_by(reached)
+        loss = "".join(fingerprint(root.detach()).digest for root in roots if isinstance(root, torch.Tensor))
+        exchange = self.modules.exchange(reached)
         modes = {t.story.number: self.modules.modes({id(p) for p in t.parameters()}) for t in concerned}
         reading = Reading(graph.losses, scale)
         with reading:
@@ -131,6 +137,8 @@ class LoopWatchers:
                 half=graph.half,
                 shared=trainee.shared(),
                 signs=signs.of(trainee, mode.counted if mode is not None and mode.norms else None),
+                loss=loss,
+                exchange=exchange,
             )
             if not into_grad:
                 trainee.expected = sums(trainee.parameters(), inputs, result)

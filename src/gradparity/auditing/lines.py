@@ -83,6 +83,11 @@ def _of_a_library(file: str) -> bool:
     return file.startswith(("<frozen", "<string", *LIBRARIES))
 
 
+def of_the_user(file: str) -> bool:
+    """Return whether a file is the user's, and in no library."""
+    return not _of_a_library(file)
+
+
 @cache
 def _of_torch_or_ours(file: str) -> bool:
     return file.startswith(("<", *_PYTHON_AND_OURS)) or "/torch/" in file

@@ -84,7 +84,7 @@ def _losses(own: Sequence[StepWindow]) -> Iterator[Item]:
         yield Item("the loss is none whose weights can be read off the graph (its own reduction, or soft targets)")
         return
     kinds = Counter(loss.node.removesuffix("Backward0") for _, loss in read)
-    sums = [sum(loss.total for _, what in w.backwards for loss in what.losses) for w in own]
+    sums = [sum(loss.total for _, what in w.backwards for loss in what.losses) for w in own if w.backwards]
     least, most = min(sums), max(sums)
     total = f"{most:.4g}" if most - least <= 1e-3 * abs(most) else f"{least:.4g} to {most:.4g}"
     yield Item(f"loss: {', '.join(kinds)}; the weights of a window's tokens sum to {total}", read[0][0].line)

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torchs
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parallel import DistributedDataParallel
 
 from gradparity.auditing.events import Modes, Outsider, Retrained
 from gradparity.auditing.lines import Line
 from gradparity.trace.harmless_hooks import Guard
+from gradparity.trace.process_rank import world_size
 
 _TWO_FACED = (_BatchNorm, _DropoutNd)
 """Layers that compute something else in evaluation."""
@@ -37,11 +39,13 @@ class Modules:
         self._evaluated: dict[int, Line] = {}
         """For each module whose own ``eval()`` was called last, and not its own ``train()``: the line."""
         self._retrained: dict[int, tuple[Line, Line, int]] = {}
+        self._replicas: list[weakref.ref[DistributedDataParallel]] = []
 
     def add(self, model: nn.Module) -> None:
         """Take up a model that was built before the watching began."""
         for module in model.modules():
             self._modules[id(module)] = weakref.ref(module)
+            self._note_replica(module)
             self._children |= {id(child) for child in module.children()}
 
     @contextmanager
@@ -73,9 +77,37 @@ class Modules:
     def _child(self, module: nn.Module, value: Any) -> None:
         self._clock += 1
         self._modules[id(module)] = weakref.ref(module)
+        self._note_replica(module)
         if value is not None:
             self._modules[id(value)] = weakref.ref(value)
             self._children.add(id(value))
+
+    def _note_replica(self, module: nn.Module) -> None:
+        if isinstance(module, DistributedDataParallel) and all(ref() is not module for ref in self._replicas):
+            self._replicas.append(weakref.ref(module))
+
+    def exchange(self, reached: set[int]) -> bool | None:
+        """Return whether DDP's last forward has asked for an exchange of the gradients of these leaves, by ``id``.
+
+        Return ``None`` if this process trains alone.
+        """
+        if world_size() < 2:
+            return None
+        alive = [module for ref in self._replicas if (module := ref()) is not None]
+        asked = [
+            module.require_forward_param_sync for module in alive if any(id(p) in reached for p in module.parameters())
+        ]
+        return bool(asked) and all(asked)
+
+    def replicated(self) -> set[int]:
+        """Return the parameters, by ``id``, whose gradients DDP promises to be the same on all ranks."""
+        found: set[int] = set()
+        for ref in self._replicas:
+            module = ref()
+            if module is not None and not module._comm_hooks:  # a hook may exchange later, or something else
+                own = module.module.named_parameters()
+                found |= {id(p) for name, p in own if name not in module.parameters_to_ignore}
+        return found
 
     def optimizer_built(self, parameters: Iterable[Tensor]) -> None:
         """Note when an optimizer with these parameters was built."""

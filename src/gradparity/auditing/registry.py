@@ -30,6 +30,11 @@ class Registry:
         """Return the stories in which anything happened."""
         return [t.story for t in self._trainees.values() if t.story.events]
 
+    @property
+    def events(self) -> int:
+        """Return the number of events until now."""
+        return self._number
+
     def trainee(self, optimizer: Optimizer, line: Line = NOWHERE) -> WatchedOptimizer:
         """Return an optimizer as it is watched, from now on if it was not before."""
         known = self._trainees.get(id(optimizer))

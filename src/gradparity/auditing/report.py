@@ -39,11 +39,26 @@ class Report:
         return next((str(v) for v in RuleVerdict if any(f.verdict == v for f in self.findings)), "clean")
 
 
-def report(account: Account, ignored: Sequence[str] = (), meant: Expected | None = None) -> Report:
-    """Judge the facts of a run."""
+def report(
+    account: Account,
+    ignored: Sequence[str] = (),
+    meant: Expected | None = None,
+    others: Sequence[Account] = (),
+) -> Report:
+    """Judge the facts of a run.
+
+    Args:
+        account: the facts of this process.
+        ignored: codes of rules that are not asked.
+        meant: what the user has said of the loop.
+        others: the facts of the other ranks, in order.
+    """
+    ranks = account.world > 1
+    words = "ranks train together; what follows is of rank 0" if ranks else "processes; what follows is of the first"
+    does = [Item(f"{len(others) + 1} {words}")] if others else []
     return Report(
-        tuple(judge(account, ignored, meant)),
-        tuple(statement(account)),
+        tuple(judge(account, ignored, meant, others)),
+        (*does, *statement(account)),
         tuple(unexercised(account)),
         tuple(account.notes),
         sum(story.steps for story in account.stories),

@@ -13,16 +13,13 @@ from pathlib import Path
 from types import ModuleType
 
 from gradparity.auditing.lines import raised
+from gradparity.auditing.spawned import Enough
 from gradparity.auditing.sudden_exit import Terminated, before_the_end
 from gradparity.auditing.watch import Watch
 from gradparity.errors import UserError
 
 _OUTSIDE = {__file__, runpy.__file__, "<frozen runpy>"}
 """Files whose frames are around a script; its own traceback begins below them."""
-
-
-class Enough(BaseException):
-    """Ends a script once enough steps were watched; no ``except Exception`` catches it."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gradparity.auditing.lines import raised
+from gradparity.auditing.ranks import PATIENCE_INSIDE
 from gradparity.auditing.report import Report, report
 from gradparity.auditing.rules.expected import Expected
 from gradparity.auditing.watch import STEPS, Watch
@@ -46,10 +47,17 @@ class Audit:
         atexit.register(self.stop)
         return self
 
-    def stop(self) -> Report:
-        """End the watching, and return the report."""
+    def stop(self, error: BaseException | None = None) -> Report:
+        """End the watching, and return the report.
+
+        Args:
+            error: the exception that has ended the loop, if one has.
+        """
         if self._report is None:
-            self._report = report(self._watch.account(), self._ignored, self._meant)
+            if isinstance(error, Exception):
+                self._watch.raised = raised(error)
+            account, *others = self._watch.accounts(PATIENCE_INSIDE)
+            self._report = report(account, self._ignored, self._meant, others)
             with suppress(Exception):
                 atexit.unregister(self.stop)
             self._stack.close()
@@ -68,9 +76,7 @@ class Audit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the watching; an exception of the loop passes on."""
-        if isinstance(error, Exception):
-            self._watch.raised = raised(error)
-        self.stop()
+        self.stop(error)
 
 
 def audit(
@@ -83,7 +89,8 @@ def audit(
 ) -> Audit:
     """Return an audit of everything that trains in a ``with`` block, or between ``start()`` and ``stop()``.
 
-    It changes no bit of the training, and an error of its own never ends it::
+    It changes no bit of the training, and an error of its own never ends it. If several ranks train together, each
+    audits itself, and the report of rank 0 is on all of them::
 
         with gradparity.audit() as audit:
             train(model, optimizer, batches)

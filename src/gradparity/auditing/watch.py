@@ -16,7 +16,9 @@ from gradparity.auditing.events import Account, Outsider, Retrained
 from gradparity.auditing.function_watchers import LoopWatchers
 from gradparity.auditing.lines import Raised, here
 from gradparity.auditing.modules import Modules
+from gradparity.auditing.ranks import Ranks, is_sharded
 from gradparity.auditing.registry import Registry
+from gradparity.auditing.spawned import Spawned, go_on
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
 from gradparity.errors import in_a_line
 from gradparity.trace.harmless_hooks import Guard
@@ -36,7 +38,7 @@ class Watch:
         done: called once, when every optimizer that has stepped has made ``steps`` steps.
     """
 
-    def __init__(self, steps: int = STEPS, done: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, steps: int = STEPS, done: Callable[[], None] = go_on) -> None:
         self.steps = steps
         self.done = done
         self.modules = Modules()
@@ -50,6 +52,8 @@ class Watch:
         """The ``id`` of each parameter that was in an optimizer at any time."""
         self._outsiders: dict[int, Outsider] = {}
         self._retrained: dict[int, Retrained] = {}
+        self.ranks = Ranks()
+        self.spawned = Spawned(steps, done)
         self._guard = Guard(self._failed)
 
     def add(self, optimizer: Optimizer, model: nn.Module | None = None) -> None:
@@ -78,6 +82,8 @@ class Watch:
             stack.callback(register_optimizer_step_post_hook(self._after_step).remove)
             stack.enter_context(self.modules.watching(self._guard))
             stack.callback(self._look_back)
+            stack.enter_context(self.spawned.watching())
+            self.ranks.look()
             yield
 
     def account(self) -> Account:
@@ -98,7 +104,25 @@ class Watch:
             averages=self._watchers.averages.moves,
             raised=self.raised,
             let_go=self._let_go_early,
+            passes=self._watchers.samplers.passes,
+            world=self.ranks.world,
         )
+
+    def accounts(self, patience: float) -> list[Account]:
+        """Return all facts seen so far: this process's, then those of other ranks, or of processes it has started.
+
+        The first account is of a process that has trained, if one has.
+
+        Args:
+            patience: seconds to wait for the others.
+        """
+        own = self.account()
+        found = [own, *self.ranks.exchange(own, patience), *self.spawned.accounts(patience)]
+        if len(found) > 1 and not own.stories:
+            found[1].notes += own.notes
+            found[1].raised = found[1].raised or own.raised
+            del found[0]
+        return found
 
     def _look_back(self) -> None:
         self._guard.run(self.known.settle_all)
@@ -113,6 +137,10 @@ class Watch:
                 self._held |= {id(p) for p in parameters}
                 story = trainee.story
                 story.trained = tuple(p.requires_grad for p in parameters)
+                copies = self.modules.replicated()
+                before = story.replicated if len(story.replicated) == len(parameters) else [False] * len(parameters)
+                story.replicated = tuple(id(p) in copies or was for p, was in zip(parameters, before, strict=True))
+                story.sharded = tuple(is_sharded(p) for p in parameters)
                 story.names = tuple(names.get(id(p), f"parameter {i}") for i, p in enumerate(parameters))
                 story.dimensions = tuple(tuple(p.ndim for p in g["params"]) for g in optimizer.param_groups)
                 story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
@@ -132,6 +160,7 @@ class Watch:
         self._guard.run(self._watchers.step_ends, optimizer, args, kwargs)
 
     def _enough(self, trainee: WatchedOptimizer) -> None:
+        self.ranks.look()
         made = trainee.story.steps
         if made >= self.steps or made & (made - 1) == 0:  # a model may be gone later: 1, 2, 4, 8, ... steps
             self._look_around()

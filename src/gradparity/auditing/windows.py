@@ -45,6 +45,15 @@ class StepWindow:
         return [(e, e.what) for e in self.events if isinstance(e.what, Backward)]
 
     @property
+    def accumulated(self) -> list[WindowBackward]:
+        """Return its backwards without those of a closure that its step has called several times.
+
+        Lightning runs the last microbatch of each window in a closure, which its step calls once.
+        """
+        inside = sum(what.inside_step for _, what in self.backwards)
+        return [(e, what) for e, what in self.backwards if inside == 1 or not what.inside_step]
+
+    @property
     def clips(self) -> list[tuple[LoopEvent, ClipCalled]]:
         """Return its clips, in order."""
         return [(e, e.what) for e in self.events if isinstance(e.what, ClipCalled)]

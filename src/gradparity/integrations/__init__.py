@@ -1,1 +1,1 @@
-"""Integrations with other tools: a Lightning callback, a pytest plugin, and ``assert_parity`` for any test."""
+"""Integrations with other tools: callbacks of Lightning and transformers, and pytest fixtures."""

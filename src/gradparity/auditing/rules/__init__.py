@@ -1,6 +1,7 @@
 """The rules of the audit, one file a theme. Each is a function from facts to findings; none keeps anything."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from gradparity.auditing.events import Account
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
@@ -17,6 +18,8 @@ from gradparity.auditing.rules import (
     normalization,
     parameters,
     raised,
+    ranks,
+    ranks_data,
     scalers,
     scaling,
     schedules,
@@ -45,6 +48,8 @@ _FILES = (
     wiring,
     stepping,
     schedules,
+    ranks,
+    ranks_data,
     raised,
     as_planned,
     *_OF_SIGNS,
@@ -57,14 +62,37 @@ RULES: dict[str, Rule] = {rule.code: rule for rule in sorted(_ALL, key=lambda ru
 """All rules by their code, in order."""
 
 
-def judge(account: Account, ignored: Iterable[str] = (), meant: Expected | None = None) -> list[RuleFinding]:
+def judge(
+    account: Account,
+    ignored: Iterable[str] = (),
+    meant: Expected | None = None,
+    others: Sequence[Account] = (),
+) -> list[RuleFinding]:
     """Return everything that the rules find in the facts, the wrong first, each in the order of the codes.
 
     Args:
         account: the facts of a run.
         ignored: codes of rules that are not asked, or beginnings of codes: ``GP4`` stands for all of its theme.
         meant: what the user has said of the loop.
+        others: the facts of the other ranks, in order.
     """
+    found = _of_one(account, meant or Expected())
+    together = [one for one in (account, *others) if one.world > 1]
+    if len(together) > 1:
+        of_all = [*ranks.of_ranks(together), *ranks_data.of_ranks(together)]
+        found += {(f.rule, f.line): f for f in reversed(of_all)}.values()
+    for number, other in enumerate(others, 1):
+        known = {(f.rule, f.line) for f in found}
+        new = [f for f in _of_one(other, meant or Expected()) if (f.rule, f.line) not in known]
+        where = f"on rank {number}" if other.world > 1 else f"in process {number}"
+        found += [replace(f, sentence=f"{f.sentence}, {where}") for f in new]
+    beginnings = tuple(ignored)
+    kept = [f for f in found if not (beginnings and f.rule.code.startswith(beginnings)) and not _silenced(f)]
+    return sorted(kept, key=lambda f: (list(RuleVerdict).index(f.verdict), f.rule.code))
+
+
+def _of_one(account: Account, meant: Expected) -> list[RuleFinding]:
+    """Return what the rules find in the facts of one process."""
     found: list[RuleFinding] = []
     by_number = {story.number: windows(story) for story in account.stories}
     for story in account.stories:
@@ -89,14 +117,13 @@ def judge(account: Account, ignored: Iterable[str] = (), meant: Expected | None 
     found += parameters.of_account(account)
     found += modes.of_account(account)
     found += schedules.of_account(account)
+    found += ranks_data.of_account(account)
     found += raised.of_account(account)
     found += divisors.of_account(account)
     found += averages.of_account(account)
-    found += as_meant.of_account(account, meant or Expected())
-    found += as_planned.of_account(account, meant or Expected())
-    beginnings = tuple(ignored)
-    kept = [f for f in found if not (beginnings and f.rule.code.startswith(beginnings)) and not _silenced(f)]
-    return sorted(kept, key=lambda f: (list(RuleVerdict).index(f.verdict), f.rule.code))
+    found += as_meant.of_account(account, meant)
+    found += as_planned.of_account(account, meant)
+    return found
 
 
 def _silenced(finding: RuleFinding) -> bool:

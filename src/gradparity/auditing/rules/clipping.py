@@ -172,6 +172,8 @@ def _factors(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         if window.end is None or window.made is None or not window.backwards or window.made.closure:
             continue
         last = window.unscaled or window.backwards[-1][0]
+        if window.backwards[-1][1].exchange is False:  # the ranks exchange them later, by the loop's own hands
+            continue
         inside = [event for event, _ in window.clips if event.number < last.number]
         if inside or not window.adds_up or any(clip.by_value or len(window.clips) == 1 for _, clip in window.clips):
             continue

@@ -98,7 +98,7 @@ def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFindin
 
 
 def _readable(window: StepWindow) -> _Accumulated | None:
-    backwards = [(e, what) for e, what in window.backwards if not what.inside_step]
+    backwards = window.accumulated
     if window.made is None or not backwards or len({(e.line, what.weights) for e, what in backwards}) > 1:
         return None
     if any(len(what.losses) != 1 for _, what in backwards) or not window.adds_up:

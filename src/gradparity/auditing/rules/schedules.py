@@ -154,7 +154,9 @@ def of_account(account: Account) -> Iterator[RuleFinding]:
     for story in account.stories:
         built = [(name, line) for number, name, line in account.schedulers if number == story.number]
         ran = any(isinstance(event.what, Schedule) for event in story.events)
-        if built and not ran and story.steps > 1 and not account.let_go:
+        rates = {event.what.rates for event in story.events if isinstance(event.what, StepMade)}
+        moved = len(rates) > 1  # as by Ignite, which asks a scheduler for its rates without a call of its step
+        if built and not ran and not moved and story.steps > 1 and not account.let_go:
             name, line = built[-1]
             words = f"{name} was built and did not run in {times(story.steps)}"
             yield RuleFinding(NEVER_STEPPED, RuleVerdict.UNUSUAL, words, line)

@@ -104,7 +104,8 @@ def _between(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
             continue  # parameters came or went
         first = window.backwards[0][1].weights if window.backwards else window.made.weights_before
         restored = window.made.weights_before == before.made.weights_after
-        if first != before.made.weights_after and not restored:
+        idle = not window.backwards and window.made.weights_before == window.made.weights_after
+        if first != before.made.weights_after and not restored and not idle:  # such as after the end of Lightning's SWA
             weights.append(window)
         if window.made.state_before != before.made.state_after:
             state.append(window)

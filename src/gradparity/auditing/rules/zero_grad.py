@@ -145,7 +145,7 @@ def _thrown_away(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 def _emptied_inside(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
-        backwards = [(e, what) for e, what in window.backwards if not what.inside_step]
+        backwards = window.accumulated
         number = len(backwards)
         if window.made is None or number < 2 or len({(e.line, what.weights) for e, what in backwards}) > 1:
             continue
