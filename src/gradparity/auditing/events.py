@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from gradparity.auditing.lines import Line, Raised
+from gradparity.auditing.loss_inputs import Misfit
+from gradparity.auditing.outsiders import Outsider
 from gradparity.trace.fingerprint import Fingerprint
 
 GradientLook: TypeAlias = tuple[Fingerprint | None, ...]
@@ -90,6 +92,10 @@ class Backward:
     """True if the graph holds numbers of half precision, or casts to it."""
     shared: int = 0
     """The number of gradients that share their memory with the one of another parameter, after the backward."""
+    resting: frozenset[int] = frozenset()
+    """The optimizers of which no parameter requires a gradient at this moment, by their number."""
+    misfits: tuple[Misfit, ...] = ()
+    """Inputs that do not fit their loss function."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,8 @@ class ClipCalled:
     """The number of the optimizer's gradients that it was given; 0 if it was given none of any optimizer."""
     twice: int = 0
     """The number of these that it was given more than once."""
+    given_any: bool = True
+    """False if it was given no parameter at all, as by a generator that was used up before."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +161,10 @@ class Schedule:
     """Its own count of steps."""
     rates: tuple[float, ...] = ()
     """The learning rate of each group after it."""
+    each_step: bool = False
+    """True for a scheduler that is made to run after each optimizer step, as ``OneCycleLR``."""
+    past_end: bool = False
+    """True for a cosine that has passed its end, from where on the rate rises again."""
 
 
 What: TypeAlias = Backward | ZeroGrad | Unscale | ClipCalled | StepMade | Update | Schedule
@@ -188,23 +200,10 @@ class Story:
     """The name of each parameter, in the order of the groups."""
     trained: tuple[bool, ...] = ()
     """For each parameter, whether it requires a gradient."""
+    loose: bool = False
+    """True if none of its parameters is in a module that is known, such as an image that is optimized."""
     groups: tuple[dict[str, object], ...] = ()
     """The hyperparameters of each group, without its parameters."""
-
-
-@dataclass(frozen=True)
-class Outsider:
-    """A parameter that gets gradients though no optimizer holds it."""
-
-    name: str
-    shape: tuple[int, ...]
-    line: Line
-    """The backward that reached it first."""
-    times: int
-    late: bool
-    """True if it was registered in its module after the optimizer of that model had been built."""
-    beside: str
-    """The name of a parameter of the same model that an optimizer holds; empty if none does."""
 
 
 @dataclass(frozen=True)

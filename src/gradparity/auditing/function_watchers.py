@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import clip_grad
 from torch.optim import Optimizer, lr_scheduler
 
-from gradparity.auditing.call_stack import clipping, runs_inside
+from gradparity.auditing.call_stack import clipping, parameters_to_clip, runs_inside
 from gradparity.auditing.events import Backward, ClipCalled, Schedule, StepMade, ZeroGrad
 from gradparity.auditing.lines import here
 from gradparity.auditing.loss_weights import Reading, walked
@@ -34,6 +34,8 @@ class LoopWatchers:
         self.modules = known.modules
         self._enough = stepped
         self._scalers = ScalerWatchers(known, stepped)
+        self._reached_last: frozenset[int] = frozenset()
+        """The numbers of the optimizers that the last backward has reached."""
 
     def places(self) -> Iterator[tuple[Any, str, Callable[[Call], Watching]]]:
         """Yield each function of PyTorch that has no hook: its owner, its name, and its watcher."""
@@ -62,6 +64,8 @@ class LoopWatchers:
 
     def _zero_grad(self, call: Call) -> Watching:
         owner = call.args[0]
+        if isinstance(owner, nn.Module):
+            self.modules.meet(owner)
         if runs_inside("zero_grad"):
             yield
             return
@@ -91,6 +95,7 @@ class LoopWatchers:
             reached &= {id(x) for x in inputs}
         alive = self.known.alive()
         concerned = [t for t in alive if not reached.isdisjoint(map(id, t.parameters()))]
+        resting = frozenset(t.story.number for t in alive if not any(p.requires_grad for p in t.parameters()))
         line = here()
         for trainee in concerned:
             self.known.settle(trainee)
@@ -106,7 +111,7 @@ class LoopWatchers:
             result = yield
         if into_grad and not inputs:
             self.modules.reached(reached, line)
-        reaches = frozenset(trainee.story.number for trainee in concerned)
+        reaches = self._reached_last = frozenset(trainee.story.number for trainee in concerned)
         for trainee, gradients, weights in before:
             what = Backward(
                 into_grad,
@@ -119,8 +124,10 @@ class LoopWatchers:
                 again=again,
                 half=graph.half,
                 shared=trainee.shared(),
+                resting=resting,
+                misfits=tuple(sorted(graph.misfits, key=lambda misfit: misfit.value)),
             )
-            if not into_grad:
+            if not into_grad and not call.get(3, "create_graph", False):  # else they are for another derivative
                 trainee.expected = sums(trainee.parameters(), inputs, result)
                 trainee.awaited = len(trainee.story.events)
             self.known.tell(trainee, what, gradients, trainee.gradients(), line)
@@ -144,15 +151,17 @@ class LoopWatchers:
             self.known.tell(trainee, ClipCalled(threshold, "value" in name, covered, twice), gradients, (), here())
 
     def _clip_of_nothing(self, call: Call) -> Watching:
-        """Record a clip that was given no gradient, though one optimizer, and only one, has some."""
+        """Record a clip that was given no gradient, though the last backward has given some to an optimizer."""
         tensors = call.get(0, "tensors")
         yield
         if isinstance(tensors, (list, tuple)) and not tensors and runs_inside("clip_grad_norm_"):
-            with_gradients = [t for t in self.known.alive() if any(g is not None and g.norm for g in t.gradients())]
+            reached = [t for t in self.known.alive() if t.story.number in self._reached_last]
+            with_gradients = [t for t in reached if any(g is not None and g.norm for g in t.gradients())]
             if len(with_gradients) == 1:
                 [trainee] = with_gradients
                 self.known.settle(trainee)
-                self.known.tell(trainee, ClipCalled(None, False, 0), trainee.gradients(), (), here())
+                what = ClipCalled(None, False, 0, given_any=parameters_to_clip() != 0)
+                self.known.tell(trainee, what, trainee.gradients(), (), here())
 
     def step_begins(self, optimizer: Optimizer) -> None:
         """Look at what a step starts from."""
@@ -189,7 +198,14 @@ class LoopWatchers:
         scheduler = call.args[0]
         optimizer = unwrapped(scheduler, "optimizer")
         if isinstance(optimizer, Optimizer) and not runs_inside("step", "_initial_step"):
-            what = Schedule(type(scheduler).__name__, int(getattr(scheduler, "last_epoch", 0)), rates(optimizer))
+            count = int(getattr(scheduler, "last_epoch", 0))
+            what = Schedule(
+                type(scheduler).__name__,
+                count,
+                rates(optimizer),
+                isinstance(scheduler, (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)),
+                isinstance(scheduler, lr_scheduler.CosineAnnealingLR) and count > scheduler.T_max,
+            )
             self.known.tell(self.known.trainee(optimizer), what, (), (), here())
 
 

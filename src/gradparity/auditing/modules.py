@@ -7,6 +7,7 @@ parameters stand in one model, and which of them came after an optimizer had bee
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from torch.nn.modules import module as torchs
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from gradparity.auditing.events import Modes, Outsider, Retrained
+from gradparity.auditing.events import Modes, Retrained
 from gradparity.auditing.lines import Line
+from gradparity.auditing.outsiders import Origin, Outsider, kept_in_lists
 from gradparity.trace.guard import Guard
 
 _TWO_FACED = (_BatchNorm, _DropoutNd)
@@ -33,6 +35,8 @@ class Modules:
         self._clock = 0
         self._built: dict[int, int] = {}
         """For each parameter in an optimizer, by ``id``, when the optimizer was built."""
+        self._frozen: dict[int, int] = {}
+        """For each parameter, by ``id``, that required no gradient when an optimizer of its model was built: when."""
         self._reached: dict[int, tuple[Line, int]] = {}
         self._evaluated: dict[int, Line] = {}
         """For each module whose own ``eval()`` was called last, and not its own ``train()``: the line."""
@@ -43,6 +47,12 @@ class Modules:
         for module in model.modules():
             self._modules[id(module)] = weakref.ref(module)
             self._children |= {id(child) for child in module.children()}
+
+    def meet(self, model: nn.Module) -> None:
+        """Take up a model that nobody registered, such as a deep copy."""
+        known = self._modules.get(id(model))
+        if known is None or known() is not model:
+            self.add(model)
 
     @contextmanager
     def watching(self, guard: Guard) -> Iterator[None]:
@@ -80,8 +90,12 @@ class Modules:
     def optimizer_built(self, parameters: Iterable[Tensor]) -> None:
         """Note when an optimizer with these parameters was built."""
         self._clock += 1
-        for p in parameters:
-            self._built[id(p)] = self._clock
+        held = {id(p) for p in parameters}
+        self._built |= dict.fromkeys(held, self._clock)
+        for root in self.roots():
+            own = list(root.parameters())
+            if any(id(p) in held for p in own):
+                self._frozen |= {id(p): self._clock for p in own if not p.requires_grad}
 
     def reached(self, leaves: Iterable[int], line: Line) -> None:
         """Note that a backward at ``line`` wrote gradients of these tensors, given by ``id``."""
@@ -91,6 +105,7 @@ class Modules:
 
     def mode_set(self, module: nn.Module, training: bool, line: Line) -> None:
         """Note that the loop has called ``train(training)`` of ``module`` at ``line``."""
+        self.meet(module)
         if not training:
             self._evaluated[id(module)] = line
             for inner in module.modules():
@@ -175,6 +190,19 @@ class Modules:
             for name, p in mine:
                 if id(p) in self._reached and id(p) not in held and p.requires_grad and p.grad is not None:
                     line, times = self._reached[id(p)]
-                    late = bool(built) and self._born.get(id(p), 0) > built
-                    found.setdefault(id(p), Outsider(name, tuple(p.shape), line, times, late, beside))
+                    origin = self._origin(p, built)
+                    found.setdefault(id(p), Outsider(name, tuple(p.shape), line, times, origin, beside))
+        for root in self.roots():
+            beside = next((name for name, p in root.named_parameters() if id(p) in held), "")
+            for kept in kept_in_lists(root) if beside else ():
+                for name, p in kept.module.named_parameters():
+                    if id(p) in found and found[id(p)].origin is Origin.UNKNOWN:
+                        name = f"{kept.name}[...].{name}"
+                        found[id(p)] = replace(found[id(p)], name=name, origin=Origin.IN_LIST, beside=beside)
         return found
+
+    def _origin(self, p: Tensor, built: int) -> Origin:
+        born = self._born.get(id(p), 0)
+        if built and born > built:
+            return Origin.LATE
+        return Origin.THAWED if self._frozen.get(id(p), -1) > born else Origin.UNKNOWN

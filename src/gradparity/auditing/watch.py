@@ -12,10 +12,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from gradparity.auditing.events import Account, Outsider, Retrained
+from gradparity.auditing.events import Account, Retrained
 from gradparity.auditing.function_watchers import LoopWatchers
 from gradparity.auditing.lines import Raised, here
 from gradparity.auditing.modules import Modules
+from gradparity.auditing.outsiders import Outsider
 from gradparity.auditing.registry import Registry
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
 from gradparity.errors import in_a_line
@@ -113,6 +114,7 @@ class Watch:
                 story = trainee.story
                 story.trained = tuple(p.requires_grad for p in parameters)
                 story.names = tuple(names.get(id(p), f"parameter {i}") for i, p in enumerate(parameters))
+                story.loose = not any(id(p) in names for p in parameters)
                 story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
         self._outsiders |= self.modules.outsiders(self._held)
         self._retrained |= self.modules.retrained()

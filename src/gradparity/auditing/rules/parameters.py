@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import Account, Outsider
+from gradparity.auditing.events import Account
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
+from gradparity.auditing.outsiders import Origin, Outsider
 
 MADE_LATER = Rule(
     "GP501",
@@ -26,24 +27,55 @@ IN_NO_OPTIMIZER = Rule(
 )
 
 
+THAWED = Rule(
+    "GP503",
+    "unfrozen-and-in-no-optimizer",
+    "The parameter was frozen when the optimizer of its model was built from those that require gradients. It was "
+    "unfrozen since, and the optimizer does not know it.",
+    "for p in backbone.parameters():\n    p.requires_grad = True\n"
+    "optimizer.add_param_group({'params': backbone.parameters(), 'lr': small_rate})",
+    reported="https://discuss.pytorch.org/t/how-the-pytorch-freeze-network-in-some-layers-only-the-rest-of-the-training/7088",
+)
+IN_LIST = Rule(
+    "GP504",
+    "layers-in-a-plain-list",
+    "The layers stand in a plain list or dict of their module. Its parameters() does not list them, so no optimizer "
+    "trains them, and neither .to(device) nor state_dict() reaches them.",
+    "self.layers = nn.ModuleList(layers)  # or nn.ModuleDict",
+    reported="https://discuss.pytorch.org/t/when-should-i-use-nn-modulelist-and-when-should-i-use-nn-sequential/5463",
+)
+
+_WORDS = {
+    Origin.LATE: (MADE_LATER, "came into the model after the optimizer of {0} was built; no optimizer holds {1}"),
+    Origin.THAWED: (THAWED, "required no gradient when the optimizer of {0} was built; no optimizer holds {1}"),
+    Origin.IN_LIST: (IN_LIST, "stand in a plain list beside {0}, where parameters() does not find them"),
+}
+"""For the ways into no optimizer that are wrong: the rule, and a sentence."""
+
+
 def of_account(account: Account) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     if not any(story.steps for story in account.stories):
         return
-    late = [p for p in account.outsiders if p.late and p.beside and p.times > 1]
-    if late:
-        words = f"came into the model after the optimizer of {late[0].beside} was built; no optimizer holds"
-        yield _finding(MADE_LATER, RuleVerdict.WRONG, late, words)
-    rest = [p for p in account.outsiders if p not in late and p.times > 1]
-    if rest:
-        yield _finding(IN_NO_OPTIMIZER, RuleVerdict.UNUSUAL, rest, "and no optimizer holds")
+    rest = [p for p in account.outsiders if p.times > 1]
+    for origin, (rule, words) in _WORDS.items():
+        found = [p for p in rest if p.origin is origin and p.beside]
+        rest = [p for p in rest if p not in found]
+        if found:
+            number = times(found[0].times, "backward")
+            words = words.format(found[0].beside, _them(found))
+            sentence = f"{_names(found)} {words}, and {number} computed gradients for {_them(found)}"
+            yield RuleFinding(rule, RuleVerdict.WRONG, sentence, found[0].line, times=found[0].times)
+    inputs = all(story.loose for story in account.stories if story.steps)  # trains an image, or a prompt
+    if rest and not inputs:
+        number = times(rest[0].times, "backward")
+        sentence = f"{_names(rest)} got gradients in {number}, and no optimizer holds {_them(rest)}"
+        yield RuleFinding(IN_NO_OPTIMIZER, RuleVerdict.UNUSUAL, sentence, rest[0].line, times=rest[0].times)
 
 
-def _finding(rule: Rule, verdict: RuleVerdict, found: Sequence[Outsider], words: str) -> RuleFinding:
-    names = ", ".join(p.name for p in found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
-    them = "it" if len(found) == 1 else "them"
-    if rule is MADE_LATER:
-        sentence = f"{names} {words} {them}, and {times(found[0].times, 'backward')} computed gradients for {them}"
-    else:
-        sentence = f"{names} got gradients in {times(found[0].times, 'backward')}, {words} {them}"
-    return RuleFinding(rule, verdict, sentence, found[0].line, times=found[0].times)
+def _names(found: Sequence[Outsider]) -> str:
+    return ", ".join(p.name for p in found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def _them(found: Sequence[Outsider]) -> str:
+    return "it" if len(found) == 1 else "them"

@@ -2,9 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
-from gradparity.auditing.events import Story
+from gradparity.auditing.events import Account, StepMade, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.windows import StepWindow, is_empty, same
 
@@ -59,11 +59,12 @@ NEVER_REACHED = Rule(
 )
 
 
-def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+def of_story(story: Story, windows: Sequence[StepWindow], account: Account) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     made = [window for window in windows if window.made is not None]
     yield from _steps(made)
-    yield from _between(made)
+    others = (e.what for s in account.stories if s is not story for e in s.events)
+    yield from _between(made, {what.weights_after for what in others if isinstance(what, StepMade)})
     yield from _differentiated_twice(made)
     yield from _never_reached(story, made)
 
@@ -95,7 +96,13 @@ def _steps(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         yield _of(NOT_FINITE, RuleVerdict.WRONG if scaled else RuleVerdict.UNUSUAL, infinite, words)
 
 
-def _between(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+def _between(made: Sequence[StepWindow], left_by_others: Container[str]) -> Iterator[RuleFinding]:
+    """Compare what a step has left with what the next one finds.
+
+    Args:
+        made: the steps.
+        left_by_others: the weights that other optimizers of the same parameters have left.
+    """
     weights, state = [], []
     for before, window in itertools.pairwise(made):
         assert before.made is not None
@@ -104,7 +111,7 @@ def _between(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
             continue  # parameters came or went
         first = window.backwards[0][1].weights if window.backwards else window.made.weights_before
         restored = window.made.weights_before == before.made.weights_after
-        if first != before.made.weights_after and not restored:
+        if first != before.made.weights_after and first not in left_by_others and not restored:
             weights.append(window)
         if window.made.state_before != before.made.state_after:
             state.append(window)
@@ -120,7 +127,23 @@ def _between(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 def _differentiated_twice(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = [w for w in made if any(what.again and not is_empty(e.before) for e, what in w.backwards)]
     if len(found) > 1:
-        yield _of(TWICE_DIFFERENTIATED, RuleVerdict.UNUSUAL, found, "the same loss was differentiated twice")
+        certain = all(w.adds_up and _weighs_the_same_again(w) for w in found)
+        words = "the same loss was differentiated twice" + (
+            " with the same weight, and both were added" if certain else ""
+        )
+        verdict = RuleVerdict.WRONG if certain else RuleVerdict.UNUSUAL
+        yield _of(TWICE_DIFFERENTIATED, verdict, found, words)
+
+
+def _weighs_the_same_again(window: StepWindow) -> bool:
+    """Return whether a loss that was differentiated again has the weight that it had before, which no method wants."""
+    for index, (_, what) in enumerate(window.backwards):
+        earlier = {
+            (loss.node, loss.tokens, loss.total) for _, before in window.backwards[:index] for loss in before.losses
+        }
+        if what.again and any((loss.node, loss.tokens, loss.total) in earlier for loss in what.losses):
+            return True
+    return False
 
 
 def _never_reached(story: Story, made: Sequence[StepWindow]) -> Iterator[RuleFinding]:

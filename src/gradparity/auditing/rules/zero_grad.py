@@ -67,12 +67,16 @@ def _left_over(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFind
     partly: list[tuple[StepWindow, LoopEvent, int]] = []
     emptied = 0
     for window in windows:
-        if window.previous is None or window.made is None or not window.backwards:
+        own = [e for e, what in window.backwards if what.into_grad and not what.inside_step]
+        if window.previous is None or window.made is None or not own:
             continue
-        first, what = window.backwards[0]
-        if not what.into_grad or what.inside_step:
-            continue
-        if same(first.before, window.previous.after) and not window.emptied_after(first):
+        first = own[0]
+        earlier = (
+            windows[window.step - 2].end if window.step > 1 else None
+        )  # a step inside the backward comes before it
+        if any(e and same(first.before, e.after) for e in (window.previous, earlier)) and not window.emptied_after(
+            first
+        ):
             found.append((window, first))
         elif is_empty(first.before):
             emptied += 1
@@ -175,13 +179,13 @@ def _given_up(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Find windows in which a clip or unscale, the last act before a step elsewhere, is followed by a backward."""
     found, usual = [], 0
     for window in windows:
-        if window.made is None or not window.clips or not window.backwards:
+        if not window.clips or not window.backwards:
             continue
         last = window.backwards[-1][0]
         early = [e for e, _ in window.clips if e.number < last.number and e.number > window.backwards[0][0].number]
         later = [e for e, _ in window.backwards if early and e.number > early[0].number]
         if not early:
-            usual += 1
+            usual += window.made is not None
         elif not any(is_empty(e.before) for e in later):
             found.append((window, early[0], later[0]))
     if not found or usual < 2 or usual <= len(found):
