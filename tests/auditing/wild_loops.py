@@ -116,6 +116,27 @@ def layers_in_a_list(right):
     trained(loss_of, model, torch.optim.SGD(model.parameters(), lr=0.1))
 
 
+def module_with_an_attribute(right):
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    if right:
+        model[0].requires_grad_(False)
+    else:
+        model[0].requires_grad = False
+    trained(loss_of, model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+def emptied_at_the_start_of_an_epoch(right):
+    model, optimizer = small()
+    for _ in range(3):
+        optimizer.zero_grad()
+        for index in range(6 if right else 7):
+            (loss_of(model) / 3).backward()
+            if index % 3 == 2:
+                optimizer.step()
+                optimizer.zero_grad()
+    optimizer.zero_grad()
+
+
 def one_optimizer_never_steps(right):
     body, head = nn.Linear(4, 8), nn.Linear(8, 3)
     of_body, of_head = (torch.optim.SGD(m.parameters(), lr=0.1) for m in (body, head))
@@ -345,6 +366,8 @@ BROKEN = {
     relu_before_cross_entropy: ("GP416", "unusual"),
     unfrozen_too_late: ("GP503", "wrong"),
     layers_in_a_list: ("GP504", "wrong"),
+    module_with_an_attribute: ("GP505", "wrong"),
+    emptied_at_the_start_of_an_epoch: ("GP109", "unusual"),
     one_optimizer_never_steps: ("GP821", "wrong"),
     no_step_at_all: ("GP821", "wrong"),
     optimizer_every_epoch: ("GP822", "unusual"),

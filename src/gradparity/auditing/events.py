@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from gradparity.auditing.lines import Line, Raised
 from gradparity.auditing.loss_inputs import Misfit
-from gradparity.auditing.outsiders import Outsider
+from gradparity.auditing.outsiders import NotFrozen, Outsider
 from gradparity.trace.fingerprint import Fingerprint
 
 GradientLook: TypeAlias = tuple[Fingerprint | None, ...]
@@ -227,6 +227,7 @@ class Account:
     outsiders: list[Outsider] = field(default_factory=list)
     raised: Raised | None = None
     retrained: list[Retrained] = field(default_factory=list)
+    not_frozen: list[NotFrozen] = field(default_factory=list)
     scalers: list[Line] = field(default_factory=list)
     """The line that built each gradient scaler, in order."""
     schedulers: list[tuple[int, str, Line]] = field(default_factory=list)

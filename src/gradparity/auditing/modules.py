@@ -17,7 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from gradparity.auditing.events import Modes, Retrained
 from gradparity.auditing.lines import Line
-from gradparity.auditing.outsiders import Origin, Outsider, kept_in_lists
+from gradparity.auditing.outsiders import NotFrozen, Origin, Outsider, kept_in_lists
 from gradparity.trace.guard import Guard
 
 _TWO_FACED = (_BatchNorm, _DropoutNd)
@@ -199,6 +199,18 @@ class Modules:
                     if id(p) in found and found[id(p)].origin is Origin.UNKNOWN:
                         name = f"{kept.name}[...].{name}"
                         found[id(p)] = replace(found[id(p)], name=name, origin=Origin.IN_LIST, beside=beside)
+        return found
+
+    def not_frozen(self) -> dict[int, NotFrozen]:
+        """Return the modules, by ``id``, of which the loop set ``requires_grad`` to false and trains all parameters."""
+        found = {}
+        for root in self.roots():
+            for name, module in root.named_modules():
+                if vars(module).get("requires_grad", True) is False:
+                    own = list(module.parameters())
+                    if own and all(p.requires_grad and id(p) in self._reached for p in own):
+                        line, times = self._reached[id(own[0])]
+                        found[id(module)] = NotFrozen(name or type(module).__name__, line, times)
         return found
 
     def _origin(self, p: Tensor, built: int) -> Origin:

@@ -36,6 +36,16 @@ class Outsider:
 
 
 @dataclass(frozen=True)
+class NotFrozen:
+    """A module with an attribute ``requires_grad = False``, which freezes nothing."""
+
+    name: str
+    line: Line
+    """The backward that reached its parameters first."""
+    times: int
+
+
+@dataclass(frozen=True)
 class Kept:
     """A module in a plain list of another one."""
 

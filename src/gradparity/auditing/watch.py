@@ -16,7 +16,7 @@ from gradparity.auditing.events import Account, Retrained
 from gradparity.auditing.function_watchers import LoopWatchers
 from gradparity.auditing.lines import Raised, here
 from gradparity.auditing.modules import Modules
-from gradparity.auditing.outsiders import Outsider
+from gradparity.auditing.outsiders import NotFrozen, Outsider
 from gradparity.auditing.registry import Registry
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
 from gradparity.errors import in_a_line
@@ -51,6 +51,7 @@ class Watch:
         """The ``id`` of each parameter that was in an optimizer at any time."""
         self._outsiders: dict[int, Outsider] = {}
         self._retrained: dict[int, Retrained] = {}
+        self._not_frozen: dict[int, NotFrozen] = {}
         self._guard = Guard(self._failed)
 
     def add(self, optimizer: Optimizer, model: nn.Module | None = None) -> None:
@@ -93,6 +94,7 @@ class Watch:
             stories=self.known.stories,
             outsiders=outsiders,
             retrained=list(self._retrained.values()),
+            not_frozen=list(self._not_frozen.values()),
             scalers=scalers,
             schedulers=self.known.schedulers,
             notes=notes,
@@ -118,6 +120,7 @@ class Watch:
                 story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
         self._outsiders |= self.modules.outsiders(self._held)
         self._retrained |= self.modules.retrained()
+        self._not_frozen |= self.modules.not_frozen()
 
     def _failed(self, error: Exception) -> None:
         self.fault = error

@@ -32,7 +32,7 @@ LEAKS = Rule(
     "The loss of one optimizer also reaches the parameters of another one, which steps on it, though the loop keeps "
     "the two apart the other way round. A generator is then trained to help its discriminator.",
     "fake = generator(noise)\nloss_d = criterion(discriminator(fake.detach()), zeros)",
-    reported="https://discuss.pytorch.org/t/why-is-detach-necessary/56",
+    reported="https://github.com/alterzero/DBPN-Pytorch/issues/37",
 )
 
 
@@ -72,23 +72,26 @@ def _outer(window: StepWindow) -> list[WindowBackward]:
 def _factor_of_last(window: StepWindow) -> float | None:
     """Return the one factor between the last backward's gradients and those that the step read, if there is one.
 
-    ``None`` if the backwards are of several lines or weights, if any adds to what was there, or if the weights of all
-    losses sum to 1, of which ``emptied-inside-a-window`` tells.
+    Only parameters count whose gradients are emptied before each further backward. ``None`` if the backwards are of
+    several lines or weights, or if the weights of all losses sum to 1, of which ``emptied-inside-a-window`` tells. A
+    factor other than the number of backwards is returned only if all parameters have it.
     """
     backwards = _outer(window)
     if window.end is None or len({(e.line, what.weights) for e, what in backwards}) > 1:
         return None
-    if not all(is_empty(e.before) for e, _ in backwards[1:]):
-        return None
     total = sum(loss.total for _, what in backwards for loss in what.losses)
     if abs(total - 1) < 1e-3 and all(what.losses for _, what in backwards):
         return None
-    pairs = list(zip(backwards[-1][0].after, window.end.before, strict=False))
-    if any((a is None or a.norm == 0) != (b is None or b.norm == 0) for a, b in pairs):
+    looks = zip(*(e.before for e, _ in backwards[1:]), strict=False)
+    emptied = [all(g is None or g.norm == 0 for g in look) for look in looks]
+    read = zip(emptied, backwards[0][0].after, backwards[-1][0].after, window.end.before, strict=False)
+    pairs = [(last, end) for lost, first, last, end in read if lost and first is not None and first.norm]
+    if any((last is None or last.norm == 0) != (end is None or end.norm == 0) for last, end in pairs):
         return None
-    factors = [abs(b.norm / a.norm) for a, b in pairs if a and b and a.norm]
-    alike = len(factors) > 1 and max(factors) - min(factors) <= 1e-5 * max(factors)
-    return factors[0] if alike else None
+    factors = [abs(end.norm / last.norm) for last, end in pairs if last and end and last.norm]
+    if len(factors) < 2 or max(factors) - min(factors) > 1e-5 * max(factors):
+        return None
+    return factors[0] if all(emptied) or abs(factors[0] / len(backwards) - 1) < 1e-4 else None
 
 
 def _moved_inside(windows: Sequence[StepWindow], others: Sequence[int]) -> Iterator[RuleFinding]:

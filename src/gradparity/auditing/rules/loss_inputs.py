@@ -13,7 +13,7 @@ NOT_LOGITS = Rule(
     "The loss computes a softmax or sigmoid itself and was given the output of one. All probabilities come close to "
     "each other, the loss cannot get small, and gradients vanish.",
     "logits = model(x)  # no softmax or sigmoid in the model\nloss = F.cross_entropy(logits, y)",
-    reported="https://discuss.pytorch.org/t/do-i-need-to-use-softmax-before-nn-crossentropyloss/16739",
+    reported="https://github.com/Lightning-Universe/lightning-bolts/issues/654",
 )
 NOT_LOG_PROBABILITIES = Rule(
     "GP412",
@@ -22,7 +22,7 @@ NOT_LOG_PROBABILITIES = Rule(
     "logarithm they have no minimum at the right answer.",
     "loss = F.cross_entropy(logits, y)\n# or\nloss = F.nll_loss(F.log_softmax(logits, dim=1), y)",
     right_in="nll_loss as a way to pick one entry of each row",
-    reported="https://discuss.pytorch.org/t/negative-loss-while-training/31802",
+    reported="https://github.com/clvrai/ACGAN-PyTorch/pull/4",
 )
 OTHER_DIMENSION = Rule(
     "GP413",
@@ -38,7 +38,7 @@ BROADCAST = Rule(
     "compared with the targets of all samples, and the model learns their mean.",
     "loss = F.mse_loss(prediction.squeeze(-1), target)  # the same shape",
     right_in="a difference of all pairs that is meant",
-    reported="https://discuss.pytorch.org/t/userwarning-using-a-target-size-that-is-different-to-the-input-size/72551",
+    reported="https://github.com/pytorch/pytorch/issues/16045",
 )
 ONE_CLASS = Rule(
     "GP415",

@@ -22,6 +22,7 @@ MADE_AGAIN = Rule(
     "optimizer = torch.optim.AdamW(model.parameters())  # once, before the epochs\n"
     "optimizer.load_state_dict(checkpoint['optimizer'])  # after a resume",
     right_in="restarts that forget the moments on purpose; stages of training",
+    reported="https://github.com/alan-turing-institute/deepsensor/issues/47",
 )
 OF_ANOTHER_MODEL = Rule(
     "GP823",

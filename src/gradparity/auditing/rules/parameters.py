@@ -34,7 +34,6 @@ THAWED = Rule(
     "unfrozen since, and the optimizer does not know it.",
     "for p in backbone.parameters():\n    p.requires_grad = True\n"
     "optimizer.add_param_group({'params': backbone.parameters(), 'lr': small_rate})",
-    reported="https://discuss.pytorch.org/t/how-the-pytorch-freeze-network-in-some-layers-only-the-rest-of-the-training/7088",
 )
 IN_LIST = Rule(
     "GP504",
@@ -42,7 +41,15 @@ IN_LIST = Rule(
     "The layers stand in a plain list or dict of their module. Its parameters() does not list them, so no optimizer "
     "trains them, and neither .to(device) nor state_dict() reaches them.",
     "self.layers = nn.ModuleList(layers)  # or nn.ModuleDict",
-    reported="https://discuss.pytorch.org/t/when-should-i-use-nn-modulelist-and-when-should-i-use-nn-sequential/5463",
+    reported="https://github.com/pytorch/pytorch/issues/38639",
+)
+NOT_FROZEN = Rule(
+    "GP505",
+    "module-that-only-looks-frozen",
+    "A module has no requires_grad: the assignment makes an attribute that nothing reads, and its parameters go on to "
+    "be trained.",
+    "model.backbone.requires_grad_(False)",
+    reported="https://github.com/CSCYQJ/MICCAI23-ProtoContra-SFDA/issues/18",
 )
 
 _WORDS = {
@@ -57,6 +64,10 @@ def of_account(account: Account) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     if not any(story.steps for story in account.stories):
         return
+    for module in account.not_frozen:
+        if module.times > 1:
+            words = f"{module.name}.requires_grad was set to False, and {times(module.times, 'backward')} trained it"
+            yield RuleFinding(NOT_FROZEN, RuleVerdict.WRONG, words, module.line, times=module.times)
     rest = [p for p in account.outsiders if p.times > 1]
     for origin, (rule, words) in _WORDS.items():
         found = [p for p in rest if p.origin is origin and p.beside]

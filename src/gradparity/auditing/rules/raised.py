@@ -88,6 +88,7 @@ SCHEDULE_OVER = Rule(
     "once a window.",
     "steps = epochs * math.ceil(len(loader) / accumulation_steps)\n"
     "scheduler = OneCycleLR(optimizer, max_lr, total_steps=steps)",
+    reported="https://github.com/A4Bio/PiFold/issues/6",
 )
 
 _MESSAGES = (

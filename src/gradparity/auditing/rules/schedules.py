@@ -67,7 +67,7 @@ TOO_SELDOM = Rule(
     "small start, and the cycle does not end.",
     "for batch in loader:\n    ...\n    optimizer.step()\n    scheduler.step()",
     right_in="a cycle whose total_steps counts epochs",
-    reported="https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.OneCycleLR.html",
+    reported="https://github.com/galilai-group/stable-worldmodel/issues/280",
 )
 PAST_ITS_END = Rule(
     "GP819",

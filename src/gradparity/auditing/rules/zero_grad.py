@@ -204,13 +204,31 @@ def _given_up(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 
 
 def _never_stepped(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
-    made = [len(window.backwards) for window in windows if window.made is not None]
+    made = [window for window in windows if window.made is not None]
     lines = {event.line for window in windows for event, _ in window.backwards}
-    last = windows[-1] if windows else None
-    if last is None or last.made is not None or len(lines) > 1 or len(made) < 2 or min(made) < 2 or not last.backwards:
+    lengths = [len(window.backwards) for window in made]
+    if not windows or len(lengths) < 2 or min(lengths) < 2 or len(lines) > 1:
         return
-    event = last.backwards[-1][0]
-    number = len(last.backwards)
-    if not is_empty(event.after) and not last.emptied_after(event) and number < max(made):
-        words = f"the last {times(number, 'backward')} of the training were followed by no step"
-        yield RuleFinding(NEVER_STEPPED, RuleVerdict.UNUSUAL, words, event.line, None, last.step)
+    last, usual = windows[-1], max(set(lengths), key=lengths.count)
+    if last.made is None and last.backwards and len(last.backwards) < max(lengths):
+        event = last.backwards[-1][0]
+        if not is_empty(event.after) and not last.emptied_after(event):
+            words = f"the last {times(len(last.backwards), 'backward')} of the training were followed by no step"
+            yield RuleFinding(NEVER_STEPPED, RuleVerdict.UNUSUAL, words, event.line, None, last.step)
+            return
+    found = [(w, early) for w in made if usual < len(w.backwards) < 2 * usual and (early := _discarded(w, usual))]
+    if found:
+        window, early = found[0]
+        emptied = next(e for e in window.events if isinstance(e.what, ZeroGrad) and e.number > early.number)
+        number = times(len(window.backwards) - usual, "backward")
+        words = f"the gradients of {number} before this zero_grad were used by no step, {times(len(found), 'time')}"
+        yield RuleFinding(
+            NEVER_STEPPED, RuleVerdict.UNUSUAL, words, emptied.line, early.line, window.step, times=len(found)
+        )
+
+
+def _discarded(window: StepWindow, usual: int) -> LoopEvent | None:
+    """Return the last backward before a usual window's number of them, if its gradients were emptied after it."""
+    early, after = window.backwards[-usual - 1][0], window.backwards[-usual][0]
+    between = (e for e in window.events if isinstance(e.what, ZeroGrad) and early.number < e.number < after.number)
+    return early if not is_empty(early.after) and any(is_empty(e.after) for e in between) else None
