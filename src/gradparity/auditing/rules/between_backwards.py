@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from gradparity.auditing.events import Backward, LoopEvent, StepMade, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.windows import StepWindow, WindowBackward, is_empty
+from gradparity.auditing.windows import StepWindow, WindowBackward
 
 KEPT_BY_REFERENCE = Rule(
     "GP110",
