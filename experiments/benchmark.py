@@ -13,10 +13,10 @@ import torch
 from rich.console import Console
 
 from gradparity.cli.arguments import check_range
-from gradparity.cli.choice import add_choice, choose
+from gradparity.cli.only_option import add_choice, choose
 from gradparity.errors import writing
 from gradparity.studies import experiment
-from gradparity.studies.benchmark.parts import DEFAULT, PARTS
+from gradparity.studies.benchmark.all_parts import DEFAULT, PARTS
 from gradparity.studies.experiment import Finished
 from gradparity.studies.result import Result, show_result, write_result
 from gradparity.tensorboard import new_folder

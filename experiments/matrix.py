@@ -14,7 +14,7 @@ from functools import partial
 from rich.console import Console
 from rich.text import Text
 
-from gradparity.files.append_only import AppendOnlyFile
+from gradparity.safe_files.append_only import AppendOnlyFile
 from gradparity.studies import experiment
 from gradparity.studies.experiment import Finished
 from gradparity.studies.matrix.hparams import write_hparams

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from gradparity.cli.arguments import check_range
-from gradparity.cli.choice import add_choice, choose
+from gradparity.cli.only_option import add_choice, choose
 from gradparity.studies import experiment
 from gradparity.studies.experiment import Finished
 from gradparity.studies.two_ways.config import LARGEST_COUNT

@@ -46,7 +46,7 @@ def on_a_gpu():
     """What makes trainings there repeatable, and afterwards as it was."""
     import torch
 
-    from gradparity.processes.device import prepare_device
+    from gradparity.processes.determinism import prepare_device
 
     deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     prepare_device("cuda")

@@ -8,7 +8,7 @@ import gradparity
 
 HOUSE = Path(gradparity.__file__).parent
 ORDER = [
-    "errors", "training", "files", "cli", "parity", "faults", "tensorboard", "trace", "processes", "auditing", "check",
+    "errors", "training", "safe_files", "cli", "parity", "faults", "tensorboard", "trace", "processes", "auditing", "check",
     "integrations", "studies",
 ]  # fmt: skip
 

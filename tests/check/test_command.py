@@ -15,9 +15,9 @@ import loops
 from gradparity.check import command, lookup
 from gradparity.check.command import check
 from gradparity.check.lookup import Finding, Match
-from gradparity.check.probe import Probe
 from gradparity.check.report import LIMITS, as_json, headline, show
 from gradparity.check.result import CheckResult
+from gradparity.check.run_in_child import Probe
 from gradparity.check.user_loop import call_by_name
 from gradparity.cli.main import main
 from gradparity.faults import FAULTS

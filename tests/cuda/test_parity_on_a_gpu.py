@@ -12,7 +12,7 @@ from torch.optim import Adam, AdamW
 from gradparity import training
 from gradparity.parity.compare import compare
 from gradparity.parity.compare_on_gpu import prefetch_device_comparisons
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.random_stream import RandomStream, generator_states
 from gradparity.parity.state import Part, aliases
 from gradparity.parity.step_metrics import total_norm

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from gradparity.faults import FAULTS, loop_with
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part
 from gradparity.studies.two_ways.config import ClipConfig, OptimizerConfig

@@ -11,7 +11,7 @@ from torch import nn
 from gradparity.check.rank_lookup import guarded_reference
 from gradparity.faults import FAULTS
 from gradparity.processes.collective_guard import CollectiveGuard, RanksPartedError
-from gradparity.training import exchange
+from gradparity.training import collectives
 
 
 def sums(start):
@@ -69,10 +69,10 @@ def averages(in_order):
     double.grad = torch.full((2,), rank + 0.5, dtype=torch.float64)
     turned.grad = torch.arange(6.0).view(2, 3).t() * (rank + 1)
     parameters = [full, one, nowhere, frozen, full, double, turned]
-    exchange.average(parameters, exchange.in_rank_order if in_order else exchange.all_reduced)
+    collectives.average(parameters, collectives.in_rank_order if in_order else collectives.all_reduced)
     strides = turned.grad.stride()
     gradients = [p.grad if p.grad is None else p.grad.tolist() for p in (full, one, nowhere, frozen, double, turned)]
-    return gradients, strides, exchange.total(rank + 1)
+    return gradients, strides, collectives.total(rank + 1)
 
 
 def differ_from_the_reference(names):

@@ -3,7 +3,7 @@
 from gradparity.check.global_state import global_hooks, torch_functions
 from gradparity.check.trained_objects import hook_dictionaries
 from gradparity.trace import wrapping
-from gradparity.trace.recorder import Recorder
+from gradparity.trace.step_recorder import Recorder
 
 
 def is_of_a_recorder(thing):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gradparity.parity.compare import SharedMemoryError, compare
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.metrics import Difference
 from gradparity.parity.mismatches import figures_of
 from gradparity.parity.state import Part

@@ -2,8 +2,8 @@
 
 import pytest
 
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.explain import explain
-from gradparity.parity.kinds import Kind
 from gradparity.parity.likely_cause import common_ratio
 from gradparity.parity.lockstep import ALL, STOPS, Comparison
 from gradparity.parity.metrics import Figures

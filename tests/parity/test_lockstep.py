@@ -9,7 +9,7 @@ import torch
 
 from gradparity.faults.patching import source
 from gradparity.parity.compare import SharedMemoryError
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.place import START, Place
 from gradparity.parity.random_stream import RandomStream

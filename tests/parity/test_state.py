@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import SGD, AdamW
 
 from gradparity.parity.compare import SharedMemoryError, compare
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.state import (
     Part,
     Unseen,

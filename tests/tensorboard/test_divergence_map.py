@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gradparity.faults import FAULTS
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.mismatches import Mismatch, figures_of
 from gradparity.parity.place import END, START, Place

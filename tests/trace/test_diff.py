@@ -11,8 +11,8 @@ from torch.optim import SGD
 
 import gradparity
 from gradparity.cli.main import main
-from gradparity.parity.kinds import Kind
-from gradparity.parity.meaning import Meaning
+from gradparity.parity.difference_kinds import Kind
+from gradparity.parity.explanation_kinds import Meaning
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record, Trace

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gradparity.parity.bits import same_bits
 from gradparity.trace.compare_fingerprints import fingerprint_kinds
-from gradparity.trace.fingerprint import fingerprint, fingerprint_value
+from gradparity.trace.fingerprint import fingerprint, fingerprint_value, hash_of_all
 
 DTYPES = [
     torch.float64,
@@ -102,3 +102,24 @@ def test_a_norm_is_reported_and_not_compared():
 )
 def test_one_element_is_kept_with_its_sign_and_several_by_their_norm(tensor, size):
     assert fingerprint(tensor).norm == size
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_with_the_last_fingerprint_it_is_the_same(dtype):
+    tensor = torch.ones(5).to(dtype)
+    last = fingerprint(tensor)
+    assert fingerprint(tensor, last) == last
+    tensor[2] = 0
+    assert fingerprint(tensor, last) == fingerprint(tensor) != last
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_hash_of_several_tensors_changes_with_any_element_and_with_their_order(dtype):
+    def some():
+        return [torch.ones(2, 2).to(dtype), torch.zeros(3).to(dtype), torch.ones(2, 2).to(dtype).t()[:1]]
+
+    changed = some()
+    changed[2][0, 1] = 0
+    hashes = [hash_of_all(some()), hash_of_all(changed), hash_of_all(reversed(some()))]
+    assert hashes[0] == hash_of_all(some())
+    assert len(set(hashes)) == 3

@@ -15,9 +15,9 @@ from torch.utils.hooks import RemovableHandle
 
 import gradparity
 from gradparity.check.global_state import torch_functions
-from gradparity.trace import recorder, wrapping
-from gradparity.trace.recorder import Recorder
+from gradparity.trace import step_recorder, wrapping
 from gradparity.trace.snapshot import TrainingObjects
+from gradparity.trace.step_recorder import Recorder
 from left import of_a_recorder
 
 HOOKS = {(f"torch.optim.optimizer._global_optimizer_{when}_hooks", "hook") for when in ("pre", "post")}
@@ -53,7 +53,7 @@ def patches(monkeypatch):
         asked.append((owner, name))
         return wrapping.wrapped(owner, name, wrapper)
 
-    monkeypatch.setattr(recorder, "wrapped", noticed)
+    monkeypatch.setattr(step_recorder, "wrapped", noticed)
     return asked
 
 
@@ -116,7 +116,7 @@ def test_a_patch_that_is_forgotten_is_found(patches):
         owner, name = forgotten
         its_own, original = name in vars(owner), vars(owner).get(name)
         with pytest.MonkeyPatch.context() as monkeypatch:
-            monkeypatch.setattr(recorder, "wrapped", forgetful)
+            monkeypatch.setattr(step_recorder, "wrapped", forgetful)
             with recorder_of(made).watching():
                 pass
         assert of_a_recorder(*made), f"{name} was left, and not found"

@@ -10,7 +10,7 @@ from gradparity.faults import FAULTS
 from gradparity.faults.all_faults import THEMES
 from gradparity.faults.fault import FaultKind
 from gradparity.faults.patching import reference_with
-from gradparity.parity.meaning import Meaning
+from gradparity.parity.explanation_kinds import Meaning
 from gradparity.trace import compare_fingerprints, explain_gradients
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.file import kept

@@ -12,7 +12,7 @@ import pytest
 import ranks
 from gradparity.cli.main import main
 from gradparity.errors import UserError
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import END, Place

@@ -19,11 +19,11 @@ from gradparity.parity.state import Part
 from gradparity.trace import file
 from gradparity.trace.events import Event
 from gradparity.trace.file import read, tensor_of
-from gradparity.trace.guard import Guard
+from gradparity.trace.harmless_hooks import Guard
 from gradparity.trace.isolation import RecordingWarning
-from gradparity.trace.recorder import Recorder
 from gradparity.trace.report import sentences, trace_difference
 from gradparity.trace.snapshot import TrainingObjects
+from gradparity.trace.step_recorder import Recorder
 from gradparity.trace.watchers import Watchers
 from gradparity.training import backward, manual
 

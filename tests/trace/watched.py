@@ -9,8 +9,8 @@ from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import ClipConfig
 from gradparity.trace.events import Event, Trace
 from gradparity.trace.record import about
-from gradparity.trace.recorder import Recorder
 from gradparity.trace.snapshot import TrainingObjects
+from gradparity.trace.step_recorder import Recorder
 from gradparity.training import train_step
 from small import small_config, small_lanes, small_task
 

@@ -15,8 +15,8 @@ from gradparity.auditing.loss_weights import Reading, walked
 from gradparity.auditing.registry import Registry
 from gradparity.auditing.scaler_watchers import ScalerWatchers
 from gradparity.auditing.watched_optimizer import WatchedOptimizer, rates, sums
-from gradparity.trace.canary import ENGINE, inputs_of
-from gradparity.trace.guard import Call, Watching
+from gradparity.trace.harmless_hooks import Call, Watching
+from gradparity.trace.hook_check import ENGINE, inputs_of
 from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
 from gradparity.trace.snapshot import unwrapped
 

@@ -18,7 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from gradparity.auditing.events import Modes, Retrained
 from gradparity.auditing.lines import Line
 from gradparity.auditing.outsiders import NotFrozen, Origin, Outsider, kept_in_lists
-from gradparity.trace.guard import Guard
+from gradparity.trace.harmless_hooks import Guard
 
 _TWO_FACED = (_BatchNorm, _DropoutNd)
 """Layers that compute something else in evaluation."""

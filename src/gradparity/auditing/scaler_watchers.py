@@ -12,7 +12,7 @@ from gradparity.auditing.lines import here
 from gradparity.auditing.loss_weights import SCALED
 from gradparity.auditing.registry import Registry
 from gradparity.auditing.watched_optimizer import WatchedOptimizer, rates
-from gradparity.trace.guard import Call, Watching
+from gradparity.trace.harmless_hooks import Call, Watching
 from gradparity.trace.snapshot import unwrapped
 
 

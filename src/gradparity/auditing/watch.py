@@ -20,8 +20,8 @@ from gradparity.auditing.outsiders import NotFrozen, Outsider
 from gradparity.auditing.registry import Registry
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
 from gradparity.errors import in_a_line
-from gradparity.trace.canary import require_sight
-from gradparity.trace.guard import Guard
+from gradparity.trace.harmless_hooks import Guard
+from gradparity.trace.hook_check import require_sight
 from gradparity.trace.isolation import warn
 from gradparity.trace.wrapping import wrapped
 

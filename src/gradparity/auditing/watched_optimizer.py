@@ -2,16 +2,16 @@
 
 import weakref
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import torch
-import xxhash
 from torch import Tensor
 from torch.optim import Optimizer
 
 from gradparity.auditing.events import GradientLook, Story, Written
 from gradparity.auditing.lines import Line
-from gradparity.trace.fingerprint import fingerprint
+from gradparity.trace.fingerprint import fingerprint, hash_of_all
 
 
 class WatchedOptimizer:
@@ -25,6 +25,10 @@ class WatchedOptimizer:
         """For gradients of ``autograd.grad``: by position, the digest of the sum, and of the new gradient alone."""
         self.awaited: int | None = None
         """The position of the event whose gradients the loop has not written yet."""
+        self._look: GradientLook = ()
+        """The last look at its gradients."""
+        self._versions: list[tuple[str, object]] | None = None
+        self._state = ""
 
     def parameters(self) -> list[Tensor]:
         """Return its parameters, in the order of its groups."""
@@ -33,16 +37,27 @@ class WatchedOptimizer:
 
     def gradients(self) -> GradientLook:
         """Return a look at its gradients."""
-        return tuple(None if p.grad is None else fingerprint(p.grad) for p in self.parameters())
+        parameters = self.parameters()
+        last = self._look if len(self._look) == len(parameters) else repeat(None)
+        looks = zip(parameters, last, strict=False)
+        self._look = tuple(None if p.grad is None else fingerprint(p.grad, one) for p, one in looks)
+        return self._look
 
     def state(self) -> str:
-        """Return a digest of the optimizer's own state."""
-        optimizer, digest = self.optimizer(), xxhash.xxh3_128()
-        for p in self.parameters():
-            for name, value in (optimizer.state.get(p, {}) if optimizer is not None else {}).items():
-                content = fingerprint(value).digest if isinstance(value, Tensor) else repr(value)
-                digest.update(f"{name}{content}".encode())
-        return digest.hexdigest()
+        """Return a digest of the optimizer's own state.
+
+        The state is read again only if it holds other tensors, or one with another version counter. A loop that writes
+        through ``.data`` does not count there; nobody is known to write so to an optimizer's state.
+        """
+        optimizer = self.optimizer()
+        state = {} if optimizer is None else optimizer.state
+        values = [pair for p in self.parameters() for pair in state.get(p, {}).items()]
+        versions = [(name, _version(value)) for name, value in values]
+        if versions != self._versions:
+            tensors = (value for _, value in values if isinstance(value, Tensor))
+            others = [(name, value) for name, value in values if not isinstance(value, Tensor)]
+            self._versions, self._state = versions, f"{hash_of_all(tensors)}{others}"
+        return self._state
 
     def shared(self) -> int:
         """Return the number of gradients that share their memory with one before them."""
@@ -52,10 +67,14 @@ class WatchedOptimizer:
 
     def weights(self) -> str:
         """Return a digest of all parameters."""
-        digest = xxhash.xxh3_128()
-        for p in self.parameters():
-            digest.update(fingerprint(p).digest.encode())
-        return digest.hexdigest()
+        return hash_of_all(self.parameters())
+
+
+def _version(value: object) -> object:
+    """Return what changes when ``value`` does: for a tensor, which one it is and its version counter."""
+    if not isinstance(value, Tensor):
+        return repr(value)
+    return object() if value.is_inference() else (id(value), value.data_ptr(), value._version)
 
 
 def rates(optimizer: Optimizer | None) -> tuple[float, ...]:

@@ -11,19 +11,19 @@ from rich.console import Console
 
 from gradparity.check.lookup import Finding, Match, look_up
 from gradparity.check.observe import ObservedLoop, UserLoop, observe, observe_reference
-from gradparity.check.probe import Probe, probe_loop
 from gradparity.check.progress import progress_bar
 from gradparity.check.rank_check import MOST_RANKS, check_on_ranks
 from gradparity.check.report import LIMITS, as_json, show
 from gradparity.check.result import CheckResult
 from gradparity.check.rounding import match_with_rounding
+from gradparity.check.run_in_child import Probe, probe_loop
 from gradparity.check.uncheckable import steps_made
 from gradparity.check.user_loop import load_loop
 from gradparity.cli.arguments import Parser, check_range
 from gradparity.errors import UserError
 from gradparity.faults import stress
 from gradparity.parity.explain import explain
-from gradparity.processes.device import hide_gpus
+from gradparity.processes.determinism import hide_gpus
 from gradparity.processes.sandbox import PATIENCE, run_in_subprocess
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.events_compared import first_other_draw

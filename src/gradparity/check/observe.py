@@ -11,15 +11,15 @@ from gradparity.check.loop_end import EndKind, LoopEnd, end_by
 from gradparity.faults.fault import Fault
 from gradparity.faults.patching import reference_with
 from gradparity.faults.stress import Cast
-from gradparity.parity.kinds import effective_strides
+from gradparity.parity.difference_kinds import effective_strides
 from gradparity.parity.place import Place
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.state import Part
 from gradparity.trace.autograd_graph import Reach
 from gradparity.trace.events import PHASE, Record, Trace
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
-from gradparity.trace.recorder import Recorder
 from gradparity.trace.snapshot import Snapshot, TrainingObjects
+from gradparity.trace.step_recorder import Recorder
 
 UserLoop: TypeAlias = Callable[..., Any]
 

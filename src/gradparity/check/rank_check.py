@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gradparity.check.lookup import Finding, Match, first_shown
-from gradparity.check.probe import Probe
 from gradparity.check.rank_lookup import known_on_ranks, look_up_on_ranks, match_with_rounding_on_ranks, merge_ranks
 from gradparity.check.rank_worker import error_of_rank, observe_both, observe_both_again, observe_in_fp32
 from gradparity.check.result import CheckResult
+from gradparity.check.run_in_child import Probe
 from gradparity.check.uncheckable import steps_made
 from gradparity.check.user_loop import load_loop
 from gradparity.errors import UserError

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from gradparity.check.float64_reference import error_of_first_gradient
 from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.observe import GoOn, ObservedLoop, RecordSink, UserLoop, observe
-from gradparity.check.oracle import error_of_first_gradient
 from gradparity.check.user_loop import load_loop
 from gradparity.faults.patching_on_ranks import on_ranks_with
 from gradparity.faults.stress import Cast
@@ -23,8 +23,8 @@ from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
 from gradparity.trace.file import Writer
 from gradparity.trace.record import about, folder_of_rank
+from gradparity.training.collectives import share
 from gradparity.training.distributed import tensors_of
-from gradparity.training.exchange import share
 
 
 def observe_both(name: str, precision: str, folder: Path) -> tuple[ObservedLoop, ObservedLoop]:

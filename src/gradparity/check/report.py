@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from gradparity.check.float64_reference import RELATIVE_ROUNDING
 from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.lookup import Match
 from gradparity.check.observe import ObservedLoop
-from gradparity.check.oracle import RELATIVE_ROUNDING
 from gradparity.check.result import CheckResult
 from gradparity.check.uncheckable import no_finite_gradients, no_gradients, steps_made
 from gradparity.faults import Fault

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gradparity.check.lookup import Finding, Match
-from gradparity.check.probe import Probe
+from gradparity.check.run_in_child import Probe
 from gradparity.check.uncheckable import steps_made
 from gradparity.faults import FaultKind
 from gradparity.trace.ranks import RankDifferences

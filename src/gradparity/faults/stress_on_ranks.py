@@ -15,8 +15,8 @@ from torch import nn
 
 from gradparity.faults.stress import MICROBATCHES, RARE, Cast, build, microbatches, reference
 from gradparity.parity.batch import Batch
+from gradparity.training.collectives import share
 from gradparity.training.distributed import tensors_of
-from gradparity.training.exchange import share
 
 
 def build_on_ranks(precision: str) -> Cast:

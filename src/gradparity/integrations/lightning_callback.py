@@ -29,8 +29,8 @@ from gradparity.parity.verdict import Verdict, verdict_of
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.isolation import warn
-from gradparity.trace.recorder import Recorder
 from gradparity.trace.snapshot import TrainingObjects
+from gradparity.trace.step_recorder import Recorder
 from gradparity.training import Run, Window, take_step
 from gradparity.training.random_numbers import random_state, restore_random
 

@@ -8,8 +8,8 @@ from gradparity.parity.aliasing import share_memory
 from gradparity.parity.bits import same_bits
 from gradparity.parity.compare_on_gpu import Same
 from gradparity.parity.dense_parts import is_readable, is_simple, layout_of, pieces, shape_of
-from gradparity.parity.kinds import ZEROS_WORD, Kind, TensorForm, form_in_words, kind_of_values, kinds
-from gradparity.parity.leaves import Unseen, Value
+from gradparity.parity.difference_kinds import ZEROS_WORD, Kind, TensorForm, form_in_words, kind_of_values, kinds
+from gradparity.parity.flatten_values import Unseen, Value
 from gradparity.parity.mismatches import Compared, Measure, Mismatch, compare_by_name
 from gradparity.parity.state import Part
 

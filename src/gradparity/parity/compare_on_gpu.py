@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradparity.parity.bits import bits, same_bits
 from gradparity.parity.dense_parts import is_simple
-from gradparity.parity.leaves import Value
+from gradparity.parity.flatten_values import Value
 
 Same: TypeAlias = Callable[[Tensor, Tensor], bool]
 """A function like :func:`gradparity.parity.bits.same_bits`."""

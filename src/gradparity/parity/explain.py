@@ -5,7 +5,7 @@ The explanation uses only measurements, never the name of the candidate, so it a
 
 import math
 
-from gradparity.parity.kinds import ABSENT, Kind
+from gradparity.parity.difference_kinds import ABSENT, Kind
 from gradparity.parity.likely_cause import cause_of, likely_cause
 from gradparity.parity.lockstep import ALL, STOPS, Comparison
 from gradparity.parity.mismatches import Mismatch

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from gradparity.parity.kinds import ZEROS_WORD, Kind
+from gradparity.parity.difference_kinds import ZEROS_WORD, Kind
+from gradparity.parity.explanation_kinds import NOTHING, LikelyCause, Meaning
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.meaning import NOTHING, LikelyCause, Meaning
 from gradparity.parity.metrics import Figures
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import Place

@@ -13,9 +13,9 @@ from torch import Tensor
 from gradparity.parity.compare import compare
 from gradparity.parity.compare_on_gpu import prefetch_device_comparisons
 from gradparity.parity.dense_parts import is_simple, pieces
-from gradparity.parity.kinds import Kind
-from gradparity.parity.leaves import Value
-from gradparity.parity.meaning import LikelyCause
+from gradparity.parity.difference_kinds import Kind
+from gradparity.parity.explanation_kinds import LikelyCause
+from gradparity.parity.flatten_values import Value
 from gradparity.parity.metrics import Figures
 from gradparity.parity.mismatches import Compared, Mismatch
 from gradparity.parity.place import START, Place

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from gradparity.parity.kinds import ABSENT, Kind
+from gradparity.parity.difference_kinds import ABSENT, Kind
 from gradparity.parity.metrics import Difference, Figures
-from gradparity.parity.modes_and_extras import usual
+from gradparity.parity.other_model_state import usual
 from gradparity.parity.state import Part
 
 Measure: TypeAlias = Callable[[Tensor, Tensor], Figures]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradparity.parity.aliasing import clusters
-from gradparity.parity.leaves import Unseen, Value, flatten
-from gradparity.parity.modes_and_extras import extras, modes
+from gradparity.parity.flatten_values import Unseen, Value, flatten
+from gradparity.parity.other_model_state import extras, modes
 from gradparity.training import Moment, Phase, Run
 
 __all__ = [

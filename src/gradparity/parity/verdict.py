@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gradparity.parity.explain import explain
+from gradparity.parity.explanation_kinds import NOTHING, LikelyCause
 from gradparity.parity.likely_cause import cause_of, likely_cause
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.meaning import NOTHING, LikelyCause
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part

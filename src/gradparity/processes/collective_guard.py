@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from gradparity.training.exchange import average, share, total
+from gradparity.training.collectives import average, share, total
 
 _T = TypeVar("_T")
 

@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore  # torch.distributed has it too, where type checkers miss it
 
 from gradparity.errors import UserError
-from gradparity.processes.device import prepare_worker
+from gradparity.processes.determinism import prepare_worker
 from gradparity.processes.failed_ranks import RankEnd, diagnose_failure, end_of_rank, place_in_dump
 from gradparity.processes.fork_server import fork_context
 

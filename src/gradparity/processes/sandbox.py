@@ -26,7 +26,7 @@ from typing import IO, Any, TypeVar
 import torch
 
 from gradparity.errors import UserError
-from gradparity.processes.device import hide_gpus
+from gradparity.processes.determinism import hide_gpus
 from gradparity.processes.user_frames import frames_of_dump, frames_of_exception, in_brackets, innermost
 
 _T = TypeVar("_T")

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gradparity.errors import DiskError, UserError, writing
-from gradparity.files.append_only import AppendOnlyFile
 from gradparity.parity import report
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.metrics import finite
 from gradparity.parity.place import START
 from gradparity.parity.step_metrics import StepMetrics
 from gradparity.parity.verdict import Verdict
+from gradparity.safe_files.append_only import AppendOnlyFile
 from gradparity.tensorboard import first_difference, layout, map_picture
 from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.tensorboard.events import EVENTS, Events

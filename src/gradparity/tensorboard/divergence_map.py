@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import END, Place

@@ -10,7 +10,7 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]  # nor has this
 from torch.utils.tensorboard import FileWriter, SummaryWriter
 
-from gradparity.files.append_only import AppendOnlyFile
+from gradparity.safe_files.append_only import AppendOnlyFile
 
 EVENTS = "events.out.tfevents"
 """The part of a file's name by which TensorBoard finds it."""

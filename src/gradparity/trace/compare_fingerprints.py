@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from gradparity.parity.kinds import ZEROS_WORD, Kind, form_in_words, kind_of_values
-from gradparity.parity.kinds import kinds as kinds_of_tensors
+from gradparity.parity.difference_kinds import ZEROS_WORD, Kind, form_in_words, kind_of_values
+from gradparity.parity.difference_kinds import kinds as kinds_of_tensors
 from gradparity.parity.mismatches import Compared, Measure, Mismatch, compare_by_name
 from gradparity.parity.state import OWN, Part, Unseen
 from gradparity.trace.events import Record, Trace

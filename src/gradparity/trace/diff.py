@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.lockstep import ALL, STOPS, Comparison, side_by_side, with_parts
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import END, Place

@@ -5,7 +5,8 @@ An explanation is given only if records of both traces show it.
 
 import math
 
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
+from gradparity.parity.explanation_kinds import NOTHING, LikelyCause, Meaning
 from gradparity.parity.likely_cause import (
     MEMORY_ORDER,
     ROUNDED,
@@ -19,7 +20,6 @@ from gradparity.parity.likely_cause import (
     same_inputs,
 )
 from gradparity.parity.lockstep import ALL, Comparison
-from gradparity.parity.meaning import NOTHING, LikelyCause, Meaning
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import END
 from gradparity.parity.report import plural

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable
 
+from gradparity.parity.explanation_kinds import NOTHING, LikelyCause, Meaning
 from gradparity.parity.likely_cause import cause_from_sizes, clipped_scaled, common_ratio
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.meaning import NOTHING, LikelyCause, Meaning
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.report import plural
 from gradparity.parity.state import Part

@@ -4,10 +4,10 @@ import math
 
 import torch
 
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
+from gradparity.parity.explanation_kinds import NOTHING, LikelyCause, Meaning
 from gradparity.parity.likely_cause import cause_from_sizes, cause_of_missing_gradient, gradients_of, only_one_part
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.meaning import NOTHING, LikelyCause, Meaning
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record

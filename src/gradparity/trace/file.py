@@ -19,11 +19,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gradparity.errors import UserError, writing
-from gradparity.files.append_only import AppendOnlyFile
-from gradparity.files.open_regular import open_regular
 from gradparity.parity.bits import bits
 from gradparity.parity.dense_parts import pieces
 from gradparity.parity.state import Part, Unseen
+from gradparity.safe_files.append_only import AppendOnlyFile
+from gradparity.safe_files.open_regular import open_regular
 from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, fingerprint, shard_of
 from gradparity.trace.line_format import MOST_VALUES, Form, about_in, form_in, note_in, parsed, record_in

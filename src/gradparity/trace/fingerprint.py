@@ -1,7 +1,7 @@
 """Fingerprint of a tensor in a few bytes: its dtype, shape, strides and layout, and a hash of its content."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -10,11 +10,14 @@ import xxhash
 from torch import Tensor
 
 from gradparity.parity.bits import bits
-from gradparity.parity.dense_parts import layout_of, pieces, shape_of
-from gradparity.parity.leaves import Unseen, Value
+from gradparity.parity.dense_parts import is_simple, layout_of, pieces, shape_of
+from gradparity.parity.flatten_values import Unseen, Value
 
 UNREAD: Final = "-" * 32
 """Digest of a tensor whose content cannot be read, such as a meta tensor. It says nothing about the content."""
+
+_AS_NUMPY: Final = (torch.float32, torch.float64)
+"""Dtypes that NumPy reads in place, for the hash and for the norm."""
 
 _AT_ONCE: Final = 1 << 18
 """Number of elements copied at a time, where the hash needs a copy. So few stay in the cache and take no memory."""
@@ -46,10 +49,14 @@ def fingerprint_value(value: Value) -> FingerprintValue:
     return fingerprint(value) if isinstance(value, Tensor) else value
 
 
-def fingerprint(tensor: Tensor) -> Fingerprint:
+def fingerprint(tensor: Tensor, last: Fingerprint | None = None) -> Fingerprint:
     """Return the fingerprint of a tensor of any kind; for a sharded tensor, of this rank's shard.
 
     The tensor is only read. If its content cannot be read, the digest is :data:`UNREAD`.
+
+    Args:
+        tensor: the tensor.
+        last: an earlier fingerprint of it. If the content is still the same, the norm is not computed again.
     """
     tensor = shard_of(tensor)
     dtype, layout = str(tensor.dtype).removeprefix("torch."), layout_of(tensor)
@@ -57,13 +64,24 @@ def fingerprint(tensor: Tensor) -> Fingerprint:
     if parts is None:
         return Fingerprint(dtype, shape_of(tensor) or (), (), layout, UNREAD, math.nan)
     if "" in parts:
-        digest, norm = _digest(parts[""])
+        digest, norm = _digest(parts[""], last)
         return Fingerprint(dtype, tuple(tensor.shape), tensor.stride(), layout, digest, norm)
     read = {name: (_digest(part), tuple(part.shape)) for name, part in parts.items()}
     content = "".join(f"{name}{digest}{shape}" for name, ((digest, _), shape) in read.items())
     norm = math.hypot(*(norm for name, ((_, norm), _) in read.items() if parts[name].is_floating_point()))
     digest = xxhash.xxh3_128_hexdigest(content.encode())
     return Fingerprint(dtype, shape_of(tensor) or (), (), layout, digest, norm)
+
+
+def hash_of_all(tensors: Iterable[Tensor]) -> str:
+    """Return one hash over the contents of several tensors, in order: faster than a fingerprint each, without norms."""
+    content = xxhash.xxh3_128()
+    for tensor in tensors:
+        if is_simple(tensor) and tensor.is_cpu and tensor.is_contiguous() and tensor.dtype in _AS_NUMPY:
+            content.update(tensor.detach().numpy().data)
+        else:
+            content.update(fingerprint(tensor).digest.encode())
+    return content.hexdigest()
 
 
 def shard_of(tensor: Tensor) -> Tensor:
@@ -73,12 +91,14 @@ def shard_of(tensor: Tensor) -> Tensor:
     return shard
 
 
-def _digest(tensor: Tensor) -> tuple[str, float]:
-    """Return the hash of the elements of a dense tensor, and its norm."""
-    if tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.float64):  # most: NumPy reads them in place
+def _digest(tensor: Tensor, last: Fingerprint | None = None) -> tuple[str, float]:
+    """Return the hash of the elements of a dense tensor, and its norm; the last one's, if the hash is."""
+    if tensor.is_contiguous() and tensor.dtype in _AS_NUMPY:  # most: NumPy reads them in place
         numbers = tensor.cpu().numpy()
-        norm = float(numbers.item()) if numbers.size == 1 else math.sqrt(np.vdot(numbers, numbers))
-        return xxhash.xxh3_128_hexdigest(numbers.data), norm
+        digest = xxhash.xxh3_128_hexdigest(numbers.data)
+        if last is not None and digest == last.digest:
+            return digest, last.norm
+        return digest, float(numbers.item()) if numbers.size == 1 else math.sqrt(np.vdot(numbers, numbers))
     content, square = xxhash.xxh3_128(), 0.0
     for some in _in_order(tensor):
         content.update(bits(some).numpy().data)

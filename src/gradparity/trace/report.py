@@ -9,8 +9,8 @@ from rich.console import Console
 
 from gradparity.parity import report
 from gradparity.parity.explain import lowered
+from gradparity.parity.explanation_kinds import Meaning
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.meaning import Meaning
 from gradparity.parity.metrics import finite
 from gradparity.parity.verdict import Verdict, verdict_of
 from gradparity.trace.diff import compare_traces

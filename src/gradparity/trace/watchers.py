@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from gradparity.parity.bits import same_bits
 from gradparity.trace.autograd_graph import Reach, reach
-from gradparity.trace.canary import ENGINE, inputs_of
 from gradparity.trace.events import Event
-from gradparity.trace.guard import Call, Watching
+from gradparity.trace.harmless_hooks import Call, Watching
+from gradparity.trace.hook_check import ENGINE, inputs_of
 from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
 from gradparity.trace.process_rank import world_size
 from gradparity.trace.snapshot import TrainingObjects, at_forward, at_ready, live_gradients, unwrapped

@@ -3,8 +3,8 @@
 Read in this order: ``windows`` (the microbatches of one optimizer step), ``routes`` (how a gradient reaches
 ``p.grad``), ``precision``, ``clipping``, ``optimizers``, ``step`` (where they meet), then ``loop`` and ``checkpoint``
 around it. ``frugal`` is the manual route in less memory. ``distributed`` is the step on several ranks, with DDP and
-by hand; ``sharded`` is what FSDP2 leaves of it. Seldom needed: ``refused`` (what the manual routes cannot do),
-``restored`` and ``random_numbers`` (state that is easily lost), ``exchange`` (collectives).
+by hand; ``sharded`` is what FSDP2 leaves of it. Seldom needed: ``unsupported`` (what the manual routes cannot do),
+``exact_restore`` and ``random_numbers`` (state that is easily lost), ``collectives`` (sums between ranks).
 """
 
 from gradparity.training.checkpoint import resume, save

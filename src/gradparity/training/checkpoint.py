@@ -18,8 +18,8 @@ from typing import IO
 
 import torch
 
+from gradparity.training.exact_restore import buffers_outside, load_buffers, load_optimizer, plain
 from gradparity.training.random_numbers import random_state, restore_random
-from gradparity.training.restored import buffers_outside, load_buffers, load_optimizer, plain
 from gradparity.training.step import Run
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gradparity.training import Moment, Phase, Run, Window
-from gradparity.training.exchange import Averaging, all_reduced, average, share, total
+from gradparity.training.collectives import Averaging, all_reduced, average, share, total
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gradparity.training.refused import refuse
 from gradparity.training.routes import copy_for, manual, take
+from gradparity.training.unsupported import refuse
 
 
 def frugal(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:

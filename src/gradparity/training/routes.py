@@ -36,7 +36,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from gradparity.training.refused import refuse, refuse_changed, versions_of
+from gradparity.training.unsupported import refuse, refuse_changed, versions_of
 
 Route: TypeAlias = Callable[[Tensor, Sequence[nn.Parameter]], None]
 

@@ -10,12 +10,12 @@ from rich.console import Console
 from torch.utils.tensorboard._utils import figure_to_image
 
 from gradparity.studies.benchmark import growth, ranks, routes, throughput, watching_cost
-from gradparity.studies.benchmark.parts import PARTS
-from gradparity.studies.benchmark.subjects import transformer, wide_mlp
+from gradparity.studies.benchmark.all_parts import PARTS
+from gradparity.studies.benchmark.timed_models import transformer, wide_mlp
 from gradparity.studies.result import show_result
 
 main = runpy.run_path(str(Path(__file__).parents[3] / "experiments" / "benchmark.py"))["main"]
-ROWS = {"routes": 1, "watching": 7, "throughput": 7, "growth": 8, "ranks": 2}
+ROWS = {"routes": 1, "watching": 11, "throughput": 7, "growth": 8, "ranks": 2}
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from itertools import islice, repeat
 
 from gradparity.parity.lockstep import lockstep
 from gradparity.studies.benchmark.growth import by_steps, lockstep_steps, recorded_steps, traced_bytes
-from gradparity.studies.benchmark.subjects import config, lanes_and_window, many_tensors, wide_mlp
-from gradparity.studies.benchmark.watching import LOCKSTEP, RECORD
+from gradparity.studies.benchmark.timed_models import config, lanes_and_window, many_tensors, wide_mlp
+from gradparity.studies.benchmark.watched_steps import LOCKSTEP, RECORD
 
 
 def lanes_of(task):

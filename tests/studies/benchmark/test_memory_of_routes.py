@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from gradparity.studies.benchmark.routes import _costs_of
-from gradparity.studies.benchmark.subjects import config, wide_mlp
+from gradparity.studies.benchmark.timed_models import config, wide_mlp
 
 LAYERS = 20
 ONE = 1 / LAYERS

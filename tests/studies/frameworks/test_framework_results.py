@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.metrics import Figures
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.state import Part

@@ -15,8 +15,8 @@ from gradparity.trace.events import Event
 from gradparity.trace.file import tensor_of
 from gradparity.trace.process_rank import this_rank, world_size
 from gradparity.training import manual
+from gradparity.training.collectives import share
 from gradparity.training.distributed import RankRun, manual_step, tensors_of
-from gradparity.training.exchange import share
 
 
 def everything(names, folder):

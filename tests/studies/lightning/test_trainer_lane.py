@@ -7,7 +7,7 @@ import torch
 
 from gradparity import training
 from gradparity.faults import FAULTS, loop_with
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part

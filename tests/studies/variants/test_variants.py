@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.place import Place
 from gradparity.parity.state import Part

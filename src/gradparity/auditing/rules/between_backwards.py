@@ -8,7 +8,7 @@ from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.windows import StepWindow, WindowBackward
 
 KEPT_BY_REFERENCE = Rule(
-    "GP110",
+    "GP120",
     "earlier-gradients-lost",
     "Each backward of a step has its gradients emptied before the next one, and the step reads those of the last one "
     "alone. Gradients kept as p.grad, without a copy, are one tensor, which zero_grad(set_to_none=False) empties and "
@@ -18,7 +18,7 @@ KEPT_BY_REFERENCE = Rule(
     reported="https://github.com/shivram1987/diffGrad/issues/2",
 )
 MOVED_INSIDE = Rule(
-    "GP111",
+    "GP121",
     "weights-moved-between-two-backwards",
     "The weights were written between two backwards of one step, and not restored before it. A perturbation, as of "
     "sharpness-aware minimization, then stays in the weights.",
@@ -27,7 +27,7 @@ MOVED_INSIDE = Rule(
     right_in="updates by hand beside those of the optimizer",
 )
 LEAKS = Rule(
-    "GP112",
+    "GP122",
     "others-loss-trains-this-model",
     "The loss of one optimizer also reaches the parameters of another one, which steps on it, though the loop keeps "
     "the two apart the other way round. A generator is then trained to help its discriminator.",

@@ -8,7 +8,7 @@ from gradparity.auditing.loss_inputs import Misfit
 from gradparity.auditing.windows import StepWindow
 
 NOT_LOGITS = Rule(
-    "GP411",
+    "GP421",
     "probabilities-in-the-place-of-logits",
     "The loss computes a softmax or sigmoid itself and was given the output of one. All probabilities come close to "
     "each other, the loss cannot get small, and gradients vanish.",
@@ -16,7 +16,7 @@ NOT_LOGITS = Rule(
     reported="https://github.com/Lightning-Universe/lightning-bolts/issues/654",
 )
 NOT_LOG_PROBABILITIES = Rule(
-    "GP412",
+    "GP422",
     "no-log-probabilities",
     "nll_loss and ctc_loss expect log-probabilities and take the negative of what they are given. Without the "
     "logarithm they have no minimum at the right answer.",
@@ -25,14 +25,14 @@ NOT_LOG_PROBABILITIES = Rule(
     reported="https://github.com/clvrai/ACGAN-PyTorch/pull/4",
 )
 OTHER_DIMENSION = Rule(
-    "GP413",
+    "GP423",
     "softmax-over-another-dimension",
     "The softmax normalizes over the samples, or positions, and not over the classes. The probabilities of one sample "
     "do not sum to 1, and depend on what else is in the batch.",
     "log_probabilities = F.log_softmax(logits, dim=1)  # dim of the classes",
 )
 BROADCAST = Rule(
-    "GP414",
+    "GP424",
     "prediction-and-target-broadcast",
     "Prediction and target have shapes such as (N, 1) and (N). They were broadcast to (N, N), so each prediction is "
     "compared with the targets of all samples, and the model learns their mean.",
@@ -41,13 +41,13 @@ BROADCAST = Rule(
     reported="https://github.com/pytorch/pytorch/issues/16045",
 )
 ONE_CLASS = Rule(
-    "GP415",
+    "GP425",
     "softmax-over-one-class",
     "A softmax over a single value is 1 whatever the model computes, so the loss has no gradient.",
     "loss = F.binary_cross_entropy_with_logits(logits.squeeze(-1), y.float())",
 )
 BOUNDED = Rule(
-    "GP416",
+    "GP426",
     "bounded-scores-for-cross-entropy",
     "Cross-entropy expects scores of any sign and size. After a sigmoid or ReLU they are bounded, so that the loss "
     "cannot get small, and have no gradient at zero.",

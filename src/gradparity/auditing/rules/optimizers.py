@@ -8,14 +8,14 @@ from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.windows import StepWindow, is_empty
 
 NEVER_STEPS = Rule(
-    "GP821",
+    "GP841",
     "optimizer-never-steps",
     "Gradients are computed and emptied again, and the optimizer makes no step. Its weights stay what they are.",
     "loss.backward()\noptimizer.step()\noptimizer.zero_grad()",
     right_in="an optimizer whose turn comes later; a pass that only collects gradients",
 )
 MADE_AGAIN = Rule(
-    "GP822",
+    "GP842",
     "optimizer-made-again",
     "A new optimizer goes on from the weights of the one before and has none of its moments. Adam's first steps are "
     "then large, and momentum begins anew.",
@@ -25,7 +25,7 @@ MADE_AGAIN = Rule(
     reported="https://github.com/alan-turing-institute/deepsensor/issues/47",
 )
 OF_ANOTHER_MODEL = Rule(
-    "GP823",
+    "GP843",
     "optimizer-without-gradients",
     "The optimizer steps and its parameters get no gradient, because the model that is trained is another one: it was "
     "replaced, copied or initialized anew after the optimizer had been built.",
@@ -34,7 +34,7 @@ OF_ANOTHER_MODEL = Rule(
     reported="https://docs.pytorch.org/docs/stable/optim.html#constructing-it",
 )
 SAME_MODEL = Rule(
-    "GP824",
+    "GP844",
     "two-optimizers-of-one-model",
     "Two optimizers hold the parameters of one model, and another model, which gets gradients, is in none.",
     "optimizer_g = torch.optim.Adam(generator.parameters())\n"

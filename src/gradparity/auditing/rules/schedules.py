@@ -61,7 +61,7 @@ NEVER_STEPPED = Rule(
 )
 
 TOO_SELDOM = Rule(
-    "GP818",
+    "GP831",
     "one-cycle-not-after-each-step",
     "OneCycleLR and CyclicLR are planned in optimizer steps and run once for several of them. The rate stays near its "
     "small start, and the cycle does not end.",
@@ -70,7 +70,7 @@ TOO_SELDOM = Rule(
     reported="https://github.com/galilai-group/stable-worldmodel/issues/280",
 )
 PAST_ITS_END = Rule(
-    "GP819",
+    "GP832",
     "cosine-past-its-end",
     "The cosine has reached its smallest rate and rises again: it runs more often than T_max says.",
     "scheduler = CosineAnnealingLR(optimizer, T_max=epochs * len(loader))  # as often as scheduler.step() runs",

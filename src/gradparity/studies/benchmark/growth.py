@@ -18,7 +18,7 @@ from gradparity.parity.lockstep import LockstepRun, lockstep
 from gradparity.processes.launch import launch
 from gradparity.studies.benchmark.clock import Spread, spread
 from gradparity.studies.benchmark.presentation import FEW, Bar, cost_table, panels_with, part_result
-from gradparity.studies.benchmark.subjects import (
+from gradparity.studies.benchmark.timed_models import (
     config,
     lanes_and_window,
     many_tensors,
@@ -26,7 +26,7 @@ from gradparity.studies.benchmark.subjects import (
     unwatched_step,
     wide_mlp,
 )
-from gradparity.studies.benchmark.watching import (
+from gradparity.studies.benchmark.watched_steps import (
     CANDIDATE,
     LOCKSTEP,
     RECORD,

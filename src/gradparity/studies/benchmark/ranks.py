@@ -23,8 +23,8 @@ from gradparity.studies.benchmark.presentation import (
     panels_with,
     part_result,
 )
-from gradparity.studies.benchmark.subjects import config, parameter_count, transformer
-from gradparity.studies.benchmark.watching import (
+from gradparity.studies.benchmark.timed_models import config, parameter_count, transformer
+from gradparity.studies.benchmark.watched_steps import (
     CANDIDATE,
     LOCKSTEP,
     RECORD,

@@ -24,7 +24,7 @@ from gradparity.studies.benchmark.presentation import (
     panels_with,
     part_result,
 )
-from gradparity.studies.benchmark.subjects import (
+from gradparity.studies.benchmark.timed_models import (
     config,
     lanes_and_window,
     parameter_count,

@@ -21,18 +21,20 @@ from gradparity.studies.benchmark.presentation import (
     panels_with,
     part_result,
 )
-from gradparity.studies.benchmark.subjects import (
+from gradparity.studies.benchmark.timed_models import (
     config,
     lanes_and_window,
     parameter_count,
     small_transformer,
     transformer,
 )
-from gradparity.studies.benchmark.watching import (
+from gradparity.studies.benchmark.watched_steps import (
+    AUDIT,
     CANDIDATE,
     CLOSE,
     EQUAL,
     HASHES,
+    LET_GO,
     LOCKSTEP,
     RECORD,
     REFERENCE,
@@ -43,7 +45,7 @@ from gradparity.studies.result import Result
 from gradparity.studies.tasks import Batch
 from gradparity.training import Window
 
-WAY_COLORS = {LOCKSTEP: BLUE, RECORD: BROWN}
+WAY_COLORS = {LOCKSTEP: BLUE, RECORD: BROWN, AUDIT: BROWN, LET_GO: BROWN}
 _WHY = (
     "Lockstep reads gradients at four phases, parameters and moments once each; a recording reads them for a hash and "
     "again for a norm. That does not depend on the number of tokens, and a step does: the more tokens, the nearer to 1."
@@ -66,7 +68,7 @@ class WatchingCost:
 
 
 def measure_watching(full: bool, rounds: int, bar: Bar) -> Result:
-    """Measure lockstep and recording, on a large and a small model; on the small one also the alternatives."""
+    """Measure lockstep, recording and audit, on a large and a small model; on the small one also the alternatives."""
     of_large, of_small = max(2, rounds // 2), 2 * rounds  # a large step takes long, and a short one varies
     tick = bar("watching", of_large + of_small)
     loops = ("backward", "manual")
@@ -88,13 +90,13 @@ def watching_costs(
     *,
     others: bool,
 ) -> list[WatchingCost]:
-    """Measure lockstep of two ``lanes`` and a recording of the first; with ``others``, also the alternatives."""
+    """Measure lockstep of two ``lanes``, and watching of the first; with ``others``, also the alternatives."""
     reference, candidate = lanes
     ways = [CLOSE, EQUAL] if others else []
     seconds = watched_seconds(reference, candidate, window, rounds, tick, ways)
     both = [sum(pair) for pair in zip(seconds[REFERENCE], seconds[CANDIDATE], strict=True)]
     found = [(LOCKSTEP, both, seconds[LOCKSTEP])]
-    found += [(way, seconds[REFERENCE], seconds[way]) for way in (RECORD, *ways)]
+    found += [(way, seconds[REFERENCE], seconds[way]) for way in (RECORD, AUDIT, LET_GO, *ways)]
     if others:  # hashes take so long that one round of them would outlast all other rounds
         found.append((HASHES, *hashed_seconds(reference, window, max(2, rounds // 3))))
     return [
@@ -118,14 +120,14 @@ def _added(bare: Sequence[float], watched: Sequence[float]) -> float:
 def _sentence(found: Sequence[WatchingCost]) -> str:
     """Return the result in one sentence."""
     sentences = []
-    for way in (LOCKSTEP, RECORD):
+    for way in (LOCKSTEP, RECORD, AUDIT):
         figures = ", ".join(
             f"{one.time.median:.3f} at a step of {one.bare / (2 if way == LOCKSTEP else 1):.0f} ms"
             for one in found
             if one.way == way
         )
         sentences.append(f"{way} takes {figures}")
-    return f"Times as long as the same steps unwatched, {' and '.join(sentences)}."
+    return f"Times as long as the same steps unwatched, {'; '.join(sentences)}."
 
 
 def _table(found: Sequence[WatchingCost]) -> Table:

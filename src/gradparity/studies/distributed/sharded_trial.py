@@ -18,7 +18,7 @@ from gradparity.parity.metrics import Figures
 from gradparity.parity.mismatches import figures_of
 from gradparity.studies.distributed.compare_ranks import gathered
 from gradparity.training import backward
-from gradparity.training.exchange import average
+from gradparity.training.collectives import average
 from gradparity.training.sharded import accumulate, scatter, whole_parameters
 
 STEPS, MICROBATCHES = 3, 2

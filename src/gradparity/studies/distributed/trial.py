@@ -18,8 +18,8 @@ from gradparity.studies.tasks import TASKS, Batch, Examples, Task
 from gradparity.studies.two_ways import build
 from gradparity.studies.two_ways.config import Config
 from gradparity.training import Window, manual
+from gradparity.training.collectives import all_reduced, as_hook, in_rank_order, share
 from gradparity.training.distributed import RankRun, tensors_of
-from gradparity.training.exchange import all_reduced, as_hook, in_rank_order, share
 
 
 @dataclass(frozen=True, kw_only=True)

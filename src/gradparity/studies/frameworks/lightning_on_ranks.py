@@ -10,7 +10,7 @@ from torch import Tensor
 from gradparity import training
 from gradparity.studies.frameworks.lightning import Automatic, Manual, fit
 from gradparity.studies.frameworks.scenario import Job
-from gradparity.training.exchange import average
+from gradparity.training.collectives import average
 
 
 class Toggled(Manual):

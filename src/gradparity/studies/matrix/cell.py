@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain, combinations, product
 from typing import Any, cast
 
-from gradparity.processes.device import Device
+from gradparity.processes.determinism import Device
 from gradparity.studies.matrix import refused_by_torch
 
 TASK_NAMES = (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.utils.checkpoint import checkpoint
 
-from gradparity.processes.device import Device
+from gradparity.processes.determinism import Device
 
 Gradients: TypeAlias = Literal["dense", "matrices", "channels_last", "sparse"]
 """The kinds of gradients that an optimizer may refuse."""

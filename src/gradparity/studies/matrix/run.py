@@ -14,7 +14,7 @@ from gradparity.parity.bits import same_bits
 from gradparity.parity.lockstep import Comparison, LockstepRun, lockstep
 from gradparity.parity.step_metrics import StepMetrics, StepMetricsReader
 from gradparity.parity.verdict import verdict_of
-from gradparity.processes.device import Device, prepare_worker
+from gradparity.processes.determinism import Device, prepare_worker
 from gradparity.processes.fork_server import fork_context
 from gradparity.studies.matrix import two_runs as make
 from gradparity.studies.matrix.cell import MatrixCell, refusal

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gradparity import training
 from gradparity.parity.lockstep import LockstepRun, Step
 from gradparity.parity.state import HasState
-from gradparity.processes.device import Device
+from gradparity.processes.determinism import Device
 from gradparity.studies import tasks
 from gradparity.studies.lightning.stepwise_trainer import moments_of
 from gradparity.studies.matrix import refused_by_torch

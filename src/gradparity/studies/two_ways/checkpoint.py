@@ -21,16 +21,16 @@ import torch
 
 from gradparity import training
 from gradparity.errors import UserError, writing
-from gradparity.files.open_regular import open_regular
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
+from gradparity.parity.explanation_kinds import LikelyCause, Meaning
 from gradparity.parity.lockstep import Comparison, LockstepRun
-from gradparity.parity.meaning import LikelyCause, Meaning
 from gradparity.parity.metrics import Figures
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place import Place
 from gradparity.parity.report import StepCounts, machine
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict, VerdictCell
+from gradparity.safe_files.open_regular import open_regular
 from gradparity.studies.two_ways.config import Config
 from gradparity.tensorboard.board import file_lengths, last_step, truncate_files
 from gradparity.tensorboard.divergence_map import DivergenceMap

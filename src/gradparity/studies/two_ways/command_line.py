@@ -13,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from gradparity.cli.arguments import Parser
 from gradparity.errors import UserError
-from gradparity.processes.device import prepare_device
+from gradparity.processes.determinism import prepare_device
 from gradparity.studies.two_ways.config import Config
 from gradparity.studies.two_ways.yaml_fields import fields_in
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gradparity.processes.device import Device
+from gradparity.processes.determinism import Device
 
 TaskName = Literal[
     "digits_mlp",

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from gradparity.errors import UserError
-from gradparity.files.open_regular import open_regular
+from gradparity.safe_files.open_regular import open_regular
 
 _MOST_BYTES = 100_000
 """The largest size of a file of fields."""

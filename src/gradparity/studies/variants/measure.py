@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.lockstep import LockstepRun, lockstep
 from gradparity.parity.metrics import Figures
 from gradparity.parity.mismatches import Mismatch, figures_of

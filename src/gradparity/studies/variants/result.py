@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Column, Table
 from rich.text import Text
 
-from gradparity.parity.kinds import Kind
+from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.metrics import Figures, finite
 from gradparity.parity.place import Place
 from gradparity.studies.result import ANSWER_PAGE, Curve, Result, check_mark, plain_table

@@ -21,7 +21,7 @@ from torch.utils._debug_mode import DebugMode
 import gradparity
 from gradparity.parity.lockstep import Comparison, LockstepRun, lockstep
 from gradparity.studies.benchmark.clock import TimedWork, in_turn, seconds_of, timed
-from gradparity.studies.benchmark.subjects import unwatched_step
+from gradparity.studies.benchmark.timed_models import unwatched_step
 from gradparity.studies.tasks import Batch
 from gradparity.training import Moment, Phase, Run, Window
 
@@ -30,6 +30,7 @@ WatchStep: TypeAlias = Callable[[], AbstractContextManager[AtMoment | None]]
 
 REFERENCE, CANDIDATE, BESIDE = "reference alone", "candidate alone", "candidate again"
 LOCKSTEP, RECORD = "lockstep", "gradparity.record"
+AUDIT, LET_GO = "gradparity.audit", "audit, after it"
 CLOSE, EQUAL, HASHES = "clone, assert_close", "clone, torch.equal", "DebugMode.log_tensor_hashes"
 
 
@@ -59,6 +60,8 @@ def watched_seconds(
             lambda: of_both(REFERENCE, CANDIDATE),
             timed(LOCKSTEP, lambda: one_step(compared)),
             lambda: of_both(RECORD, BESIDE, lambda: recording(run, next(traces))),
+            lambda: of_both(AUDIT, BESIDE, lambda: auditing(run)),
+            lambda: {LET_GO: let_go_step(reference, window), BESIDE: sum(two_steps(candidate, window))},
             *(partial(of_both, name, BESIDE, looks[name]) for name in others),
         ]
         return in_turn(ways, rounds, tick)
@@ -103,6 +106,25 @@ def recording(run: Run, folder: Path) -> Iterator[None]:
     """Record a trace in ``folder``."""
     with gradparity.record(run.model, run.optimizer, folder, scheduler=run.scheduler):
         yield
+
+
+@contextmanager
+def auditing(run: Run) -> Iterator[None]:
+    """Audit what is trained."""
+    with gradparity.audit(run.model, run.optimizer):
+        yield
+
+
+def let_go_step(lane: LockstepRun, window: Window[Batch]) -> float:
+    """Return the seconds of a step after an audit has seen enough, while its hooks are still there."""
+    with gradparity.audit(lane.run.model, lane.run.optimizer, steps=1):
+        _, second = two_steps(lane, window)
+    return second
+
+
+def two_steps(lane: LockstepRun, window: Window[Batch]) -> tuple[float, float]:
+    """Return the seconds of each of two steps."""
+    return watched_step(lane, window, nullcontext), watched_step(lane, window, nullcontext)
 
 
 @contextmanager

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from gradparity.check.float64_reference import error_of_first_gradient
 from gradparity.check.global_state import GlobalState
 from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.lookup import first_shown
 from gradparity.check.loop_end import EndKind
 from gradparity.check.observe import ObservedLoop, UserLoop, observe, observe_reference
-from gradparity.check.oracle import error_of_first_gradient
 from gradparity.check.trained_objects import InputGuard, still_running
 from gradparity.check.uncheckable import steps_made, why_uncheckable
 from gradparity.errors import UserError
@@ -41,7 +41,7 @@ class Probe:
     graphs: GraphLeaks = field(default_factory=GraphLeaks)
     """The graphs that it was observed to keep."""
     oracle: float | None = None
-    """The relative error of its first gradient, by :mod:`gradparity.check.oracle`."""
+    """The relative error of its first gradient, by :mod:`gradparity.check.float64_reference`."""
     left: Sequence[str] = ()
     """Process-wide settings that it changed and did not restore."""
     hooks: Sequence[str] = ()

@@ -6,7 +6,7 @@ from torch import nn
 
 import ends
 from gradparity.processes.launch import launch
-from gradparity.training.exchange import BUCKET, buckets
+from gradparity.training.collectives import BUCKET, buckets
 
 
 @pytest.mark.parametrize("in_order", [False, True])

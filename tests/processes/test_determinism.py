@@ -9,7 +9,7 @@ import torch
 
 from gradparity.cli.exit_codes import exit_codes
 from gradparity.errors import UserError, without_deterministic_form
-from gradparity.processes.device import hide_gpus, prepare_device, prepare_worker
+from gradparity.processes.determinism import hide_gpus, prepare_device, prepare_worker
 from gradparity.processes.failed_ranks import end_of_rank
 from gradparity.processes.launch import _run_rank, launch
 from gradparity.studies.matrix import run as matrix_run
@@ -121,7 +121,7 @@ def test_a_rank_and_a_worker_of_the_matrix_prepare_their_device(worker):
 def test_a_worker_is_deterministic_on_a_gpu_and_finds_none_on_the_cpu(device, prepared, monkeypatch):
     calls = []
     for name in ("prepare_device", "hide_gpus"):
-        monkeypatch.setattr(f"gradparity.processes.device.{name}", lambda *_, name=name: calls.append(name))
+        monkeypatch.setattr(f"gradparity.processes.determinism.{name}", lambda *_, name=name: calls.append(name))
     torch.set_num_threads(2)
     prepare_worker(device)
     assert (calls, torch.get_num_threads()) == (prepared, 1)

@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gradparity.parity.compare import tensor_differences
 from gradparity.training import backward, frugal, manual
-from gradparity.training.refused import nodes_below
+from gradparity.training.unsupported import nodes_below
 
 BY_HAND = pytest.mark.parametrize("by_hand", [manual, frugal])
 

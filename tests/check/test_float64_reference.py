@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import loops
-from gradparity.check import oracle
-from gradparity.check.oracle import RELATIVE_ROUNDING, error_of_first_gradient
+from gradparity.check import float64_reference
+from gradparity.check.float64_reference import RELATIVE_ROUNDING, error_of_first_gradient
 from gradparity.check.user_loop import call_by_name
 from gradparity.faults import FAULTS, Fault, stress
 from gradparity.faults.fault import Divergence
@@ -49,7 +49,7 @@ def error_of(faults):
     """Return the largest relative error of a gradient, compared with the oracle."""
     gradients = first_gradients(faults)
     cast = built()
-    expected = oracle.window_gradients(cast.model, cast.batches[FIRST])
+    expected = float64_reference.window_gradients(cast.model, cast.batches[FIRST])
     assert gradients.keys() == expected.keys()
     return max(float((gradients[n] - e).norm() / e.norm()) for n, e in expected.items())
 
@@ -86,17 +86,17 @@ def test_the_oracle_finds_a_loss_that_trains_on_padding():
 def test_finite_differences_find_the_gradient_of_the_oracle():
     """Along one direction for each parameter, central differences in float64."""
     cast = built()
-    gradients = oracle.window_gradients(cast.model, cast.batches[FIRST])
+    gradients = float64_reference.window_gradients(cast.model, cast.batches[FIRST])
     generator = torch.Generator().manual_seed(1)
     for name, gradient in gradients.items():
         direction = torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
         direction /= direction.norm()
         values = []
         for sign in (1, -1):
-            model = oracle.in_float64(cast.model)
+            model = float64_reference.in_float64(cast.model)
             with torch.no_grad():
                 model.get_parameter(name).add_(sign * STEP * direction)
-                values.append(float(oracle.window_mean(model, cast.batches[FIRST])))
+                values.append(float(float64_reference.window_mean(model, cast.batches[FIRST])))
         measured, expected = (values[0] - values[1]) / (2 * STEP), float((gradient * direction).sum())
         assert abs(measured - expected) < 1e-6 * max(1.0, float(gradient.norm())), name
 

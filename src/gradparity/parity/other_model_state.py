@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from torch import Tensor, nn
 
-from gradparity.parity.leaves import Unseen, Value, flatten
+from gradparity.parity.flatten_values import Unseen, Value, flatten
 
 _OWN: Final = frozenset(vars(nn.Module()))
 """Attributes that every module has: hooks, and its parameters, buffers and modules, which are named elsewhere."""

@@ -13,9 +13,9 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from gradparity.trace.canary import require_sight
 from gradparity.trace.events import Event, Record
-from gradparity.trace.guard import Guard
+from gradparity.trace.harmless_hooks import Guard
+from gradparity.trace.hook_check import require_sight
 from gradparity.trace.isolation import warn
 from gradparity.trace.snapshot import Snapshot, TrainingObjects, at_end
 from gradparity.trace.timeline import Timeline

@@ -5,17 +5,22 @@ from itertools import repeat
 import pytest
 import torch
 
+from gradparity.auditing.watched_optimizer import WatchedOptimizer
 from gradparity.parity.lockstep import lockstep
-from gradparity.studies.benchmark.subjects import config, lanes_and_window, transformer, unwatched_step
-from gradparity.studies.benchmark.watching import (
+from gradparity.studies.benchmark.timed_models import config, lanes_and_window, transformer, unwatched_step
+from gradparity.studies.benchmark.watched_steps import (
+    AUDIT,
     CLOSE,
     EQUAL,
     HASHES,
+    LET_GO,
     LOCKSTEP,
     RECORD,
     assert_close,
     assert_equal,
+    auditing,
     cloning,
+    let_go_step,
     one_step,
     written_tensors,
 )
@@ -27,12 +32,34 @@ def tiny():
     return lanes_and_window(transformer(16, 1), ("backward", "manual"), config(microbatch=2))
 
 
-def test_lockstep_recording_and_the_others_are_held_against_the_same_steps_unwatched():
+def test_lockstep_recording_audit_and_the_others_are_held_against_the_same_steps_unwatched():
     lanes, window = tiny()
     found = watching_costs("tiny", lanes, window, 2, lambda: None, others=True)
-    assert [one.way for one in found] == [LOCKSTEP, RECORD, CLOSE, EQUAL, HASHES]
+    assert [one.way for one in found] == [LOCKSTEP, RECORD, AUDIT, LET_GO, CLOSE, EQUAL, HASHES]
     assert all(one.parameters == sum(p.numel() for p in lanes[0].run.model.parameters()) for one in found)
     assert all(one.bare > 0 < one.time.median for one in found)
+
+
+def test_an_audit_that_is_timed_looks_at_the_step(monkeypatch):
+    (lane, _), window = tiny()
+    looked = []
+    monkeypatch.setattr(WatchedOptimizer, "weights", lambda _: looked.append(1) or "")
+    with auditing(lane.run):
+        unwatched_step(lane, window)
+    assert looked
+
+
+def test_a_step_is_timed_as_let_go_when_the_audit_looks_no_more(monkeypatch):
+    (lane, _), window = tiny()
+    counts = set()
+
+    def look(_):
+        counts.update(float(state["step"]) for state in lane.run.optimizer.state.values())
+        return ""
+
+    monkeypatch.setattr(WatchedOptimizer, "weights", look)
+    let_go_step(lane, window)
+    assert counts == {1}, "weights were not looked at in the first step, or were in the second"
 
 
 def test_lanes_that_differ_are_not_timed_as_if_they_did_not():
