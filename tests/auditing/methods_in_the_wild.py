@@ -255,4 +255,92 @@ def frozen_until_later():
             of_body.step()
 
 
+def three_optimizers_of_two_networks():
+    """The third one holds both networks, as in InfoGAN; parts of its gradients are emptied by the other two."""
+    generator = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4))
+    critic = nn.ModuleDict(
+        {"body": nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)), "real": nn.Linear(8, 1), "code": nn.Linear(8, 2)}
+    )
+    of_generator = torch.optim.Adam(generator.parameters(), lr=0.01)
+    of_critic = torch.optim.Adam(critic.parameters(), lr=0.01)
+    of_both = torch.optim.Adam(itertools.chain(generator.parameters(), critic.parameters()), lr=0.01)
+    for _ in range(STEPS):
+        z = torch.randn(12, 2)
+        of_generator.zero_grad()
+        fake = generator(z)
+        F.softplus(-critic["real"](critic["body"](fake))).mean().backward()
+        of_generator.step()
+        of_critic.zero_grad()
+        shown = [critic["real"](critic["body"](x)) for x in (X, fake.detach())]
+        (F.softplus(-shown[0]).mean() + F.softplus(shown[1]).mean()).backward()
+        of_critic.step()
+        of_both.zero_grad()
+        F.mse_loss(critic["code"](critic["body"](generator(z))), z).backward()
+        of_both.step()
+
+
+def heads_in_turn():
+    """Two optimizers share an encoder, and each has a head whose gradients wait for its turn."""
+    encoder, heads = nn.Linear(4, 8), nn.ModuleList([nn.Linear(8, 3), nn.Linear(8, 3)])
+    optimizers = [torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=0.01) for head in heads]
+    for step in range(2 * STEPS):
+        optimizers[step % 2].zero_grad()
+        F.cross_entropy(heads[step % 2](encoder(X).relu()), Y).backward()
+        optimizers[step % 2].step()
+
+
+def curvature_between_steps():
+    """An optimizer that learns something between its steps, as Sophia does."""
+
+    class Curved(torch.optim.SGD):
+        def look(self):
+            for p in self.param_groups[0]["params"]:
+                self.state[p]["square"] = p.grad.square()
+
+    model, _ = small()
+    optimizer = Curved(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(STEPS):
+        loss_of(model).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss_of(model, -X).backward()
+        optimizer.look()
+        optimizer.zero_grad()
+
+
+def without_a_backward():
+    """Evolution strategies: perturbed weights, and gradients from the losses alone."""
+    model, optimizer = small()
+    for _ in range(STEPS):
+        with torch.no_grad():
+            for p in model.parameters():
+                noise = torch.randn_like(p)
+                p.add_(0.1 * noise)
+                p.grad = loss_of(model) * noise
+                p.sub_(0.1 * noise)
+        optimizer.step()
+
+
+def best_weights_restored():
+    model, optimizer = small()
+    best = copy.deepcopy(model.state_dict())
+    for step in range(2 * STEPS):
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        optimizer.step()
+        if step % 4 == 3:
+            model.load_state_dict(best)
+
+
+def gradients_divided_by_hand():
+    model, optimizer = small()
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        for x, y in zip(X.split(4), Y.split(4), strict=True):
+            loss_of(model, x, y).backward()
+        for p in model.parameters():
+            p.grad.div_(3)
+        optimizer.step()
+
+
 METHODS = [value for value in list(vars().values()) if getattr(value, "__module__", "") == __name__]

@@ -326,6 +326,26 @@ def mean_over_ignored(right):
         optimizer.step()
 
 
+def accumulated(factor, again=1.0):
+    """Accumulate two microbatches, with a factor for each loss and one for the gradients."""
+    model, optimizer = small()
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        for x, y in zip(X.split(6), Y.split(6), strict=True):
+            (loss_of(model, x, y) * factor).backward()
+        for p in model.parameters():
+            p.grad.mul_(again)
+        optimizer.step()
+
+
+def multiplied_instead_of_divided(right):
+    accumulated(0.5 if right else 2.0)
+
+
+def losses_and_gradients_divided(right):
+    accumulated(1.0 if right else 0.5, again=0.5)
+
+
 def planned(schedule, right, every=1):
     model, optimizer = small()
     schedule = schedule(optimizer)
@@ -384,6 +404,8 @@ BROKEN = {
     in_the_backward_without_zero_grad: ("GP101", "wrong"),
     given_up_for_good: ("GP104", "wrong"),
     mean_over_ignored: ("GP405", "wrong"),
+    multiplied_instead_of_divided: ("GP404", "wrong"),
+    losses_and_gradients_divided: ("GP406", "wrong"),
     one_cycle_is_over: ("GP913", "wrong"),
     one_cycle_by_epoch: ("GP831", "unusual"),
     cosine_past_its_end: ("GP832", "unusual"),

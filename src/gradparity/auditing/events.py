@@ -141,6 +141,8 @@ class StepMade:
     state_before: str = ""
     """A digest of the optimizer's own state, such as its moments."""
     state_after: str = ""
+    loaded: bool = False
+    """True if ``load_state_dict`` has written weights since the step before."""
 
 
 @dataclass(frozen=True)

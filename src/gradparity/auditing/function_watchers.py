@@ -48,6 +48,7 @@ class LoopWatchers:
         yield Optimizer, "zero_grad", self._zero_grad
         yield nn.Module, "zero_grad", self._zero_grad
         yield nn.Module, "train", self._mode
+        yield nn.Module, "load_state_dict", self._load
         for kind in {lr_scheduler.LRScheduler, *_schedulers_with_a_step()}:
             yield kind, "step", self._schedule
 
@@ -82,6 +83,11 @@ class LoopWatchers:
         if not runs_inside("train"):
             self.modules.mode_set(call.args[0], bool(call.get(1, "mode", True)), here())
         yield
+
+    def _load(self, call: Call) -> Watching:
+        yield
+        for trainee in self.known.concerned(call.args[0]):
+            trainee.loaded = True
 
     def _differentiate(self, call: Call) -> Watching:
         if torch._C._current_graph_task_id() != -1:  # inside another backward, as a checkpoint's
@@ -189,7 +195,9 @@ class LoopWatchers:
             closure,
             trainee.state_before,
             trainee.state(),
+            trainee.loaded,
         )
+        trainee.loaded = False
         self.known.tell(trainee, what, gradients, gradients, here())
         self._enough(trainee)
 

@@ -23,6 +23,8 @@ class WatchedOptimizer:
         self.weights_before = self.state_before = ""
         self.expected: dict[int, tuple[str, str] | None] = {}
         """For gradients of ``autograd.grad``: by position, the digest of the sum, and of the new gradient alone."""
+        self.loaded = False
+        """True if ``load_state_dict`` has written weights since the last step."""
         self.awaited: int | None = None
         """The position of the event whose gradients the loop has not written yet."""
         self._look: GradientLook = ()

@@ -37,8 +37,8 @@ WEIGHTS_WRITTEN = Rule(
 )
 STATE_CHANGED = Rule(
     "GP805",
-    "optimizer-state-changed-between-steps",
-    "The moments of the optimizer are not those that the last step has left. Without them it begins anew.",
+    "optimizer-state-lost-between-steps",
+    "The moments of the optimizer are gone that the last step had left. Without them it begins anew.",
     "optimizer = torch.optim.AdamW(model.parameters())  # once\noptimizer.load_state_dict(checkpoint['optimizer'])",
     right_in="restarts that forget the moments on purpose",
 )
@@ -63,10 +63,11 @@ def of_story(story: Story, windows: Sequence[StepWindow], account: Account) -> I
     """Yield what these rules find."""
     made = [window for window in windows if window.made is not None]
     yield from _steps(made)
-    others = (e.what for s in account.stories if s is not story for e in s.events)
-    yield from _between(made, {what.weights_after for what in others if isinstance(what, StepMade)})
+    others = [s for s in account.stories if s is not story]
+    left = {e.what.weights_after for s in others for e in s.events if isinstance(e.what, StepMade)}
+    yield from _between(made, left)
     yield from _differentiated_twice(made)
-    yield from _never_reached(story, made)
+    yield from _never_reached(story, made, {name for s in others if s.steps for name in s.names})
 
 
 def _steps(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
@@ -104,6 +105,8 @@ def _between(made: Sequence[StepWindow], left_by_others: Container[str]) -> Iter
         left_by_others: the weights that other optimizers of the same parameters have left.
     """
     weights, state = [], []
+    empty = made[0].made.state_before if made and made[0].made is not None else ""
+    by_backward = any(window.backwards for window in made)  # else by perturbation, which rounds when it goes back
     for before, window in itertools.pairwise(made):
         assert before.made is not None
         assert window.made is not None
@@ -111,16 +114,17 @@ def _between(made: Sequence[StepWindow], left_by_others: Container[str]) -> Iter
             continue  # parameters came or went
         first = window.backwards[0][1].weights if window.backwards else window.made.weights_before
         restored = window.made.weights_before == before.made.weights_after
-        if first != before.made.weights_after and first not in left_by_others and not restored:
+        written = by_backward and not window.made.loaded and first not in left_by_others
+        if first != before.made.weights_after and written and not restored:
             weights.append(window)
-        if window.made.state_before != before.made.state_after:
+        if window.made.state_before == empty != before.made.state_after:
             state.append(window)
     if weights:
         yield _of(
             WEIGHTS_WRITTEN, RuleVerdict.UNUSUAL, weights, "the weights are not those that the step before has left"
         )
     if state:
-        words = "the optimizer's own state is not the one that the step before has left"
+        words = "the optimizer's own state is empty again"
         yield _of(STATE_CHANGED, RuleVerdict.UNUSUAL, state, words)
 
 
@@ -146,7 +150,7 @@ def _weighs_the_same_again(window: StepWindow) -> bool:
     return False
 
 
-def _never_reached(story: Story, made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+def _never_reached(story: Story, made: Sequence[StepWindow], elsewhere: Container[str]) -> Iterator[RuleFinding]:
     looks = [w.end.before for w in made if w.end is not None and w.backwards]
     if len(looks) < 2:
         return
@@ -155,6 +159,7 @@ def _never_reached(story: Story, made: Sequence[StepWindow]) -> Iterator[RuleFin
         for index in range(len(story.names))
         if index < len(story.trained)
         and story.trained[index]
+        and story.names[index] not in elsewhere
         and all(index < len(look) and look[index] is None for look in looks)
     ]
     by_hand = any(not what.into_grad for w in made for _, what in w.backwards)

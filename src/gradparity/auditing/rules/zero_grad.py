@@ -80,7 +80,7 @@ def _left_over(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFind
             found.append((window, first))
         elif is_empty(first.before):
             emptied += 1
-        elif number := _kept(first.before, window.previous.after):
+        elif number := _kept(window, first, window.previous.after):
             partly.append((window, first, number))
     if len(partly) > 1 and len(partly) >= emptied:
         window, first, number = partly[0]
@@ -112,11 +112,18 @@ def _left_over(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFind
     )
 
 
-def _kept(now: GradientLook, before: GradientLook) -> int:
-    """Return the number of gradients that are still those of the step before, if others were emptied."""
-    kept = sum(a is not None and a.norm != 0 and a == b for a, b in zip(now, before, strict=False))
-    gone = sum((a is None or a.norm == 0) and b is not None and b.norm != 0 for a, b in zip(now, before, strict=False))
-    return kept if gone else 0
+def _kept(window: StepWindow, first: LoopEvent, before: GradientLook) -> int:
+    """Return the number of gradients of the step before that this backward adds to and that the next step reads.
+
+    None count if no other gradient was emptied.
+    """
+    assert window.end is not None
+    looks = [e.before for e in window.events if e.number > first.number and e.before]
+    there = zip(first.before, before, first.after, strict=False)
+    kept = [i for i, (now, then, after) in enumerate(there) if now is not None and now.norm and now == then != after]
+    read = sum(all(len(look) > i and (g := look[i]) is not None and g.norm != 0 for look in looks) for i in kept)
+    gone = any((a is None or a.norm == 0) and b and b.norm != 0 for a, b in zip(first.before, before, strict=False))
+    return read if gone else 0
 
 
 def _thrown_away(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
