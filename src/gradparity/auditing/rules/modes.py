@@ -127,7 +127,8 @@ def _counted(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
             more += [(*one, usual) for one in own if one[2] > 1]
     if more:
         window, event, count, usual = more[0]
-        sentence = f"batch normalization counted {count:g} batches before this backward, and {usual:g} before most others of this line"
+        words = f"batch normalization counted {count:g} batches before this backward"
+        sentence = f"{words}, and {usual:g} before most others of this line"
         yield RuleFinding(COUNTED_MORE, RuleVerdict.UNUSUAL, sentence, event.line, None, window.step, times=len(more))
 
 

@@ -151,8 +151,10 @@ def _lengths(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
     if _near(total, usual) and _near(by_hand * usual, 1.0):
         return  # the loop divides the gradients instead of the loss
     if _near(total, usual**2):
-        words = f"the weights of the {usual} microbatches of a window sum to {usual**2}: each loss was multiplied by {usual}"
-        yield _of(UNDIVIDED, RuleVerdict.WRONG, full, f"{words} where it has to be divided")
+        words = f"the weights of the {usual} microbatches of a window sum to {usual**2}"
+        yield _of(
+            UNDIVIDED, RuleVerdict.WRONG, full, f"{words}: each loss was multiplied by {usual} instead of divided"
+        )
     elif _near(total, 1.0) and _near(by_hand * usual, 1.0):
         words = f"the losses were divided by {usual}, and their gradients again"
         yield _of(DIVIDED_TWICE, RuleVerdict.WRONG, full, words)
