@@ -343,4 +343,26 @@ def gradients_divided_by_hand():
         optimizer.step()
 
 
+def tasks_with_heads_of_their_own():
+    body, heads = nn.Linear(4, 8), nn.ModuleList([nn.Linear(8, 3), nn.Linear(8, 3)])
+    optimizer = torch.optim.Adam([*body.parameters(), *heads.parameters()], lr=0.01)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        for head in heads:
+            F.cross_entropy(head(body(X).relu()), Y).backward()
+        optimizer.step()
+
+
+def every_module_evaluated_by_itself():
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(3):
+        model.train()
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            optimizer.step()
+        model.apply(lambda module: module.eval())
+
+
 METHODS = [value for value in list(vars().values()) if getattr(value, "__module__", "") == __name__]

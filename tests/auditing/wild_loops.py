@@ -137,6 +137,57 @@ def emptied_at_the_start_of_an_epoch(right):
     optimizer.zero_grad()
 
 
+def frozen_with_a_zero_in_its_gradient(right):
+    model, _ = small()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for step in range(2 * STEPS):
+        if step == STEPS:
+            model[0].requires_grad_(False)
+        optimizer.zero_grad(set_to_none=right)
+        loss_of(model).backward()
+        optimizer.step()
+
+
+def batch_normalization_frozen_once(right, once=True):
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model[1].eval()
+    for epoch in range(3):
+        if epoch or once:
+            model.train()
+        if right:
+            model[1].eval()
+        trained(loss_of, model, optimizer)
+        model.eval()
+
+
+def batch_normalization_frozen_for_an_epoch(right):
+    batch_normalization_frozen_once(right, once=False)
+
+
+def best_state_by_reference(right):
+    model, optimizer = small()
+    trained(loss_of, model, optimizer)
+    best = model.state_dict()
+    if right:
+        best = {name: t.clone() for name, t in best.items()}
+    trained(loss_of, model, optimizer)
+    model.load_state_dict(best)
+
+
+def scaler_every_epoch(right):
+    model, optimizer = small()
+    scaler = None
+    for _ in range(3):
+        if scaler is None or not right:
+            scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+        for _ in range(2):
+            optimizer.zero_grad()
+            scaler.scale(in_half(model)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+
 def one_optimizer_never_steps(right):
     body, head = nn.Linear(4, 8), nn.Linear(8, 3)
     of_body, of_head = (torch.optim.SGD(m.parameters(), lr=0.1) for m in (body, head))
@@ -387,6 +438,11 @@ BROKEN = {
     unfrozen_too_late: ("GP503", "wrong"),
     layers_in_a_list: ("GP504", "wrong"),
     module_with_an_attribute: ("GP505", "wrong"),
+    frozen_with_a_zero_in_its_gradient: ("GP506", "wrong"),
+    best_state_by_reference: ("GP507", "wrong"),
+    batch_normalization_frozen_once: ("GP621", "wrong"),
+    batch_normalization_frozen_for_an_epoch: ("GP621", "unusual"),
+    scaler_every_epoch: ("GP206", "unusual"),
     emptied_at_the_start_of_an_epoch: ("GP109", "unusual"),
     one_optimizer_never_steps: ("GP841", "wrong"),
     no_step_at_all: ("GP841", "wrong"),

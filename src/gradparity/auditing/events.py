@@ -7,6 +7,7 @@ optimizers is an event of both.
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from gradparity.auditing.frozen_norms import Unfrozen
 from gradparity.auditing.lines import Line, Raised
 from gradparity.auditing.loss_inputs import Misfit
 from gradparity.auditing.outsiders import NotFrozen, Outsider
@@ -221,6 +222,15 @@ class Retrained:
     """The number of backwards since, with the module still in training mode."""
 
 
+@dataclass(frozen=True)
+class OwnLoad:
+    """A ``load_state_dict`` that gave a model nothing but its own tensors."""
+
+    name: str
+    """The class of the model."""
+    line: Line
+
+
 @dataclass
 class Account:
     """All facts of one run."""
@@ -230,6 +240,8 @@ class Account:
     raised: Raised | None = None
     retrained: list[Retrained] = field(default_factory=list)
     not_frozen: list[NotFrozen] = field(default_factory=list)
+    norms: list[Unfrozen] = field(default_factory=list)
+    loads: list[OwnLoad] = field(default_factory=list)
     scalers: list[Line] = field(default_factory=list)
     """The line that built each gradient scaler, in order."""
     schedulers: list[tuple[int, str, Line]] = field(default_factory=list)

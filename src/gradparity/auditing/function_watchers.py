@@ -1,6 +1,6 @@
 """Watchers of PyTorch's functions, in the order of a step. Each only reads, and adds what it saw to a story."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch.nn.utils import clip_grad
 from torch.optim import Optimizer, lr_scheduler
 
 from gradparity.auditing.call_stack import clipping, parameters_to_clip, runs_inside
-from gradparity.auditing.events import Backward, ClipCalled, Schedule, StepMade, ZeroGrad
+from gradparity.auditing.events import Backward, ClipCalled, OwnLoad, Schedule, StepMade, ZeroGrad
 from gradparity.auditing.lines import here
 from gradparity.auditing.loss_weights import Reading, walked
 from gradparity.auditing.registry import Registry
@@ -85,8 +85,17 @@ class LoopWatchers:
         yield
 
     def _load(self, call: Call) -> Watching:
+        model: nn.Module = call.args[0]
+        given = call.get(1, "state_dict")
+        own = dict(model.named_parameters())
+        its = [given[name] for name in own if name in given] if isinstance(given, Mapping) else []
+        if its and all(
+            isinstance(t, torch.Tensor) and t.data_ptr() == own_.data_ptr() != 0
+            for t, own_ in zip(its, own.values(), strict=False)
+        ):
+            self.known.loads.append(OwnLoad(type(model).__name__, here()))
         yield
-        for trainee in self.known.concerned(call.args[0]):
+        for trainee in self.known.concerned(model):
             trainee.loaded = True
 
     def _differentiate(self, call: Call) -> Watching:

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from gradparity.auditing.events import Modes, Retrained
+from gradparity.auditing.frozen_norms import FrozenNorms
 from gradparity.auditing.lines import Line
 from gradparity.auditing.outsiders import NotFrozen, Origin, Outsider, kept_in_lists
 from gradparity.trace.harmless_hooks import Guard
@@ -41,6 +42,7 @@ class Modules:
         self._evaluated: dict[int, Line] = {}
         """For each module whose own ``eval()`` was called last, and not its own ``train()``: the line."""
         self._retrained: dict[int, tuple[Line, Line, int]] = {}
+        self.norms = FrozenNorms()
 
     def add(self, model: nn.Module) -> None:
         """Take up a model that was built before the watching began."""
@@ -106,6 +108,7 @@ class Modules:
     def mode_set(self, module: nn.Module, training: bool, line: Line) -> None:
         """Note that the loop has called ``train(training)`` of ``module`` at ``line``."""
         self.meet(module)
+        self.norms.mode_set(module, training, line)
         if not training:
             self._evaluated[id(module)] = line
             for inner in module.modules():
@@ -123,6 +126,7 @@ class Modules:
         Args:
             reached: the ``id`` of each leaf that the backward reaches.
         """
+        self.norms.backward()
         for key, (evaluated, trained, times) in list(self._retrained.items()):
             module = self._modules[key]() if key in self._modules else None
             if module is None or any(id(p) in reached for p in module.parameters()):

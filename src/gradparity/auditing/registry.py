@@ -7,7 +7,7 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from gradparity.auditing.events import Backward, GradientLook, LoopEvent, StepMade, Story, What
+from gradparity.auditing.events import Backward, GradientLook, LoopEvent, OwnLoad, StepMade, Story, What
 from gradparity.auditing.lines import NOWHERE, Line, here
 from gradparity.auditing.modules import Modules
 from gradparity.auditing.watched_optimizer import WatchedOptimizer, written
@@ -22,6 +22,7 @@ class Registry:
         self.scalers: dict[int, tuple[GradScaler, Line]] = {}
         """Each scaler by ``id``, with the line that built it; they are held, so that no other gets the ``id``."""
         self.schedulers: list[tuple[int, str, Line]] = []
+        self.loads: list[OwnLoad] = []
         self._trainees: dict[int, WatchedOptimizer] = {}
         self._number = 0
 

@@ -95,6 +95,8 @@ class Watch:
             outsiders=outsiders,
             retrained=list(self._retrained.values()),
             not_frozen=list(self._not_frozen.values()),
+            norms=self.modules.norms.undone(),
+            loads=self.known.loads,
             scalers=scalers,
             schedulers=self.known.schedulers,
             notes=notes,

@@ -78,6 +78,7 @@ def judge(account: Account, ignored: Iterable[str] = (), meant: Expected | None 
             clipping,
             normalization,
             loss_inputs,
+            parameters,
             modes,
             wiring,
             schedules,

@@ -23,6 +23,15 @@ NEVER_BACK = Rule(
     "model.eval()\nvalidate(model)\nmodel.train()",
 )
 
+NORM_RETRAINED = Rule(
+    "GP621",
+    "frozen-batch-normalization-trains-again",
+    "The loop puts its layers of batch normalization into evaluation, and train() of the model puts them back. Their "
+    "statistics move again.",
+    "model.train()\nfor layer in model.modules():\n    if isinstance(layer, nn.BatchNorm2d):\n        layer.eval()",
+    right_in="batch normalization that is fixed for some epochs only",
+)
+
 ALWAYS_EVALUATING = Rule(
     "GP603",
     "layers-in-evaluation-mode",
@@ -73,6 +82,16 @@ def of_account(account: Account) -> Iterator[RuleFinding]:
             module.evaluated,
             times=module.backwards,
         )
+
+    if account.norms:
+        first = next((one for one in account.norms if not one.fixed_before), account.norms[0])
+        sentence = (
+            f"{times(len(account.norms), 'layer')} of batch normalization had been put into evaluation at "
+            f"{first.evaluated}, and this train() put them back; {times(first.backwards, 'backward')} followed"
+        )
+        never = "" if first.fixed_before else ", and none ran before"
+        verdict = RuleVerdict.UNUSUAL if first.fixed_before else RuleVerdict.WRONG
+        yield RuleFinding(NORM_RETRAINED, verdict, sentence + never, first.trained, first.evaluated)
 
 
 def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:

@@ -146,6 +146,8 @@ def _lengths(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
     full = [one for one in readable if len(one.parts) == usual]
     if often < 2 or usual < 2 or not all(_near(one.total, full[0].total) for one in full):
         return
+    if not all(_same_parameters(one) for one in full):
+        return  # tasks with heads of their own
     total = full[0].total
     by_hand = _factor(full[0].window)
     if _near(total, usual) and _near(by_hand * usual, 1.0):
@@ -164,7 +166,8 @@ def _lengths(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
         )
     elif _near(total, 1 / usual):
         words = f"the weights of the {usual} microbatches of a window sum to 1/{usual}"
-        yield _of(DIVIDED_TWICE, RuleVerdict.UNUSUAL, full, words)
+        telling = usual not in (2, 10)  # a half and a tenth are coefficients that people like
+        yield _of(DIVIDED_TWICE, RuleVerdict.WRONG if telling else RuleVerdict.UNUSUAL, full, words)
     if not _near(total, 1.0):
         return
     for rule, others in (
@@ -176,6 +179,15 @@ def _lengths(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
             length = len(broken[0].parts)
             words = f"a window of {length} microbatches was divided by {usual}, so its weights sum to {length}/{usual}"
             yield _of(rule, RuleVerdict.WRONG, broken, f"{words}; the other {len(full)} windows sum to 1")
+
+
+def _same_parameters(one: _Accumulated) -> bool:
+    """Return whether each microbatch of a window has changed the gradients of the same parameters."""
+    changed = [
+        tuple(b is not None and b != a for a, b in zip(event.before, event.after, strict=False))
+        for event, _ in one.parts
+    ]
+    return len(set(changed)) == 1
 
 
 def _factor(window: StepWindow) -> float:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import Account
+from gradparity.auditing.events import Account, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.outsiders import Origin, Outsider
+from gradparity.auditing.windows import StepWindow
 
 MADE_LATER = Rule(
     "GP501",
@@ -43,6 +44,13 @@ IN_LIST = Rule(
     "self.layers = nn.ModuleList(layers)  # or nn.ModuleDict",
     reported="https://github.com/pytorch/pytorch/issues/38639",
 )
+STILL_MOVES = Rule(
+    "GP506",
+    "frozen-parameter-still-moves",
+    "The parameter was frozen while a gradient stood in its .grad, and zero_grad(set_to_none=False) makes that a zero. "
+    "The optimizer skips None only: by weight decay and momentum the parameter goes on moving.",
+    "for p in backbone.parameters():\n    p.requires_grad_(False)\n    p.grad = None",
+)
 NOT_FROZEN = Rule(
     "GP505",
     "module-that-only-looks-frozen",
@@ -52,6 +60,18 @@ NOT_FROZEN = Rule(
     reported="https://github.com/CSCYQJ/MICCAI23-ProtoContra-SFDA/issues/18",
 )
 
+OWN_LOAD = Rule(
+    "GP507",
+    "loaded-its-own-weights",
+    "state_dict() returns the tensors of the model, not copies. What was kept as the best state has changed with every "
+    "step since, and loading it changes nothing.",
+    "best = copy.deepcopy(model.state_dict())",
+    reported="https://docs.pytorch.org/tutorials/beginner/saving_loading_models.html",
+)
+
+FEW = 3
+"""Steps that are enough to see a habit."""
+
 _WORDS = {
     Origin.LATE: (MADE_LATER, "came into the model after the optimizer of {0} was built; no optimizer holds {1}"),
     Origin.THAWED: (THAWED, "required no gradient when the optimizer of {0} was built; no optimizer holds {1}"),
@@ -60,10 +80,30 @@ _WORDS = {
 """For the ways into no optimizer that are wrong: the rule, and a sentence."""
 
 
+def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+    """Yield the frozen parameters that the optimizer goes on moving."""
+    groups = [group for group in story.groups if group.get("weight_decay") or group.get("momentum") or "betas" in group]
+    last = [w for w in windows if w.made is not None and w.end is not None and not w.made.skipped][-FEW:]
+    looks = [w.end.before for w in last if w.end is not None]
+    still = [
+        index
+        for index, trained in enumerate(story.trained)
+        if not trained and all(len(look) > index and look[index] is not None for look in looks)
+    ]
+    if still and groups and len(looks) == FEW and last[0].end is not None:
+        names = ", ".join(story.names[i] for i in still[:3]) + (f" and {len(still) - 3} more" if len(still) > 3 else "")
+        words = f"{names} required no gradient any more, and had one that the optimizer read, in the last {times(FEW)}"
+        yield RuleFinding(STILL_MOVES, RuleVerdict.WRONG, words, last[0].end.line, None, last[0].step)
+
+
 def of_account(account: Account) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     if not any(story.steps for story in account.stories):
         return
+    if account.loads:
+        load = account.loads[0]
+        words = f"{load.name} was given its own tensors, {times(len(account.loads), 'time')}: this load changes nothing"
+        yield RuleFinding(OWN_LOAD, RuleVerdict.WRONG, words, load.line, times=len(account.loads))
     for module in account.not_frozen:
         if module.times > 1:
             words = f"{module.name}.requires_grad was set to False, and {times(module.times, 'backward')} trained it"
