@@ -144,6 +144,8 @@ class StepMade:
     state_after: str = ""
     loaded: bool = False
     """True if ``load_state_dict`` has written weights since the step before."""
+    frozen: frozenset[int] = frozenset()
+    """The positions of the parameters that required no gradient at the step."""
 
 
 @dataclass(frozen=True)

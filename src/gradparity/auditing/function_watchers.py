@@ -205,6 +205,7 @@ class LoopWatchers:
             trainee.state_before,
             trainee.state(),
             trainee.loaded,
+            frozenset(i for i, p in enumerate(trainee.parameters()) if not p.requires_grad),
         )
         trainee.loaded = False
         self.known.tell(trainee, what, gradients, gradients, here())

@@ -38,7 +38,7 @@ _VIEWS = ("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "Tran
           "ToCopyBackward0", "CloneBackward0", "SqueezeBackward0", "SqueezeBackward1", "UnsqueezeBackward0",
           "SliceBackward0", "AliasBackward0")  # fmt: skip
 """Nodes that change neither a number nor its neighbours."""
-_LAYERS = ("AddmmBackward0", "MmBackward0", "LinearBackward0", "ConvolutionBackward0")
+_LAYERS = ("AddmmBackward0", "MmBackward0", "BmmBackward0", "LinearBackward0", "ConvolutionBackward0")
 LOOKED_AT = frozenset((*_NLL, *_ERRORS, "CtcLossBackward0", "LogSoftmaxBackward0", "MeanBackward0",
                        "BinaryCrossEntropyBackward0",
                        "BinaryCrossEntropyWithLogitsBackward0"))  # fmt: skip
@@ -69,7 +69,7 @@ def _misfit(name: str, node: Any) -> Misfit | None:
     if name in _NLL:
         return _of_nll(node, source, made)
     if name == "CtcLossBackward0":
-        return Misfit.RAW_SCORES_FOR_CTC if made in _LAYERS else None
+        return Misfit.RAW_SCORES_FOR_CTC if _of_a_layer(source, made) else None
     one = made == "SoftmaxBackward0" and source._saved_result.shape[_dim(source)] == 1
     return Misfit.ONE_CLASS if one else None
 
@@ -78,7 +78,7 @@ def _of_nll(node: Any, source: Any, made: str) -> Misfit | None:
     scores = node._saved_self
     if made in ("SoftmaxBackward0", "SigmoidBackward0"):
         return Misfit.PROBABILITIES
-    if made in _LAYERS:
+    if _of_a_layer(source, made):
         return Misfit.RAW_SCORES
     if made != "LogSoftmaxBackward0" or _next(node) is not source or scores.dim() < 2:
         return None
@@ -133,6 +133,16 @@ def _dim(node: Any) -> int:
 
 def _next(node: Any) -> Any:
     return node.next_functions[0][0] if node.next_functions else None
+
+
+def _of_a_layer(node: Any, name: str) -> bool:
+    """Return whether a linear layer or convolution made this; one with strided inputs adds its bias apart."""
+    if name != "AddBackward0":
+        return name in _LAYERS
+    sides = [side for side, _ in node.next_functions if side is not None]
+    product = _source(node)
+    bias = any(hasattr(side, "variable") and side.variable.dim() == 1 for side in sides)
+    return bias and product is not None and product.name() in _LAYERS
 
 
 def _source(node: Any) -> Any:

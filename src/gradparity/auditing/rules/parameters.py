@@ -84,15 +84,17 @@ def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFindin
     """Yield the frozen parameters that the optimizer goes on moving."""
     groups = [group for group in story.groups if group.get("weight_decay") or group.get("momentum") or "betas" in group]
     last = [w for w in windows if w.made is not None and w.end is not None and not w.made.skipped][-FEW:]
-    looks = [w.end.before for w in last if w.end is not None]
-    still = [
-        index
-        for index, trained in enumerate(story.trained)
-        if not trained and all(len(look) > index and look[index] is not None for look in looks)
+    zeros = [
+        {i for i, g in enumerate(w.end.before) if g is not None and g.norm == 0 and i in w.made.frozen}
+        for w in last
+        if w.end is not None and w.made is not None
     ]
-    if still and groups and len(looks) == FEW and last[0].end is not None:
+    still = sorted(set.intersection(*zeros)) if len(zeros) == FEW else []
+    if still and groups and last[0].end is not None:
         names = ", ".join(story.names[i] for i in still[:3]) + (f" and {len(still) - 3} more" if len(still) > 3 else "")
-        words = f"{names} required no gradient any more, and had one that the optimizer read, in the last {times(FEW)}"
+        words = (
+            f"{names} required no gradient any more, and the optimizer read zeros in .grad, in the last {times(FEW)}"
+        )
         yield RuleFinding(STILL_MOVES, RuleVerdict.WRONG, words, last[0].end.line, None, last[0].step)
 
 
