@@ -891,7 +891,7 @@ BROKEN = {
     window_too_long: ("GP403", "wrong"),
     not_divided: ("GP404", "unusual"),
     mean_over_padding: ("GP405", "wrong"),
-    divided_twice: ("GP406", "wrong"),
+    divided_twice: ("GP406", "unusual"),
     adapter_after_the_optimizer: ("GP501", "wrong"),
     classifier_in_no_optimizer: ("GP502", "unusual"),
     teacher_in_training_mode: ("GP601", "wrong"),

@@ -365,4 +365,26 @@ def every_module_evaluated_by_itself():
         model.apply(lambda module: module.eval())
 
 
+def groups_clipped_one_by_one():
+    """One of the groups is empty, as the one without decay may be."""
+    model, _ = small()
+    optimizer = torch.optim.SGD([{"params": model.parameters()}, {"params": []}], lr=0.1)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        for group in optimizer.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], 1.0)
+        optimizer.step()
+
+
+def pairs_in_both_directions():
+    one, other = nn.Linear(4, 8), nn.Linear(4, 8)
+    optimizer = torch.optim.Adam([*one.parameters(), *other.parameters()], lr=0.01)
+    for _ in range(STEPS):
+        scores, same = one(X) @ other(X).T, torch.arange(12)
+        optimizer.zero_grad()
+        (F.nll_loss(scores.log_softmax(1), same) + F.nll_loss(scores.log_softmax(0), same)).backward()
+        optimizer.step()
+
+
 METHODS = [value for value in list(vars().values()) if getattr(value, "__module__", "") == __name__]

@@ -200,14 +200,19 @@ def one_optimizer_never_steps(right):
             of_head.step()
 
 
-def no_step_at_all(right):
+def no_step_at_all(right, by_model=False):
     model = nn.Linear(4, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(STEPS):
-        optimizer.zero_grad()
+        (model if by_model else optimizer).zero_grad()
         loss_of(model).backward()
         if right:
             optimizer.step()
+
+
+def gradients_without_a_step(right):
+    """A pass that only looks at gradients has this form too."""
+    no_step_at_all(right, by_model=True)
 
 
 def optimizer_every_epoch(right):
@@ -378,11 +383,11 @@ def mean_over_ignored(right):
 
 
 def accumulated(factor, again=1.0):
-    """Accumulate two microbatches, with a factor for each loss and one for the gradients."""
+    """Accumulate three microbatches, with a factor for each loss and one for the gradients."""
     model, optimizer = small()
     for _ in range(STEPS):
         optimizer.zero_grad()
-        for x, y in zip(X.split(6), Y.split(6), strict=True):
+        for x, y in zip(X.split(4), Y.split(4), strict=True):
             (loss_of(model, x, y) * factor).backward()
         for p in model.parameters():
             p.grad.mul_(again)
@@ -390,11 +395,11 @@ def accumulated(factor, again=1.0):
 
 
 def multiplied_instead_of_divided(right):
-    accumulated(0.5 if right else 2.0)
+    accumulated(1 / 3 if right else 3.0)
 
 
 def losses_and_gradients_divided(right):
-    accumulated(1.0 if right else 0.5, again=0.5)
+    accumulated(1.0 if right else 1 / 3, again=1 / 3)
 
 
 def planned(schedule, right, every=1):
@@ -446,6 +451,7 @@ BROKEN = {
     emptied_at_the_start_of_an_epoch: ("GP109", "unusual"),
     one_optimizer_never_steps: ("GP841", "wrong"),
     no_step_at_all: ("GP841", "wrong"),
+    gradients_without_a_step: ("GP841", "unusual"),
     optimizer_every_epoch: ("GP842", "unusual"),
     model_replaced: ("GP843", "wrong"),
     both_optimizers_of_the_critic: ("GP844", "wrong"),

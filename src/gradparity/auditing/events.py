@@ -103,6 +103,8 @@ class Backward:
 class ZeroGrad:
     """The gradients were emptied, by ``zero_grad`` of the optimizer or of a module."""
 
+    by_optimizer: bool = False
+
 
 @dataclass(frozen=True)
 class Unscale:
@@ -205,6 +207,7 @@ class Story:
     """The name of each parameter, in the order of the groups."""
     trained: tuple[bool, ...] = ()
     """For each parameter, whether it requires a gradient."""
+    shapes: tuple[tuple[int, ...], ...] = ()
     loose: bool = False
     """True if none of its parameters is in a module that is known, such as an image that is optimized."""
     groups: tuple[dict[str, object], ...] = ()

@@ -77,7 +77,8 @@ class LoopWatchers:
         yield
         line = here()
         for trainee, gradients in before:
-            self.known.tell(trainee, ZeroGrad(), gradients, trainee.gradients(), line)
+            emptied = ZeroGrad(isinstance(owner, Optimizer))
+            self.known.tell(trainee, emptied, gradients, trainee.gradients(), line)
 
     def _mode(self, call: Call) -> Watching:
         if not runs_inside("train"):

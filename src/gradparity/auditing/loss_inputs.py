@@ -84,7 +84,8 @@ def _of_nll(node: Any, source: Any, made: str) -> Misfit | None:
         return None
     if scores.shape[1] == 1:
         return Misfit.ONE_CLASS
-    return Misfit.ACROSS_SAMPLES if _dim(source) % scores.dim() != 1 else None
+    square = scores.dim() == 2 and scores.shape[0] == scores.shape[1]  # of all pairs: both directions are meant
+    return Misfit.ACROSS_SAMPLES if _dim(source) % scores.dim() != 1 and not square else None
 
 
 def _difference(mean: Any) -> Misfit | None:

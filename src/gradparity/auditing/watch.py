@@ -118,6 +118,7 @@ class Watch:
                 story = trainee.story
                 story.trained = tuple(p.requires_grad for p in parameters)
                 story.names = tuple(names.get(id(p), f"parameter {i}") for i, p in enumerate(parameters))
+                story.shapes = tuple(tuple(p.shape) for p in parameters)
                 story.loose = not any(id(p) in names for p in parameters)
                 story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
         self._outsiders |= self.modules.outsiders(self._held)

@@ -157,7 +157,7 @@ def _some(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 
 def _nothing(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = [(w, e, clip) for w in windows for e, clip in w.clips if not clip.covered and w.made is not None]
-    empty = [one for one in found if not one[2].given_any]
+    empty = [one for one in found if not any(clip.given_any for _, clip in one[0].clips)]
     others = any(clip.covered for w in windows for _, clip in w.clips)
     if len(empty) > 1:
         window, event, _ = empty[0]

@@ -154,9 +154,9 @@ def _lengths(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
         return  # the loop divides the gradients instead of the loss
     if _near(total, usual**2):
         words = f"the weights of the {usual} microbatches of a window sum to {usual**2}"
-        yield _of(
-            UNDIVIDED, RuleVerdict.WRONG, full, f"{words}: each loss was multiplied by {usual} instead of divided"
-        )
+        telling = usual not in (2, 5, 10)  # these are coefficients that people like
+        verdict = RuleVerdict.WRONG if telling else RuleVerdict.UNUSUAL
+        yield _of(UNDIVIDED, verdict, full, f"{words}: each loss was multiplied by {usual} instead of divided")
     elif _near(total, 1.0) and _near(by_hand * usual, 1.0):
         words = f"the losses were divided by {usual}, and their gradients again"
         yield _of(DIVIDED_TWICE, RuleVerdict.WRONG, full, words)
@@ -166,8 +166,7 @@ def _lengths(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
         )
     elif _near(total, 1 / usual):
         words = f"the weights of the {usual} microbatches of a window sum to 1/{usual}"
-        telling = usual not in (2, 10)  # a half and a tenth are coefficients that people like
-        yield _of(DIVIDED_TWICE, RuleVerdict.WRONG if telling else RuleVerdict.UNUSUAL, full, words)
+        yield _of(DIVIDED_TWICE, RuleVerdict.UNUSUAL, full, words)
     if not _near(total, 1.0):
         return
     for rule, others in (

@@ -1,6 +1,7 @@
 """Rules on optimizers as a whole: one that never steps, is made again, or holds the parameters of another model."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from gradparity.auditing.events import Account, StepMade, Story, ZeroGrad
@@ -58,13 +59,14 @@ def _never_steps(story: Story, windows: Sequence[StepWindow], account: Account) 
     if story.steps or account.raised is not None:
         return
     backwards = [(e, what) for w in windows for e, what in w.backwards if what.into_grad and not is_empty(e.after)]
-    emptied = sum(isinstance(e.what, ZeroGrad) for e in story.events)
+    emptied = [e.what.by_optimizer for e in story.events if isinstance(e.what, ZeroGrad)]
     enough = 3 * FEW if account.let_go else FEW
-    if len(backwards) < enough or emptied < FEW or len({what.weights for _, what in backwards}) > 1:
+    if len(backwards) < enough or len(emptied) < FEW or len({what.weights for _, what in backwards}) > 1:
         return
     event = backwards[-1][0]
     words = f"{times(len(backwards), 'backward')} reached the parameters of {story.name}, which never made a step"
-    verdict = RuleVerdict.UNUSUAL if account.let_go else RuleVerdict.WRONG
+    meant = sum(emptied) >= FEW and not account.let_go  # its own zero_grad runs, and the training has ended
+    verdict = RuleVerdict.WRONG if meant else RuleVerdict.UNUSUAL
     yield RuleFinding(NEVER_STEPS, verdict, words, story.made, event.line, times=len(backwards))
 
 
@@ -79,9 +81,8 @@ def _without_gradients(story: Story, windows: Sequence[StepWindow], account: Acc
     words = f"the parameters of {story.name} had no gradient in {times(len(last))}, from step {window.step} to the last"
     if strangers:
         words += f"; {strangers[0].name}, which no optimizer holds, got gradients in {strangers[0].times} backwards"
-    alike = {p.shape for p in strangers} & {g.shape for w in made if w.end for g in w.end.before if g is not None}
-    whole = len(last) == len(made)
-    verdict = RuleVerdict.WRONG if strangers and (whole or alike) else RuleVerdict.UNUSUAL
+    alike = (Counter(p.shape for p in strangers) & Counter(story.shapes)).total()
+    verdict = RuleVerdict.WRONG if 2 * alike > len(story.shapes) else RuleVerdict.UNUSUAL
     yield RuleFinding(OF_ANOTHER_MODEL, verdict, words, window.end.line, story.made, window.step, times=len(last))
 
 

@@ -185,8 +185,9 @@ def _emptied_inside(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 def _given_up(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Find windows in which a clip or unscale, the last act before a step elsewhere, is followed by a backward."""
     found, usual = [], 0
+    habit = {e.line for window in windows if window.made is not None for e, _ in window.clips}
     for window in windows:
-        if not window.clips or not window.backwards:
+        if not habit.intersection(e.line for e, _ in window.clips) or not window.backwards:
             continue
         last = window.backwards[-1][0]
         early = [e for e, _ in window.clips if e.number < last.number and e.number > window.backwards[0][0].number]
