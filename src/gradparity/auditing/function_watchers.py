@@ -126,7 +126,7 @@ class LoopWatchers:
         with reading:
             result = yield
         if into_grad and not inputs:
-            self.modules.reached(reached, line)
+            self.modules.reached({id(x): x for x in graph.leaves}.values(), line)
         reaches = self._reached_last = frozenset(trainee.story.number for trainee in concerned)
         for trainee, gradients, weights in before:
             what = Backward(

@@ -24,6 +24,8 @@ class Registry:
         self.schedulers: list[tuple[int, str, Line]] = []
         self.loads: list[OwnLoad] = []
         self._trainees: dict[int, WatchedOptimizer] = {}
+        self._found = 0
+        """The number of optimizers found so far: each has a number of its own, though an ``id`` is used again."""
         self._number = 0
 
     @property
@@ -37,7 +39,8 @@ class Registry:
         if known is None or known.optimizer() is not optimizer:
             if known is not None:  # its id was used before, by an optimizer that is gone
                 self._trainees[-len(self._trainees) - 1] = known
-            known = WatchedOptimizer(optimizer, len(self._trainees), line)
+            known = WatchedOptimizer(optimizer, self._found, line)
+            self._found += 1
             self._trainees[id(optimizer)] = known
             self.modules.optimizer_built(known.parameters())
         return known

@@ -48,7 +48,7 @@ class Watch:
         self._watchers = LoopWatchers(self.known, self._enough)
         self._let_go_early = False
         self._held: set[int] = set()
-        """The ``id`` of each parameter that was in an optimizer at any time."""
+        """The number of each parameter that was in an optimizer at any time."""
         self._outsiders: dict[int, Outsider] = {}
         self._retrained: dict[int, Retrained] = {}
         self._not_frozen: dict[int, NotFrozen] = {}
@@ -114,7 +114,7 @@ class Watch:
         for trainee in self.known.alive():
             optimizer, parameters = trainee.optimizer(), trainee.parameters()
             if optimizer is not None:
-                self._held |= {id(p) for p in parameters}
+                self._held |= {self.modules.key(p) for p in parameters}
                 story = trainee.story
                 story.trained = tuple(p.requires_grad for p in parameters)
                 story.names = tuple(names.get(id(p), f"parameter {i}") for i, p in enumerate(parameters))
