@@ -1,5 +1,7 @@
 """Each optimizer has a story of its own, also if it has the ``id`` of one that is gone."""
 
+import gc
+
 import torch
 
 from gradparity.auditing.modules import Modules
@@ -14,5 +16,7 @@ def test_no_two_optimizers_have_one_number():
         ids.append(id(optimizer))
         if index % 3 == 0:
             kept.append(optimizer)
+        del optimizer
+        gc.collect()
     assert len(set(ids)) < len(ids)
     assert len(set(numbers)) == len(numbers)
