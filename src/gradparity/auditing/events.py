@@ -7,7 +7,10 @@ optimizers is an event of both.
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from gradparity.auditing.frozen_norms import Unfrozen
 from gradparity.auditing.lines import Line, Raised
+from gradparity.auditing.loss_inputs import Misfit
+from gradparity.auditing.outsiders import NotFrozen, Outsider
 from gradparity.auditing.samplers import Pass
 from gradparity.auditing.signs import NO_SIGNS, AverageMove, Signs
 from gradparity.trace.fingerprint import Fingerprint
@@ -99,11 +102,17 @@ class Backward:
     """A digest of what is differentiated."""
     exchange: bool | None = None
     """True if DDP exchanges the gradients between ranks; ``None`` if the process trains alone."""
+    resting: frozenset[int] = frozenset()
+    """The optimizers of which no parameter requires a gradient at this moment, by their number."""
+    misfits: tuple[Misfit, ...] = ()
+    """Inputs that do not fit their loss function."""
 
 
 @dataclass(frozen=True)
 class ZeroGrad:
     """The gradients were emptied, by ``zero_grad`` of the optimizer or of a module."""
+
+    by_optimizer: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,8 @@ class ClipCalled:
     twice: int = 0
     """The number of these that it was given more than once."""
     norm_type: float = 2.0
+    given_any: bool = True
+    """False if it was given no parameter at all, as by a generator that was used up before."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +155,10 @@ class StepMade:
     """A digest of the optimizer's own state, such as its moments."""
     state_after: str = ""
     tracker: int | None = None  # the steps since the scaler's last overflow or growth
+    loaded: bool = False
+    """True if ``load_state_dict`` has written weights since the step before."""
+    frozen: frozenset[int] = frozenset()
+    """The positions of the parameters that required no gradient at the step."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +181,10 @@ class Schedule:
     rates: tuple[float, ...] = ()
     """The learning rate of each group after it."""
     scheduler: int = 0  # its own number
+    each_step: bool = False
+    """True for a scheduler that is made to run after each optimizer step, as ``OneCycleLR``."""
+    past_end: bool = False
+    """True for a cosine that has passed its end, from where on the rate rises again."""
 
 
 What: TypeAlias = Backward | ZeroGrad | Unscale | ClipCalled | StepMade | Update | Schedule
@@ -201,6 +220,9 @@ class Story:
     """The name of each parameter, in the order of the groups."""
     trained: tuple[bool, ...] = ()
     """For each parameter, whether it requires a gradient."""
+    shapes: tuple[tuple[int, ...], ...] = ()
+    loose: bool = False
+    """True if none of its parameters is in a module that is known, such as an image that is optimized."""
     groups: tuple[dict[str, object], ...] = ()
     """The hyperparameters of each group, without its parameters."""
     dimensions: tuple[tuple[int, ...], ...] = ()  # of each parameter of each group
@@ -208,21 +230,6 @@ class Story:
     """For each parameter, whether DDP promises the same gradient on all ranks."""
     sharded: tuple[bool, ...] = ()
     """For each parameter, whether this rank holds only a part of it."""
-
-
-@dataclass(frozen=True)
-class Outsider:
-    """A parameter that gets gradients though no optimizer holds it."""
-
-    name: str
-    shape: tuple[int, ...]
-    line: Line
-    """The backward that reached it first."""
-    times: int
-    late: bool
-    """True if it was registered in its module after the optimizer of that model had been built."""
-    beside: str
-    """The name of a parameter of the same model that an optimizer holds; empty if none does."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +245,15 @@ class Retrained:
     """The number of backwards since, with the module still in training mode."""
 
 
+@dataclass(frozen=True)
+class OwnLoad:
+    """A ``load_state_dict`` that gave a model nothing but its own tensors."""
+
+    name: str
+    """The class of the model."""
+    line: Line
+
+
 @dataclass
 class Account:
     """All facts of one run."""
@@ -246,6 +262,9 @@ class Account:
     outsiders: list[Outsider] = field(default_factory=list)
     raised: Raised | None = None
     retrained: list[Retrained] = field(default_factory=list)
+    not_frozen: list[NotFrozen] = field(default_factory=list)
+    norms: list[Unfrozen] = field(default_factory=list)
+    loads: list[OwnLoad] = field(default_factory=list)
     scalers: list[Line] = field(default_factory=list)
     """The line that built each gradient scaler, in order."""
     schedulers: list[tuple[int, str, Line]] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """Watchers of PyTorch's functions, in the order of a step. Each only reads, and adds what it saw to a story."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,8 +11,8 @@ from torch.optim import Optimizer, lr_scheduler
 
 from gradparity.auditing.averages import Averages
 from gradparity.auditing.backward_signs import BackwardSigns
-from gradparity.auditing.call_stack import clipping, runs_inside
-from gradparity.auditing.events import Backward, ClipCalled, Schedule, StepMade, ZeroGrad
+from gradparity.auditing.call_stack import clipping, parameters_to_clip, runs_inside
+from gradparity.auditing.events import Backward, ClipCalled, OwnLoad, Schedule, StepMade, ZeroGrad
 from gradparity.auditing.lines import here
 from gradparity.auditing.loss_weights import Reading, walked
 from gradparity.auditing.registry import Registry
@@ -42,6 +42,8 @@ class LoopWatchers:
         self._schedulers: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self.averages = Averages(known.modules)
         self.samplers = SamplerWatcher(lambda: known.events)
+        self._reached_last: frozenset[int] = frozenset()
+        """The numbers of the optimizers that the last backward has reached."""
 
     def places(self) -> Iterator[tuple[Any, str, Callable[[Call], Watching]]]:
         """Yield each function of PyTorch that has no hook: its owner, its name, and its watcher."""
@@ -55,6 +57,7 @@ class LoopWatchers:
         yield Optimizer, "zero_grad", self._zero_grad
         yield nn.Module, "zero_grad", self._zero_grad
         yield nn.Module, "train", self._mode
+        yield nn.Module, "load_state_dict", self._load
         for kind in {lr_scheduler.LRScheduler, *_schedulers_with_a_step()}:
             yield kind, "step", self._schedule
 
@@ -71,6 +74,8 @@ class LoopWatchers:
 
     def _zero_grad(self, call: Call) -> Watching:
         owner = call.args[0]
+        if isinstance(owner, nn.Module):
+            self.modules.meet(owner)
         if runs_inside("zero_grad"):
             yield
             return
@@ -81,12 +86,27 @@ class LoopWatchers:
         yield
         line = here()
         for trainee, gradients in before:
-            self.known.tell(trainee, ZeroGrad(), gradients, trainee.gradients(), line)
+            emptied = ZeroGrad(isinstance(owner, Optimizer))
+            self.known.tell(trainee, emptied, gradients, trainee.gradients(), line)
 
     def _mode(self, call: Call) -> Watching:
         if not runs_inside("train"):
             self.modules.mode_set(call.args[0], bool(call.get(1, "mode", True)), here())
         yield
+
+    def _load(self, call: Call) -> Watching:
+        model: nn.Module = call.args[0]
+        given = call.get(1, "state_dict")
+        own = dict(model.named_parameters())
+        its = [given[name] for name in own if name in given] if isinstance(given, Mapping) else []
+        if its and all(
+            isinstance(t, torch.Tensor) and t.data_ptr() == own_.data_ptr() != 0
+            for t, own_ in zip(its, own.values(), strict=False)
+        ):
+            self.known.loads.append(OwnLoad(type(model).__name__, here()))
+        yield
+        for trainee in self.known.concerned(model):
+            trainee.loaded = True
 
     def _differentiate(self, call: Call) -> Watching:
         if torch._C._current_graph_task_id() != -1:  # inside another backward, as a checkpoint's
@@ -100,6 +120,7 @@ class LoopWatchers:
             reached &= {id(x) for x in inputs}
         alive = self.known.alive()
         concerned = [t for t in alive if not reached.isdisjoint(map(id, t.parameters()))]
+        resting = frozenset(t.story.number for t in alive if not any(p.requires_grad for p in t.parameters()))
         line = here()
         for trainee in concerned:
             self.known.settle(trainee)
@@ -121,8 +142,8 @@ class LoopWatchers:
             result = yield
         signs.is_over()
         if into_grad and not inputs:
-            self.modules.reached(reached, line)
-        reaches = frozenset(trainee.story.number for trainee in concerned)
+            self.modules.reached({id(x): x for x in graph.leaves}.values(), line)
+        reaches = self._reached_last = frozenset(trainee.story.number for trainee in concerned)
         for trainee, gradients, weights in before:
             mode = modes[trainee.story.number]
             what = Backward(
@@ -139,8 +160,10 @@ class LoopWatchers:
                 signs=signs.of(trainee, mode.counted if mode is not None and mode.norms else None),
                 loss=loss,
                 exchange=exchange,
+                resting=resting,
+                misfits=tuple(sorted(graph.misfits, key=lambda misfit: misfit.value)),
             )
-            if not into_grad:
+            if not into_grad and not call.get(3, "create_graph", False):  # else they are for another derivative
                 trainee.expected = sums(trainee.parameters(), inputs, result)
                 trainee.awaited = len(trainee.story.events)
             self.known.tell(trainee, what, gradients, trainee.gradients(), line)
@@ -165,15 +188,17 @@ class LoopWatchers:
             self.known.tell(trainee, what, gradients, (), here())
 
     def _clip_of_nothing(self, call: Call) -> Watching:
-        """Record a clip that was given no gradient, though one optimizer, and only one, has some."""
+        """Record a clip that was given no gradient, though the last backward has given some to an optimizer."""
         tensors = call.get(0, "tensors")
         yield
         if isinstance(tensors, (list, tuple)) and not tensors and runs_inside("clip_grad_norm_"):
-            with_gradients = [t for t in self.known.alive() if any(g is not None and g.norm for g in t.gradients())]
+            reached = [t for t in self.known.alive() if t.story.number in self._reached_last]
+            with_gradients = [t for t in reached if any(g is not None and g.norm for g in t.gradients())]
             if len(with_gradients) == 1:
                 [trainee] = with_gradients
                 self.known.settle(trainee)
-                self.known.tell(trainee, ClipCalled(None, False, 0), trainee.gradients(), (), here())
+                what = ClipCalled(None, False, 0, given_any=parameters_to_clip() != 0)
+                self.known.tell(trainee, what, trainee.gradients(), (), here())
 
     def step_begins(self, optimizer: Optimizer) -> None:
         """Look at what a step starts from."""
@@ -204,7 +229,10 @@ class LoopWatchers:
             trainee.state_before,
             trainee.state(),
             None if self._scalers.running is None else self._scalers.running._get_growth_tracker(),
+            trainee.loaded,
+            frozenset(i for i, p in enumerate(trainee.parameters()) if not p.requires_grad),
         )
+        trainee.loaded = False
         before = gradients if closure or trainee.gradients_before is None else trainee.gradients_before
         self.known.tell(trainee, what, before, gradients, here())
         self.averages.look(trainee)
@@ -215,9 +243,15 @@ class LoopWatchers:
         scheduler = call.args[0]
         optimizer = unwrapped(scheduler, "optimizer")
         if isinstance(optimizer, Optimizer) and not runs_inside("step", "_initial_step"):
-            number = self._schedulers.setdefault(scheduler, len(self._schedulers))
             count = int(getattr(scheduler, "last_epoch", 0))
-            what = Schedule(type(scheduler).__name__, count, rates(optimizer), number)
+            what = Schedule(
+                type(scheduler).__name__,
+                count,
+                rates(optimizer),
+                self._schedulers.setdefault(scheduler, len(self._schedulers)),
+                isinstance(scheduler, (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)),
+                isinstance(scheduler, lr_scheduler.CosineAnnealingLR) and count > scheduler.T_max,
+            )
             self.known.tell(self.known.trainee(optimizer), what, (), (), here())
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gradparity.auditing.events import LossWeights
+from gradparity.auditing.loss_inputs import LOOKED_AT, Misfit, misfit
 from gradparity.auditing.signs import HALVES, GraphSigns
 
 MEAN, SUM = 1, 2
@@ -45,6 +46,7 @@ class Graph:
     half: bool = False
     """True if there is a cast, or a loss or leaf of half precision."""
     signs: GraphSigns = field(default_factory=GraphSigns)
+    misfits: set[Misfit] = field(default_factory=set)
 
 
 def walked(roots: tuple[Any, ...]) -> Graph:
@@ -70,6 +72,8 @@ def walked(roots: tuple[Any, ...]) -> Graph:
         found.half |= name == "ToCopyBackward0"
         if name in _NODES:
             found.losses.append(node)
+        if name in LOOKED_AT and (wrong := misfit(node)) is not None:
+            found.misfits.add(wrong)
         if "Mul" in name and SCALED in node.metadata:
             found.scales.append(node.metadata[SCALED])
         waiting += (following for following, _ in node.next_functions)
@@ -123,6 +127,8 @@ class _About:
     divisor: float
     weighted: bool
     half: bool
+    ignored: Tensor | None = None
+    """True for each element that ``ignore_index`` leaves out, if the loss is not reduced."""
 
 
 def _about(node: Any) -> _About | None:
@@ -136,7 +142,8 @@ def _about(node: Any) -> _About | None:
                 target: Tensor = node._saved_target
                 tokens = int((target != node._saved_ignore_index).sum())
                 divisor = float(node._saved_total_weight) if reduction == MEAN else 1.0
-                return _About(reduction, tokens, target.numel(), divisor, weighted, half)
+                ignored = None if reduction in (MEAN, SUM) else target == node._saved_ignore_index
+                return _About(reduction, tokens, target.numel(), divisor, weighted, half, ignored)
             elements: int = node._saved_self.numel()
             return _About(reduction, elements, elements, float(elements) if reduction == MEAN else 1.0, weighted, half)
     except (RuntimeError, AttributeError):
@@ -157,6 +164,8 @@ def _weights(name: str, about: _About, incoming: Tensor, scale: float) -> LossWe
             about.weighted,
         )
     numbers = incoming.double() / scale
+    if about.ignored is not None:
+        numbers = numbers[~about.ignored]
     some = numbers[numbers != 0]
     alike = some.numel() > 0 and float((some.max() - some.min()).abs()) <= 1e-5 * float(some.abs().max())
     same = float(some.flatten()[0]) if alike else None

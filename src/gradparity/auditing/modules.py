@@ -7,6 +7,7 @@ parameters stand in one model, and which of them came after an optimizer had bee
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,8 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
-from gradparity.auditing.events import Modes, Outsider, Retrained
+from gradparity.auditing.events import Modes, Retrained
+from gradparity.auditing.frozen_norms import FrozenNorms
 from gradparity.auditing.lines import Line
+from gradparity.auditing.outsiders import NotFrozen, Origin, Outsider, kept_in_lists
+from gradparity.auditing.tensor_keys import TensorKeys
 from gradparity.trace.harmless_hooks import Guard
 from gradparity.trace.process_rank import world_size
 
@@ -29,24 +33,41 @@ class Modules:
 
     def __init__(self) -> None:
         self._modules: dict[int, weakref.ref[nn.Module]] = {}
-        self._children: set[int] = set()
+        self._children: dict[int, weakref.ref[nn.Module]] = {}
+        self.key = TensorKeys()
         self._born: dict[int, int] = {}
-        """For each parameter's ``id``, the number of its registration."""
+        """For each parameter, the number of its registration."""
         self._clock = 0
         self._built: dict[int, int] = {}
-        """For each parameter in an optimizer, by ``id``, when the optimizer was built."""
+        """For each parameter in an optimizer, when the optimizer was built."""
+        self._frozen: dict[int, int] = {}
+        """For each parameter that required no gradient when an optimizer of its model was built: when."""
         self._reached: dict[int, tuple[Line, int]] = {}
         self._evaluated: dict[int, Line] = {}
         """For each module whose own ``eval()`` was called last, and not its own ``train()``: the line."""
         self._retrained: dict[int, tuple[Line, Line, int]] = {}
         self._replicas: list[weakref.ref[DistributedDataParallel]] = []
+        self.norms = FrozenNorms()
 
     def add(self, model: nn.Module) -> None:
         """Take up a model that was built before the watching began."""
         for module in model.modules():
+            self._know(module)
+            self._children |= {id(child): weakref.ref(child) for child in module.children()}
+
+    def _know(self, module: nn.Module) -> None:
+        known = self._modules.get(id(module))
+        if known is None or known() is not module:  # the id may have been another module's
             self._modules[id(module)] = weakref.ref(module)
             self._note_replica(module)
-            self._children |= {id(child) for child in module.children()}
+            self._evaluated.pop(id(module), None)
+            self._retrained.pop(id(module), None)
+
+    def meet(self, model: nn.Module) -> None:
+        """Take up a model that nobody registered, such as a deep copy."""
+        known = self._modules.get(id(model))
+        if known is None or known() is not model:
+            self.add(model)
 
     @contextmanager
     def watching(self, guard: Guard) -> Iterator[None]:
@@ -70,17 +91,16 @@ class Modules:
 
     def _parameter(self, module: nn.Module, value: Any) -> None:
         self._clock += 1
-        self._modules[id(module)] = weakref.ref(module)
+        self._know(module)
         if value is not None:
-            self._born[id(value)] = self._clock
+            self._born[self.key(value)] = self._clock
 
     def _child(self, module: nn.Module, value: Any) -> None:
         self._clock += 1
-        self._modules[id(module)] = weakref.ref(module)
-        self._note_replica(module)
+        self._know(module)
         if value is not None:
-            self._modules[id(value)] = weakref.ref(value)
-            self._children.add(id(value))
+            self._know(value)
+            self._children[id(value)] = weakref.ref(value)
 
     def _note_replica(self, module: nn.Module) -> None:
         if isinstance(module, DistributedDataParallel) and all(ref() is not module for ref in self._replicas):
@@ -112,17 +132,23 @@ class Modules:
     def optimizer_built(self, parameters: Iterable[Tensor]) -> None:
         """Note when an optimizer with these parameters was built."""
         self._clock += 1
-        for p in parameters:
-            self._built[id(p)] = self._clock
+        held = {self.key(p) for p in parameters}
+        self._built |= dict.fromkeys(held, self._clock)
+        for root in self.roots():
+            own = list(root.parameters())
+            if any(self.key(p) in held for p in own):
+                self._frozen |= {self.key(p): self._clock for p in own if not p.requires_grad}
 
-    def reached(self, leaves: Iterable[int], line: Line) -> None:
-        """Note that a backward at ``line`` wrote gradients of these tensors, given by ``id``."""
+    def reached(self, leaves: Iterable[Tensor], line: Line) -> None:
+        """Note that a backward at ``line`` wrote gradients of these tensors."""
         for leaf in leaves:
-            first, times = self._reached.get(leaf, (line, 0))
-            self._reached[leaf] = first, times + 1
+            first, times = self._reached.get(self.key(leaf), (line, 0))
+            self._reached[self.key(leaf)] = first, times + 1
 
     def mode_set(self, module: nn.Module, training: bool, line: Line) -> None:
         """Note that the loop has called ``train(training)`` of ``module`` at ``line``."""
+        self.meet(module)
+        self.norms.mode_set(module, training, line)
         if not training:
             self._evaluated[id(module)] = line
             for inner in module.modules():
@@ -140,6 +166,7 @@ class Modules:
         Args:
             reached: the ``id`` of each leaf that the backward reaches.
         """
+        self.norms.backward()
         for key, (evaluated, trained, times) in list(self._retrained.items()):
             module = self._modules[key]() if key in self._modules else None
             if module is None or any(id(p) in reached for p in module.parameters()):
@@ -194,7 +221,11 @@ class Modules:
     def roots(self) -> list[nn.Module]:
         """Return the modules that are in no other one."""
         alive = [(key, ref()) for key, ref in self._modules.items()]
-        return [module for key, module in alive if module is not None and key not in self._children]
+        return [
+            module
+            for key, module in alive
+            if module is not None and (key not in self._children or self._children[key]() is not module)
+        ]
 
     def names(self) -> dict[int, str]:
         """Return the name of each parameter in its model, by ``id``."""
@@ -205,19 +236,46 @@ class Modules:
         return found
 
     def outsiders(self, held: set[int]) -> dict[int, Outsider]:
-        """Return the parameters, by ``id``, that backwards have reached and that none of the optimizers holds.
+        """Return the parameters, by their number, that backwards have reached and that none of the optimizers holds.
 
         Args:
-            held: the ``id`` of each parameter in an optimizer.
+            held: the number of each parameter in an optimizer.
         """
         found: dict[int, Outsider] = {}
         for root in self.roots():
             mine = list(root.named_parameters())
-            beside = next((name for name, p in mine if id(p) in held), "")
-            built = min((self._built[id(p)] for _, p in mine if id(p) in self._built), default=0)
+            beside = next((name for name, p in mine if self.key(p) in held), "")
+            built = min((self._built[self.key(p)] for _, p in mine if self.key(p) in self._built), default=0)
             for name, p in mine:
-                if id(p) in self._reached and id(p) not in held and p.requires_grad and p.grad is not None:
-                    line, times = self._reached[id(p)]
-                    late = bool(built) and self._born.get(id(p), 0) > built
-                    found.setdefault(id(p), Outsider(name, tuple(p.shape), line, times, late, beside))
+                if self.key(p) in self._reached and self.key(p) not in held and p.requires_grad and p.grad is not None:
+                    line, times = self._reached[self.key(p)]
+                    origin = self._origin(p, built)
+                    found.setdefault(self.key(p), Outsider(name, tuple(p.shape), line, times, origin, beside))
+        for root in self.roots():
+            beside = next((name for name, p in root.named_parameters() if self.key(p) in held), "")
+            for kept in kept_in_lists(root) if beside else ():
+                for name, p in kept.module.named_parameters():
+                    if self.key(p) in found and found[self.key(p)].origin is Origin.UNKNOWN:
+                        name = f"{kept.name}[...].{name}"
+                        found[self.key(p)] = replace(
+                            found[self.key(p)], name=name, origin=Origin.IN_LIST, beside=beside
+                        )
         return found
+
+    def not_frozen(self) -> dict[int, NotFrozen]:
+        """Return the modules, by ``id``, of which the loop set ``requires_grad`` to false and trains all parameters."""
+        found = {}
+        for root in self.roots():
+            for name, module in root.named_modules():
+                if vars(module).get("requires_grad", True) is False:
+                    own = list(module.parameters())
+                    if own and all(p.requires_grad and self.key(p) in self._reached for p in own):
+                        line, times = self._reached[self.key(own[0])]
+                        found[id(module)] = NotFrozen(name or type(module).__name__, line, times)
+        return found
+
+    def _origin(self, p: Tensor, built: int) -> Origin:
+        born = self._born.get(self.key(p), 0)
+        if built and born > built:
+            return Origin.LATE
+        return Origin.THAWED if self._frozen.get(self.key(p), -1) > born else Origin.UNKNOWN

@@ -6,7 +6,7 @@ from typing import Any
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from gradparity.auditing.events import Backward, GradientLook, LoopEvent, StepMade, Story, What
+from gradparity.auditing.events import Backward, GradientLook, LoopEvent, OwnLoad, StepMade, Story, What
 from gradparity.auditing.lines import NOWHERE, Line, here
 from gradparity.auditing.modules import Modules
 from gradparity.auditing.random_numbers import random_digest
@@ -22,7 +22,10 @@ class Registry:
         self.scalers: dict[int, tuple[GradScaler, Line]] = {}
         """Each scaler by ``id``, with the line that built it; they are held, so that no other gets the ``id``."""
         self.schedulers: list[tuple[int, str, Line]] = []
+        self.loads: list[OwnLoad] = []
         self._trainees: dict[int, WatchedOptimizer] = {}
+        self._found = 0
+        """The number of optimizers found so far: each has a number of its own, though an ``id`` is used again."""
         self._number = 0
 
     @property
@@ -41,7 +44,8 @@ class Registry:
         if known is None or known.optimizer() is not optimizer:
             if known is not None:  # its id was used before, by an optimizer that is gone
                 self._trainees[-len(self._trainees) - 1] = known
-            known = WatchedOptimizer(optimizer, len(self._trainees), line)
+            known = WatchedOptimizer(optimizer, self._found, line)
+            self._found += 1
             self._trainees[id(optimizer)] = known
             self.modules.optimizer_built(known.parameters())
             if _warms_up(optimizer):

@@ -12,10 +12,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from gradparity.auditing.events import Account, Outsider, Retrained
+from gradparity.auditing.events import Account, Retrained
 from gradparity.auditing.function_watchers import LoopWatchers
 from gradparity.auditing.lines import Raised, here
 from gradparity.auditing.modules import Modules
+from gradparity.auditing.outsiders import NotFrozen, Outsider
 from gradparity.auditing.ranks import Ranks, is_sharded
 from gradparity.auditing.registry import Registry
 from gradparity.auditing.spawned import Spawned, go_on
@@ -49,11 +50,12 @@ class Watch:
         self._watchers = LoopWatchers(self.known, self._enough)
         self._let_go_early = False
         self._held: set[int] = set()
-        """The ``id`` of each parameter that was in an optimizer at any time."""
+        """The number of each parameter that was in an optimizer at any time."""
         self._outsiders: dict[int, Outsider] = {}
         self._retrained: dict[int, Retrained] = {}
         self.ranks = Ranks()
         self.spawned = Spawned(steps, done)
+        self._not_frozen: dict[int, NotFrozen] = {}
         self._guard = Guard(self._failed)
 
     def add(self, optimizer: Optimizer, model: nn.Module | None = None) -> None:
@@ -98,6 +100,9 @@ class Watch:
             stories=self.known.stories,
             outsiders=outsiders,
             retrained=list(self._retrained.values()),
+            not_frozen=list(self._not_frozen.values()),
+            norms=self.modules.norms.undone(),
+            loads=self.known.loads,
             scalers=scalers,
             schedulers=self.known.schedulers,
             notes=notes,
@@ -134,7 +139,7 @@ class Watch:
         for trainee in self.known.alive():
             optimizer, parameters = trainee.optimizer(), trainee.parameters()
             if optimizer is not None:
-                self._held |= {id(p) for p in parameters}
+                self._held |= {self.modules.key(p) for p in parameters}
                 story = trainee.story
                 story.trained = tuple(p.requires_grad for p in parameters)
                 copies = self.modules.replicated()
@@ -143,9 +148,12 @@ class Watch:
                 story.sharded = tuple(is_sharded(p) for p in parameters)
                 story.names = tuple(names.get(id(p), f"parameter {i}") for i, p in enumerate(parameters))
                 story.dimensions = tuple(tuple(p.ndim for p in g["params"]) for g in optimizer.param_groups)
+                story.shapes = tuple(tuple(p.shape) for p in parameters)
+                story.loose = not any(id(p) in names for p in parameters)
                 story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
         self._outsiders |= self.modules.outsiders(self._held)
         self._retrained |= self.modules.retrained()
+        self._not_frozen |= self.modules.not_frozen()
 
     def _failed(self, error: Exception) -> None:
         self.fault = error

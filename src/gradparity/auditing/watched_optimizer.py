@@ -25,6 +25,8 @@ class WatchedOptimizer:
         self.gradients_before: GradientLook | None = None
         self.expected: dict[int, ExpectedGradient | None] = {}
         """For gradients of ``autograd.grad``: what ``p.grad`` holds once they are written, by position."""
+        self.loaded = False
+        """True if ``load_state_dict`` has written weights since the last step."""
         self.awaited: int | None = None
         """The position of the event whose gradients the loop has not written yet."""
         self._look: GradientLook = ()

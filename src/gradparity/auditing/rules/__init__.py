@@ -10,12 +10,15 @@ from gradparity.auditing.rules import (
     as_planned,
     averages,
     before_the_step,
+    between_backwards,
     clipping,
     divisors,
     extra_schedules,
     layers,
+    loss_inputs,
     modes,
     normalization,
+    optimizers,
     parameters,
     raised,
     ranks,
@@ -39,11 +42,14 @@ _FILES = (
     as_meant,
     zero_grad,
     several_backwards,
+    between_backwards,
     scaling,
     scalers,
     clipping,
     normalization,
+    loss_inputs,
     parameters,
+    optimizers,
     modes,
     wiring,
     stepping,
@@ -55,6 +61,14 @@ _FILES = (
     *_OF_SIGNS,
     averages,
 )
+
+_IMPLIED = {
+    parameters.IN_NO_OPTIMIZER.code: (optimizers.OF_ANOTHER_MODEL.code, optimizers.SAME_MODEL.code),
+    stepping.NEVER_REACHED.code: (parameters.MADE_LATER.code,),
+    several_backwards.OTHERS_GRADIENT.code: (between_backwards.LEAKS.code, zero_grad.LEFT_OVER.code),
+    between_backwards.LEAKS.code: (zero_grad.LEFT_OVER.code,),
+}
+"""Rules that say nothing new where one of these others has found its cause."""
 
 _ALL = dict.fromkeys(rule for file in _FILES for rule in vars(file).values() if isinstance(rule, Rule))
 
@@ -88,7 +102,9 @@ def judge(
         found += [replace(f, sentence=f"{f.sentence}, {where}") for f in new]
     beginnings = tuple(ignored)
     kept = [f for f in found if not (beginnings and f.rule.code.startswith(beginnings)) and not _silenced(f)]
-    return sorted(kept, key=lambda f: (list(RuleVerdict).index(f.verdict), f.rule.code))
+    kept = [f for f in kept if not any(other.rule.code in _IMPLIED.get(f.rule.code, ()) for other in kept)]
+    once = {(f.rule.code, f.verdict, f.line, f.other): f for f in reversed(kept)}  # one optimizer for each parameter
+    return sorted(once.values(), key=lambda f: (list(RuleVerdict).index(f.verdict), f.rule.code))
 
 
 def _of_one(account: Account, meant: Expected) -> list[RuleFinding]:
@@ -100,21 +116,26 @@ def _of_one(account: Account, meant: Expected) -> list[RuleFinding]:
         for file in (
             zero_grad,
             several_backwards,
+            between_backwards,
             scaling,
             clipping,
             normalization,
+            loss_inputs,
+            parameters,
             modes,
             wiring,
-            stepping,
             schedules,
             *_OF_SIGNS,
         ):
             found += file.of_story(story, own)
+        found += stepping.of_story(story, own, account)
         found += scalers.of_story(story, own, account)
     if account.let_go or account.raised is not None:  # the loop went on, or never came to its end
         found = [f for f in found if f.rule is not zero_grad.NEVER_STEPPED]
     found += several_backwards.of_several(account.stories, by_number)
+    found += between_backwards.of_several(account.stories, by_number)
     found += parameters.of_account(account)
+    found += optimizers.of_account(account, by_number)
     found += modes.of_account(account)
     found += schedules.of_account(account)
     found += ranks_data.of_account(account)

@@ -156,13 +156,19 @@ def _some(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 
 
 def _nothing(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
-    found = [(w, e) for w in windows for e, clip in w.clips if not clip.covered and w.made is not None]
+    found = [(w, e, clip) for w in windows for e, clip in w.clips if not clip.covered and w.made is not None]
+    empty = [one for one in found if not any(clip.given_any for _, clip in one[0].clips)]
     others = any(clip.covered for w in windows for _, clip in w.clips)
-    if len(found) < 2 or others:
-        return
-    window, event = found[0]
-    words = f"the clip was given no gradient, though the optimizer had some, in {times(len(found))}"
-    yield RuleFinding(NOTHING, RuleVerdict.UNUSUAL, words, event.line, None, window.step, times=len(found))
+    if len(empty) > 1:
+        window, event, _ = empty[0]
+        words = (
+            f"the clip was given no parameter at all, such as by a generator that was used up, in {times(len(empty))}"
+        )
+        yield RuleFinding(NOTHING, RuleVerdict.WRONG, words, event.line, None, window.step, times=len(empty))
+    elif len(found) > 1 and not others:
+        window, event, _ = found[0]
+        words = f"the clip was given no gradient, though the optimizer had some, in {times(len(found))}"
+        yield RuleFinding(NOTHING, RuleVerdict.UNUSUAL, words, event.line, None, window.step, times=len(found))
 
 
 def _factors(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:

@@ -23,6 +23,15 @@ NEVER_BACK = Rule(
     "model.eval()\nvalidate(model)\nmodel.train()",
 )
 
+NORM_RETRAINED = Rule(
+    "GP621",
+    "frozen-batch-normalization-trains-again",
+    "The loop puts its layers of batch normalization into evaluation, and train() of the model puts them back. Their "
+    "statistics move again.",
+    "model.train()\nfor layer in model.modules():\n    if isinstance(layer, nn.BatchNorm2d):\n        layer.eval()",
+    right_in="batch normalization that is fixed for some epochs only",
+)
+
 ALWAYS_EVALUATING = Rule(
     "GP603",
     "layers-in-evaluation-mode",
@@ -43,7 +52,8 @@ COUNTED_MORE = Rule(
     "Batch normalization counted more batches than backwards followed: a validation ran in training mode, or a "
     "checkpoint has recomputed the layer. Its running statistics are of other data.",
     "model.eval()\nwith torch.no_grad():\n    validate(model)\nmodel.train()",
-    right_in="networks that run several times for one backward; a refresh of the statistics",
+    right_in="networks that run several times for one backward; pictures that are drawn in training mode; a refresh of "
+    "the statistics",
 )
 SAME_NUMBERS = Rule(
     "GP606",
@@ -72,6 +82,16 @@ def of_account(account: Account) -> Iterator[RuleFinding]:
             module.evaluated,
             times=module.backwards,
         )
+
+    if account.norms:
+        first = next((one for one in account.norms if not one.fixed_before), account.norms[0])
+        sentence = (
+            f"{times(len(account.norms), 'layer')} of batch normalization had been put into evaluation at "
+            f"{first.evaluated}, and this train() put them back; {times(first.backwards, 'backward')} followed"
+        )
+        never = "" if first.fixed_before else ", and none ran before"
+        verdict = RuleVerdict.UNUSUAL if first.fixed_before else RuleVerdict.WRONG
+        yield RuleFinding(NORM_RETRAINED, verdict, sentence + never, first.trained, first.evaluated)
 
 
 def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
@@ -116,13 +136,18 @@ def _counted(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     moved = [
         (b[0], b[1], (b[2].counted - a[2].counted) / b[2].norms) for a, b in pairwise(seen) if a[2].norms == b[2].norms
     ]
-    usual = sorted(count for _, _, count in moved)[len(moved) // 2] if moved else 0
-    more = [one for one in moved if one[2] > 1]
-    if more and usual <= 1 and len(moved) > 2:
-        window, event, count = more[0]
-        sentence = (
-            f"batch normalization counted {count:g} batches before this backward, and {usual:g} before most others"
-        )
+    more = []
+    for line in dict.fromkeys(
+        event.line for _, event, _ in moved
+    ):  # a critic's own loss runs it more often than others
+        own = [one for one in moved if one[1].line == line]
+        usual = sorted(count for _, _, count in own)[len(own) // 2]
+        if usual <= 1 and len(own) > 2:
+            more += [(*one, usual) for one in own if one[2] > 1]
+    if more:
+        window, event, count, usual = more[0]
+        words = f"batch normalization counted {count:g} batches before this backward"
+        sentence = f"{words}, and {usual:g} before most others of this line"
         yield RuleFinding(COUNTED_MORE, RuleVerdict.UNUSUAL, sentence, event.line, None, window.step, times=len(more))
 
 

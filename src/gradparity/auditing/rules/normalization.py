@@ -146,8 +146,21 @@ def _lengths(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
     full = [one for one in readable if len(one.parts) == usual]
     if often < 2 or usual < 2 or not all(_near(one.total, full[0].total) for one in full):
         return
+    if not all(_same_parameters(one) for one in full):
+        return  # tasks with heads of their own
     total = full[0].total
-    if _near(total, usual):
+    by_hand = _factor(full[0].window)
+    if _near(total, usual) and _near(by_hand * usual, 1.0):
+        return  # the loop divides the gradients instead of the loss
+    if _near(total, usual**2):
+        words = f"the weights of the {usual} microbatches of a window sum to {usual**2}"
+        telling = usual not in (2, 5, 10)  # these are coefficients that people like
+        verdict = RuleVerdict.WRONG if telling else RuleVerdict.UNUSUAL
+        yield _of(UNDIVIDED, verdict, full, f"{words}: each loss was multiplied by {usual} instead of divided")
+    elif _near(total, 1.0) and _near(by_hand * usual, 1.0):
+        words = f"the losses were divided by {usual}, and their gradients again"
+        yield _of(DIVIDED_TWICE, RuleVerdict.WRONG, full, words)
+    elif _near(total, usual):
         yield _of(
             UNDIVIDED, RuleVerdict.UNUSUAL, full, f"the weights of the {usual} microbatches of a window sum to {usual}"
         )
@@ -165,6 +178,25 @@ def _lengths(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
             length = len(broken[0].parts)
             words = f"a window of {length} microbatches was divided by {usual}, so its weights sum to {length}/{usual}"
             yield _of(rule, RuleVerdict.WRONG, broken, f"{words}; the other {len(full)} windows sum to 1")
+
+
+def _same_parameters(one: _Accumulated) -> bool:
+    """Return whether each microbatch of a window has changed the gradients of the same parameters."""
+    changed = [
+        tuple(b is not None and b != a for a, b in zip(event.before, event.after, strict=False))
+        for event, _ in one.parts
+    ]
+    return len(set(changed)) == 1
+
+
+def _factor(window: StepWindow) -> float:
+    """Return the factor that the loop has multiplied all gradients with before the step; 1 if there is not one."""
+    if window.end is None or window.clips or window.unscaled is not None:
+        return 1.0
+    pairs = zip(window.backwards[-1][0].after, window.end.before, strict=False)
+    factors = [abs(b.norm / a.norm) for a, b in pairs if a and b and a.norm]
+    alike = len(factors) > 1 and max(factors) - min(factors) <= ALIKE * max(factors)
+    return factors[0] if alike else 1.0
 
 
 def _of(rule: Rule, verdict: RuleVerdict, found: Sequence[_Accumulated], words: str) -> RuleFinding:

@@ -81,6 +81,16 @@ REENTRANT = Rule(
     "checkpoint(block, x, use_reentrant=False)",
 )
 
+SCHEDULE_OVER = Rule(
+    "GP913",
+    "schedule-is-over",
+    "The scheduler was planned for fewer steps than it makes: count optimizer steps, not epochs, and microbatches only "
+    "once a window.",
+    "steps = epochs * math.ceil(len(loader) / accumulation_steps)\n"
+    "scheduler = OneCycleLR(optimizer, max_lr, total_steps=steps)",
+    reported="https://github.com/A4Bio/PiFold/issues/6",
+)
+
 _MESSAGES = (
     ("unscale_() has already been called", TWO_UNSCALES),
     ("unscale_() is being called after step()", STEPPED_BEFORE),
@@ -98,6 +108,7 @@ _MESSAGES = (
     ("A different number of tensors was saved during the original forward", RECOMPUTED),
     ("incompatible with .grad()", REENTRANT),
     ("which autograd.grad leaves out", REENTRANT),
+    ("The specified number of total steps is", SCHEDULE_OVER),
 )
 """The beginnings of PyTorch's messages, torch 2.11 to 2.15."""
 

@@ -15,6 +15,7 @@ NEW_SCALER = Rule(
     "A new GradScaler starts at its initial scale and forgets what the one before had found. The first steps overflow "
     "and are skipped, each time anew.",
     "scaler = torch.amp.GradScaler()  # once, beside the optimizer\nfor epoch in range(epochs): ...",
+    right_in="short stages, in which the scale has not moved",
     reported="https://github.com/conservationtechlab/animl-py/pull/304",
 )
 SCALE_JUMPED = Rule(
@@ -45,13 +46,19 @@ def _new_scaler(windows: Sequence[StepWindow], account: Account) -> Iterator[Rul
     for (_, before), (window, after) in itertools.pairwise(steps):
         assert before.scaler is not None
         assert after.scaler is not None
-        again = before.scaler != after.scaler and account.scalers[before.scaler] == account.scalers[after.scaler]
-        if again and before.scale and after.scale and after.scale > before.scale:
+        if before.scaler != after.scaler and account.scalers[before.scaler] == account.scalers[after.scaler]:
             found.append((window, before, after))
-    skipped = [window for window, _, after in found if after.skipped]
-    if not skipped:
+    higher = [(w, a, b) for w, a, b in found if a.scale and b.scale and b.scale > a.scale and b.skipped]
+    if found and not higher:
+        window, _, after = found[0]
+        assert after.scaler is not None
+        words = f"a new GradScaler was made for the same optimizer, {times(len(found), 'time')}"
+        yield RuleFinding(
+            NEW_SCALER, RuleVerdict.UNUSUAL, words, account.scalers[after.scaler], None, window.step, times=len(found)
+        )
+    if not higher:
         return
-    window, before, after = next(one for one in found if one[2].skipped)
+    window, before, after = higher[0]
     assert window.end is not None
     assert after.scaler is not None
     yield RuleFinding(

@@ -22,6 +22,7 @@ BYPASSED = Rule(
     "The loss was scaled, and optimizer.step() read gradients that nobody had divided by the scale. Plain SGD makes "
     "steps that are too large by that factor. No overflow is looked for.",
     "scaler.step(optimizer)\nscaler.update()",
+    right_in="loops that look for infinite gradients themselves",
 )
 NOT_SCALED = Rule(
     "GP203",
@@ -97,15 +98,25 @@ def _times(threshold: float, scale: float) -> bool:
 
 
 def _bypassed(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
-    found = []
+    found, unscaled = [], []
     for window in windows:
         if window.made is None or window.end is None or window.made.scaler is not None or factor_of(window) == 1:
             continue
         last = window.backwards[-1][0]
+        if window.unscaled is not None and window.unscaled.number > last.number:
+            unscaled.append(window)
         clipped = [event for event, _ in window.clips if event.number > last.number]
         read = clipped[0].before if clipped else window.end.before
         if window.unscaled is None and same(read, last.after):
             found.append((window, last))
+    if len(unscaled) > 1:
+        window = unscaled[0]
+        assert window.end is not None
+        assert window.unscaled is not None
+        words = "after unscale_ the step went past the scaler, which would have skipped one with an overflow, in "
+        yield RuleFinding(
+            BYPASSED, RuleVerdict.UNUSUAL, f"{words}{times(len(unscaled))}", window.end.line, window.unscaled.line
+        )
     if not found:
         return
     window, last = found[0]

@@ -60,12 +60,30 @@ NEVER_STEPPED = Rule(
     right_in="a schedule by epoch, if no epoch ended",
 )
 
+TOO_SELDOM = Rule(
+    "GP831",
+    "one-cycle-not-after-each-step",
+    "OneCycleLR and CyclicLR are planned in optimizer steps and run once for several of them. The rate stays near its "
+    "small start, and the cycle does not end.",
+    "for batch in loader:\n    ...\n    optimizer.step()\n    scheduler.step()",
+    right_in="a cycle whose total_steps counts epochs",
+    reported="https://github.com/galilai-group/stable-worldmodel/issues/280",
+)
+PAST_ITS_END = Rule(
+    "GP832",
+    "cosine-past-its-end",
+    "The cosine has reached its smallest rate and rises again: it runs more often than T_max says.",
+    "scheduler = CosineAnnealingLR(optimizer, T_max=epochs * len(loader))  # as often as scheduler.step() runs",
+    right_in="cosine cycles that are meant",
+)
+
 
 def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     made = [window for window in windows if window.made is not None]
     yield from _place(made)
     yield from _number(windows)
+    yield from _cycle(story, made)
     yield from _skipped(windows)
     yield from _count(story)
     yield from _rate(story)
@@ -104,6 +122,20 @@ def _number(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         window, schedules = several[0]
         words = f"{schedules[0][1].name} runs {len(schedules)} times for one step"
         yield RuleFinding(SEVERAL_TIMES, RuleVerdict.UNUSUAL, words, schedules[0][0].line, None, window.step)
+
+
+def _cycle(story: Story, made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+    schedules = [(e, e.what) for e in story.events if isinstance(e.what, Schedule)]
+    each = [(e, what) for e, what in schedules if what.each_step]
+    if len(each) > 1 and len(each) * 2 <= len(made) - 1:
+        event, what = each[0]
+        words = f"{what.name} ran {times(len(each), 'time')} in {times(len(made))}"
+        yield RuleFinding(TOO_SELDOM, RuleVerdict.UNUSUAL, words, event.line)
+    past = [(e, what) for e, what in schedules if what.past_end]
+    if past:
+        event, what = past[0]
+        words = f"{what.name} passed its T_max with its step {what.count}, and the rate rises from here on"
+        yield RuleFinding(PAST_ITS_END, RuleVerdict.UNUSUAL, words, event.line, times=len(past))
 
 
 def _skipped(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:

@@ -2,9 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
-from gradparity.auditing.events import Story
+from gradparity.auditing.events import Account, StepMade, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.windows import StepWindow, is_empty, same
 
@@ -37,8 +37,8 @@ WEIGHTS_WRITTEN = Rule(
 )
 STATE_CHANGED = Rule(
     "GP805",
-    "optimizer-state-changed-between-steps",
-    "The moments of the optimizer are not those that the last step has left. Without them it begins anew.",
+    "optimizer-state-lost-between-steps",
+    "The moments of the optimizer are gone that the last step had left. Without them it begins anew.",
     "optimizer = torch.optim.AdamW(model.parameters())  # once\noptimizer.load_state_dict(checkpoint['optimizer'])",
     right_in="restarts that forget the moments on purpose",
 )
@@ -59,13 +59,15 @@ NEVER_REACHED = Rule(
 )
 
 
-def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+def of_story(story: Story, windows: Sequence[StepWindow], account: Account) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     made = [window for window in windows if window.made is not None]
     yield from _steps(made)
-    yield from _between(made)
+    others = [s for s in account.stories if s is not story]
+    left = {e.what.weights_after for s in others for e in s.events if isinstance(e.what, StepMade)}
+    yield from _between(made, left)
     yield from _differentiated_twice(made)
-    yield from _never_reached(story, made)
+    yield from _never_reached(story, made, {name for s in others if s.steps for name in s.names})
 
 
 def _steps(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
@@ -95,8 +97,16 @@ def _steps(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         yield _of(NOT_FINITE, RuleVerdict.WRONG if scaled else RuleVerdict.UNUSUAL, infinite, words)
 
 
-def _between(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+def _between(made: Sequence[StepWindow], left_by_others: Container[str]) -> Iterator[RuleFinding]:
+    """Compare what a step has left with what the next one finds.
+
+    Args:
+        made: the steps.
+        left_by_others: the weights that other optimizers of the same parameters have left.
+    """
     weights, state = [], []
+    empty = made[0].made.state_before if made and made[0].made is not None else ""
+    by_backward = any(window.backwards for window in made)  # else by perturbation, which rounds when it goes back
     for before, window in itertools.pairwise(made):
         assert before.made is not None
         assert window.made is not None
@@ -104,27 +114,47 @@ def _between(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
             continue  # parameters came or went
         first = window.backwards[0][1].weights if window.backwards else window.made.weights_before
         restored = window.made.weights_before == before.made.weights_after
+        # Lightning's averaging makes such a step at its end.
         idle = not window.backwards and window.made.weights_before == window.made.weights_after
-        if first != before.made.weights_after and not restored and not idle:  # such as after the end of Lightning's SWA
+        written = by_backward and not window.made.loaded and first not in left_by_others
+        if (
+            first != before.made.weights_after and written and not restored and not idle
+        ):  # idle: as after Lightning's SWA
             weights.append(window)
-        if window.made.state_before != before.made.state_after:
+        if window.made.state_before == empty != before.made.state_after:
             state.append(window)
     if weights:
         yield _of(
             WEIGHTS_WRITTEN, RuleVerdict.UNUSUAL, weights, "the weights are not those that the step before has left"
         )
     if state:
-        words = "the optimizer's own state is not the one that the step before has left"
+        words = "the optimizer's own state is empty again"
         yield _of(STATE_CHANGED, RuleVerdict.UNUSUAL, state, words)
 
 
 def _differentiated_twice(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = [w for w in made if any(what.again and not is_empty(e.before) for e, what in w.backwards)]
     if len(found) > 1:
-        yield _of(TWICE_DIFFERENTIATED, RuleVerdict.UNUSUAL, found, "the same loss was differentiated twice")
+        certain = all(w.adds_up and _weighs_the_same_again(w) for w in found)
+        words = "the same loss was differentiated twice" + (
+            " with the same weight, and both were added" if certain else ""
+        )
+        verdict = RuleVerdict.WRONG if certain else RuleVerdict.UNUSUAL
+        yield _of(TWICE_DIFFERENTIATED, verdict, found, words)
 
 
-def _never_reached(story: Story, made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+def _weighs_the_same_again(window: StepWindow) -> bool:
+    """Return whether a loss that was differentiated again has the weight that it had before, which no method wants."""
+    for index, (_, what) in enumerate(window.backwards):
+        earlier = {
+            (loss.node, loss.tokens, loss.total) for _, before in window.backwards[:index] for loss in before.losses
+        }
+        if what.again and any((loss.node, loss.tokens, loss.total) in earlier for loss in what.losses):
+            return True
+    return False
+
+
+def _never_reached(story: Story, made: Sequence[StepWindow], elsewhere: Container[str]) -> Iterator[RuleFinding]:
     looks = [w.end.before for w in made if w.end is not None and w.backwards]
     if len(looks) < 2:
         return
@@ -133,6 +163,7 @@ def _never_reached(story: Story, made: Sequence[StepWindow]) -> Iterator[RuleFin
         for index in range(len(story.names))
         if index < len(story.trained)
         and story.trained[index]
+        and story.names[index] not in elsewhere
         and all(index < len(look) and look[index] is None for look in looks)
     ]
     by_hand = any(not what.into_grad for w in made for _, what in w.backwards)

@@ -85,6 +85,8 @@ def _written(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     made = [w for w in windows if w.made is not None and not _kept_aside(w)]
     grads = [(w, e, what) for w in made for e, what in w.backwards if not what.into_grad]
     several = any(len(w.backwards) > 1 for w, _, _ in grads)
+    if any(what.into_grad for w in windows for _, what in w.backwards):  # these gradients may be for something else
+        grads = [(w, e, what) for w, e, what in grads if _in(what).swapped]
     for rule, verdict, words, chosen in (
         (SWAPPED, RuleVerdict.WRONG, "gradients went to another parameter", [g for g in grads if _in(g[2]).swapped]),
         (DROPPED, RuleVerdict.UNUSUAL, "gradients were not written to p.grad", [g for g in grads if _in(g[2]).dropped]),

@@ -67,16 +67,20 @@ def _left_over(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFind
     partly: list[tuple[StepWindow, LoopEvent, int]] = []
     emptied = 0
     for window in windows:
-        if window.previous is None or window.made is None or not window.backwards:
+        own = [e for e, what in window.backwards if what.into_grad and not what.inside_step]
+        if window.previous is None or window.made is None or not own:
             continue
-        first, what = window.backwards[0]
-        if not what.into_grad or what.inside_step:
-            continue
-        if same(first.before, window.previous.after) and not window.emptied_after(first):
+        first = own[0]
+        earlier = (
+            windows[window.step - 2].end if window.step > 1 else None
+        )  # a step inside the backward comes before it
+        if any(e and same(first.before, e.after) for e in (window.previous, earlier)) and not window.emptied_after(
+            first
+        ):
             found.append((window, first))
         elif is_empty(first.before):
             emptied += 1
-        elif number := _kept(first.before, window.previous.after):
+        elif number := _kept(window, first, window.previous.after):
             partly.append((window, first, number))
     if len(partly) > 1 and len(partly) >= emptied:
         window, first, number = partly[0]
@@ -108,11 +112,18 @@ def _left_over(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFind
     )
 
 
-def _kept(now: GradientLook, before: GradientLook) -> int:
-    """Return the number of gradients that are still those of the step before, if others were emptied."""
-    kept = sum(a is not None and a.norm != 0 and a == b for a, b in zip(now, before, strict=False))
-    gone = sum((a is None or a.norm == 0) and b is not None and b.norm != 0 for a, b in zip(now, before, strict=False))
-    return kept if gone else 0
+def _kept(window: StepWindow, first: LoopEvent, before: GradientLook) -> int:
+    """Return the number of gradients of the step before that this backward adds to and that the next step reads.
+
+    None count if no other gradient was emptied.
+    """
+    assert window.end is not None
+    looks = [e.before for e in window.events if e.number > first.number and e.before]
+    there = zip(first.before, before, first.after, strict=False)
+    kept = [i for i, (now, then, after) in enumerate(there) if now is not None and now.norm and now == then != after]
+    read = sum(all(len(look) > i and (g := look[i]) is not None and g.norm != 0 for look in looks) for i in kept)
+    gone = any((a is None or a.norm == 0) and b and b.norm != 0 for a, b in zip(first.before, before, strict=False))
+    return read if gone else 0
 
 
 def _thrown_away(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
@@ -174,14 +185,15 @@ def _emptied_inside(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 def _given_up(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Find windows in which a clip or unscale, the last act before a step elsewhere, is followed by a backward."""
     found, usual = [], 0
+    habit = {e.line for window in windows if window.made is not None for e, _ in window.clips}
     for window in windows:
-        if window.made is None or not window.clips or not window.backwards:
+        if not habit.intersection(e.line for e, _ in window.clips) or not window.backwards:
             continue
         last = window.backwards[-1][0]
         early = [e for e, _ in window.clips if e.number < last.number and e.number > window.backwards[0][0].number]
         later = [e for e, _ in window.backwards if early and e.number > early[0].number]
         if not early:
-            usual += 1
+            usual += window.made is not None
         elif not any(is_empty(e.before) for e in later):
             found.append((window, early[0], later[0]))
     if not found or usual < 2 or usual <= len(found):
@@ -200,13 +212,31 @@ def _given_up(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 
 
 def _never_stepped(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
-    made = [len(window.backwards) for window in windows if window.made is not None]
+    made = [window for window in windows if window.made is not None]
     lines = {event.line for window in windows for event, _ in window.backwards}
-    last = windows[-1] if windows else None
-    if last is None or last.made is not None or len(lines) > 1 or len(made) < 2 or min(made) < 2 or not last.backwards:
+    lengths = [len(window.backwards) for window in made]
+    if not windows or len(lengths) < 2 or min(lengths) < 2 or len(lines) > 1:
         return
-    event = last.backwards[-1][0]
-    number = len(last.backwards)
-    if not is_empty(event.after) and not last.emptied_after(event) and number < max(made):
-        words = f"the last {times(number, 'backward')} of the training were followed by no step"
-        yield RuleFinding(NEVER_STEPPED, RuleVerdict.UNUSUAL, words, event.line, None, last.step)
+    last, usual = windows[-1], max(set(lengths), key=lengths.count)
+    if last.made is None and last.backwards and len(last.backwards) < max(lengths):
+        event = last.backwards[-1][0]
+        if not is_empty(event.after) and not last.emptied_after(event):
+            words = f"the last {times(len(last.backwards), 'backward')} of the training were followed by no step"
+            yield RuleFinding(NEVER_STEPPED, RuleVerdict.UNUSUAL, words, event.line, None, last.step)
+            return
+    found = [(w, early) for w in made if usual < len(w.backwards) < 2 * usual and (early := _discarded(w, usual))]
+    if found:
+        window, early = found[0]
+        emptied = next(e for e in window.events if isinstance(e.what, ZeroGrad) and e.number > early.number)
+        number = times(len(window.backwards) - usual, "backward")
+        words = f"the gradients of {number} before this zero_grad were used by no step, {times(len(found), 'time')}"
+        yield RuleFinding(
+            NEVER_STEPPED, RuleVerdict.UNUSUAL, words, emptied.line, early.line, window.step, times=len(found)
+        )
+
+
+def _discarded(window: StepWindow, usual: int) -> LoopEvent | None:
+    """Return the last backward before a usual window's number of them, if its gradients were emptied after it."""
+    early, after = window.backwards[-usual - 1][0], window.backwards[-usual][0]
+    between = (e for e in window.events if isinstance(e.what, ZeroGrad) and early.number < e.number < after.number)
+    return early if not is_empty(early.after) and any(is_empty(e.after) for e in between) else None

@@ -1,0 +1,21 @@
+"""Numbers for tensors. An ``id`` is used again once its tensor is gone, as between the folds of a cross-validation."""
+
+import weakref
+
+from torch import Tensor
+
+
+class TensorKeys:
+    """Gives each tensor a number of its own, and keeps none alive."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Tensor], int]] = {}
+        self._count = 0
+
+    def __call__(self, tensor: Tensor) -> int:
+        """Return the number of a tensor, a new one if it was not seen before."""
+        known = self._known.get(id(tensor))
+        if known is None or known[0]() is not tensor:
+            self._count += 1
+            known = self._known[id(tensor)] = weakref.ref(tensor), self._count
+        return known[1]
