@@ -63,6 +63,7 @@ _FILES = (
 )
 
 _IMPLIED = {
+    unused_parameters.UNUSED_MOVED.code: (parameters.STILL_MOVES.code,),
     parameters.IN_NO_OPTIMIZER.code: (optimizers.OF_ANOTHER_MODEL.code, optimizers.SAME_MODEL.code),
     stepping.NEVER_REACHED.code: (parameters.MADE_LATER.code,),
     several_backwards.OTHERS_GRADIENT.code: (between_backwards.LEAKS.code, zero_grad.LEFT_OVER.code),

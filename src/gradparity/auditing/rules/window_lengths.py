@@ -22,7 +22,8 @@ def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFindin
     """Yield what this rule finds."""
     made = [window for window in windows if window.made is not None]
     lines = {event.line for window in made for event, _ in window.backwards}
-    if len(made) < 4 or len(lines) != 1 or any(w.made is not None and w.made.closure for w in made):
+    shared = any(len(what.reaches) > 1 for window in made for _, what in window.backwards)  # another one's too
+    if len(made) < 4 or len(lines) != 1 or shared or any(w.made is not None and w.made.closure for w in made):
         return
     lengths = [len(window.backwards) for window in made]
     [(usual, often)] = Counter(lengths[1:]).most_common(1)
