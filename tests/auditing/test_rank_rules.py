@@ -7,7 +7,7 @@ import pytest
 import rank_loops
 
 from gradparity.auditing import ranks
-from gradparity.auditing.events import Account
+from gradparity.auditing.account import Account
 from gradparity.auditing.report import report
 from gradparity.processes.launch import launch
 

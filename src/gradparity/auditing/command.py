@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gradparity.auditing.account import Account
 from gradparity.auditing.child_processes import ended_children
 from gradparity.auditing.destination import Destination
-from gradparity.auditing.events import Account
 from gradparity.auditing.presentation.as_html import as_html
 from gradparity.auditing.presentation.as_json import as_json
 from gradparity.auditing.presentation.as_markdown import as_markdown

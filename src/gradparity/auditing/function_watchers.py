@@ -2,28 +2,28 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.nn.utils import clip_grad
-from torch.optim import Optimizer, lr_scheduler
+from torch.optim import Optimizer
 
+from gradparity.auditing.account import OwnLoad
 from gradparity.auditing.averages import Averages
 from gradparity.auditing.backward_signs import BackwardSigns
 from gradparity.auditing.call_stack import clipping, parameters_to_clip, runs_inside
-from gradparity.auditing.events import Backward, ClipCalled, OwnLoad, Schedule, StepMade, ZeroGrad
+from gradparity.auditing.events import Backward, ClipCalled, StepMade, ZeroGrad
 from gradparity.auditing.lines import here
 from gradparity.auditing.loss_weights import Reading, walked
 from gradparity.auditing.registry import Registry
 from gradparity.auditing.samplers import SamplerWatcher
 from gradparity.auditing.scaler_watchers import ScalerWatchers
+from gradparity.auditing.schedule_watchers import ScheduleWatchers
 from gradparity.auditing.watched_optimizer import WatchedOptimizer, rates, sums
 from gradparity.trace.fingerprint import fingerprint
 from gradparity.trace.harmless_hooks import Call, Watching
 from gradparity.trace.hook_check import ENGINE, inputs_of
 from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
-from gradparity.trace.snapshot import unwrapped
 
 
 class LoopWatchers:
@@ -39,7 +39,7 @@ class LoopWatchers:
         self.modules = known.modules
         self._enough = stepped
         self._scalers = ScalerWatchers(known, stepped)
-        self._schedulers: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._schedulers = ScheduleWatchers(known)
         self.averages = Averages(known.modules)
         self.samplers = SamplerWatcher(lambda: known.events)
         self._reached_last: frozenset[int] = frozenset()
@@ -50,27 +50,18 @@ class LoopWatchers:
         yield Optimizer, "__init__", self._built
         yield torch.autograd, ENGINE, self._differentiate
         yield from self._scalers.places()
+        yield from self._schedulers.places()
         yield from self.samplers.places()
         yield clip_grad, "_group_tensors_by_device_and_dtype", self._clip
         yield clip_grad, "_get_total_norm", self._clip_of_nothing
-        yield lr_scheduler.LRScheduler, "__init__", self._scheduler_built
         yield Optimizer, "zero_grad", self._zero_grad
         yield nn.Module, "zero_grad", self._zero_grad
         yield nn.Module, "train", self._mode
         yield nn.Module, "load_state_dict", self._load
-        for kind in {lr_scheduler.LRScheduler, *_schedulers_with_a_step()}:
-            yield kind, "step", self._schedule
 
     def _built(self, call: Call) -> Watching:
         yield
         self.known.trainee(call.args[0], here())
-
-    def _scheduler_built(self, call: Call) -> Watching:
-        yield
-        optimizer = unwrapped(call.get(1, "optimizer"), "optimizer")
-        if isinstance(optimizer, Optimizer):
-            made = self.known.trainee(optimizer).story.number, type(call.args[0]).__name__, here()
-            self.known.schedulers.append(made)
 
     def _zero_grad(self, call: Call) -> Watching:
         owner = call.args[0]
@@ -135,7 +126,7 @@ class LoopWatchers:
         inside, again = bool(stepping()), into_grad and marked_again(graph.losses)
         self.modules.backward_passed_by(reached)
         loss = "".join(fingerprint(root.detach()).digest for root in roots if isinstance(root, torch.Tensor))
-        exchange = self.modules.exchange(reached)
+        exchange = self.modules.replicas.exchange(reached)
         modes = {t.story.number: self.modules.modes({id(p) for p in t.parameters()}) for t in concerned}
         reading = Reading(graph.losses, scale)
         with reading:
@@ -238,22 +229,6 @@ class LoopWatchers:
         self.averages.look(trainee)
         self._enough(trainee)
 
-    def _schedule(self, call: Call) -> Watching:
-        yield
-        scheduler = call.args[0]
-        optimizer = unwrapped(scheduler, "optimizer")
-        if isinstance(optimizer, Optimizer) and not runs_inside("step", "_initial_step"):
-            count = int(getattr(scheduler, "last_epoch", 0))
-            what = Schedule(
-                type(scheduler).__name__,
-                count,
-                rates(optimizer),
-                self._schedulers.setdefault(scheduler, len(self._schedulers)),
-                isinstance(scheduler, (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)),
-                isinstance(scheduler, lr_scheduler.CosineAnnealingLR) and count > scheduler.T_max,
-            )
-            self.known.tell(self.known.trainee(optimizer), what, (), (), here())
-
 
 def _leaves_gradients(optimizer: Optimizer) -> bool:
     """Return whether an optimizer is torch's own: these do not write to gradients in their step."""
@@ -270,8 +245,3 @@ def marked_again(losses: Sequence[Any]) -> bool:
         found |= _DIFFERENTIATED in node.metadata
         node.metadata[_DIFFERENTIATED] = True
     return found
-
-
-def _schedulers_with_a_step() -> list[type]:
-    kinds = [kind for kind in vars(lr_scheduler).values() if isinstance(kind, type)]
-    return [k for k in kinds if issubclass(k, lr_scheduler.LRScheduler) and "step" in vars(k)]

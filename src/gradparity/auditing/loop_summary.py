@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gradparity.auditing.events import Account, Schedule, StepMade, Story, Update
+from gradparity.auditing.account import Account, Story
+from gradparity.auditing.events import Schedule, StepMade, Update
 from gradparity.auditing.finding import times
 from gradparity.auditing.lines import Line
 from gradparity.auditing.windows import StepWindow, size, windows

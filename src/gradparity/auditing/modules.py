@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torchs
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.parallel import DistributedDataParallel
 
-from gradparity.auditing.events import Modes, Retrained
+from gradparity.auditing.account import Retrained
+from gradparity.auditing.events import Modes
 from gradparity.auditing.frozen_norms import FrozenNorms
 from gradparity.auditing.lines import Line
 from gradparity.auditing.outsiders import NotFrozen, Origin, Outsider, kept_in_lists
+from gradparity.auditing.replicas import Replicas
 from gradparity.auditing.tensor_keys import TensorKeys
 from gradparity.trace.harmless_hooks import Guard
-from gradparity.trace.process_rank import world_size
 
 _TWO_FACED = (_BatchNorm, _DropoutNd)
 """Layers that compute something else in evaluation."""
@@ -46,7 +46,7 @@ class Modules:
         self._evaluated: dict[int, Line] = {}
         """For each module whose own ``eval()`` was called last, and not its own ``train()``: the line."""
         self._retrained: dict[int, tuple[Line, Line, int]] = {}
-        self._replicas: list[weakref.ref[DistributedDataParallel]] = []
+        self.replicas = Replicas()
         self.norms = FrozenNorms()
 
     def add(self, model: nn.Module) -> None:
@@ -59,7 +59,7 @@ class Modules:
         known = self._modules.get(id(module))
         if known is None or known() is not module:  # the id may have been another module's
             self._modules[id(module)] = weakref.ref(module)
-            self._note_replica(module)
+            self.replicas.note(module)
             self._evaluated.pop(id(module), None)
             self._retrained.pop(id(module), None)
 
@@ -101,33 +101,6 @@ class Modules:
         if value is not None:
             self._know(value)
             self._children[id(value)] = weakref.ref(value)
-
-    def _note_replica(self, module: nn.Module) -> None:
-        if isinstance(module, DistributedDataParallel) and all(ref() is not module for ref in self._replicas):
-            self._replicas.append(weakref.ref(module))
-
-    def exchange(self, reached: set[int]) -> bool | None:
-        """Return whether DDP's last forward has asked for an exchange of the gradients of these leaves, by ``id``.
-
-        Return ``None`` if this process trains alone.
-        """
-        if world_size() < 2:
-            return None
-        alive = [module for ref in self._replicas if (module := ref()) is not None]
-        asked = [
-            module.require_forward_param_sync for module in alive if any(id(p) in reached for p in module.parameters())
-        ]
-        return bool(asked) and all(asked)
-
-    def replicated(self) -> set[int]:
-        """Return the parameters, by ``id``, whose gradients DDP promises to be the same on all ranks."""
-        found: set[int] = set()
-        for ref in self._replicas:
-            module = ref()
-            if module is not None and not module._comm_hooks:  # a hook may exchange later, or something else
-                own = module.module.named_parameters()
-                found |= {id(p) for name, p in own if name not in module.parameters_to_ignore}
-        return found
 
     def optimizer_built(self, parameters: Iterable[Tensor]) -> None:
         """Note when an optimizer with these parameters was built."""

@@ -19,7 +19,7 @@ import torch.distributed as dist
 import xxhash
 from torch import Tensor
 
-from gradparity.auditing.events import Account
+from gradparity.auditing.account import Account
 from gradparity.errors import in_a_line
 from gradparity.trace.process_rank import this_rank, world_size
 

@@ -6,7 +6,8 @@ from typing import Any
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from gradparity.auditing.events import Backward, GradientLook, LoopEvent, OwnLoad, StepMade, Story, What
+from gradparity.auditing.account import OwnLoad, Story
+from gradparity.auditing.events import Backward, GradientLook, LoopEvent, StepMade, What
 from gradparity.auditing.lines import NOWHERE, Line, here
 from gradparity.auditing.modules import Modules
 from gradparity.auditing.random_numbers import random_digest

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradparity.auditing.events import Account
+from gradparity.auditing.account import Account
 from gradparity.auditing.finding import RuleFinding, RuleVerdict
 from gradparity.auditing.loop_summary import Item, statement, unexercised
 from gradparity.auditing.rules import judge

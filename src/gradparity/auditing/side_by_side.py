@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gradparity.auditing.events import Account, GradientLook, LoopEvent, StepMade, Story
+from gradparity.auditing.account import Account, Story
+from gradparity.auditing.events import GradientLook, LoopEvent, StepMade
 from gradparity.auditing.windows import StepWindow, WindowBackward, windows
 from gradparity.trace.fingerprint import Fingerprint
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from gradparity.auditing.events import Account, Retrained
+from gradparity.auditing.account import Account, Retrained
 from gradparity.auditing.function_watchers import LoopWatchers
 from gradparity.auditing.lines import Raised, here
 from gradparity.auditing.modules import Modules
@@ -142,7 +142,7 @@ class Watch:
                 self._held |= {self.modules.key(p) for p in parameters}
                 story = trainee.story
                 story.trained = tuple(p.requires_grad for p in parameters)
-                copies = self.modules.replicated()
+                copies = self.modules.replicas.parameters()
                 before = story.replicated if len(story.replicated) == len(parameters) else [False] * len(parameters)
                 story.replicated = tuple(id(p) in copies or was for p, was in zip(parameters, before, strict=True))
                 story.sharded = tuple(is_sharded(p) for p in parameters)

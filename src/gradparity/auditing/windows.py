@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
 
+from gradparity.auditing.account import Story
 from gradparity.auditing.events import (
     Backward,
     ClipCalled,
@@ -13,7 +14,6 @@ from gradparity.auditing.events import (
     LoopEvent,
     Schedule,
     StepMade,
-    Story,
     Unscale,
     Update,
     ZeroGrad,

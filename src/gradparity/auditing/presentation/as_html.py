@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from html import escape
 
-from gradparity.auditing.events import Account
+from gradparity.auditing.account import Account
 from gradparity.auditing.finding import RuleFinding, RuleVerdict
 from gradparity.auditing.presentation.draw_svg import STYLE, step_svg
 from gradparity.auditing.presentation.step_picture import step_picture

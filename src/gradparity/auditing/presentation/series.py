@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from gradparity.auditing.events import Account
+from gradparity.auditing.account import Account
 from gradparity.auditing.windows import StepWindow, relative_weights, size, windows
 
 LEAST = "1 weight of a token, 1 is one mean/{}, least"

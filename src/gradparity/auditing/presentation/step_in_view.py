@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradparity.auditing.events import Account, Backward, LoopEvent, Schedule, StepMade, Story, Unscale, Update
+from gradparity.auditing.account import Account, Story
+from gradparity.auditing.events import Backward, LoopEvent, Schedule, StepMade, Unscale, Update
 from gradparity.auditing.finding import RuleFinding
 from gradparity.auditing.lines import Line
 from gradparity.auditing.windows import StepWindow, windows

@@ -6,14 +6,13 @@ Time runs to the right, one slot an event. A microbatch is a column: its forward
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import (
-    Account,
     Backward,
     ClipCalled,
     LoopEvent,
     Schedule,
     StepMade,
-    Story,
     Unscale,
     Update,
     What,

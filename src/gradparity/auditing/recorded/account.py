@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import xxhash
 
+from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import (
-    Account,
     Backward,
     ClipCalled,
     GradientLook,
@@ -18,7 +18,6 @@ from gradparity.auditing.events import (
     Modes,
     Schedule,
     StepMade,
-    Story,
     Unscale,
     Update,
     What,

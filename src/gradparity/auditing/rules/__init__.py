@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from gradparity.auditing.events import Account
+from gradparity.auditing.account import Account
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 from gradparity.auditing.rules import (
     as_meant,

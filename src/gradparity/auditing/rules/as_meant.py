@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from gradparity.auditing.events import Account, ClipCalled, LoopEvent, StepMade, Story
+from gradparity.auditing.account import Account, Story
+from gradparity.auditing.events import ClipCalled, LoopEvent, StepMade
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.rules.expected import Expected
 from gradparity.auditing.rules.scaling import factor_of

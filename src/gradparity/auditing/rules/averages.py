@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import Account
+from gradparity.auditing.account import Account
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.signs import AverageMove
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from gradparity.auditing.events import Backward, LoopEvent, StepMade, Story
+from gradparity.auditing.account import Story
+from gradparity.auditing.events import Backward, LoopEvent, StepMade
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.windows import StepWindow, WindowBackward
 

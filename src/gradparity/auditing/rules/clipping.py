@@ -4,7 +4,8 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import LoopEvent, Story
+from gradparity.auditing.account import Story
+from gradparity.auditing.events import LoopEvent
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.windows import StepWindow, is_empty, number_made, same
 

@@ -8,7 +8,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gradparity.auditing.events import Account, LossWeights, Story
+from gradparity.auditing.account import Account, Story
+from gradparity.auditing.events import LossWeights
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.windows import StepWindow, size, windows
 

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import LoopEvent, Schedule, Story
+from gradparity.auditing.account import Story
+from gradparity.auditing.events import LoopEvent, Schedule
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.windows import StepWindow
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from gradparity.auditing.events import Account, LoopEvent, Modes, Story
+from gradparity.auditing.account import Account, Story
+from gradparity.auditing.events import LoopEvent, Modes
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.windows import StepWindow
 

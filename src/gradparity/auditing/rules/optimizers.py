@@ -4,7 +4,8 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from gradparity.auditing.events import Account, StepMade, Story, ZeroGrad
+from gradparity.auditing.account import Account, Story
+from gradparity.auditing.events import StepMade, ZeroGrad
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.windows import StepWindow, is_empty
 

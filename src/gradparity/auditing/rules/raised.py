@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from gradparity.auditing.events import Account
+from gradparity.auditing.account import Account
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 
 TWO_UNSCALES = Rule(

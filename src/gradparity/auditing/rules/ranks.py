@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import Account, Backward, StepMade
+from gradparity.auditing.account import Account
+from gradparity.auditing.events import Backward, StepMade
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.side_by_side import OneStep, SameOptimizer, different, identical, same_optimizers
 from gradparity.auditing.windows import WindowBackward, size

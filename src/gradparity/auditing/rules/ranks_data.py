@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from gradparity.auditing.events import Account, Backward, LoopEvent, LossWeights
+from gradparity.auditing.account import Account
+from gradparity.auditing.events import Backward, LoopEvent, LossWeights
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.samplers import Pass
 from gradparity.auditing.side_by_side import OneStep, SameOptimizer, identical, same_optimizers

@@ -4,7 +4,8 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import Account, StepMade, Story, Update
+from gradparity.auditing.account import Account, Story
+from gradparity.auditing.events import StepMade, Update
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.rules.scaling import factor_of
 from gradparity.auditing.windows import StepWindow

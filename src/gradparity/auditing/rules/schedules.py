@@ -3,7 +3,8 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import Account, LoopEvent, Schedule, StepMade, Story
+from gradparity.auditing.account import Account, Story
+from gradparity.auditing.events import LoopEvent, Schedule, StepMade
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.windows import StepWindow
 

@@ -4,7 +4,8 @@ import itertools
 import math
 from collections.abc import Container, Iterator, Sequence
 
-from gradparity.auditing.events import Account, StepMade, Story
+from gradparity.auditing.account import Account, Story
+from gradparity.auditing.events import StepMade
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.windows import StepWindow, is_empty, same
 

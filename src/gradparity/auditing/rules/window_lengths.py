@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import Story
+from gradparity.auditing.account import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 from gradparity.auditing.windows import StepWindow
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gradparity.auditing.events import Account
+from gradparity.auditing.account import Account
 from gradparity.auditing.finding import RuleFinding
 from gradparity.auditing.report import Report, report
 from gradparity.auditing.watch import Watch
