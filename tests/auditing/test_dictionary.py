@@ -7,9 +7,9 @@ import pytest
 from named_faults import MISNAMED, UNAIDED, UNSEEN, WITH_WORDS
 
 from gradparity.auditing.finding import RuleVerdict
-from gradparity.auditing.lines import raised
 from gradparity.auditing.rules import RULES, judge
 from gradparity.auditing.rules.expected import Expected
+from gradparity.auditing.user_lines import raised
 from gradparity.auditing.watch import Watch
 from gradparity.faults import FAULTS, FaultKind
 from gradparity.faults.patching import reference_with

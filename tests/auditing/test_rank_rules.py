@@ -1,4 +1,4 @@
-"""Each rule on ranks finds the loop that breaks it, on two ranks, and says nothing about its repair."""
+"""Each rule on accounts_of_ranks finds the loop that breaks it, on two accounts_of_ranks, and says nothing about its repair."""
 
 import inspect
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import rank_loops
 
-from gradparity.auditing import ranks
+from gradparity.auditing import accounts_of_ranks
 from gradparity.auditing.account import Account
 from gradparity.auditing.report import report
 from gradparity.processes.launch import launch
@@ -38,7 +38,7 @@ def test_nothing_is_said_about_a_right_loop(accounts, loop):
     found = judged(accounts, loop, True)
     assert [(f.rule.code, f.sentence) for f in found.findings] == []
     assert found.steps >= 4
-    assert found.does[0].text.startswith("2 ranks train together")
+    assert found.does[0].text.startswith("2 accounts_of_ranks train together")
 
 
 def test_not_one_bit_is_changed_on_any_rank():
@@ -67,9 +67,9 @@ def test_a_folder_that_cannot_be_used_is_a_note(name, monkeypatch, tmp_path):
 
     for variable, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(variable, value)
-    monkeypatch.setattr(ranks, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(accounts_of_ranks, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(Path, name, refused)
-    own = ranks.Ranks()
+    own = accounts_of_ranks.Ranks()
     own.look()
     account = Account()
     if name == "write_bytes":
@@ -77,20 +77,20 @@ def test_a_folder_that_cannot_be_used_is_a_note(name, monkeypatch, tmp_path):
     if name == "read_bytes":
         own.own._file(1, "account").touch()
     assert list(own.exchange(account, 0.0)) == []
-    assert account.notes == ["the accounts of other ranks could not be read: OSError: no space left"]
+    assert account.notes == ["the accounts of other accounts_of_ranks could not be read: OSError: no space left"]
 
 
 def test_an_account_of_an_earlier_training_is_not_read(monkeypatch, tmp_path):
-    monkeypatch.setattr(ranks, "_UNSEEN", 0.0)
-    monkeypatch.setattr(ranks, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(accounts_of_ranks, "_UNSEEN", 0.0)
+    monkeypatch.setattr(accounts_of_ranks, "gettempdir", lambda: str(tmp_path))
     for variable, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(variable, value)
-    earlier = ranks.this_rank_of_all()
+    earlier = accounts_of_ranks.this_rank_of_all()
     earlier.announce()
     earlier.hand_in(Account())
-    own = ranks.Rank(0, 2, earlier.folder)
+    own = accounts_of_ranks.Rank(0, 2, earlier.folder)
     assert len(own.gather(1.0)[0]) == 1
     earlier.announce()
     earlier.hand_in(Account())
-    own = ranks.Rank(0, 2, earlier.folder, own.began + 60)
+    own = accounts_of_ranks.Rank(0, 2, earlier.folder, own.began + 60)
     assert own.gather(1.0) == ([], ["no account came from rank 1, so nothing is said about what happened there"])

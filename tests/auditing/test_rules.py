@@ -8,9 +8,9 @@ import wild_loops
 from more_audited_loops import MORE
 
 import audited_loops
-from gradparity.auditing.lines import raised
 from gradparity.auditing.report import report
 from gradparity.auditing.rules import RULES
+from gradparity.auditing.user_lines import raised
 from gradparity.auditing.watch import Watch
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of the wrong loops

@@ -5,7 +5,7 @@ import torch
 
 from audited_loops import loss_of, small
 from gradparity.auditing import watched_optimizer
-from gradparity.auditing.lines import NOWHERE
+from gradparity.auditing.user_lines import NOWHERE
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
 
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 from gradparity.auditing.events import LoopEvent
 from gradparity.auditing.frozen_norms import Unfrozen
-from gradparity.auditing.lines import Line, Raised
+from gradparity.auditing.graph_signs import AverageMove
 from gradparity.auditing.outsiders import NotFrozen, Outsider
 from gradparity.auditing.samplers import Pass
-from gradparity.auditing.signs import AverageMove
+from gradparity.auditing.user_lines import Line, Raised
 
 
 @dataclass

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradparity.auditing.events import Backward, GradientLook
-from gradparity.auditing.modules import Modules
+from gradparity.auditing.found_modules import Modules
+from gradparity.auditing.graph_signs import GraphSigns, Signs, is_squared, rounded_to
 from gradparity.auditing.random_numbers import random_digest
-from gradparity.auditing.signs import GraphSigns, Signs, is_squared, rounded_to
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
 
 FIRST_STEPS = 3

@@ -10,20 +10,20 @@ from pathlib import Path
 from rich.console import Console
 
 from gradparity.auditing.account import Account
+from gradparity.auditing.accounts_of_ranks import PATIENCE, PATIENCE_INSIDE
 from gradparity.auditing.child_processes import ended_children
-from gradparity.auditing.destination import Destination
 from gradparity.auditing.presentation.as_html import as_html
 from gradparity.auditing.presentation.as_json import as_json
 from gradparity.auditing.presentation.as_markdown import as_markdown
 from gradparity.auditing.presentation.as_sarif import as_sarif
 from gradparity.auditing.presentation.as_text import WIDTH, show, without_trailing_spaces
 from gradparity.auditing.presentation.rule_pages import explain, listed_rules
-from gradparity.auditing.ranks import PATIENCE, PATIENCE_INSIDE
 from gradparity.auditing.report import NOT_JUDGED, Report, report
+from gradparity.auditing.report_destination import Destination
 from gradparity.auditing.rules import RULES
 from gradparity.auditing.rules.expected import Expected, expected
 from gradparity.auditing.run_script import Ended, run
-from gradparity.auditing.spawned import Enough, go_on
+from gradparity.auditing.spawned_processes import Enough, go_on
 from gradparity.auditing.torchrun import exit_code, terminated_with_a_report
 from gradparity.auditing.watch import STEPS, Watch
 from gradparity.cli.arguments import Parser, check_range

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gradparity.auditing.lines import Line
+from gradparity.auditing.user_lines import Line
 
 
 class RuleVerdict(StrEnum):

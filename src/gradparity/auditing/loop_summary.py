@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import Schedule, StepMade, Update
 from gradparity.auditing.finding import times
-from gradparity.auditing.lines import Line
-from gradparity.auditing.windows import StepWindow, size, windows
+from gradparity.auditing.step_windows import StepWindow, size, windows
+from gradparity.auditing.user_lines import Line
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from gradparity.auditing.lines import raised
-from gradparity.auditing.spawned import Enough
-from gradparity.auditing.sudden_exit import Terminated, before_the_end
+from gradparity.auditing.spawned_processes import Enough
+from gradparity.auditing.sudden_end import Terminated, before_the_end
+from gradparity.auditing.user_lines import raised
 from gradparity.auditing.watch import Watch
 from gradparity.errors import UserError
 

@@ -8,8 +8,8 @@ from torch.optim import Optimizer, lr_scheduler
 
 from gradparity.auditing.call_stack import runs_inside
 from gradparity.auditing.events import Schedule
-from gradparity.auditing.lines import here
-from gradparity.auditing.registry import Registry
+from gradparity.auditing.found_optimizers import Registry
+from gradparity.auditing.user_lines import here
 from gradparity.auditing.watched_optimizer import rates
 from gradparity.trace.harmless_hooks import Call, Watching
 from gradparity.trace.snapshot import unwrapped

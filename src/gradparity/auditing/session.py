@@ -8,10 +8,10 @@ from types import TracebackType
 from torch import nn
 from torch.optim import Optimizer
 
-from gradparity.auditing.lines import raised
-from gradparity.auditing.ranks import PATIENCE_INSIDE
+from gradparity.auditing.accounts_of_ranks import PATIENCE_INSIDE
 from gradparity.auditing.report import Report, report
 from gradparity.auditing.rules.expected import Expected
+from gradparity.auditing.user_lines import raised
 from gradparity.auditing.watch import STEPS, Watch
 
 

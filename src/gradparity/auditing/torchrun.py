@@ -12,7 +12,7 @@ from pathlib import Path
 from gradparity.auditing.finding import RuleVerdict
 from gradparity.auditing.report import Report
 from gradparity.auditing.run_script import Ended
-from gradparity.auditing.sudden_exit import Terminated
+from gradparity.auditing.sudden_end import Terminated
 
 
 @contextmanager

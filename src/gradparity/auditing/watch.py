@@ -13,13 +13,13 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from gradparity.auditing.account import Account, Retrained
+from gradparity.auditing.accounts_of_ranks import Ranks, is_sharded
+from gradparity.auditing.found_modules import Modules
+from gradparity.auditing.found_optimizers import Registry
 from gradparity.auditing.function_watchers import LoopWatchers
-from gradparity.auditing.lines import Raised, here
-from gradparity.auditing.modules import Modules
 from gradparity.auditing.outsiders import NotFrozen, Outsider
-from gradparity.auditing.ranks import Ranks, is_sharded
-from gradparity.auditing.registry import Registry
-from gradparity.auditing.spawned import Spawned, go_on
+from gradparity.auditing.spawned_processes import Spawned, go_on
+from gradparity.auditing.user_lines import Raised, here
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
 from gradparity.errors import in_a_line
 from gradparity.trace.harmless_hooks import Guard

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from gradparity.auditing.account import Story
 from gradparity.auditing.events import GradientLook, Written
-from gradparity.auditing.lines import Line
+from gradparity.auditing.user_lines import Line
 from gradparity.trace.fingerprint import fingerprint, hash_of_all
 
 

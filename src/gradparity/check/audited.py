@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from gradparity.auditing.finding import RuleFinding
 from gradparity.auditing.rules import judge
+from gradparity.auditing.step_windows import StepWindow, windows
 from gradparity.auditing.watch import Watch
-from gradparity.auditing.windows import StepWindow, windows
 from gradparity.faults import stress
 from gradparity.parity.random_stream import RandomStream, seed_of
 

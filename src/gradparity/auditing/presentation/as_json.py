@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gradparity.auditing.lines import Line
 from gradparity.auditing.report import Report
+from gradparity.auditing.user_lines import Line
 
 
 def as_json(found: Report) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from gradparity.auditing.account import Account
-from gradparity.auditing.windows import StepWindow, relative_weights, size, windows
+from gradparity.auditing.step_windows import StepWindow, relative_weights, size, windows
 
 LEAST = "1 weight of a token, 1 is one mean/{}, least"
 LARGEST = "1 weight of a token, 1 is one mean/{}, largest"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import Backward, LoopEvent, Schedule, StepMade, Unscale, Update
 from gradparity.auditing.finding import RuleFinding
-from gradparity.auditing.lines import Line
-from gradparity.auditing.windows import StepWindow, windows
+from gradparity.auditing.step_windows import StepWindow, windows
+from gradparity.auditing.user_lines import Line
 
 MOST_LANES = 4
 MOST_EVENTS = 400

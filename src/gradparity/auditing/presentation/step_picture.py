@@ -21,7 +21,7 @@ from gradparity.auditing.events import (
 from gradparity.auditing.finding import RuleFinding
 from gradparity.auditing.presentation.picture_parts import Cell, Column, Lane, Row, StepPicture
 from gradparity.auditing.presentation.step_in_view import View, view_of
-from gradparity.auditing.windows import relative_weights
+from gradparity.auditing.step_windows import relative_weights
 
 MOST_MICROBATCHES = 16
 """If there are more, those in the middle are left out, but none that breaks a rule."""

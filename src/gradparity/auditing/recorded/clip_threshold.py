@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from gradparity.auditing.events import GradientLook
-from gradparity.auditing.windows import StepWindow, size
+from gradparity.auditing.step_windows import StepWindow, size
 
 ALIKE = 1e-3
 """Relative difference that counts as rounding."""

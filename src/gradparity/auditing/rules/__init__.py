@@ -6,60 +6,67 @@ from dataclasses import replace
 from gradparity.auditing.account import Account
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 from gradparity.auditing.rules import (
-    as_meant,
-    as_planned,
-    averages,
     before_the_step,
     between_backwards,
     clipping,
-    divisors,
+    data_of_ranks,
+    errors_of_torch,
+    exchange_between_ranks,
     extra_schedules,
-    layers,
+    gradients_by_hand,
+    loss_divisors,
     loss_inputs,
-    modes,
-    normalization,
+    loss_scale,
+    norm_and_dropout_layers,
     optimizers,
     parameters,
-    raised,
-    ranks,
-    ranks_data,
-    scalers,
-    scaling,
+    scaler_handling,
     schedules,
     several_backwards,
     stepping,
+    token_weights,
+    train_and_eval,
+    unlike_expected,
+    unlike_planned,
     unused_parameters,
+    weight_averages,
     window_lengths,
-    wiring,
     zero_grad,
 )
 from gradparity.auditing.rules.expected import Expected
-from gradparity.auditing.windows import windows
+from gradparity.auditing.step_windows import windows
 
-_OF_SIGNS = (window_lengths, unused_parameters, before_the_step, divisors, layers, extra_schedules)
+_OF_SIGNS = (
+    window_lengths,
+    unused_parameters,
+    before_the_step,
+    loss_divisors,
+    norm_and_dropout_layers,
+    extra_schedules,
+)
 
 _FILES = (
-    as_meant,
+    unlike_expected,
     zero_grad,
     several_backwards,
     between_backwards,
-    scaling,
-    scalers,
+    loss_scale,
+    scaler_handling,
     clipping,
-    normalization,
+    token_weights,
     loss_inputs,
     parameters,
     optimizers,
-    modes,
-    wiring,
+    train_and_eval,
+    gradients_by_hand,
     stepping,
     schedules,
-    ranks,
-    ranks_data,
-    raised,
-    as_planned,
+    exchange_between_ranks,
+    data_of_ranks,
+    errors_of_torch,
+    unlike_planned,
     *_OF_SIGNS,
-    averages,
+    weight_averages,
 )
 
 _IMPLIED = {
@@ -89,12 +96,12 @@ def judge(
         account: the facts of a run.
         ignored: codes of rules that are not asked, or beginnings of codes: ``GP4`` stands for all of its theme.
         meant: what the user has said of the loop.
-        others: the facts of the other ranks, in order.
+        others: the facts of the other exchange_between_ranks, in order.
     """
     found = _of_one(account, meant or Expected())
     together = [one for one in (account, *others) if one.world > 1]
     if len(together) > 1:
-        of_all = [*ranks.of_ranks(together), *ranks_data.of_ranks(together)]
+        of_all = [*exchange_between_ranks.of_ranks(together), *data_of_ranks.of_ranks(together)]
         found += {(f.rule, f.line): f for f in reversed(of_all)}.values()
     for number, other in enumerate(others, 1):
         known = {(f.rule, f.line) for f in found}
@@ -118,33 +125,33 @@ def _of_one(account: Account, meant: Expected) -> list[RuleFinding]:
             zero_grad,
             several_backwards,
             between_backwards,
-            scaling,
+            loss_scale,
             clipping,
-            normalization,
+            token_weights,
             loss_inputs,
             parameters,
-            modes,
-            wiring,
+            train_and_eval,
+            gradients_by_hand,
             schedules,
             *_OF_SIGNS,
         ):
             found += file.of_story(story, own)
         found += stepping.of_story(story, own, account)
-        found += scalers.of_story(story, own, account)
+        found += scaler_handling.of_story(story, own, account)
     if account.let_go or account.raised is not None:  # the loop went on, or never came to its end
         found = [f for f in found if f.rule is not zero_grad.NEVER_STEPPED]
     found += several_backwards.of_several(account.stories, by_number)
     found += between_backwards.of_several(account.stories, by_number)
     found += parameters.of_account(account)
     found += optimizers.of_account(account, by_number)
-    found += modes.of_account(account)
+    found += train_and_eval.of_account(account)
     found += schedules.of_account(account)
-    found += ranks_data.of_account(account)
-    found += raised.of_account(account)
-    found += divisors.of_account(account)
-    found += averages.of_account(account)
-    found += as_meant.of_account(account, meant)
-    found += as_planned.of_account(account, meant)
+    found += data_of_ranks.of_account(account)
+    found += errors_of_torch.of_account(account)
+    found += loss_divisors.of_account(account)
+    found += weight_averages.of_account(account)
+    found += unlike_expected.of_account(account, meant)
+    found += unlike_planned.of_account(account, meant)
     return found
 
 

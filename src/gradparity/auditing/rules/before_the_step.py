@@ -8,9 +8,9 @@ from gradparity.auditing.account import Story
 from gradparity.auditing.events import GradientLook, StepMade
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.rules.clipping import BY_PARTS
-from gradparity.auditing.rules.scalers import UNSCALED_TWICE
-from gradparity.auditing.rules.scaling import factor_of
-from gradparity.auditing.windows import StepWindow, size
+from gradparity.auditing.rules.loss_scale import factor_of
+from gradparity.auditing.rules.scaler_handling import UNSCALED_TWICE
+from gradparity.auditing.step_windows import StepWindow, size
 
 WRITTEN_BEFORE = Rule(
     "GP808",

@@ -6,7 +6,7 @@ from gradparity.auditing.account import Story
 from gradparity.auditing.events import LoopEvent
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.loss_inputs import Misfit
-from gradparity.auditing.windows import StepWindow
+from gradparity.auditing.step_windows import StepWindow
 
 NOT_LOGITS = Rule(
     "GP421",

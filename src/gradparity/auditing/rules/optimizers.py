@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import StepMade, ZeroGrad
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.windows import StepWindow, is_empty
+from gradparity.auditing.step_windows import StepWindow, is_empty
 
 NEVER_STEPS = Rule(
     "GP841",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from gradparity.auditing.account import Account, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.outsiders import Origin, Outsider
-from gradparity.auditing.windows import StepWindow
+from gradparity.auditing.step_windows import StepWindow
 
 MADE_LATER = Rule(
     "GP501",

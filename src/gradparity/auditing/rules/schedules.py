@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import LoopEvent, Schedule, StepMade
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.windows import StepWindow
+from gradparity.auditing.step_windows import StepWindow
 
 BEFORE_STEP = Rule(
     "GP811",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from gradparity.auditing.account import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.windows import StepWindow, is_empty, same
+from gradparity.auditing.step_windows import StepWindow, is_empty, same
 
 CLOSURE = Rule(
     "GP105",

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator, Sequence
 from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import StepMade
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.windows import StepWindow, is_empty, same
+from gradparity.auditing.step_windows import StepWindow, is_empty, same
 
 AGAIN = Rule(
     "GP801",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.account import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
-from gradparity.auditing.windows import StepWindow
+from gradparity.auditing.step_windows import StepWindow
 
 AFTER_THE_FIRST = Rule(
     "GP110",

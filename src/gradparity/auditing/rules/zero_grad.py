@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from gradparity.auditing.account import Story
 from gradparity.auditing.events import GradientLook, LoopEvent, ZeroGrad
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.windows import StepWindow, is_empty, number_made, same
+from gradparity.auditing.step_windows import StepWindow, is_empty, number_made, same
 
 LEFT_OVER = Rule(
     "GP101",

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from gradparity.auditing.account import Account
 from gradparity.auditing.events import Backward, StepMade
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.side_by_side import OneStep, SameOptimizer, different, identical, same_optimizers
-from gradparity.auditing.windows import WindowBackward, size
+from gradparity.auditing.ranks_side_by_side import OneStep, SameOptimizer, different, identical, same_optimizers
+from gradparity.auditing.step_windows import WindowBackward, size
 
 NOT_EXCHANGED = Rule(
     "GP751",

@@ -14,8 +14,8 @@ import torch.multiprocessing
 
 import gradparity
 from audited_loops import X, Y, loss_of, never_zeroed, small
-from gradparity.auditing import spawned
-from gradparity.auditing.spawned import Audited, Enough, Spawned, go_on
+from gradparity.auditing import spawned_processes
+from gradparity.auditing.spawned_processes import Audited, Enough, Spawned, go_on
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
@@ -90,7 +90,12 @@ def raising(*_, **__):
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(Spawned, "_around"), (spawned, "mkdtemp"), (spawned.pickle, "dumps"), (spawned.pickle, "loads")],
+    [
+        (Spawned, "_around"),
+        (spawned_processes, "mkdtemp"),
+        (spawned_processes.pickle, "dumps"),
+        (spawned_processes.pickle, "loads"),
+    ],
 )
 def test_an_error_of_ours_ends_no_process(owner, name, monkeypatch):
     monkeypatch.setattr(owner, name, raising)

@@ -18,10 +18,10 @@ from torch.nn.modules.dropout import _DropoutNd
 from gradparity.auditing.account import Retrained
 from gradparity.auditing.events import Modes
 from gradparity.auditing.frozen_norms import FrozenNorms
-from gradparity.auditing.lines import Line
 from gradparity.auditing.outsiders import NotFrozen, Origin, Outsider, kept_in_lists
 from gradparity.auditing.replicas import Replicas
 from gradparity.auditing.tensor_keys import TensorKeys
+from gradparity.auditing.user_lines import Line
 from gradparity.trace.harmless_hooks import Guard
 
 _TWO_FACED = (_BatchNorm, _DropoutNd)

@@ -6,8 +6,8 @@ from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import ClipCalled, LoopEvent, StepMade
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.rules.expected import Expected
-from gradparity.auditing.rules.scaling import factor_of
-from gradparity.auditing.windows import StepWindow, size, windows
+from gradparity.auditing.rules.loss_scale import factor_of
+from gradparity.auditing.step_windows import StepWindow, size, windows
 
 ACCUMULATION = Rule(
     "GP001",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import LossWeights
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.windows import StepWindow, size, windows
+from gradparity.auditing.step_windows import StepWindow, size, windows
 
 SUMMED = Rule(
     "GP408",

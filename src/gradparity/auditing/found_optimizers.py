@@ -8,9 +8,9 @@ from torch.optim import Optimizer
 
 from gradparity.auditing.account import OwnLoad, Story
 from gradparity.auditing.events import Backward, GradientLook, LoopEvent, StepMade, What
-from gradparity.auditing.lines import NOWHERE, Line, here
-from gradparity.auditing.modules import Modules
+from gradparity.auditing.found_modules import Modules
 from gradparity.auditing.random_numbers import random_digest
+from gradparity.auditing.user_lines import NOWHERE, Line, here
 from gradparity.auditing.watched_optimizer import WatchedOptimizer, written
 from gradparity.trace.snapshot import unwrapped
 

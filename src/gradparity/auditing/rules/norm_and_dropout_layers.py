@@ -6,7 +6,7 @@ from itertools import pairwise
 from gradparity.auditing.account import Story
 from gradparity.auditing.events import Backward, LoopEvent, StepMade
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.windows import StepWindow
+from gradparity.auditing.step_windows import StepWindow
 
 MOVED_IN_THE_BACKWARD = Rule(
     "GP608",

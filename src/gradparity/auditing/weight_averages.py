@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from gradparity.auditing.events import Backward, StepMade
-from gradparity.auditing.modules import Modules
-from gradparity.auditing.signs import AverageMove
+from gradparity.auditing.found_modules import Modules
+from gradparity.auditing.graph_signs import AverageMove
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
 
 LARGEST = 1 << 20

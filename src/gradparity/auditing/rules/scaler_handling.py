@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import StepMade, Update
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.rules.scaling import factor_of
-from gradparity.auditing.windows import StepWindow
+from gradparity.auditing.rules.loss_scale import factor_of
+from gradparity.auditing.step_windows import StepWindow
 
 NEW_SCALER = Rule(
     "GP206",

@@ -4,8 +4,8 @@ import gc
 
 import torch
 
-from gradparity.auditing.modules import Modules
-from gradparity.auditing.registry import Registry
+from gradparity.auditing.found_modules import Modules
+from gradparity.auditing.found_optimizers import Registry
 
 
 def test_no_two_optimizers_have_one_number():

@@ -6,7 +6,7 @@ from itertools import pairwise
 from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import LoopEvent, Modes
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.windows import StepWindow
+from gradparity.auditing.step_windows import StepWindow
 
 FROZEN_RETRAINED = Rule(
     "GP601",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gradparity.auditing.account import Story
 from gradparity.auditing.events import LoopEvent, LossWeights
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.windows import StepWindow
+from gradparity.auditing.step_windows import StepWindow
 
 MEAN_OF_MEANS = Rule(
     "GP401",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from gradparity.auditing.account import Story
 from gradparity.auditing.events import Backward, Written
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.windows import StepWindow, is_empty
+from gradparity.auditing.step_windows import StepWindow, is_empty
 
 OVERWRITTEN = Rule(
     "GP701",

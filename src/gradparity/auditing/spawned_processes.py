@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from gradparity.auditing.account import Account
-from gradparity.auditing.lines import of_the_user, raised
+from gradparity.auditing.user_lines import of_the_user, raised
 from gradparity.trace.wrapping import wrapped
 
 

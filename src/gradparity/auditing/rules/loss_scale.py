@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.account import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.windows import StepWindow, number_made, same, size
+from gradparity.auditing.step_windows import StepWindow, number_made, same, size
 
 CLIP_SCALED = Rule(
     "GP201",

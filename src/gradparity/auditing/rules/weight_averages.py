@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.account import Account
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.signs import AverageMove
+from gradparity.auditing.graph_signs import AverageMove
 
 INSIDE = Rule(
     "GP821",

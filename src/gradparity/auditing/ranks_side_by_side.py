@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import GradientLook, LoopEvent, StepMade
-from gradparity.auditing.windows import StepWindow, WindowBackward, windows
+from gradparity.auditing.step_windows import StepWindow, WindowBackward, windows
 from gradparity.trace.fingerprint import Fingerprint
 
 _ROUNDING = {"float16": 1e-2, "bfloat16": 1e-2}
