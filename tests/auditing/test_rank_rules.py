@@ -1,4 +1,4 @@
-"""Each rule on accounts_of_ranks finds the loop that breaks it, on two accounts_of_ranks, and says nothing about its repair."""
+"""Each rule on ranks finds the loop that breaks it, on two ranks, and says nothing about its repair."""
 
 import inspect
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_nothing_is_said_about_a_right_loop(accounts, loop):
     found = judged(accounts, loop, True)
     assert [(f.rule.code, f.sentence) for f in found.findings] == []
     assert found.steps >= 4
-    assert found.does[0].text.startswith("2 accounts_of_ranks train together")
+    assert found.does[0].text.startswith("2 ranks train together")
 
 
 def test_not_one_bit_is_changed_on_any_rank():
@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_used_is_a_note(name, monkeypatch, tmp_path):
     if name == "read_bytes":
         own.own._file(1, "account").touch()
     assert list(own.exchange(account, 0.0)) == []
-    assert account.notes == ["the accounts of other accounts_of_ranks could not be read: OSError: no space left"]
+    assert account.notes == ["the accounts of other ranks could not be read: OSError: no space left"]
 
 
 def test_an_account_of_an_earlier_training_is_not_read(monkeypatch, tmp_path):

@@ -118,7 +118,7 @@ class _Audit:
     def _table(self, shown: _Shown, columns: int | None) -> str:
         text = StringIO()
         console = Console(file=text, highlight=False, width=columns or WIDTH, force_terminal=columns is not None)
-        console.rule(f"gradparity audit of {self.target}", characters="-")
+        console.print(f"--- gradparity audit of {self.target} ---", soft_wrap=True, markup=False)
         show(shown.found, console)
         if shown.ending:
             console.print(f"\n{shown.ending}", soft_wrap=True, markup=False)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._guards import TracingContext
 from torch.nn.utils import clip_grad
 from torch.optim import Optimizer
 
@@ -100,7 +101,8 @@ class LoopWatchers:
             trainee.loaded = True
 
     def _differentiate(self, call: Call) -> Watching:
-        if torch._C._current_graph_task_id() != -1:  # inside another backward, as a checkpoint's
+        # Inside another backward, as a checkpoint's; or the compiler traces, and would trace what is done here too.
+        if torch._C._current_graph_task_id() != -1 or TracingContext.try_get() is not None:
             yield
             return
         inputs, into_grad = inputs_of(call.args, call.kwargs)

@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class AuditedLoop:
-    """What an audit has seen of a loop."""
+    """Everything that an audit has seen of a loop."""
 
     findings: tuple[RuleFinding, ...] = ()
     backwards: int | None = None

@@ -53,7 +53,7 @@ def noting(plan: Plan, read: set[str]) -> Plan:
 
 @dataclass(frozen=True)
 class Said:
-    """What a user says that the loop means; ``None`` where it is found out."""
+    """The user's word on what the loop means; ``None`` where it is found out."""
 
     accumulation_steps: int | None = None
     max_norm: float | None = None

@@ -55,7 +55,7 @@ class Probe:
     own_models: Mapping[str, str] = field(default_factory=dict)
     """The class of each model in a variable of the loop, other than the given one, by name: they are not compared."""
     audit: AuditedLoop = AuditedLoop()  # noqa: RUF009  # it is frozen
-    """What an audit has seen of it; nothing if it did not finish."""
+    """Everything that an audit has seen of it; nothing if it did not finish."""
     found_precision: bool = False
     """True if the precision was chosen by what the loop takes and reads."""
 

@@ -69,7 +69,7 @@ def _print(found: Sequence[Report], given: Namespace) -> None:
     for number, of in enumerate(ranks.values()):
         if len(found) > 1:
             names = f"rank {of[0]}" if len(of) == 1 else f"ranks {', '.join(map(str, of))}"
-            console.rule(f"{given.trace}, {names}", characters="-")
+            console.print(f"--- {given.trace}, {names} ---", soft_wrap=True, markup=False)
         _text(found[of[0]], console)
         if number + 1 < len(ranks):
             console.print()

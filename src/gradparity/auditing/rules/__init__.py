@@ -70,6 +70,7 @@ _FILES = (
 )
 
 _IMPLIED = {
+    optimizers.NEVER_STEPS.code: (exchange_between_ranks.NEVER_STEPS.code,),
     unused_parameters.UNUSED_MOVED.code: (parameters.STILL_MOVES.code,),
     parameters.IN_NO_OPTIMIZER.code: (optimizers.OF_ANOTHER_MODEL.code, optimizers.SAME_MODEL.code),
     stepping.NEVER_REACHED.code: (parameters.MADE_LATER.code,),

@@ -77,8 +77,8 @@ def _parts(window: StepWindow) -> Iterator[list[float]]:
     """Yield, for each part of the way to the step, the factors of single gradients beside unscaling and the clip."""
     assert window.end is not None
     last = window.backwards[-1][0]
-    if len(window.clips) != 1 or not window.adds_up:
-        return
+    if len(window.clips) != 1 or not window.adds_up or window.backwards[-1][1].exchange is False:
+        return  # in the last case the ranks exchange the gradients later, by the loop's own hands
     clip, what = window.clips[0]
     present = sum(g is not None for g in clip.before)
     if what.by_value or what.twice or what.covered < present or clip.number < last.number or what.norm_type != 2:
