@@ -22,6 +22,8 @@ class Story:
     events: list[LoopEvent] = field(default_factory=list)
     steps: int = 0
     """The number of steps among them, made or skipped."""
+    by_torch: bool = False
+    """True if the optimizer is one of PyTorch's."""
     names: tuple[str, ...] = ()
     """The name of each parameter, in the order of the groups."""
     trained: tuple[bool, ...] = ()

@@ -19,7 +19,7 @@ from gradparity.auditing.samplers import SamplerWatcher
 from gradparity.auditing.scaler_watchers import ScalerWatchers
 from gradparity.auditing.schedule_watchers import ScheduleWatchers
 from gradparity.auditing.user_lines import here
-from gradparity.auditing.watched_optimizer import WatchedOptimizer, rates, sums
+from gradparity.auditing.watched_optimizer import WatchedOptimizer, is_torchs, rates, sums
 from gradparity.auditing.weight_averages import Averages
 from gradparity.trace.fingerprint import fingerprint
 from gradparity.trace.harmless_hooks import Call, Watching
@@ -200,7 +200,7 @@ class LoopWatchers:
             self.known.settle(trainee)
             self.averages.look(trainee)
             trainee.weights_before, trainee.state_before = trainee.weights(), trainee.state()
-            trainee.gradients_before = None if _leaves_gradients(optimizer) else trainee.gradients()
+            trainee.gradients_before = None if is_torchs(optimizer) else trainee.gradients()
 
     def step_ends(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record a step that was made."""
@@ -230,11 +230,6 @@ class LoopWatchers:
         self.known.tell(trainee, what, before, gradients, here())
         self.averages.look(trainee)
         self._enough(trainee)
-
-
-def _leaves_gradients(optimizer: Optimizer) -> bool:
-    """Return whether an optimizer is torch's own: these do not write to gradients in their step."""
-    return type(optimizer).__module__.startswith("torch.optim.")
 
 
 _DIFFERENTIATED = "gradparity differentiated"

@@ -16,12 +16,17 @@ from gradparity.auditing.user_lines import Line
 from gradparity.trace.fingerprint import fingerprint, hash_of_all
 
 
+def is_torchs(optimizer: Optimizer) -> bool:
+    """Return whether an optimizer is PyTorch's own: these do not write to gradients, and learn only in their step."""
+    return type(optimizer).__module__.startswith("torch.optim.")
+
+
 class WatchedOptimizer:
     """One optimizer as it is watched: its story, and what is not over yet."""
 
     def __init__(self, optimizer: Optimizer, number: int, made: Line) -> None:
         self.optimizer = weakref.ref(optimizer)
-        self.story = Story(number, type(optimizer).__name__, made)
+        self.story = Story(number, type(optimizer).__name__, made, by_torch=is_torchs(optimizer))
         self.weights_before = self.state_before = ""
         self.gradients_before: GradientLook | None = None
         self.expected: dict[int, ExpectedGradient | None] = {}

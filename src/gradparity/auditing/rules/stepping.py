@@ -66,7 +66,7 @@ def of_story(story: Story, windows: Sequence[StepWindow], account: Account) -> I
     yield from _steps(made)
     others = [s for s in account.stories if s is not story]
     left = {e.what.weights_after for s in others for e in s.events if isinstance(e.what, StepMade)}
-    yield from _between(made, left)
+    yield from _between(made, left, story.by_torch)
     yield from _differentiated_twice(made)
     yield from _never_reached(story, made, {name for s in others if s.steps for name in s.names})
 
@@ -98,16 +98,20 @@ def _steps(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         yield _of(NOT_FINITE, RuleVerdict.WRONG if scaled else RuleVerdict.UNUSUAL, infinite, words)
 
 
-def _between(made: Sequence[StepWindow], left_by_others: Container[str]) -> Iterator[RuleFinding]:
+def _between(made: Sequence[StepWindow], left_by_others: Container[str], by_torch: bool) -> Iterator[RuleFinding]:
     """Compare what a step has left with what the next one finds.
 
     Args:
         made: the steps.
         left_by_others: the weights that other optimizers of the same parameters have left.
+        by_torch: whether the optimizer is PyTorch's own; another may learn between its steps.
     """
     weights, state = [], []
     empty = made[0].made.state_before if made and made[0].made is not None else ""
     by_backward = any(window.backwards for window in made)  # else by perturbation, which rounds when it goes back
+    # A state that was there before is loaded on purpose, such as the best one.
+    known_weights = {w.made.weights_after for w in made if w.made}
+    known_states = {w.made.state_after for w in made if w.made}
     for before, window in itertools.pairwise(made):
         assert before.made is not None
         assert window.made is not None
@@ -117,19 +121,22 @@ def _between(made: Sequence[StepWindow], left_by_others: Container[str]) -> Iter
         restored = window.made.weights_before == before.made.weights_after
         # Lightning's averaging makes such a step at its end.
         idle = not window.backwards and window.made.weights_before == window.made.weights_after
-        written = by_backward and not window.made.loaded and first not in left_by_others
-        if (
-            first != before.made.weights_after and written and not restored and not idle
-        ):  # idle: as after Lightning's SWA
+        fetched = window.made.loaded and first in known_weights
+        written = by_backward and not fetched and first not in left_by_others
+        if first != before.made.weights_after and written and not restored and not idle:
             weights.append(window)
-        if window.made.state_before == empty != before.made.state_after:
+        now = window.made.state_before
+        if now != before.made.state_after and (now == empty or (by_torch and now not in known_states)):
             state.append(window)
     if weights:
         yield _of(
             WEIGHTS_WRITTEN, RuleVerdict.UNUSUAL, weights, "the weights are not those that the step before has left"
         )
     if state:
-        words = "the optimizer's own state is empty again"
+        emptied = any(window.made is not None and window.made.state_before == empty for window in state)
+        words = "the optimizer's own state is " + (
+            "empty again" if emptied else "not the one that the step before has left"
+        )
         yield _of(STATE_CHANGED, RuleVerdict.UNUSUAL, state, words)
 
 

@@ -144,11 +144,10 @@ def _lengths(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
     if len(readable) < 2:
         return
     (usual, often), *_ = Counter(len(one.parts) for one in readable).most_common(1)
-    full = [one for one in readable if len(one.parts) == usual]
-    if often < 2 or usual < 2 or not all(_near(one.total, full[0].total) for one in full):
+    # Without windows in which tasks have heads of their own.
+    full = [one for one in readable if len(one.parts) == usual and _same_parameters(one)]
+    if often < 2 or usual < 2 or len(full) < 2 or not all(_near(one.total, full[0].total) for one in full):
         return
-    if not all(_same_parameters(one) for one in full):
-        return  # tasks with heads of their own
     total = full[0].total
     by_hand = _factor(full[0].window)
     if _near(total, usual) and _near(by_hand * usual, 1.0):
