@@ -129,6 +129,14 @@ UNAIDED = {
     "step-counters-in-low-precision": "GP805",
     "learning-rate-reset-by-hand": "GP816",
     "weights-rounded-in-the-checkpoint": "GP804",
+    "softmax-before-the-loss": "GP421",
+    "weights-in-half-precision": "GP804",
+    "moments-in-half-precision": "GP805",
+    "gradients-exchanged-in-half-precision": "GP305",
+    "step-to-allocate-state-counted": "GP802",
+    "first-learning-rate-again-after-the-resume": "GP816",
+    "moments-rounded-at-the-resume": "GP805",
+    "layer-drawn-anew-after-loading": "GP804",
 }
 """With no word on what was meant."""
 
@@ -163,6 +171,13 @@ WITH_WORDS = {
     "trained-on-the-validation-data": "GP011",
     "layer-frozen": "GP009",
     "epoch-repeated-after-the-resume": "GP011",
+    "decay-not-times-the-learning-rate": "GP003",
+    "normalization-gains-decayed": "GP007",
+    "warm-up-times-k": "GP010",
+    "schedule-planned-without-partial-windows": "GP010",
+    "learning-rate-constant-after-the-warm-up": "GP010",
+    "only-one-group-scheduled": "GP010",
+    "step-repeated-after-the-resume": "GP011",
 }
 """With the words of what the reference means."""
 
@@ -176,5 +191,27 @@ UNSEEN = {
     "weights-not-tied",
     "tied-weights-copied",
     "branch-always-taken",
+    "targets-shifted-twice",
+    "targets-not-shifted",
+    "end-of-sequence-masked",
+    "padding-trained-on",
+    "first-token-of-each-sequence-counted",
+    "mean-of-sequence-means",
+    "first-microbatch-consumed",
+    "clip-by-the-mean-of-group-norms",
+    "unscaled-by-the-next-scale",
+    "betas-hard-coded",
+    "epsilon-hard-coded",
+    "warm-up-from-zero",
+    "minimum-learning-rate-ignored",
+    "average-moves-away",
+    "average-decay-ignored",
+    "average-in-half-precision",
+    "positions-shifted",
+    "dropout-not-rescaled",
+    "microbatch-repeated-after-the-resume",
+    "microbatch-lost-after-the-resume",
+    "reseeded-after-the-resume",
+    "average-starts-anew-after-the-resume",
 }
 """Not seen from inside the loop: another model, another average, other data. ``gradparity check`` sees them."""
