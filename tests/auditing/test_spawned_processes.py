@@ -93,8 +93,8 @@ def raising(*_, **__):
     [
         (Spawned, "_around"),
         (spawned_processes, "mkdtemp"),
-        (spawned_processes.pickle, "dumps"),
-        (spawned_processes.pickle, "loads"),
+        (spawned_processes, "write_account"),
+        (spawned_processes, "read_account"),
     ],
 )
 def test_an_error_of_ours_ends_no_process(owner, name, monkeypatch):

@@ -5,7 +5,6 @@ one machine find the folder by themselves: its name follows from what torchrun h
 """
 
 import os
-import pickle
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import xxhash
 from torch import Tensor
 
 from gradparity.auditing.account import Account
+from gradparity.auditing.account_file import read_account, write_account
 from gradparity.errors import in_a_line
 from gradparity.trace.process_rank import this_rank, world_size
 
@@ -68,9 +68,7 @@ class Rank:
         Raises:
             OSError: if it cannot be written.
         """
-        unfinished = self._file(self.number, "unfinished")
-        unfinished.write_bytes(pickle.dumps(account))
-        unfinished.replace(self._file(self.number, "account"))
+        write_account(account, self._file(self.number, "account"))
 
     def gather(self, patience: float) -> tuple[list[Account], list[str]]:
         """Wait for the accounts of the other ranks; return them, and a sentence on those that are missing."""
@@ -82,7 +80,7 @@ class Rank:
             if passed > patience or (passed > _UNSEEN and not any(map(self._may_come, missing))):
                 break
             time.sleep(0.02)
-        found = [pickle.loads(self._file(n, "account").read_bytes()) for n in others if n not in missing]
+        found = [read_account(self._file(n, "account")) for n in others if n not in missing]
         shutil.rmtree(self.folder, ignore_errors=True)
         if not missing:
             return found, []

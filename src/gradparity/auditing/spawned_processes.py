@@ -1,7 +1,6 @@
 """Processes that a script starts, as ``torch.multiprocessing.spawn`` does: each is audited where it runs."""
 
 import os
-import pickle
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from gradparity.auditing.account import Account
+from gradparity.auditing.account_file import read_account, write_account
 from gradparity.auditing.user_lines import of_the_user, raised
 from gradparity.trace.wrapping import wrapped
 
@@ -55,9 +55,7 @@ class Audited:
 
     def _leave(self, watch: Any) -> None:
         with suppress(Exception):
-            unfinished = self.account.with_suffix(".unfinished")
-            unfinished.write_bytes(pickle.dumps(watch.account()))
-            unfinished.replace(self.account)
+            write_account(watch.account(), self.account)
 
 
 class Spawned:
@@ -117,7 +115,7 @@ class Spawned:
         found: list[Account] = []
         for _, path in self._started:
             with suppress(Exception):  # not there, or not whole
-                found.append(pickle.loads(path.read_bytes()))
+                found.append(read_account(path))
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         return [account for account in found if account.stories or account.raised]

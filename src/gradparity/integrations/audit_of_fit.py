@@ -46,7 +46,7 @@ class AuditOfFit:
         steps: the number of steps of each optimizer to watch.
         ignored: codes of rules that are not asked.
         fail_on_wrong: raise :class:`LoopIsWrong` after the fit if anything is wrong.
-        meant: names and values of what was meant, as in :class:`gradparity.auditing.rules.unlike_expected.Expected`.
+        meant: names and values of what was meant, as in :class:`gradparity.auditing.rules.expected.Expected`.
 
     Raises:
         TypeError: for a name that is not in it.

@@ -28,7 +28,7 @@ class AuditCallback(lightning.Callback):
         ignored: codes of rules that are not asked, such as ``GP303``; ``GP3`` stands for its theme.
         fail_on_wrong: raise :class:`~gradparity.integrations.audit_of_fit.LoopIsWrong` if the loop is wrong: after
             the fit, when all checkpoints are written, and on rank zero.
-        meant: names and values of what was meant, as in :class:`gradparity.auditing.rules.unlike_expected.Expected`.
+        meant: names and values of what was meant, as in :class:`gradparity.auditing.rules.expected.Expected`.
 
     Raises:
         TypeError: for a name that is not in it.
