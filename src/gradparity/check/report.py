@@ -76,9 +76,13 @@ def headline(result: CheckResult) -> str:
             number = _NUMBERS[len(finding.faults)]
             return f"{name} behaves, bit for bit, like {reference} with {number} faults: {faults}."
         case Match.CLOSEST:
-            return f"{name} has a fault that is not in the dictionary. For a while it behaves like {faults}."
+            return f"{name} has a fault that is not in the dictionary{_audit_names_it(result)}."
     problem = probe.uncheckable or no_gradients(probe.observed) or no_finite_gradients(probe.observed)
-    return f"{name} {problem or 'has a fault that is not in the dictionary'}."
+    return f"{name} {problem or 'has a fault that is not in the dictionary' + _audit_names_it(result)}."
+
+
+def _audit_names_it(result: CheckResult) -> str:
+    return ", but an audit of its lines finds something" if result.probe.audit.findings else ""
 
 
 def _audited(result: CheckResult) -> Iterator[str]:
@@ -153,9 +157,9 @@ def remarks(result: CheckResult) -> list[str]:
             f"Not compared: {names}, which the loop builds itself. Only the model that it is given is compared."
         )
     if finding.match == Match.CLOSEST:
-        where = f"at {finding.parted.place}" if finding.parted else "at the end"
+        where = f"until {finding.parted.place}" if finding.parted else "until the end"
         faults = listed([fault.name for fault in finding.faults])
-        lines.append(f"It diverges from {faults} {where}; the remaining difference is not identified.")
+        lines.append(f"It behaves like the reference with {faults} {where}, and differently from there on.")
     if probe.oracle is not None:
         right = "right" if probe.oracle < RELATIVE_ROUNDING else "wrong"
         error = f"relative error {probe.oracle:.1g}" if math.isfinite(probe.oracle) else "not finite"
@@ -172,9 +176,10 @@ def show(result: CheckResult, console: Console) -> None:
     console.print(headline(result), style="bold green" if result.passed else "bold red", soft_wrap=True)
     for line in _audited(result):
         console.print(line, soft_wrap=True, markup=False)
-    for fault in result.finding.faults:
+    answers = () if result.finding.match == Match.CLOSEST else result.finding.faults
+    for fault in answers:
         _show(fault, console)
-    if result.finding.faults:
+    if answers:
         console.print()
     for line in remarks(result):
         console.print(line, soft_wrap=True, markup=False)

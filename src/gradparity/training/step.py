@@ -7,7 +7,6 @@ named phase, so that someone else can look at the gradients, or at those of a se
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,29 +15,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from gradparity.training.clipping import Clip
+from gradparity.training.phases import Moment, Phase
 from gradparity.training.routes import Route
 from gradparity.training.windows import Window
-
-
-class Phase(IntEnum):
-    """The points of an optimizer step at which it stops, in order."""
-
-    FORWARD = 0
-    ACCUMULATED = 1
-    UNSCALED = 2
-    CLIPPED = 3
-    STEPPED = 4
-
-
-@dataclass(frozen=True)
-class Moment:
-    """The point in an optimizer step at which a run has stopped."""
-
-    phase: Phase
-    microbatch: int | None = None
-    """Its index in the window, or ``None`` after the last one, where a phase belongs to the whole window."""
-    loss: Tensor | None = None
-    """At ``FORWARD``: the microbatch's share of the window's mean loss, a scalar without graph."""
 
 
 @dataclass(frozen=True)

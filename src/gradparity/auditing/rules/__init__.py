@@ -8,6 +8,7 @@ from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 from gradparity.auditing.rules import (
     before_the_step,
     between_backwards,
+    clip_before_unscale,
     clipping,
     data_of_ranks,
     errors_of_torch,
@@ -50,6 +51,7 @@ _FILES = (
     zero_grad,
     several_backwards,
     between_backwards,
+    clip_before_unscale,
     loss_scale,
     scaler_handling,
     clipping,
@@ -126,6 +128,7 @@ def _of_one(account: Account, meant: Expected) -> list[RuleFinding]:
             zero_grad,
             several_backwards,
             between_backwards,
+            clip_before_unscale,
             loss_scale,
             clipping,
             token_weights,

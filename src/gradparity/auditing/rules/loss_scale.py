@@ -4,18 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.account import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.step_windows import StepWindow, number_made, same, size
+from gradparity.auditing.step_windows import StepWindow, number_made, same
 
-CLIP_SCALED = Rule(
-    "GP201",
-    "clip-before-unscale",
-    "The gradients still carry the loss scale when they are clipped, so the threshold meets numbers up to 65536 times "
-    "too large. scaler.step then divides the clipped gradients by the scale, and the update nearly vanishes.",
-    "scaler.unscale_(optimizer)\ntorch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n"
-    "scaler.step(optimizer)\nscaler.update()",
-    right_in="a threshold that is multiplied by the scale",
-    reported="https://github.com/milesial/Pytorch-UNet/issues/468",
-)
 BYPASSED = Rule(
     "GP202",
     "scaler-bypassed",
@@ -48,7 +38,6 @@ SCALE_MOVED = Rule(
 
 def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
-    yield from _clip_scaled(windows)
     yield from _bypassed(windows)
     yield from _not_scaled(windows)
     yield from _twice(windows)
@@ -61,40 +50,6 @@ def factor_of(window: StepWindow) -> float:
     for scale in window.backwards[-1][1].scales if window.backwards else ():
         factor *= scale
     return factor
-
-
-def _clip_scaled(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
-    found = []
-    for window in windows:
-        scale = factor_of(window)
-        if window.made is None or scale <= 1 or window.made.scaler is None:
-            continue
-        last = window.backwards[-1][0]
-        for event, clip in window.clips:
-            before = window.unscaled is None or event.number < window.unscaled.number
-            finite = clip.threshold is not None and clip.threshold < scale and not _times(clip.threshold, scale)
-            if before and finite and same(event.before, last.after):
-                found.append((window, event, clip, scale))
-                break
-    if not found:
-        return
-    window, event, clip, scale = found[0]
-    after = window.unscaled or window.end
-    yield RuleFinding(
-        CLIP_SCALED,
-        RuleVerdict.WRONG,
-        f"the gradients were clipped to {clip.threshold:g} while they still carried the loss scale of {scale:g} (their "
-        f"norm was {size(event.before):.4g}), in {times(len(found))} of {number_made(windows)}",
-        event.line,
-        after.line if after else None,
-        window.step,
-        times=len(found),
-    )
-
-
-def _times(threshold: float, scale: float) -> bool:
-    """Return whether a threshold was multiplied by the scale: divided by it, it has fewer digits, as 6.4 over 64."""
-    return len(f"{threshold / scale:.10g}".strip("0.")) < len(f"{threshold:.10g}".strip("0."))
 
 
 def _bypassed(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
