@@ -1,6 +1,7 @@
 """Right loops of five frameworks are clean, and the wrong ones are found at the user's line."""
 
 import inspect
+import sys
 
 import pytest
 
@@ -20,6 +21,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _accelerate_forgets():
+    """Accelerate keeps the precision and the windows of the first Accelerator for the whole process."""
+    yield
+    state = sys.modules.get("accelerate.state")
+    if state is not None:
+        state.AcceleratorState._reset_state(True)
+        state.GradientState._reset_state()
 
 
 def audited(loop, *arguments, **keywords):

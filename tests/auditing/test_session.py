@@ -10,6 +10,8 @@ import gradparity
 from audited_loops import X, clipped_scaled, loss_of, never_zeroed, small
 from gradparity.auditing.events import Backward, StepMade, ZeroGrad
 from gradparity.auditing.function_watchers import LoopWatchers
+from gradparity.auditing.scaler_watchers import ScalerWatchers
+from gradparity.auditing.schedule_watchers import ScheduleWatchers
 from gradparity.auditing.watch import Watch
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
 
@@ -59,7 +61,12 @@ def test_afterwards_nothing_is_left():
     assert before == after
 
 
-NAMES = [name for name in vars(LoopWatchers) if name.startswith(("_", "step_")) and not name.startswith("__")]
+WATCHERS = [
+    pytest.param(kind, name, id=f"{kind.__name__}.{name}")
+    for kind in (LoopWatchers, ScalerWatchers, ScheduleWatchers)
+    for name in vars(kind)
+    if name.startswith(("_", "step_")) and not name.startswith("__")
+]
 
 
 def everything(watch):
@@ -73,14 +80,15 @@ def everything(watch):
         optimizer.step()
         scheduler.step()
         model.load_state_dict(model.state_dict())
+        optimizer.load_state_dict(optimizer.state_dict())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_error_of_ours_ends_the_audit_and_not_the_training(name, monkeypatch):
+@pytest.mark.parametrize(("kind", "name"), WATCHERS)
+def test_an_error_of_ours_ends_the_audit_and_not_the_training(kind, name, monkeypatch):
     def broken(self, *arguments):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(LoopWatchers, name, broken)
+    monkeypatch.setattr(kind, name, broken)
     watch = Watch()
     with pytest.warns(UserWarning, match="the audit ends here, the training goes on"):
         everything(watch)

@@ -87,7 +87,7 @@ def test_all_pairs_that_first_show_at_one_place_are_tried():
     places = Counter(fault.first.place for fault in FAULTS.values() if fault.kind != FaultKind.RAISES)
     (place, number), *_ = places.most_common(1)
     assert place == Place(0, 0, Phase.FORWARD)
-    assert math.comb(number, 2) <= lookup.MOST_PAIRS
+    assert math.comb(number, 2) <= lookup.MOST_PAIRS_AT_ONCE
 
 
 @pytest.mark.long

@@ -41,7 +41,7 @@ class Classifier(lightning.LightningModule):
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
-        schedule = CosineAnnealingLR(optimizer, 20)
+        schedule = CosineAnnealingLR(optimizer, 60)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -124,7 +124,7 @@ def fabric(right):
     fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
     model = network()
     model, optimizer = fabric.setup(model, torch.optim.AdamW(model.parameters(), lr=0.01))
-    schedule = CosineAnnealingLR(optimizer, 20)
+    schedule = CosineAnnealingLR(optimizer, 60)
     data = fabric.setup_dataloaders(batches())
     for _ in range(2):
         for i, (x, y) in enumerate(data):
@@ -146,7 +146,7 @@ def accelerate(right):
     model = network()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     data = DataLoader(TensorDataset(X[:36], Y[:36]), batch_size=4, shuffle=True)
-    made = accelerator.prepare(model, optimizer, data, CosineAnnealingLR(optimizer, 20))
+    made = accelerator.prepare(model, optimizer, data, CosineAnnealingLR(optimizer, 60))
     model, optimizer, data, schedule = made
     for _ in range(2):
         for x, y in data:
@@ -216,7 +216,7 @@ def ignite(right):
         return loss.item()
 
     trainer = Engine(update)
-    trainer.add_event_handler(Events.ITERATION_COMPLETED(every=K), LRScheduler(CosineAnnealingLR(optimizer, 20)))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(every=K), LRScheduler(CosineAnnealingLR(optimizer, 60)))
     trainer.run(DataLoader(TensorDataset(X[:36], Y[:36]), 4, shuffle=True), max_epochs=3)
 
 

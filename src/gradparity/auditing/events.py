@@ -154,6 +154,8 @@ class StepMade:
     tracker: int | None = None  # the steps since the scaler's last overflow or growth
     loaded: bool = False
     """True if ``load_state_dict`` has written weights since the step before."""
+    resumed: bool = False
+    """True if the optimizer's own ``load_state_dict`` was called since the step before."""
     frozen: frozenset[int] = frozenset()
     """The positions of the parameters that required no gradient at the step."""
 

@@ -59,6 +59,7 @@ class LoopWatchers:
         yield nn.Module, "zero_grad", self._zero_grad
         yield nn.Module, "train", self._mode
         yield nn.Module, "load_state_dict", self._load
+        yield Optimizer, "load_state_dict", self._resume
 
     def _built(self, call: Call) -> Watching:
         yield
@@ -99,6 +100,10 @@ class LoopWatchers:
         yield
         for trainee in self.known.concerned(model):
             trainee.loaded = True
+
+    def _resume(self, call: Call) -> Watching:
+        yield
+        self.known.trainee(call.args[0]).resumed = True
 
     def _differentiate(self, call: Call) -> Watching:
         # Inside another backward, as a checkpoint's; or the compiler traces, and would trace what is done here too.
@@ -223,9 +228,10 @@ class LoopWatchers:
             trainee.state(),
             None if self._scalers.running is None else self._scalers.running._get_growth_tracker(),
             trainee.loaded,
+            trainee.resumed,
             frozenset(i for i, p in enumerate(trainee.parameters()) if not p.requires_grad),
         )
-        trainee.loaded = False
+        trainee.loaded = trainee.resumed = False
         before = gradients if closure or trainee.gradients_before is None else trainee.gradients_before
         self.known.tell(trainee, what, before, gradients, here())
         self.averages.look(trainee)

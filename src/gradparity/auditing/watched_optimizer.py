@@ -33,6 +33,8 @@ class WatchedOptimizer:
         """For gradients of ``autograd.grad``: what ``p.grad`` holds once they are written, by position."""
         self.loaded = False
         """True if ``load_state_dict`` has written weights since the last step."""
+        self.resumed = False
+        """True if the optimizer's own ``load_state_dict`` was called since the last step."""
         self.awaited: int | None = None
         """The position of the event whose gradients the loop has not written yet."""
         self._look: GradientLook = ()

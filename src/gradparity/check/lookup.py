@@ -31,8 +31,14 @@ _MOST_FAULTS = 4
 _MOST_TIES = 4
 """Most sets of faults that are extended, if several behave like the loop for equally long."""
 
+_MOST_SETS = 900
+"""Most sets of three faults, and of four, that are tried, the likely ones first."""
+
 MOST_PAIRS = 500
 """Most pairs of faults that are tried, the likely ones first."""
+
+MOST_PAIRS_AT_ONCE = 1400
+"""The same for a loop that differs from the first forward on, where each try takes one forward only."""
 
 
 class Match(StrEnum):
@@ -134,7 +140,7 @@ def look_up(
         return Finding(Match.UNKNOWN, first=first, tried=len(known))
 
     base = common_prefix(loop.observations, reference.observations)
-    tried, most_pairs = 0, most_pairs or MOST_PAIRS
+    tried, most_pairs = 0, most_pairs or (MOST_PAIRS if base else MOST_PAIRS_AT_ONCE)
     pairs = _pairs(loop, reference, base, candidates)
     for tried, pair in enumerate(islice(pairs, most_pairs), start=1):
         progress(len(known) + tried, len(known) + most_pairs)
@@ -168,11 +174,12 @@ def _add_one_by_one(
     others = [x.fault for x in candidates if x.fault.kind != FaultKind.ROUNDING]
     while len(furthest[0]) < _MOST_FAULTS and shared < len(loop.observations):
         where = loop.observations[shared].place
-        others.sort(key=lambda fault: not fault.may_show(where))
+        likely = [[fault for fault in others if fault.may_show(where) == shows] for shows in (True, False)]
         reach, further = shared, list[tuple[Fault, ...]]()
         tried = set[frozenset[str]]()
-        sets = ((*some, other) for some in furthest[:_MOST_TIES] for other in others if other not in some)
-        for faults in islice(sets, MOST_PAIRS):
+        ties = furthest[:_MOST_TIES]
+        sets = ((*some, other) for group in likely for some in ties for other in group if other not in some)
+        for faults in islice(sets, _MOST_SETS):
             names = frozenset(fault.name for fault in faults)
             if names in tried:
                 continue

@@ -111,6 +111,7 @@ def _between(made: Sequence[StepWindow], left_by_others: Container[str], by_torc
     by_backward = any(window.backwards for window in made)  # else by perturbation, which rounds when it goes back
     # A state that was there before is loaded on purpose, such as the best one.
     known_weights = {w.made.weights_after for w in made if w.made}
+    initial = {w.made.weights_before for w in made[:1] if w.made}
     known_states = {w.made.state_after for w in made if w.made}
     for before, window in itertools.pairwise(made):
         assert before.made is not None
@@ -121,7 +122,8 @@ def _between(made: Sequence[StepWindow], left_by_others: Container[str], by_torc
         restored = window.made.weights_before == before.made.weights_after
         # Lightning's averaging makes such a step at its end.
         idle = not window.backwards and window.made.weights_before == window.made.weights_after
-        fetched = window.made.loaded and first in known_weights
+        # A training that is resumed does not begin again with its first weights.
+        fetched = window.made.loaded and first in (known_weights if window.made.resumed else known_weights | initial)
         written = by_backward and not fetched and first not in left_by_others
         if first != before.made.weights_after and written and not restored and not idle:
             weights.append(window)
