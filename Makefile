@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long test-other-processor test-all lint format board clean
+.PHONY: demo test test-long test-slow test-other-processor test-all lint format board clean
 .NOTPARALLEL:
 
 demo: .venv/installed  ## Train three small models two ways, and compare them bit for bit
@@ -17,8 +17,11 @@ test: .venv/installed  ## Run the tests, one of every kind
 test-long: export KILLS ?= 8
 test-long: export GRADPARITY_FUZZ ?= 100
 # Three: many of these wait for processes of their own.
-test-long: .venv/installed  ## Run the others: more instances, kills and spoiled files, and what takes long
-	$(PYTEST) --numprocesses 3 -m "long or many" --hypothesis-seed=0
+test-long: .venv/installed  ## Run others: more instances, kills and spoiled files, and what takes long
+	$(PYTEST) --numprocesses 3 -m "(long or many) and not slow" --hypothesis-seed=0
+
+test-slow: .venv/installed  ## Run the rest: every fault and every loop against the whole dictionary
+	$(PYTEST) -m slow
 
 # PyTorch, oneDNN and MKL take the instructions of an older processor, with which sums round otherwise. What Inductor
 # compiles does not build with PyTorch's.
@@ -28,7 +31,7 @@ test-other-processor: export MKL_CBWR := COMPATIBLE
 test-other-processor: .venv/installed  ## Run the tests whose numbers could depend on the processor, as if on another one
 	$(PYTEST) -m "processor and not long" -k "not compile"
 
-test-all: test test-long test-other-processor  ## Run everything
+test-all: test test-long test-slow test-other-processor  ## Run everything
 
 lint: .venv/installed  ## Check style and types
 	$(BIN)/ruff check

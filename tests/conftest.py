@@ -12,6 +12,13 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def pytest_collection_modifyitems(items):
+    """What is slow is long as well."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _what_is_there_stays():
     """Import what trainings import late, so that no test and no fork of this process does.

@@ -35,7 +35,9 @@ def test_what_is_imported_is_seen():
 
 @pytest.mark.long
 def test_what_needs_them_does_import_them():
-    assert {"torchmetrics", "tensorboard", "matplotlib"} <= imported("import gradparity.tensorboard")
+    assert {"torchmetrics", "tensorboard", "matplotlib"} <= imported(
+        "import gradparity.tensorboard, gradparity.parity.metrics"
+    )
 
 
 def test_the_package_alone_does_not_even_import_torch():

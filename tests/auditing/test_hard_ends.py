@@ -53,7 +53,7 @@ def ended(*arguments, **options):
         ),
         ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", "train.py ended with exit code 143 (terminated)"),
         pytest.param(
-            "os.kill(os.getpid(), signal.SIGINT); time.sleep(60)",
+            "signal.signal(signal.SIGINT, signal.default_int_handler); os.kill(os.getpid(), signal.SIGINT); time.sleep(60)",
             "train.py ended with exit code 130 (interrupted)",
             marks=pytest.mark.long,
         ),

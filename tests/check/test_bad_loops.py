@@ -35,7 +35,7 @@ def _in_the_folder_of_the_loops(monkeypatch):
     )
 
 
-@pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.long)])
+@pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.slow)])
 def known(request, monkeypatch):
     """Compare with few faults, or with all; return them."""
     if request.param == "all":
@@ -57,11 +57,11 @@ def test_every_bad_loop_has_an_expected_sentence():
     ("known", "name"),
     [("few", name) for kind in KINDS for name in list(kind)[:2]]
     + [pytest.param("few", name, marks=pytest.mark.long) for kind in KINDS for name in list(kind)[2:]]
-    + [pytest.param("all", name, marks=pytest.mark.long) for name in FAULTY],
+    + [pytest.param("all", name, marks=pytest.mark.slow) for name in FAULTY],
     indirect=["known"],
 )
 def test_each_bad_loop_gets_its_sentence_and_exit_code(name, capsys):
-    code = main(["check", path_of(name)])
+    code = main(["check", path_of(name), "--quiet"])
     out, err = capsys.readouterr()
     assert (code, bool(err)) == (CODES[name], not out), out or err
     output = out or err
@@ -108,9 +108,9 @@ def test_a_loop_that_cancels_the_alarm_is_killed_by_the_parent(monkeypatch, caps
         ("few", "loses_its_numbers", "bf16"),
         ("few", "loses_its_weights", "fp32"),
         ("few", "trains_a_copy_with_the_optimizer", "fp32"),
-        pytest.param("all", "loses_its_numbers", "fp32", marks=pytest.mark.long),
-        pytest.param("all", "loses_its_weights", "bf16", marks=pytest.mark.long),
-        pytest.param("all", "trains_a_copy_with_the_optimizer", "bf16", marks=pytest.mark.long),
+        pytest.param("all", "loses_its_numbers", "fp32", marks=pytest.mark.slow),
+        pytest.param("all", "loses_its_weights", "bf16", marks=pytest.mark.slow),
+        pytest.param("all", "trains_a_copy_with_the_optimizer", "bf16", marks=pytest.mark.slow),
     ],
     indirect=["known"],
 )

@@ -120,7 +120,7 @@ def test_two_faults_are_named_with_the_fix_of_each(two_faults):
     assert "https://github.com/pytorch/pytorch/issues/67590" in output
 
 
-@pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.long)])
+@pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.slow)])
 def _among_faults(request, monkeypatch):
     """Compare with few faults, or with all."""
     monkeypatch.setattr(lookup, "MOST_PAIRS", 1)

@@ -26,7 +26,7 @@ def checked(loop):
 
 @pytest.mark.parametrize(
     "loop",
-    [pytest.param(loop, marks=() if loop.__name__ in QUICK else pytest.mark.long) for loop in peoples_loops.RIGHT],
+    [pytest.param(loop, marks=() if loop.__name__ in QUICK else pytest.mark.slow) for loop in peoples_loops.RIGHT],
 )
 def test_a_right_loop_as_people_write_it_passes(loop):
     result = checked(loop)

@@ -46,6 +46,7 @@ def test_without_a_scale_no_scaler_is_needed():
     assert seen(loops.without_a_scaler, "fp16") != known(None)
 
 
+@pytest.mark.long
 def test_a_loop_whose_gradients_are_partly_hidden_makes_the_same_updates():
     loop = seen(loops.gradients_kept_aside)
     assert loop != known(None)
@@ -90,7 +91,7 @@ def test_all_pairs_that_first_show_at_one_place_are_tried():
     assert math.comb(number, 2) <= lookup.MOST_PAIRS_AT_ONCE
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_pair_of_the_last_faults_of_the_most_common_place_is_named():
     both = observe_reference([FAULTS["positions-shifted"], FAULTS["branch-always-taken"]], PRECISION)
     found = look_up(both, known(None), see)
@@ -119,7 +120,7 @@ def test_two_faults_in_a_hand_written_loop_are_named():
         pytest.param(
             loops.as_in_many_a_tutorial,
             {"mean-of-microbatch-means-by-full-k", "clip-before-unscale", "schedule-advanced-on-skipped-steps"},
-            marks=pytest.mark.long,
+            marks=pytest.mark.slow,
         ),
         (
             loops.wired_by_hand,

@@ -29,7 +29,7 @@ def _in_the_folder_of_the_loops(monkeypatch):
     monkeypatch.chdir(Path(__file__).parent)
 
 
-@pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.long)])
+@pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.slow)])
 def match_with_rounding(request, monkeypatch):
     """Compare with few faults, or with all; return the function that finds a fault except for rounding."""
     if request.param == "all":
@@ -76,7 +76,7 @@ WRONG = {
     [
         ("few", "alone"),
         *(pytest.param("few", loop, marks=pytest.mark.long) for loop in list(WRONG)[1:]),
-        pytest.param("all", "by_ddp_as_on_one_rank", marks=pytest.mark.long),
+        pytest.param("all", "by_ddp_as_on_one_rank", marks=pytest.mark.slow),
     ],
     indirect=["match_with_rounding"],
 )

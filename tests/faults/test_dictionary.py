@@ -77,7 +77,7 @@ def test_a_fault_hidden_by_rounding_shows_on_some_processors_exactly_where_it_sa
     assert all(FAULTS[name].may_show(place) for place in shown)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("processor", [1, 2])
 def test_all_other_faults_first_show_at_the_same_place_on_every_processor(processor):
     others = [name for name in FAULTS if name not in HIDDEN]

@@ -21,7 +21,7 @@ def scores():
     return {one.fault.name: one for one in scores_on_ranks([*RANK_FAULTS])}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RANK_FAULTS)
 def test_a_fault_diverges_is_named_and_first_shows_where_it_says(scores, name):
     score = scores[name]

@@ -28,10 +28,11 @@ TRUE_OF = {
     Meaning.ROUNDING: ROUNDING,
     Meaning.SIGN: {"gradient-ascent"},
     Meaning.LOSS_SCALE: {"loss-not-scaled", "loss-not-scaled-after-the-first-microbatch", "loss-scaled-twice"},
-    Meaning.LOSS_FACTOR: of("loss_normalization"),
+    Meaning.LOSS_FACTOR: of("loss_normalization") | {"first-token-of-each-sequence-counted"},
     Meaning.SUMMED: {"summed-loss"},
     # The loss differs though it starts from the same state: its definition, its data or its masks, the mode or dtype.
-    Meaning.LOSS: of("loss_normalization", "train_and_eval", "weight_averages", "mixed_precision") | {
+    Meaning.LOSS: of("loss_normalization", "train_and_eval", "weight_averages", "mixed_precision")
+    | of("loss_targets", "forward", "resumed_data_and_state") | {
         "first-microbatch-again-and-again", "branch-never-taken", "branch-always-taken", "loss-squared",
         "running-total-differentiated-with-its-graph-kept", "random-numbers-not-restored", "buffers-not-restored",
     },
@@ -61,7 +62,8 @@ TRUE_OF = {
     Meaning.CLIP: of("clipping", "clip_thresholds") | {
         "unscaled-again-inside-the-optimizer", "half-of-the-parameters-unscaled-late",
         "l2-penalty-on-top-of-weight-decay", "parameter-missing-from-the-optimizer",
-        "parameter-replaced-after-the-optimizer-was-built",
+        "parameter-replaced-after-the-optimizer-was-built", "gradients-exchanged-in-half-precision",
+        "unscaled-by-the-next-scale",
     },
     # By a clip of torch.nn.utils; the others clip all at once.
     Meaning.CLIPS: {
@@ -70,21 +72,23 @@ TRUE_OF = {
     },
     Meaning.BACKWARDS: of("accumulation_windows", "backward") | {
         "unscale-every-microbatch", "stepped-twice", "scaler-stepped-twice", "step-before-backward",
-        "validation-gradients-left-over", "trained-on-the-validation-data",
+        "validation-gradients-left-over", "trained-on-the-validation-data", "step-repeated-after-the-resume",
     },
     Meaning.SKIPPED: {"optimizer-stepped-past-the-scaler", "overflow-looked-for-in-some-parameters-only"},
     Meaning.PAST_THE_SCALER: {"optimizer-stepped-past-the-scaler"},
     Meaning.UPDATE: {
         "decayed-twice", "unused-parameters-decayed", "amsgrad-state-lost", "step-counter-stands-still",
         "moments-forgotten-every-epoch", "moments-forgotten-every-step", "moments-not-restored",
-        "moments-restored-to-other-parameters", "step-counters-in-low-precision",
+        "moments-restored-to-other-parameters", "step-counters-in-low-precision", "moments-in-half-precision",
+        "moments-rounded-at-the-resume", "step-to-allocate-state-counted",
     },
     Meaning.WRITTEN: {
         "averaged-weights-swapped-in-for-good", "model-not-restored", "weights-rounded-in-the-checkpoint",
+        "layer-drawn-anew-after-loading", "weights-in-half-precision",
     },
     Meaning.SCHEDULE_AFTER_SKIP: {"schedule-advanced-on-skipped-steps"},
     Meaning.SCHEDULE: of("schedules") - {"schedule-advanced-on-skipped-steps"},
-    Meaning.RATE: {"optimizer-not-restored", "learning-rate-reset-by-hand"},
+    Meaning.RATE: {"optimizer-not-restored", "learning-rate-reset-by-hand", "first-learning-rate-again-after-the-resume"},
     Meaning.SCALE: {"update-missing"},
     Meaning.BUFFERS: {"recomputed-batchnorm-moves-twice", "recomputed-outside-autocast"},
     Meaning.STEPS: RAISES | {
@@ -128,7 +132,7 @@ FEW = {next(name for name in FAULTS if name in names) for names in TRUE_OF.value
 
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("names", ["few", pytest.param("all", marks=pytest.mark.long)])
+@pytest.mark.parametrize("names", ["few", pytest.param("all", marks=pytest.mark.slow)])
 def test_no_meaning_is_wrong_over_the_faults(names, precision, full, monkeypatch):
     meanings = {name: said(name, precision, monkeypatch, full) for name in (FEW if names == "few" else FAULTS)}
     wrong = {n: s for n, s in meanings.items() if s and s.words and n not in TRUE_OF.get(s.meaning, ())}

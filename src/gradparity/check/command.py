@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from gradparity.check.closest_reference import ClosestReference, closest_reference
-from gradparity.check.intended import Said, intended
+from gradparity.check.intended import EVERYTHING, Said, intended
 from gradparity.check.lookup import Finding, Match, look_up
 from gradparity.check.observe import observe, observe_reference
 from gradparity.check.progress import progress_bar
@@ -120,6 +120,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--nproc", type=int, default=1, help=f"number of ranks to run it on, 1 to {MOST_RANKS} (default: %(default)s)"
     )
+    parser.add_argument("--quiet", action="store_true", help="print no progress")
     parser.add_argument("--patience", type=float, default=PATIENCE, metavar="SECONDS", help=_HELP_OF_PATIENCE)
     given = parser.parse_args(arguments)
     check_range("--nproc", given.nproc, 1, MOST_RANKS)
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str]) -> int:
     if given.nproc > 1:
         result = check_on_ranks(given.loop, given.precision or "fp16", given.nproc, given.patience)
     else:
-        result = check(partial(load_loop, given.loop), given.loop, given.precision, given.patience, said)
+        result = check(partial(load_loop, given.loop), given.loop, given.precision, given.patience, said, given.quiet)
     if given.format == "json":
         print(json.dumps(as_json(result)))
     else:
@@ -154,6 +155,7 @@ def check(
     precision: str | None = None,
     patience: float = PATIENCE,
     said: Said = Said(),  # noqa: B008  # it is frozen
+    quiet: bool = False,
 ) -> CheckResult:
     """Run a loop under the stress scenario, in a separate process, and look it up among the known faults.
 
@@ -163,6 +165,7 @@ def check(
         precision: a key of :data:`gradparity.training.PRECISIONS`; ``None`` for the one that the loop is made for.
         patience: seconds that each run of the loop may take.
         said: what its user says that it means.
+        quiet: show no progress.
 
     Raises:
         UserError: if no verdict can be given.
@@ -176,9 +179,10 @@ def check(
         if observe_reference([], precision) != reference:
             raise UserError("the reference does not repeat itself on this machine, so no loop can be checked here")
         unasked = probe.asked.unasked
-        options = intended(probe.asked, probe.observed, probe.audit, said)
+        ended = probe.observed.end.finished  # else it had no chance to read what comes later
+        options = intended(probe.asked if ended else EVERYTHING, probe.observed, probe.audit, said)
         closest = closest_reference(probe.observed, options, precision, unasked)
-        finding = _look_up(probe, closest, unasked)
+        finding = _look_up(probe, closest, unasked, quiet)
         idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
         explanation = "" if idle else _explain(ours, theirs, precision, closest)
     draws = first_other_draw(closest.run.trace, probe.observed.trace)
@@ -190,11 +194,11 @@ def check(
     return CheckResult(probe, finding, explanation, probe.reference_after != reference, meant=closest.meant)
 
 
-def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part]) -> Finding:
+def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], quiet: bool) -> Finding:
     """Return the faults with which the reference behaves as the loop does."""
     loop, precision = probe.observed, probe.precision
     stopped_by_torch = loop.end.exception in _TORCH_RAISES
-    with progress_bar() as progress:
+    with progress_bar(shown=not quiet) as progress:
         finding = look_up(
             loop,
             closest.run,

@@ -82,12 +82,13 @@ def headline(result: CheckResult) -> str:
 
 
 def _audit_names_it(result: CheckResult) -> str:
-    return ", but an audit of its lines finds something" if result.probe.audit.findings else ""
+    return ", but an audit of its lines finds something" if any(_audited(result)) else ""
 
 
 def _audited(result: CheckResult) -> Iterator[str]:
     """Yield what an audit found wrong, with the line; of a loop that passes, only what breaks a promise."""
-    for finding in result.probe.audit.findings:
+    findings = () if result.probe.uncheckable else result.probe.audit.findings
+    for finding in findings:
         if finding.verdict == RuleVerdict.WRONG or not result.passed:
             where = f"\n    {finding.line}: {finding.line.source}" if finding.line and finding.line.number else ""
             yield f"{finding.rule.code} {finding.rule.name}: {finding.sentence}{where}"

@@ -23,6 +23,7 @@ from gradparity.check.user_loop import LoadedLoop
 from gradparity.errors import UserError
 from gradparity.faults import stress
 from gradparity.processes.sandbox import TimeLimit
+from gradparity.trace.events import Event
 from gradparity.trace.file import Writer
 from gradparity.trace.record import about
 
@@ -122,6 +123,9 @@ def probe_loop(
         if "max_norm" in guard.read:  # else it may clip to a threshold of its own, which this cannot lift
             number = None if "accumulation_steps" in guard.read else audit.backwards
             oracle = error_of_first_gradient(limited, window=partial(first_window, number=number))
+    # A schedule that it advances belongs to the optimizer that it was given: with another one, that is a mistake.
+    scheduled = any(record.event == Event.SCHEDULE for record in observed.trace.records)
+    on_what_it_was_given = scheduled or bool(steps_made(observed))
     other = "" if steps_made(observed) else guard.other_optimizer()
     instead = other or guard.untrained_parameter()
     return Probe(
@@ -136,7 +140,7 @@ def probe_loop(
         oracle,
         left,
         guard.hooks_left(),
-        Asked(loop.takes, frozenset(guard.read), () if steps_made(observed) else guard.own_optimizers()),
+        Asked(loop.takes, frozenset(guard.read), () if on_what_it_was_given else guard.own_optimizers()),
         guard.own_models,
         audit,
         asked_precision is None,

@@ -17,7 +17,7 @@ def run(*arguments):
     return runpy.run_path(str(SCRIPT))["main"]([*map(str, arguments)])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_experiment_shows_how_many_faults_are_detected_and_named(tmp_path, capsys):
     assert run("--only", "clipping,naive", "--output", tmp_path) == 0
     printed = " ".join(capsys.readouterr().out.split())
@@ -30,7 +30,7 @@ def test_the_experiment_shows_how_many_faults_are_detected_and_named(tmp_path, c
     assert list((tmp_path / "faults" / "1" / "the_answer").glob("events.out.tfevents.*"))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_faults_of_several_ranks_are_among_them(tmp_path, capsys):
     assert run("--only", "mean-of", "--output", tmp_path) == 0
     printed = " ".join(capsys.readouterr().out.split())
@@ -39,7 +39,7 @@ def test_faults_of_several_ranks_are_among_them(tmp_path, capsys):
     assert [(one["theme"], one["name"]) for one in written["faults"]][-1] == ("several ranks", "mean-of-rank-means")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_with_all_there_is_a_row_for_each_fault(tmp_path, capsys):
     assert run("--all", "--only", "resume", "--output", tmp_path) == 0
     printed = capsys.readouterr().out

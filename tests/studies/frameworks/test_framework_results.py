@@ -171,7 +171,7 @@ def test_cells_of_three_rows_of_the_table_are_as_they_are_known_to_be(tmp_path):
     check(found)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_every_cell_of_the_table_is_as_it_is_known_to_be(tmp_path):
     told, found = table(tmp_path)
     assert sorted(found) == sorted(CELLS)

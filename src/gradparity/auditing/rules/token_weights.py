@@ -5,6 +5,7 @@ one line only, and called wrong only if the difference is explained by something
 tokens in a microbatch, or the number of microbatches in a window.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def _readable(window: StepWindow) -> _Accumulated | None:
 
 
 def _near(a: float, b: float) -> bool:
-    return abs(a - b) <= ALIKE * max(abs(a), abs(b))
+    return math.isfinite(a + b) and abs(a - b) <= ALIKE * max(abs(a), abs(b))
 
 
 def _mean_of_means(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
