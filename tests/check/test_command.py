@@ -15,7 +15,8 @@ import loops
 from gradparity.check import command, lookup
 from gradparity.check.command import check
 from gradparity.check.lookup import Finding, Match
-from gradparity.check.report import LIMITS, LIMITS_ON_RANKS, NOT_COVERED, as_json, headline, show
+from gradparity.check.report import LIMITS, LIMITS_ON_RANKS, NOT_COVERED, headline, show
+from gradparity.check.report_as_json import as_json
 from gradparity.check.result import CheckResult
 from gradparity.check.run_in_child import Probe
 from gradparity.check.user_loop import call_by_name

@@ -17,7 +17,8 @@ from gradparity.check.lookup import Finding, Match, look_up
 from gradparity.check.observe import observe, observe_reference
 from gradparity.check.progress import progress_bar
 from gradparity.check.rank_check import MOST_RANKS, check_on_ranks
-from gradparity.check.report import LIMITS, LIMITS_ON_RANKS, as_json, show
+from gradparity.check.report import LIMITS, LIMITS_ON_RANKS, show
+from gradparity.check.report_as_json import as_json
 from gradparity.check.result import CheckResult
 from gradparity.check.rounding import match_with_rounding, overflows_apart
 from gradparity.check.run_in_child import Probe, probe_loop

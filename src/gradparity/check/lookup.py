@@ -33,7 +33,6 @@ _MOST_TIES = 4
 
 _MOST_SETS = 900
 """Most sets of three faults, and of four, that are tried, the likely ones first."""
-
 MOST_PAIRS = 500
 """Most pairs of faults that are tried, the likely ones first."""
 
