@@ -119,15 +119,12 @@ def _added(bare: Sequence[float], watched: Sequence[float]) -> float:
 
 def _sentence(found: Sequence[WatchingCost]) -> str:
     """Return the result in one sentence."""
-    sentences = []
-    for way in (LOCKSTEP, RECORD, AUDIT):
-        figures = ", ".join(
-            f"{one.time.median:.3f} at a step of {one.bare / (2 if way == LOCKSTEP else 1):.0f} ms"
-            for one in found
-            if one.way == way
-        )
-        sentences.append(f"{way} takes {figures}")
-    return f"Times as long as the same steps unwatched, {'; '.join(sentences)}."
+    steps = " and ".join(f"{one.bare:.0f} ms" for one in found if one.way == RECORD)
+    ways = (
+        f"{way} {' and '.join(f'{one.time.median:.3f}' for one in found if one.way == way)}"
+        for way in (LOCKSTEP, RECORD, AUDIT)
+    )
+    return f"Times as long as the same steps of {steps} unwatched: {', '.join(ways)}."
 
 
 def _table(found: Sequence[WatchingCost]) -> Table:
