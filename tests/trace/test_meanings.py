@@ -33,7 +33,7 @@ TRUE_OF = {
     # The loss differs though it starts from the same state: its definition, its data or its masks, the mode or dtype.
     Meaning.LOSS: of("loss_normalization", "train_and_eval", "weight_averages", "mixed_precision")
     | of("loss_targets", "forward", "resumed_data_and_state") | {
-        "first-microbatch-again-and-again", "branch-never-taken", "branch-always-taken", "loss-squared",
+        "first-microbatch-again-and-again", "first-microbatch-consumed", "branch-never-taken", "branch-always-taken", "loss-squared",
         "running-total-differentiated-with-its-graph-kept", "random-numbers-not-restored", "buffers-not-restored",
     },
     Meaning.SHARED: {"naive", "naive-and-added-out-of-place"},
