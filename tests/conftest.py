@@ -13,7 +13,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """What is slow is long as well."""
+    """Mark each slow test as long too."""
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.long)

@@ -1,4 +1,4 @@
-"""What is seen of one optimizer: any change of its state, though what has not changed is not read again."""
+"""Any change of an optimizer's state is seen, though a state that has not changed is not read again."""
 
 import pytest
 import torch

@@ -28,12 +28,17 @@ class ClosestReference:
 
 
 def closest_reference(
-    loop: ObservedLoop, options: Sequence[tuple[Intended, ...]], precision: str, unasked: frozenset[Part]
+    loop: ObservedLoop,
+    plain: ObservedLoop,
+    options: Sequence[tuple[Intended, ...]],
+    precision: str,
+    unasked: frozenset[Part],
 ) -> ClosestReference:
     """Return the reference that the loop is identical to, else one of the same updates, else of most observations.
 
     Args:
         loop: the loop as it was observed.
+        plain: the reference without any change.
         options: the sets of changes that it may mean; the first is taken if several are equally close.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
         unasked: parts of the state that the loop does not take, so that it cannot keep them as the reference does.
@@ -41,7 +46,7 @@ def closest_reference(
     found = []
     for meant in options[:_MOST_OPTIONS]:
         try:
-            run = observe_reference([one.change for one in meant], precision)
+            run = observe_reference([one.change for one in meant], precision) if meant else plain
         except ClashError:
             continue
         found.append(ClosestReference(run, meant))

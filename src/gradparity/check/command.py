@@ -182,7 +182,7 @@ def check(
         unasked = probe.asked.unasked
         ended = probe.observed.end.finished  # else it had no chance to read what comes later
         options = intended(probe.asked if ended else EVERYTHING, probe.observed, probe.audit, said)
-        closest = closest_reference(probe.observed, options, precision, unasked)
+        closest = closest_reference(probe.observed, reference, options, precision, unasked)
         finding = _look_up(probe, closest, unasked, quiet)
         idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
         explanation = "" if idle else _explain(ours, theirs, precision, closest)
@@ -212,7 +212,7 @@ def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], 
         faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked)
         if faults is not None:
             return finding.except_for_rounding(faults)
-        step = overflows_apart(loop, probe.in_fp32, precision, closest.changes, unasked)
+        step = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes, unasked)
         if step is not None:
             return replace(finding.except_for_rounding(()), overflows_at=step)
     return finding

@@ -7,18 +7,14 @@ from gradparity.faults import Fault
 from gradparity.faults.stress import build
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event
-from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
+from gradparity.trace.fingerprint import number_of
 from gradparity.training import train_step
 
 
 def learning_rates(loop: ObservedLoop) -> list[tuple[float, ...]]:
     """Return the learning rate of each group with which each step was made or skipped, in order."""
     ready = (r.parts.get(Part.OPTIMIZER, {}) for r in loop.trace.records if r.event == Event.READY)
-    return [tuple(_number(value) for name, value in values.items() if name.endswith(".lr")) for values in ready]
-
-
-def _number(value: FingerprintValue) -> float:
-    return value.norm if isinstance(value, Fingerprint) else float(value)  # type: ignore[arg-type]  # a number
+    return [tuple(number_of(value) for name, value in values.items() if name.endswith(".lr")) for values in ready]
 
 
 def with_rates(rates: Sequence[tuple[float, ...]]) -> Fault:

@@ -19,7 +19,7 @@ from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.patching import ClashError, reference_with
 from gradparity.parity.state import Part
 from gradparity.trace.events import PHASE, Event, Record
-from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, number_of
 
 RunReference: TypeAlias = Callable[[Sequence[Fault], str, GoOn], ObservedLoop]
 """Runs the reference with faults, in a precision, until its third argument says to stop."""
@@ -102,6 +102,7 @@ def is_close(
 
 def overflows_apart(
     loop: ObservedLoop,
+    reference: ObservedLoop,
     in_fp32: ObservedLoop,
     precision: str,
     meant: Sequence[Fault] = (),
@@ -114,14 +115,14 @@ def overflows_apart(
 
     Args:
         loop: the loop, observed in ``precision``.
-        in_fp32: the same loop, observed in fp32.
+        reference: the reference with what is ``meant``, in the same precision.
+        in_fp32: the loop, observed in fp32.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
         meant: changes to the reference that make it do what the loop means to do.
         unasked: parts of the state that the loop does not take.
     """
     if not is_close(in_fp32, meant, "fp32", CLOSE_IN_FP32, unasked=unasked):
         return None
-    reference = _run_reference(meant, precision, lambda records, observations: True)
     pairs = zip(*([r for r in run.trace.records if _of_a_step(r)] for run in (loop, reference)), strict=False)
     overflown: Record | None = None
     for one, other in pairs:
@@ -166,5 +167,5 @@ def _close_values(a: FingerprintValue, b: FingerprintValue, tolerance: float) ->
         same = a.norm == b.norm or (math.isnan(a.norm) and math.isnan(b.norm))
         return alike and (same or math.isclose(a.norm, b.norm, rel_tol=tolerance))
     if {type(a), type(b)} == {Fingerprint, float}:  # such as a learning rate in a tensor
-        return math.isclose(*(v.norm if isinstance(v, Fingerprint) else float(v) for v in (a, b)), rel_tol=tolerance)  # type: ignore[arg-type]
+        return math.isclose(number_of(a), number_of(b), rel_tol=tolerance)
     return type(a) is type(b) and repr(a) == repr(b)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from gradparity.auditing.user_lines import of_the_user
 from gradparity.check import user_loop
 from gradparity.check.intended import noting
 from gradparity.check.own_optimizers import OwnOptimizer, own_optimizer
@@ -96,7 +97,7 @@ def _models_on_the_stack(given: nn.Module) -> dict[str, str]:
     found: dict[str, str] = {}
     frame = sys._getframe(2)
     while frame is not None and frame.f_code.co_filename != user_loop.__file__:
-        if innermost([Frame(frame.f_code.co_filename, 0, "")]) is not None:
+        if of_the_user(frame.f_code.co_filename):
             for name, value in list(frame.f_locals.items()):
                 if isinstance(value, nn.Module) and id(value) not in known and not _holds(value, given):
                     found[name] = type(value).__name__

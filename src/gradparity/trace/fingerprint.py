@@ -49,6 +49,19 @@ def fingerprint_value(value: Value) -> FingerprintValue:
     return fingerprint(value) if isinstance(value, Tensor) else value
 
 
+def number_of(value: FingerprintValue) -> float:
+    """Return a number, whether it was plain or in a tensor of one element, such as a learning rate.
+
+    Raises:
+        TypeError: for a value that is no number.
+    """
+    if isinstance(value, Fingerprint):
+        return value.norm
+    if isinstance(value, (int, float)):
+        return float(value)
+    raise TypeError(f"{value!r} is no number")
+
+
 def fingerprint(tensor: Tensor, last: Fingerprint | None = None) -> Fingerprint:
     """Return the fingerprint of a tensor of any kind; for a sharded tensor, of this rank's shard.
 
