@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gradparity.auditing.account import Account, Story
-from gradparity.auditing.events import Schedule, StepMade, Update
+from gradparity.auditing.events import ClipCalled, LoopEvent, Schedule, StepMade, Update
 from gradparity.auditing.finding import times
 from gradparity.auditing.step_windows import StepWindow, size, windows
 from gradparity.auditing.user_lines import Line
@@ -43,7 +43,7 @@ def unexercised(account: Account) -> list[str]:
             found.append(f"{name}: {built[-1]} did not run")
         clipped, reached, _ = _clipped(own)
         if clipped and not reached:
-            found.append(f"{name}: no norm reached the threshold of the clip")
+            found.append(f"{name}: nothing reached the threshold of the clip")
     return list(dict.fromkeys(found))
 
 
@@ -103,17 +103,22 @@ def _scaling(story: Story, own: Sequence[StepWindow]) -> Iterator[Item]:
 
 def _clipped(own: Sequence[StepWindow]) -> tuple[int, int, Item | None]:
     """Return the number of windows with a clip, the number in which it reached its threshold, and an item."""
-    clips = [(e, clip) for w in own for e, clip in w.clips[-1:]]
-    if not clips:
+    last = [(w, event, clip) for w in own for event, clip in w.clips[-1:]]
+    if not last:
         return 0, 0, None
-    limits = sorted({f"{clip.threshold:g}" for _, clip in clips if clip.threshold is not None})
-    reached = sum(
-        clip.threshold is not None
-        and (max((abs(g.norm) for g in e.before if g), default=0) if clip.by_value else size(e.before)) > clip.threshold
-        for e, clip in clips
-    )
-    way = "by value" if clips[0][1].by_value else "to norm"
-    return len(clips), reached, Item(f"clipped {way} {' or '.join(limits)}, and reached", clips[0][0].line)
+    limits = sorted({f"{clip.threshold:g}" for _, _, clip in last if clip.threshold is not None})
+    _, first, clip = last[0]
+    way = "by value" if clip.by_value else "to norm"
+    reached = sum(_reached(*each) for each in last)
+    return len(last), reached, Item(f"clipped {way} {' or '.join(limits)}, and reached", first.line)
+
+
+def _reached(window: StepWindow, event: LoopEvent, clip: ClipCalled) -> bool:
+    """Return whether a clip met its threshold. A norm does not tell it of a clip by value, but what it changed does."""
+    if clip.by_value:
+        later = next((e for e in window.events if e.number > event.number and e.before), None)
+        return later is not None and later.before != event.before
+    return clip.threshold is not None and size(event.before) > clip.threshold
 
 
 def _rates(story: Story) -> Iterator[Item]:

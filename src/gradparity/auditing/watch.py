@@ -135,14 +135,13 @@ class Watch:
 
     def _look_around(self) -> None:
         """Look at all models and optimizers, while they are alive: names, hyperparameters, parameters outside."""
-        names = self.modules.names()
+        names, copies = self.modules.names(), self.modules.replicas.parameters()
         for trainee in self.known.alive():
             optimizer, parameters = trainee.optimizer(), trainee.parameters()
             if optimizer is not None:
                 self._held |= {self.modules.key(p) for p in parameters}
                 story = trainee.story
                 story.trained = tuple(p.requires_grad for p in parameters)
-                copies = self.modules.replicas.parameters()
                 before = story.replicated if len(story.replicated) == len(parameters) else [False] * len(parameters)
                 story.replicated = tuple(id(p) in copies or was for p, was in zip(parameters, before, strict=True))
                 story.sharded = tuple(is_sharded(p) for p in parameters)

@@ -2,8 +2,9 @@
 
 import json
 import math
-from argparse import RawDescriptionHelpFormatter
+from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -145,9 +146,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def _norm(text: str) -> float:
     """Return the threshold of a clip; infinity for ``none``."""
-    if text != "none" and not float(text) > 0:
-        raise ValueError(text)
-    return math.inf if text == "none" else float(text)
+    if text == "none":
+        return math.inf
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise ArgumentTypeError(f"{text!r} is no threshold; write a number above 0, or none")
 
 
 def check(
