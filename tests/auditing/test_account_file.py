@@ -7,6 +7,7 @@ import torch
 
 import gradparity
 from audited_loops import loss_of, small
+from gradparity.auditing import report
 from gradparity.auditing.account_file import read_account, write_account
 from gradparity.auditing.rules import judge
 from gradparity.auditing.watch import Watch
@@ -45,3 +46,21 @@ def test_anything_else_is_refused_and_nothing_runs(content, tmp_path, capsys):
     with pytest.raises(pickle.UnpicklingError):
         read_account(tmp_path / "facts")
     assert capsys.readouterr().out == ""
+
+
+def test_a_class_of_ours_that_is_no_fact_is_not_built(tmp_path, monkeypatch):
+    built = []
+
+    class NoFact:
+        def __init__(self, number):
+            built.append(number)
+
+        def __reduce__(self):
+            return NoFact, (1,)
+
+    NoFact.__module__, NoFact.__qualname__ = report.__name__, "NoFact"
+    monkeypatch.setattr(report, "NoFact", NoFact, raising=False)
+    (tmp_path / "facts").write_bytes(pickle.dumps(NoFact(0)))
+    with pytest.raises(pickle.UnpicklingError, match="is no fact"):
+        read_account(tmp_path / "facts")
+    assert built == [0]

@@ -34,7 +34,9 @@ def closest_reference(
     precision: str,
     unasked: frozenset[Part],
 ) -> ClosestReference:
-    """Return the reference that the loop is identical to, else one of the same updates, else of most observations.
+    """Return a reference of the same updates, if there is one, and of these the one of most shared observations.
+
+    So a reference that the loop is identical to comes before all others.
 
     Args:
         loop: the loop as it was observed.
@@ -53,9 +55,9 @@ def closest_reference(
     return max(found, key=lambda one: _closeness(loop, one.run, unasked))
 
 
-def _closeness(loop: ObservedLoop, reference: ObservedLoop, unasked: frozenset[Part]) -> tuple[bool, bool, int]:
+def _closeness(loop: ObservedLoop, reference: ObservedLoop, unasked: frozenset[Part]) -> tuple[bool, int]:
     shared = common_prefix(loop.observations, reference.observations)
-    return loop == reference, same_updates(loop, reference, unasked), shared
+    return same_updates(loop, reference, unasked), shared
 
 
 def same_updates(loop: ObservedLoop, reference: ObservedLoop, unasked: frozenset[Part] = frozenset()) -> bool:

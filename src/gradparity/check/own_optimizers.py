@@ -76,7 +76,7 @@ def with_own_optimizers(optimizers: Iterable[OwnOptimizer]) -> Fault:
         first=None,
         changes={
             build: f"""
--    optimizer.register_step_post_hook(lambda *_: model.follow())
+     optimizer.register_step_post_hook(lambda *_: model.follow())
 +    model.own = [{built}]
 """,
             train_step: """
