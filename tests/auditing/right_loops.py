@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from peoples_loops import one_summed_loss
+
 
 def windows(batches, plan):
     return [batches[i : i + plan.accumulation_steps] for i in range(0, len(batches), plan.accumulation_steps)]
@@ -82,18 +84,6 @@ def gradients_kept_aside(model, optimizer, batches, loss, scaler, scheduler, pla
                 p.grad = None if s is None else s.clone()
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(parameters, plan.max_norm)
-            update(optimizer, scaler, scheduler)
-
-
-def one_summed_loss(model, optimizer, batches, loss, scaler, scheduler, plan):
-    for _ in range(plan.epochs):
-        for window in windows(batches, plan):
-            optimizer.zero_grad()
-            with plan.autocast():
-                total = sum(loss(model, batch) for batch in window) / sum(map(plan.count, window))
-            scaler.scale(total).backward()
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), plan.max_norm)
             update(optimizer, scaler, scheduler)
 
 

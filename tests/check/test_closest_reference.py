@@ -1,8 +1,8 @@
 """Of all references that a loop may mean to be, it is compared with the one that it is closest to."""
 
-import peoples_loops
 import pytest
 
+import peoples_loops
 from gradparity.check.closest_reference import closest_reference
 from gradparity.check.intended import Intended
 from gradparity.check.observe import observe, observe_reference

@@ -4,11 +4,11 @@ import copy
 from dataclasses import fields, replace
 from functools import cache, partial
 
-import peoples_loops
 import pytest
 import torch
 
 import loops
+import peoples_loops
 from gradparity.check.command import check, main
 from gradparity.check.intended import noting
 from gradparity.check.lookup import Match

@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning
 
-from gradparity.auditing.presentation.as_text import as_text
+from gradparity.auditing.presentation.as_markdown import as_markdown
 from gradparity.auditing.report import Report
 from gradparity.auditing.watch import STEPS
 from gradparity.integrations.audit_of_fit import AuditOfFit, harmless
@@ -49,9 +49,8 @@ class AuditCallback(lightning.Callback):
         """Begin to watch, before the optimizers are built."""
         if stage == "fit":
             own: Any = trainer
-            own.callbacks = [c for c in own.callbacks if c is not self] + [
-                self
-            ]  # so that all others end before it raises
+            others = [callback for callback in own.callbacks if callback is not self]
+            own.callbacks = [*others, self]  # so that all others end before it raises
             self.audit.begin(pl_module)
 
     @harmless
@@ -62,7 +61,7 @@ class AuditCallback(lightning.Callback):
             loggers: list[Any] = trainer.loggers
             for logger in loggers:
                 if any(kind.__name__ == "TensorBoardLogger" for kind in type(logger).__mro__):
-                    logger.experiment.add_text("gradparity/audit", _as_markdown(self.report))
+                    logger.experiment.add_text("gradparity/audit", as_markdown(self.report, type(pl_module).__name__))
                     logger.save()
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -77,7 +76,3 @@ class AuditCallback(lightning.Callback):
         """Report what was seen until an exception ended the fit."""
         if self.audit.end(exception) and trainer.is_global_zero:
             self.audit.print()
-
-
-def _as_markdown(report: Report) -> str:
-    return "\n".join(f"    {line}" for line in as_text(report).splitlines())
