@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+import peoples_loops
 from gradparity.check.command import EXAMPLE
 from gradparity.check.observe import observe, observe_reference
-from gradparity.check.rounding import CLOSE_IN_FP32, NOT_FAR, is_close, match_with_rounding
+from gradparity.check.rounding import CLOSE_IN_FP32, NOT_FAR, is_close, match_with_rounding, overflows_apart
+from gradparity.check.user_loop import call_by_name
 from gradparity.faults import FAULTS, stress
 from stressed import known
 
@@ -44,3 +46,25 @@ def test_a_fault_is_not_taken_for_rounding(name):
 def test_rounding_alone_is_taken_for_rounding():
     assert is_close(known("summed-loss"), (), "fp16", NOT_FAR["fp16"])
     assert is_close(observe_reference([FAULTS["summed-loss"]], "fp32"), (), "fp32", CLOSE_IN_FP32)
+
+
+def overflows(loop, reference_overflows=False):
+    in_fp16, in_fp32 = (observe(call_by_name(loop, "loop"), stress.build, precision) for precision in ("fp16", "fp32"))
+    loop, reference = (known(None), in_fp16) if reference_overflows else (in_fp16, known(None))
+    return overflows_apart(loop, reference, in_fp32, "fp16")
+
+
+def test_a_loop_that_overflows_where_the_reference_does_not_is_otherwise_the_same():
+    assert overflows(peoples_loops.divided_after_the_backward) == (0, True)
+    assert overflows(peoples_loops.divided_after_the_backward, reference_overflows=True) == (0, False)
+
+
+def twice_as_large(model, optimizer, batches, loss, scaler, scheduler, plan):
+    peoples_loops.divided_after_the_backward(
+        model, optimizer, batches, lambda *given: 2 * loss(*given), scaler, scheduler, plan
+    )
+
+
+def test_an_overflow_excuses_no_other_difference():
+    assert overflows(twice_as_large) is None
+    assert overflows(peoples_loops.clipped_by_hand) is None

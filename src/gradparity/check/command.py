@@ -216,9 +216,9 @@ def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], 
         faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked)
         if faults is not None:
             return finding.except_for_rounding(faults)
-        step = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes, unasked)
-        if step is not None:
-            return replace(finding.except_for_rounding(()), overflows_at=step)
+        overflow = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes, unasked)
+        if overflow is not None:
+            return replace(finding.except_for_rounding(()), overflow=overflow)
     return finding
 
 

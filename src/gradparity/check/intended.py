@@ -20,7 +20,7 @@ from gradparity.faults import FAULTS, Fault
 from gradparity.faults.stress import ACCUMULATION_STEPS, MAX_NORM, Cast, Plan
 from gradparity.parity.state import Part
 
-_SAID, _OWN = "is said to", "trains with optimizers of its own"
+_SAID, _OWN = "was said to mean this", "trains with optimizers of its own"
 
 
 @dataclass(frozen=True)

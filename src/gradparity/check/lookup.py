@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from gradparity.check.closest_reference import same_updates
 from gradparity.check.loop_end import EndKind
-from gradparity.check.observe import Observation, ObservedLoop, common_prefix
+from gradparity.check.observe import Observation, ObservedLoop, Overflow, common_prefix
 from gradparity.check.parametric_faults import inferred_faults
 from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.fault import Divergence, Shown, Stop
@@ -71,8 +71,8 @@ class Finding:
     """If nothing is close: faults that first show at the same place, but differently."""
     tried: int = 0
     """Number of faults and pairs that the loop was compared with."""
-    overflows_at: int | None = None
-    """For a loop like the reference except for rounding: the step at which only one of the two overflows."""
+    overflow: Overflow | None = None
+    """For a loop like the reference except for rounding: where only one of the two overflows."""
 
     @property
     def matched(self) -> bool:

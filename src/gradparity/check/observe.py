@@ -54,6 +54,14 @@ class ObservedLoop:
     __hash__ = None  # type: ignore[assignment]  # compared, never a key
 
 
+class Overflow(NamedTuple):
+    """A step at which only one of loop and reference overflows."""
+
+    step: int
+    of_loop: bool
+    """True if the loop does; false if the reference does."""
+
+
 class RecordSink(Protocol):
     """A receiver of all records with the live values behind them, such as a writer of traces."""
 

@@ -25,7 +25,7 @@ A check does not cover: your own model, data, loss and hyperparameters, because 
 epochs; and an error that the reference shares. Tests compare the reference with gradients in float64 and with finite
 differences."""
 
-NOT_COVERED = "Not covered: your own model and data, GPUs, other memory (gradparity check --help)."
+NOT_COVERED = "Not covered: your own model and data, GPUs, memory other than kept graphs (gradparity check --help)."
 """One line at the end of a report; the help has the whole list."""
 
 LIMITS_ON_RANKS = """\
@@ -39,8 +39,8 @@ NOT_COVERED_ON_RANKS = (
 )
 
 _PRECISION_REASON = {
-    "bf16": "because it reads plan.autocast and takes no scaler",
-    "fp32": "because it takes no scaler and never reads plan.autocast",
+    "bf16": "reads plan.autocast and takes no scaler",
+    "fp32": "takes no scaler and never reads plan.autocast",
 }
 
 _NUMBERS = ("no", "one", "two", "three", "four")
@@ -81,7 +81,7 @@ def headline(result: CheckResult) -> str:
 
 
 def _audit_names_it(result: CheckResult) -> str:
-    return ", but an audit of its lines finds something" if any(_audited(result)) else ""
+    return "; an audit of the loop found what follows" if any(_audited(result)) else ""
 
 
 def _audited(result: CheckResult) -> Iterator[str]:
@@ -98,8 +98,9 @@ def _why_meant(meant: Sequence[Intended]) -> str:
     unread = [f"plan.{one.unread}" for one in meant if one.unread]
     reasons = list(dict.fromkeys(one.reason for one in meant if one.reason))
     reasons += [f"never reads {listed(unread)}"] if unread else []
-    return f"The reference is changed so, because the loop {listed(reasons)}. " + (
-        "If it means more than that, say so: --accumulation-steps, --max-norm, --scheduler."
+    return (
+        f"The loop {listed(reasons)}, so the reference does as it does. If the loop should do more, say what: "
+        "--accumulation-steps N, --max-norm NORM, --scheduler given."
     )
 
 
@@ -129,16 +130,18 @@ def remarks(result: CheckResult) -> list[str]:
     if result.meant:
         lines.append(_why_meant(result.meant))
     if probe.found_precision and probe.precision != "fp16":
-        lines.append(f"It was checked in {probe.precision}, {_PRECISION_REASON[probe.precision]}.")
+        lines.append(f"Checked in {probe.precision} only: the loop {_PRECISION_REASON[probe.precision]}.")
     if not loop.end.finished and finding.match != Match.UNKNOWN:
         lines.append(f"It did not finish: {str(loop.end).rstrip('.')}.")
     scaled = any(r.event == Event.UPDATE for r in loop.trace.records)
     if probe.precision == "fp16" and steps_made(loop) and not scaled and not result.passed:
         lines.append("It never updates the scaler; check a loop without mixed precision with --precision fp32.")
-    if finding.overflows_at is not None:
+    if finding.overflow is not None:
+        step, of_loop = finding.overflow
+        who, other = ("the loop", "the reference") if of_loop else ("the reference", "the loop")
         lines.append(
-            f"In fp32 the two agree to the end. In {probe.precision} they agree until step {finding.overflows_at}, "
-            "where the gradients of only one of them overflow, so only one skips the step."
+            f"fp32: the same to the end, except for rounding. {probe.precision}: at step {step} the gradients of {who} "
+            f"overflow and those of {other} do not, so only {who} skips that step."
         )
     if result.explanation:
         lines.append(result.explanation)
@@ -153,9 +156,7 @@ def remarks(result: CheckResult) -> list[str]:
         lines.append(f"It leaves hooks on {listed(probe.hooks)}; remove them before returning, or each call adds more.")
     if probe.own_models:
         names = listed([f"{name} ({kind})" for name, kind in probe.own_models.items()])
-        lines.append(
-            f"Not compared: {names}, which the loop builds itself. Only the model that it is given is compared."
-        )
+        lines.append(f"Not compared: {names}, which the loop builds itself.")
     if finding.match == Match.CLOSEST:
         where = f"until {finding.parted.place}" if finding.parted else "until the end"
         faults = listed([fault.name for fault in finding.faults])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
-from gradparity.check.observe import GoOn, Observation, ObservedLoop, observe
+from gradparity.check.observe import GoOn, Observation, ObservedLoop, Overflow, observe
 from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.patching import ClashError, reference_with
 from gradparity.parity.state import Part
@@ -107,8 +107,8 @@ def overflows_apart(
     precision: str,
     meant: Sequence[Fault] = (),
     unasked: frozenset[Part] = frozenset(),
-) -> int | None:
-    """Return the step at which only one of loop and reference overflows, if nothing but rounding differs before it.
+) -> Overflow | None:
+    """Return where only one of loop and reference overflows, if nothing but rounding differs before it.
 
     A loop that divides after the backward has larger gradients in half precision, so that they overflow sooner. What
     follows that step cannot be compared; in fp32, where nothing overflows, the two must agree to the end.
@@ -124,15 +124,15 @@ def overflows_apart(
     if not is_close(in_fp32, meant, "fp32", CLOSE_IN_FP32, unasked=unasked):
         return None
     pairs = zip(*([r for r in run.trace.records if _of_a_step(r)] for run in (loop, reference)), strict=False)
-    overflown: Record | None = None
+    overflown = False
     for one, other in pairs:
         if one.step == other.step and {one.event, other.event} == {Event.STEP, Event.SKIP}:
-            return one.step if overflown is not None else None
+            return Overflow(one.step, one.event == Event.SKIP) if overflown else None
         if not _close(one, other, NOT_FAR[precision], unasked):
             finite = [_has_finite_gradients(r) for r in (one, other)]
             if one.event != other.event or finite[0] == finite[1]:
                 return None
-            overflown = one
+            overflown = True
     return None
 
 
