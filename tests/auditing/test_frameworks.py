@@ -40,7 +40,7 @@ def audited(loop, *arguments, **keywords):
     with watch.watching():
         loop(*arguments, **keywords)
     assert watch.fault is None
-    return report(watch.account())
+    return report(watch.facts())
 
 
 def names(loops):

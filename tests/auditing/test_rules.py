@@ -27,7 +27,7 @@ def audited(loop, *arguments):
         except (RuntimeError, AssertionError, ValueError) as error:  # torch's GradScaler raises two of them
             watch.raised = raised(error)
     assert watch.fault is None
-    return report(watch.account())
+    return report(watch.facts())
 
 
 @pytest.mark.parametrize(("loop", "code", "verdict"), LOOPS)

@@ -93,8 +93,8 @@ def raising(*_, **__):
     [
         (Spawned, "_around"),
         (spawned_processes, "mkdtemp"),
-        (spawned_processes, "write_account"),
-        (spawned_processes, "read_account"),
+        (spawned_processes, "write_facts"),
+        (spawned_processes, "read_facts"),
     ],
 )
 def test_an_error_of_ours_ends_no_process(owner, name, monkeypatch):
@@ -111,8 +111,8 @@ def test_once_enough_steps_were_watched_a_process_ends_as_the_script_does(tmp_pa
         never_zeroed(True)
         raise AssertionError("not reached")
 
-    Audited(loop, 2, stop, tmp_path / "account")()
-    assert (tmp_path / "account").exists()
+    Audited(loop, 2, stop, tmp_path / "facts")()
+    assert (tmp_path / "facts").exists()
 
 
 @pytest.mark.long

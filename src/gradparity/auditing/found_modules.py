@@ -15,10 +15,10 @@ from torch.nn.modules import module as torchs
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from gradparity.auditing.account import Retrained
 from gradparity.auditing.events import Modes
+from gradparity.auditing.facts import Retrained
 from gradparity.auditing.frozen_norms import FrozenNorms
-from gradparity.auditing.outsiders import NotFrozen, Origin, Outsider, kept_in_lists
+from gradparity.auditing.parameters_without_optimizer import NotFrozen, Origin, Outsider, kept_in_lists
 from gradparity.auditing.replicas import Replicas
 from gradparity.auditing.tensor_keys import TensorKeys
 from gradparity.auditing.user_lines import Line

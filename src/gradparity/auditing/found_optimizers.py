@@ -6,8 +6,8 @@ from typing import Any
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from gradparity.auditing.account import OwnLoad, Story
 from gradparity.auditing.events import Backward, GradientLook, LoopEvent, StepMade, What
+from gradparity.auditing.facts import OwnLoad, Story
 from gradparity.auditing.found_modules import Modules
 from gradparity.auditing.random_numbers import random_digest
 from gradparity.auditing.user_lines import NOWHERE, Line, here

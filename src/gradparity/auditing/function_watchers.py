@@ -9,10 +9,10 @@ from torch._guards import TracingContext
 from torch.nn.utils import clip_grad
 from torch.optim import Optimizer
 
-from gradparity.auditing.account import OwnLoad
-from gradparity.auditing.backward_signs import BackwardSigns
+from gradparity.auditing.backward_facts import BackwardSigns
 from gradparity.auditing.call_stack import clipping, parameters_to_clip, runs_inside
 from gradparity.auditing.events import Backward, ClipCalled, StepMade, ZeroGrad
+from gradparity.auditing.facts import OwnLoad
 from gradparity.auditing.found_optimizers import Registry
 from gradparity.auditing.loss_weights import Reading, walked
 from gradparity.auditing.samplers import SamplerWatcher

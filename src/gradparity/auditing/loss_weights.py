@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gradparity.auditing.events import LossWeights
-from gradparity.auditing.graph_signs import HALVES, GraphSigns
+from gradparity.auditing.graph_facts import HALVES, GraphSigns
 from gradparity.auditing.loss_inputs import LOOKED_AT, Misfit, misfit
 
 MEAN, SUM = 1, 2

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import GradientLook, LoopEvent, StepMade
+from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.step_windows import StepWindow, WindowBackward, windows
 from gradparity.trace.fingerprint import Fingerprint
 
@@ -57,12 +57,12 @@ class SameOptimizer:
         return frozenset(i for story in self.stories for i, promised in enumerate(story.replicated) if promised)
 
 
-def same_optimizers(accounts: Sequence[Account]) -> Iterator[SameOptimizer]:
+def same_optimizers(all_facts: Sequence[RunFacts]) -> Iterator[SameOptimizer]:
     """Yield each optimizer that all ranks have, with the same parameters."""
-    for own in accounts[0].stories:
-        stories = [next((s for s in account.stories if s.number == own.number), None) for account in accounts]
+    for own in all_facts[0].stories:
+        stories = [next((s for s in facts.stories if s.number == own.number), None) for facts in all_facts]
         alike = [s for s in stories if s is not None and s.name == own.name and _same_names(s, own)]
-        if len(alike) == len(accounts):
+        if len(alike) == len(all_facts):
             yield SameOptimizer(tuple(alike), tuple(_steps(alike)))
 
 

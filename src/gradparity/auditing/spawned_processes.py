@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from gradparity.auditing.account import Account
-from gradparity.auditing.account_file import read_account, write_account
+from gradparity.auditing.facts import RunFacts
+from gradparity.auditing.facts_file import read_facts, write_facts
 from gradparity.auditing.user_lines import of_the_user, raised
 from gradparity.trace.wrapping import wrapped
 
@@ -32,7 +32,7 @@ class Audited:
     target: Callable[..., Any]
     steps: int
     done: Callable[[], None]
-    account: Path
+    facts: Path
     """The file for the facts."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -55,7 +55,7 @@ class Audited:
 
     def _leave(self, watch: Any) -> None:
         with suppress(Exception):
-            write_account(watch.account(), self.account)
+            write_facts(watch.facts(), self.facts)
 
 
 class Spawned:
@@ -88,7 +88,7 @@ class Spawned:
         process._target = audited
         try:
             result = original(process, *args, **kwargs)
-            self._started.append((process, audited.account))
+            self._started.append((process, audited.facts))
             return result
         finally:
             process._target = target
@@ -100,22 +100,22 @@ class Spawned:
             return None
         if self._folder is None:
             self._folder = Path(mkdtemp(prefix="gradparity-"))
-        return Audited(target, self._steps, self._done, self._folder / f"{len(self._started)}.account")
+        return Audited(target, self._steps, self._done, self._folder / f"{len(self._started)}.facts")
 
-    def accounts(self, patience: float) -> list[Account]:
-        """Wait for the processes that are not over; return the accounts of those that have trained, in order.
+    def all_facts(self, patience: float) -> list[RunFacts]:
+        """Wait for the processes that are not over; return the facts of those that have trained, in order.
 
-        An account that cannot be read is left out.
+        An facts that cannot be read is left out.
         """
         until = time.monotonic() + patience
         while time.monotonic() < until and any(
             not path.exists() and not process.daemon and process.is_alive() for process, path in self._started
         ):
             time.sleep(0.02)
-        found: list[Account] = []
+        found: list[RunFacts] = []
         for _, path in self._started:
             with suppress(Exception):  # not there, or not whole
-                found.append(read_account(path))
+                found.append(read_facts(path))
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-        return [account for account in found if account.stories or account.raised]
+        return [facts for facts in found if facts.stories or facts.raised]

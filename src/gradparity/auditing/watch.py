@@ -12,12 +12,12 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from gradparity.auditing.account import Account, Retrained
-from gradparity.auditing.accounts_of_ranks import Ranks, is_sharded
+from gradparity.auditing.facts import Retrained, RunFacts
+from gradparity.auditing.facts_of_ranks import Ranks, is_sharded
 from gradparity.auditing.found_modules import Modules
 from gradparity.auditing.found_optimizers import Registry
 from gradparity.auditing.function_watchers import LoopWatchers
-from gradparity.auditing.outsiders import NotFrozen, Outsider
+from gradparity.auditing.parameters_without_optimizer import NotFrozen, Outsider
 from gradparity.auditing.spawned_processes import Spawned, go_on
 from gradparity.auditing.user_lines import Raised, here
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
@@ -88,7 +88,7 @@ class Watch:
             self.ranks.look()
             yield
 
-    def account(self) -> Account:
+    def facts(self) -> RunFacts:
         """Return all facts seen so far."""
         self._look_back()
         outsiders = [p for key, p in self._outsiders.items() if key not in self._held]
@@ -96,7 +96,7 @@ class Watch:
         notes = []
         if self.fault is not None:
             notes.append(f"the watching ended early: {in_a_line(self.fault)}")
-        return Account(
+        return RunFacts(
             stories=self.known.stories,
             outsiders=outsiders,
             retrained=list(self._retrained.values()),
@@ -113,16 +113,16 @@ class Watch:
             world=self.ranks.world,
         )
 
-    def accounts(self, patience: float) -> list[Account]:
+    def all_facts(self, patience: float) -> list[RunFacts]:
         """Return all facts seen so far: this process's, then those of other ranks, or of processes it has started.
 
-        The first account is of a process that has trained, if one has.
+        The first facts is of a process that has trained, if one has.
 
         Args:
             patience: seconds to wait for the others.
         """
-        own = self.account()
-        found = [own, *self.ranks.exchange(own, patience), *self.spawned.accounts(patience)]
+        own = self.facts()
+        found = [own, *self.ranks.exchange(own, patience), *self.spawned.all_facts(patience)]
         if len(found) > 1 and not own.stories:
             found[1].notes += own.notes
             found[1].raised = found[1].raised or own.raised

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradparity.auditing.account import Story
 from gradparity.auditing.events import GradientLook, Written
+from gradparity.auditing.facts import Story
 from gradparity.auditing.user_lines import Line
 from gradparity.trace.fingerprint import fingerprint, hash_of_all
 

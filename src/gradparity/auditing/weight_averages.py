@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from gradparity.auditing.events import Backward, StepMade
 from gradparity.auditing.found_modules import Modules
-from gradparity.auditing.graph_signs import AverageMove
+from gradparity.auditing.graph_facts import AverageMove
 from gradparity.auditing.watched_optimizer import WatchedOptimizer
 
 LARGEST = 1 << 20
