@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import gradparity
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.watching.watch import Watch
 
 STEPS = 4
 IGNORE = -100

@@ -10,7 +10,7 @@ from audited_loops import loss_of, small
 from gradparity.auditing import report
 from gradparity.auditing.facts_file import read_facts, write_facts
 from gradparity.auditing.rules import judge
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.watching.watch import Watch
 
 
 def facts_of_a_wrong_loop():

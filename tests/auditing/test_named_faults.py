@@ -9,8 +9,8 @@ from named_faults import MISNAMED, UNAIDED, UNSEEN, WITH_WORDS
 from gradparity.auditing.finding import RuleVerdict
 from gradparity.auditing.rules import RULES, judge
 from gradparity.auditing.rules.expected import Expected
-from gradparity.auditing.user_lines import raised
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.watching.user_lines import raised
+from gradparity.auditing.watching.watch import Watch
 from gradparity.faults import FAULTS, FaultKind
 from gradparity.faults.patching import reference_with
 from gradparity.faults.stress_scenario import ACCUMULATION_STEPS, MAX_NORM

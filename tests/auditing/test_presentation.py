@@ -37,7 +37,7 @@ from gradparity.auditing.presentation.series import series
 from gradparity.auditing.presentation.step_picture import LEFT_OUT, MOST_MICROBATCHES, step_picture
 from gradparity.auditing.report import report
 from gradparity.auditing.rules import RULES
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.watching.watch import Watch
 from gradparity.cli.main import main
 
 

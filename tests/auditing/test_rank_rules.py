@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import rank_loops
 
-from gradparity.auditing import facts_of_ranks
 from gradparity.auditing.facts import RunFacts
 from gradparity.auditing.report import report
+from gradparity.auditing.scripts import facts_of_ranks
 from gradparity.processes.launch import launch
 
 

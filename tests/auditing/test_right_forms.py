@@ -9,7 +9,7 @@ import pytest
 from right_loops import RIGHT, RIGHT_WITHOUT_A_SCALER
 
 from gradparity.auditing.rules import judge
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.watching.watch import Watch
 from gradparity.faults.patching import reference_with
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.studies.matrix.cell import (

@@ -10,8 +10,8 @@ from more_audited_loops import MORE
 import audited_loops
 from gradparity.auditing.report import report
 from gradparity.auditing.rules import RULES
-from gradparity.auditing.user_lines import raised
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.watching.user_lines import raised
+from gradparity.auditing.watching.watch import Watch
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of the wrong loops
 

@@ -9,11 +9,11 @@ from torch import nn
 import gradparity
 from audited_loops import X, clipped_scaled, loss_of, never_zeroed, small
 from gradparity.auditing.events import Backward, StepMade, ZeroGrad
-from gradparity.auditing.function_watchers import LoopWatchers
-from gradparity.auditing.scaler_watchers import ScalerWatchers
-from gradparity.auditing.schedule_watchers import ScheduleWatchers
-from gradparity.auditing.watch import Watch
-from gradparity.auditing.watched_optimizer import WatchedOptimizer
+from gradparity.auditing.watching.function_watchers import LoopWatchers
+from gradparity.auditing.watching.scaler_watchers import ScalerWatchers
+from gradparity.auditing.watching.schedule_watchers import ScheduleWatchers
+from gradparity.auditing.watching.watch import Watch
+from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 
 pytest_plugins = ["pytester"]
 

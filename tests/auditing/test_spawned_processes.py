@@ -14,8 +14,8 @@ import torch.multiprocessing
 
 import gradparity
 from audited_loops import X, Y, loss_of, never_zeroed, small
-from gradparity.auditing import spawned_processes
-from gradparity.auditing.spawned_processes import Audited, Enough, Spawned, go_on
+from gradparity.auditing.scripts import spawned_processes
+from gradparity.auditing.scripts.spawned_processes import Audited, Enough, Spawned, go_on
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 

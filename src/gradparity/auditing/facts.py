@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 
 from gradparity.auditing.events import LoopEvent
-from gradparity.auditing.frozen_norms import Unfrozen
-from gradparity.auditing.graph_facts import AverageMove
-from gradparity.auditing.parameters_without_optimizer import NotFrozen, Outsider
-from gradparity.auditing.samplers import Pass
-from gradparity.auditing.user_lines import Line, Raised
+from gradparity.auditing.watching.frozen_norms import Unfrozen
+from gradparity.auditing.watching.graph_facts import AverageMove
+from gradparity.auditing.watching.parameters_without_optimizer import NotFrozen, Outsider
+from gradparity.auditing.watching.samplers import Pass
+from gradparity.auditing.watching.user_lines import Line, Raised
 
 
 @dataclass

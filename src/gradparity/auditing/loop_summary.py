@@ -8,7 +8,7 @@ from gradparity.auditing.events import ClipCalled, LoopEvent, Schedule, StepMade
 from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import times
 from gradparity.auditing.step_windows import StepWindow, size, windows
-from gradparity.auditing.user_lines import Line
+from gradparity.auditing.watching.user_lines import Line
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from types import TracebackType
 from torch import nn
 from torch.optim import Optimizer
 
-from gradparity.auditing.facts_of_ranks import PATIENCE_INSIDE
 from gradparity.auditing.report import Report, report
 from gradparity.auditing.rules.expected import Expected
-from gradparity.auditing.user_lines import raised
-from gradparity.auditing.watch import STEPS, Watch
+from gradparity.auditing.scripts.facts_of_ranks import PATIENCE_INSIDE
+from gradparity.auditing.watching.user_lines import raised
+from gradparity.auditing.watching.watch import STEPS, Watch
 
 
 class Audit:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from gradparity.auditing.finding import RuleFinding
 from gradparity.auditing.rules import judge
 from gradparity.auditing.step_windows import StepWindow, windows
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.watching.watch import Watch
 from gradparity.faults import stress_scenario
 from gradparity.parity.random_stream import RandomStream, seed_of
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from gradparity.auditing.user_lines import of_the_user
+from gradparity.auditing.watching.user_lines import of_the_user
 from gradparity.check import user_loop
 from gradparity.check.intended import noting
 from gradparity.check.own_optimizers import OwnOptimizer, own_optimizer

@@ -9,9 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gradparity.auditing.child_processes import ended_children
 from gradparity.auditing.facts import RunFacts
-from gradparity.auditing.facts_of_ranks import PATIENCE, PATIENCE_INSIDE
 from gradparity.auditing.presentation.as_html import as_html
 from gradparity.auditing.presentation.as_json import as_json
 from gradparity.auditing.presentation.as_markdown import as_markdown
@@ -22,10 +20,12 @@ from gradparity.auditing.report import NOT_JUDGED, Report, report
 from gradparity.auditing.report_destination import Destination
 from gradparity.auditing.rules import RULES
 from gradparity.auditing.rules.expected import Expected, expected
-from gradparity.auditing.run_script import Ended, run
-from gradparity.auditing.spawned_processes import Enough, go_on
-from gradparity.auditing.torchrun import exit_code, terminated_with_a_report
-from gradparity.auditing.watch import STEPS, Watch
+from gradparity.auditing.scripts.child_processes import ended_children
+from gradparity.auditing.scripts.facts_of_ranks import PATIENCE, PATIENCE_INSIDE
+from gradparity.auditing.scripts.run_script import Ended, run
+from gradparity.auditing.scripts.spawned_processes import Enough, go_on
+from gradparity.auditing.scripts.torchrun import exit_code, terminated_with_a_report
+from gradparity.auditing.watching.watch import STEPS, Watch
 from gradparity.cli.arguments import Parser, check_range
 from gradparity.errors import UserError, writing
 

@@ -8,7 +8,7 @@ from gradparity.auditing.events import Backward, LoopEvent, Schedule, StepMade, 
 from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import RuleFinding
 from gradparity.auditing.step_windows import StepWindow, windows
-from gradparity.auditing.user_lines import Line
+from gradparity.auditing.watching.user_lines import Line
 
 MOST_LANES = 4
 MOST_EVENTS = 400

@@ -26,7 +26,7 @@ from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.recorded.clip_threshold import clip_threshold
 from gradparity.auditing.recorded.optimizer_class import UNKNOWN, optimizer_class
 from gradparity.auditing.step_windows import windows
-from gradparity.auditing.user_lines import NOWHERE
+from gradparity.auditing.watching.user_lines import NOWHERE
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.fingerprint import UNREAD, Fingerprint, FingerprintValue

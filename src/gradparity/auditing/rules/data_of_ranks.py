@@ -6,8 +6,8 @@ from itertools import pairwise
 from gradparity.auditing.events import Backward, LoopEvent, LossWeights
 from gradparity.auditing.facts import RunFacts
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.ranks_side_by_side import OneStep, SameOptimizer, identical, same_optimizers
-from gradparity.auditing.samplers import Pass
+from gradparity.auditing.scripts.ranks_side_by_side import OneStep, SameOptimizer, identical, same_optimizers
+from gradparity.auditing.watching.samplers import Pass
 
 MEAN_OF_MEANS = Rule(
     "GP753",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from gradparity.auditing.events import Backward, StepMade
 from gradparity.auditing.facts import RunFacts
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.ranks_side_by_side import OneStep, SameOptimizer, different, identical, same_optimizers
+from gradparity.auditing.scripts.ranks_side_by_side import OneStep, SameOptimizer, different, identical, same_optimizers
 from gradparity.auditing.step_windows import WindowBackward, size
 
 NOT_EXCHANGED = Rule(

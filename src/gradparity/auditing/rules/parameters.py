@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.parameters_without_optimizer import Origin, Outsider
 from gradparity.auditing.step_windows import StepWindow
+from gradparity.auditing.watching.parameters_without_optimizer import Origin, Outsider
 
 MADE_LATER = Rule(
     "GP501",

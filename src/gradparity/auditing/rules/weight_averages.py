@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.facts import RunFacts
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.graph_facts import AverageMove
+from gradparity.auditing.watching.graph_facts import AverageMove
 
 INSIDE = Rule(
     "GP821",

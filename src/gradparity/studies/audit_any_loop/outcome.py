@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gradparity.auditing.facts import RunFacts
 from gradparity.auditing.finding import RuleFinding
 from gradparity.auditing.report import Report, report
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.watching.watch import Watch
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradparity.auditing.events import Backward, GradientLook
-from gradparity.auditing.found_modules import Modules
-from gradparity.auditing.graph_facts import GraphSigns, Signs, is_squared, rounded_to
-from gradparity.auditing.random_numbers import random_digest
-from gradparity.auditing.watched_optimizer import WatchedOptimizer
+from gradparity.auditing.watching.found_modules import Modules
+from gradparity.auditing.watching.graph_facts import GraphSigns, Signs, is_squared, rounded_to
+from gradparity.auditing.watching.random_numbers import random_digest
+from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 
 FIRST_STEPS = 3
 """Steps in which the counts of batch normalization are compared: a checkpoint recomputes in each of them."""

@@ -9,18 +9,18 @@ from torch._guards import TracingContext
 from torch.nn.utils import clip_grad
 from torch.optim import Optimizer
 
-from gradparity.auditing.backward_facts import BackwardSigns
-from gradparity.auditing.call_stack import clipping, parameters_to_clip, runs_inside
 from gradparity.auditing.events import Backward, ClipCalled, StepMade, ZeroGrad
 from gradparity.auditing.facts import OwnLoad
-from gradparity.auditing.found_optimizers import Registry
-from gradparity.auditing.loss_weights import Reading, walked
-from gradparity.auditing.samplers import SamplerWatcher
-from gradparity.auditing.scaler_watchers import ScalerWatchers
-from gradparity.auditing.schedule_watchers import ScheduleWatchers
-from gradparity.auditing.user_lines import here
-from gradparity.auditing.watched_optimizer import WatchedOptimizer, is_torchs, rates, sums
-from gradparity.auditing.weight_averages import Averages
+from gradparity.auditing.watching.backward_facts import BackwardSigns
+from gradparity.auditing.watching.call_stack import clipping, parameters_to_clip, runs_inside
+from gradparity.auditing.watching.found_optimizers import Registry
+from gradparity.auditing.watching.loss_weights import Reading, walked
+from gradparity.auditing.watching.samplers import SamplerWatcher
+from gradparity.auditing.watching.scaler_watchers import ScalerWatchers
+from gradparity.auditing.watching.schedule_watchers import ScheduleWatchers
+from gradparity.auditing.watching.user_lines import here
+from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer, is_torchs, rates, sums
+from gradparity.auditing.watching.weight_averages import Averages
 from gradparity.trace.fingerprint import fingerprint
 from gradparity.trace.harmless_hooks import Call, Watching
 from gradparity.trace.hook_check import ENGINE, inputs_of

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from gradparity.auditing.events import Backward, StepMade
-from gradparity.auditing.found_modules import Modules
-from gradparity.auditing.graph_facts import AverageMove
-from gradparity.auditing.watched_optimizer import WatchedOptimizer
+from gradparity.auditing.watching.found_modules import Modules
+from gradparity.auditing.watching.graph_facts import AverageMove
+from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 
 LARGEST = 1 << 20
 """Elements of a tensor that is looked at, at most: a copy of it is kept."""

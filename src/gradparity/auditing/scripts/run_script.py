@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from gradparity.auditing.spawned_processes import Enough
-from gradparity.auditing.sudden_end import Terminated, before_the_end
-from gradparity.auditing.user_lines import raised
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.scripts.spawned_processes import Enough
+from gradparity.auditing.scripts.sudden_end import Terminated, before_the_end
+from gradparity.auditing.watching.user_lines import raised
+from gradparity.auditing.watching.watch import Watch
 from gradparity.errors import UserError
 
 _OUTSIDE = {__file__, runpy.__file__, "<frozen runpy>"}

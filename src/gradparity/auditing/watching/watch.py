@@ -13,14 +13,14 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from gradparity.auditing.facts import Retrained, RunFacts
-from gradparity.auditing.facts_of_ranks import Ranks, is_sharded
-from gradparity.auditing.found_modules import Modules
-from gradparity.auditing.found_optimizers import Registry
-from gradparity.auditing.function_watchers import LoopWatchers
-from gradparity.auditing.parameters_without_optimizer import NotFrozen, Outsider
-from gradparity.auditing.spawned_processes import Spawned, go_on
-from gradparity.auditing.user_lines import Raised, here
-from gradparity.auditing.watched_optimizer import WatchedOptimizer
+from gradparity.auditing.scripts.facts_of_ranks import Ranks, is_sharded
+from gradparity.auditing.scripts.spawned_processes import Spawned, go_on
+from gradparity.auditing.watching.found_modules import Modules
+from gradparity.auditing.watching.found_optimizers import Registry
+from gradparity.auditing.watching.function_watchers import LoopWatchers
+from gradparity.auditing.watching.parameters_without_optimizer import NotFrozen, Outsider
+from gradparity.auditing.watching.user_lines import Raised, here
+from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 from gradparity.errors import in_a_line
 from gradparity.trace.harmless_hooks import Guard
 from gradparity.trace.hook_check import require_sight

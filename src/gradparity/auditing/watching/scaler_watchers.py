@@ -8,10 +8,10 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from gradparity.auditing.events import StepMade, Unscale, Update
-from gradparity.auditing.found_optimizers import Registry
-from gradparity.auditing.loss_weights import SCALED
-from gradparity.auditing.user_lines import here
-from gradparity.auditing.watched_optimizer import WatchedOptimizer, rates
+from gradparity.auditing.watching.found_optimizers import Registry
+from gradparity.auditing.watching.loss_weights import SCALED
+from gradparity.auditing.watching.user_lines import here
+from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer, rates
 from gradparity.trace.harmless_hooks import Call, Watching
 from gradparity.trace.snapshot import unwrapped
 

@@ -8,10 +8,10 @@ from torch.optim import Optimizer
 
 from gradparity.auditing.events import Backward, GradientLook, LoopEvent, StepMade, What
 from gradparity.auditing.facts import OwnLoad, Story
-from gradparity.auditing.found_modules import Modules
-from gradparity.auditing.random_numbers import random_digest
-from gradparity.auditing.user_lines import NOWHERE, Line, here
-from gradparity.auditing.watched_optimizer import WatchedOptimizer, written
+from gradparity.auditing.watching.found_modules import Modules
+from gradparity.auditing.watching.random_numbers import random_digest
+from gradparity.auditing.watching.user_lines import NOWHERE, Line, here
+from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer, written
 from gradparity.trace.snapshot import unwrapped
 
 

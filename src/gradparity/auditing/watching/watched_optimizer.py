@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from gradparity.auditing.events import GradientLook, Written
 from gradparity.auditing.facts import Story
-from gradparity.auditing.user_lines import Line
+from gradparity.auditing.watching.user_lines import Line
 from gradparity.trace.fingerprint import fingerprint, hash_of_all
 
 

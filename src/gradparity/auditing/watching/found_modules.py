@@ -17,11 +17,11 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from gradparity.auditing.events import Modes
 from gradparity.auditing.facts import Retrained
-from gradparity.auditing.frozen_norms import FrozenNorms
-from gradparity.auditing.parameters_without_optimizer import NotFrozen, Origin, Outsider, kept_in_lists
-from gradparity.auditing.replicas import Replicas
-from gradparity.auditing.tensor_keys import TensorKeys
-from gradparity.auditing.user_lines import Line
+from gradparity.auditing.watching.frozen_norms import FrozenNorms
+from gradparity.auditing.watching.parameters_without_optimizer import NotFrozen, Origin, Outsider, kept_in_lists
+from gradparity.auditing.watching.replicas import Replicas
+from gradparity.auditing.watching.tensor_keys import TensorKeys
+from gradparity.auditing.watching.user_lines import Line
 from gradparity.trace.harmless_hooks import Guard
 
 _TWO_FACED = (_BatchNorm, _DropoutNd)

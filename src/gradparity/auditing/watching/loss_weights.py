@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from gradparity.auditing.events import LossWeights
-from gradparity.auditing.graph_facts import HALVES, GraphSigns
-from gradparity.auditing.loss_inputs import LOOKED_AT, Misfit, misfit
+from gradparity.auditing.watching.graph_facts import HALVES, GraphSigns
+from gradparity.auditing.watching.loss_inputs import LOOKED_AT, Misfit, misfit
 
 MEAN, SUM = 1, 2
 """PyTorch's numbers for the reductions of a loss (``at::Reduction``)."""

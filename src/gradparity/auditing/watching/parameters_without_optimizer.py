@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 from torch import nn
 
-from gradparity.auditing.user_lines import Line
+from gradparity.auditing.watching.user_lines import Line
 
 
 class Origin(Enum):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from gradparity.auditing.finding import RuleVerdict
 from gradparity.auditing.report import Report
-from gradparity.auditing.run_script import Ended
-from gradparity.auditing.sudden_end import Terminated
+from gradparity.auditing.scripts.run_script import Ended
+from gradparity.auditing.scripts.sudden_end import Terminated
 
 
 @contextmanager

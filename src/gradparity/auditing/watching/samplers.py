@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.data import DistributedSampler
 
-from gradparity.auditing.user_lines import Line, here
+from gradparity.auditing.watching.user_lines import Line, here
 from gradparity.trace.harmless_hooks import Call, Watching
 
 

@@ -6,11 +6,11 @@ from weakref import WeakKeyDictionary
 
 from torch.optim import Optimizer, lr_scheduler
 
-from gradparity.auditing.call_stack import runs_inside
 from gradparity.auditing.events import Schedule
-from gradparity.auditing.found_optimizers import Registry
-from gradparity.auditing.user_lines import here
-from gradparity.auditing.watched_optimizer import rates
+from gradparity.auditing.watching.call_stack import runs_inside
+from gradparity.auditing.watching.found_optimizers import Registry
+from gradparity.auditing.watching.user_lines import here
+from gradparity.auditing.watching.watched_optimizer import rates
 from gradparity.trace.harmless_hooks import Call, Watching
 from gradparity.trace.snapshot import unwrapped
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from gradparity.auditing.facts import RunFacts
 from gradparity.auditing.facts_file import read_facts, write_facts
-from gradparity.auditing.user_lines import of_the_user, raised
+from gradparity.auditing.watching.user_lines import of_the_user, raised
 from gradparity.trace.wrapping import wrapped
 
 
@@ -37,7 +37,7 @@ class Audited:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the target under a watch, and leave the facts; an error of ours changes nothing."""
-        from gradparity.auditing.watch import Watch  # which imports this file
+        from gradparity.auditing.watching.watch import Watch  # which imports this file
 
         with ExitStack() as stack:
             watch = Watch(self.steps, self.done)
