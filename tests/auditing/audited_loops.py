@@ -824,7 +824,7 @@ def reentrant(right):
 
 
 BROKEN = {
-    one_group_zeroed: ("GP108", "unusual"),
+    one_group_zeroed: ("GP108", "wrong"),
     last_microbatches_never_stepped: ("GP109", "unusual"),
     scale_set_by_hand: ("GP207", "unusual"),
     unscaled_by_hand: ("GP208", "wrong"),

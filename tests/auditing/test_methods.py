@@ -7,13 +7,14 @@ import methods_in_the_wild
 import pytest
 import torch
 from more_methods import MORE_METHODS
+from quiet_audited_loops import QUIET_METHODS
 
 import methods
 from gradparity.auditing.finding import RuleVerdict
 from gradparity.parity.bits import same_bits
 from test_rules import BROKEN, audited
 
-METHODS = [*methods.METHODS, *methods_in_the_wild.METHODS]
+METHODS = [*methods.METHODS, *methods_in_the_wild.METHODS, *QUIET_METHODS]
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of the wrong loops
 
@@ -25,7 +26,7 @@ def test_no_right_loop_is_called_wrong(loop):
     assert found.steps
 
 
-TOLD = {"clipped_critic": ["GP804"]}
+TOLD = {"clipped_critic": ["GP804"], "idle_optimizer_for_a_schedule": ["GP802", "GP843"]}
 """The right loops of which something is said, which is right in their method."""
 
 

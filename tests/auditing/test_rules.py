@@ -6,6 +6,7 @@ import pytest
 import rank_loops
 import wild_loops
 from more_audited_loops import MORE
+from quiet_audited_loops import QUIET
 
 import audited_loops
 from gradparity.auditing.report import report
@@ -15,7 +16,7 @@ from gradparity.auditing.watching.watch import Watch
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of the wrong loops
 
-BROKEN = audited_loops.BROKEN | MORE | wild_loops.BROKEN
+BROKEN = audited_loops.BROKEN | MORE | QUIET | wild_loops.BROKEN
 LOOPS = [pytest.param(loop, *expected, id=loop.__name__) for loop, expected in BROKEN.items()]
 
 

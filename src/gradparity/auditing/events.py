@@ -52,6 +52,8 @@ class Modes:
     """The number of these layers."""
     silenced: int = 0
     """The number of dropout layers whose own ``eval()`` was called, in a model that trains."""
+    asking: int = 0
+    """The number of modules in evaluation whose own ``forward`` reads ``self.training``, as for ``F.dropout``."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ class StepMade:
     """True if the optimizer's own ``load_state_dict`` was called since the step before."""
     frozen: frozenset[int] = frozenset()
     """The positions of the parameters that required no gradient at the step."""
+    unread: float | None = None
+    """A learning rate that the loop set on an optimizer of PyTorch outside its groups, where no step reads it."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,8 @@ class Schedule:
     """True for a scheduler that is made to run after each optimizer step, as ``OneCycleLR``."""
     past_end: bool = False
     """True for a cosine that has passed its end, from where on the rate rises again."""
+    lowered: bool = False
+    """True if its step made the rate of each group smaller."""
 
 
 What: TypeAlias = Backward | ZeroGrad | Unscale | ClipCalled | StepMade | Update | Schedule

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from gradparity.auditing.events import LoopEvent
 from gradparity.auditing.watching.frozen_norms import Unfrozen
-from gradparity.auditing.watching.graph_facts import AverageMove
+from gradparity.auditing.watching.graph_facts import AverageMove, InputGradient
 from gradparity.auditing.watching.parameters_without_optimizer import NotFrozen, Outsider
 from gradparity.auditing.watching.samplers import Pass
 from gradparity.auditing.watching.user_lines import Line, Raised
@@ -79,6 +79,8 @@ class RunFacts:
     """Each learning rate scheduler that was built: the number of its optimizer, its class, and the line."""
     averages: list[AverageMove] = field(default_factory=list)
     """Each move of an average of the weights, in order."""
+    input_gradients: list[InputGradient] = field(default_factory=list)
+    """Each gradient of an input that was taken without a graph, in order."""
     let_go: bool = False
     """True if the watching ended before the loop did."""
     passes: list[Pass] = field(default_factory=list)

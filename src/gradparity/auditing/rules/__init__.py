@@ -15,6 +15,8 @@ from gradparity.auditing.rules import (
     exchange_between_ranks,
     extra_schedules,
     gradients_by_hand,
+    gradients_of_inputs,
+    learning_rates,
     loss_divisors,
     loss_inputs,
     loss_scale,
@@ -24,6 +26,7 @@ from gradparity.auditing.rules import (
     scaler_handling,
     schedules,
     several_backwards,
+    some_left_over,
     stepping,
     token_weights,
     train_and_eval,
@@ -44,6 +47,8 @@ _OF_SIGNS = (
     loss_divisors,
     norm_and_dropout_layers,
     extra_schedules,
+    some_left_over,
+    learning_rates,
 )
 
 _FILES = (
@@ -69,11 +74,13 @@ _FILES = (
     unlike_planned,
     *_OF_SIGNS,
     weight_averages,
+    gradients_of_inputs,
 )
 
 _IMPLIED = {
     optimizers.NEVER_STEPS.code: (exchange_between_ranks.NEVER_STEPS.code,),
     unused_parameters.UNUSED_MOVED.code: (parameters.STILL_MOVES.code,),
+    unused_parameters.ALWAYS_ZERO.code: (loss_inputs.ONE_CLASS.code,),
     parameters.IN_NO_OPTIMIZER.code: (optimizers.OF_ANOTHER_MODEL.code, optimizers.SAME_MODEL.code),
     stepping.NEVER_REACHED.code: (parameters.MADE_LATER.code,),
     several_backwards.OTHERS_GRADIENT.code: (between_backwards.LEAKS.code, zero_grad.LEFT_OVER.code),
@@ -148,8 +155,10 @@ def _of_one(facts: RunFacts, meant: Expected) -> list[RuleFinding]:
     found += between_backwards.of_several(facts.stories, by_number)
     found += parameters.of_run(facts)
     found += optimizers.of_run(facts, by_number)
+    found += gradients_of_inputs.of_run(facts, by_number)
     found += train_and_eval.of_run(facts)
     found += schedules.of_run(facts)
+    found += learning_rates.of_run(facts)
     found += data_of_ranks.of_run(facts)
     found += errors_of_torch.of_run(facts)
     found += loss_divisors.of_run(facts)

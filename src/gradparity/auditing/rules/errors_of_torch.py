@@ -91,6 +91,14 @@ SCHEDULE_OVER = Rule(
     reported="https://github.com/A4Bio/PiFold/issues/6",
 )
 
+IN_TWO_GROUPS = Rule(
+    "GP914",
+    "parameter-in-two-groups",
+    "A parameter may be in one group only. A weight that two modules share, or a part of a model that another group "
+    "holds as a whole, is listed twice.",
+    "rest = [p for p in model.parameters() if not any(p is q for q in head.parameters())]",
+)
+
 _MESSAGES = (
     ("unscale_() has already been called", TWO_UNSCALES),
     ("unscale_() is being called after step()", STEPPED_BEFORE),
@@ -109,6 +117,7 @@ _MESSAGES = (
     ("incompatible with .grad()", REENTRANT),
     ("which autograd.grad leaves out", REENTRANT),
     ("The specified number of total steps is", SCHEDULE_OVER),
+    ("some parameters appear in more than one parameter group", IN_TWO_GROUPS),
 )
 """The beginnings of PyTorch's messages, torch 2.11 to 2.15."""
 

@@ -4,7 +4,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from gradparity.auditing.events import StepMade, ZeroGrad
+from gradparity.auditing.events import Schedule, StepMade, ZeroGrad
 from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.step_windows import StepWindow, is_empty
@@ -32,7 +32,7 @@ OF_ANOTHER_MODEL = Rule(
     "The optimizer steps and its parameters get no gradient, because the model that is trained is another one: it was "
     "replaced, copied or initialized anew after the optimizer had been built.",
     "model = build_or_load_model()\noptimizer = torch.optim.AdamW(model.parameters())  # last",
-    right_in="an optimizer of a part that is not used for some steps",
+    right_in="an optimizer of a part that is not used for some steps, or that only carries a schedule",
     reported="https://docs.pytorch.org/docs/stable/optim.html#constructing-it",
 )
 SAME_MODEL = Rule(
@@ -83,8 +83,20 @@ def _without_gradients(story: Story, windows: Sequence[StepWindow], facts: RunFa
     if strangers:
         words += f"; {strangers[0].name}, which no optimizer holds, got gradients in {strangers[0].times} backwards"
     alike = (Counter(p.shape for p in strangers) & Counter(story.shapes)).total()
-    verdict = RuleVerdict.WRONG if 2 * alike > len(story.shapes) else RuleVerdict.UNUSUAL
+    idle = len(last) == story.steps and not facts.let_go and facts.raised is None and _is_still(story)
+    verdict = RuleVerdict.WRONG if 2 * alike > len(story.shapes) or idle else RuleVerdict.UNUSUAL
     yield RuleFinding(OF_ANOTHER_MODEL, verdict, words, window.end.line, story.made, window.step, times=len(last))
+
+
+def _is_still(story: Story) -> bool:
+    """Return whether nothing but the optimizer, which has no gradient, was to move these weights; no schedule asks it.
+
+    Loops that write the weights themselves may step an idle optimizer for the sake of its schedule.
+    """
+    made = [e.what for e in story.events if isinstance(e.what, StepMade)]
+    scheduled = any(isinstance(e.what, Schedule) for e in story.events)
+    weights = {w for step in made for w in (step.weights_before, step.weights_after)}
+    return not scheduled and any(story.trained) and len(weights) == 1
 
 
 def _made_again(stories: Sequence[Story]) -> Iterator[RuleFinding]:

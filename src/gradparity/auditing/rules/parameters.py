@@ -60,6 +60,16 @@ NOT_FROZEN = Rule(
     reported="https://github.com/CSCYQJ/MICCAI23-ProtoContra-SFDA/issues/18",
 )
 
+TENSOR = Rule(
+    "GP508",
+    "tensor-in-the-place-of-a-parameter",
+    "A plain tensor that requires a gradient stands in a module. It is no nn.Parameter, so parameters() does not list "
+    "it and no optimizer trains it; .to(device) and state_dict() leave it out too.",
+    "self.log_variances = nn.Parameter(torch.zeros(2))",
+    right_in="gradients that are only measured, such as the importance of heads",
+    reported="https://docs.pytorch.org/docs/stable/generated/torch.nn.parameter.Parameter.html",
+)
+
 OWN_LOAD = Rule(
     "GP507",
     "loaded-its-own-weights",
@@ -119,6 +129,12 @@ def of_run(facts: RunFacts) -> Iterator[RuleFinding]:
             words = words.format(found[0].beside, _them(found))
             sentence = f"{_names(found)} {words}, and {number} computed gradients for {_them(found)}"
             yield RuleFinding(rule, RuleVerdict.WRONG, sentence, found[0].line, times=found[0].times)
+    tensors = [p for p in rest if p.origin is Origin.TENSOR]
+    if tensors:
+        number = times(tensors[0].times, "backward")
+        sentence = f"{_names(tensors)} got gradients in {number}, is a plain tensor of its module, and never changed"
+        yield RuleFinding(TENSOR, RuleVerdict.UNUSUAL, sentence, tensors[0].line, times=tensors[0].times)
+    rest = [p for p in rest if p.origin is not Origin.TENSOR]
     inputs = all(story.loose for story in facts.stories if story.steps)  # trains an image, or a prompt
     if rest and not inputs:
         number = times(rest[0].times, "backward")

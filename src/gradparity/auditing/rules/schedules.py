@@ -1,6 +1,7 @@
 """Rules on the learning rate and its schedule."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.events import LoopEvent, Schedule, StepMade
@@ -11,7 +12,8 @@ from gradparity.auditing.step_windows import StepWindow
 BEFORE_STEP = Rule(
     "GP811",
     "schedule-before-the-step",
-    "The scheduler runs between backward and step, so the first learning rate of the schedule is never used.",
+    "The scheduler runs between backward and step, or before the first step. So the first learning rate of the "
+    "schedule is never used.",
     "optimizer.step()\nscheduler.step()",
     reported="https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate",
 )
@@ -108,6 +110,21 @@ def _place(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         yield RuleFinding(
             BEFORE_STEP, RuleVerdict.UNUSUAL, words, event.line, window.end.line, window.step, times=len(found)
         )
+    elif made and made[0].end is not None and (early := _begins(made)) is not None:
+        words = "the scheduler ran before the first step and lowered its rate"
+        yield RuleFinding(BEFORE_STEP, RuleVerdict.UNUSUAL, words, early.line, made[0].end.line, made[0].step)
+
+
+def _begins(made: Sequence[StepWindow]) -> LoopEvent | None:
+    """Return a first step of a schedule before the first optimizer step, if the rate falls, as no warm-up does."""
+    found = _schedules(made[0])
+    first = made[0].backwards[0][0].number if made[0].backwards else 0
+    if len(found) != 1 or found[0][1].count != 1 or found[0][0].number > first:
+        return None
+    event, what = found[0]
+    later = [rate for w in made for _, other in _schedules(w) for rate in other.rates]
+    falls = what.lowered and max(later, default=0.0) <= max(what.rates, default=0.0)
+    return event if falls else None
 
 
 def _number(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
@@ -183,8 +200,9 @@ def _rate(story: Story) -> Iterator[RuleFinding]:
 
 
 def of_run(facts: RunFacts) -> Iterator[RuleFinding]:
-    """Yield the schedulers that were built and never ran in a training that came to its end."""
+    """Yield the schedulers that were built in a loop, or never ran in a training that came to its end."""
     for story in facts.stories:
+        yield from _made_again(story, facts)
         built = [(name, line) for number, name, line in facts.schedulers if number == story.number]
         ran = any(isinstance(event.what, Schedule) for event in story.events)
         rates = {event.what.rates for event in story.events if isinstance(event.what, StepMade)}
@@ -193,3 +211,16 @@ def of_run(facts: RunFacts) -> Iterator[RuleFinding]:
             name, line = built[-1]
             words = f"{name} was built and did not run in {times(story.steps)}"
             yield RuleFinding(NEVER_STEPPED, RuleVerdict.UNUSUAL, words, line)
+
+
+def _made_again(story: Story, facts: RunFacts) -> Iterator[RuleFinding]:
+    """Find schedulers of one optimizer that one line builds again and again, and that run in turn."""
+    ran: dict[str, list[int]] = {}
+    for event in story.events:
+        if isinstance(event.what, Schedule):
+            ran.setdefault(event.what.name, []).append(event.what.scheduler)
+    for (number, name, line), built in Counter(facts.schedulers).items():
+        in_turn = [key for key, _ in itertools.groupby(ran.get(name, ()))]
+        if number == story.number and built > 2 and len(in_turn) == len(set(in_turn)) > 1:
+            words = f"{name} was made {times(built, 'time')} at this line, and each begins at the rate it finds"
+            yield RuleFinding(BACKWARDS, RuleVerdict.UNUSUAL, words, line, times=built)

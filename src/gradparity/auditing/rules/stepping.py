@@ -21,6 +21,7 @@ NOTHING_TO_READ = Rule(
     "step-without-gradients",
     "The optimizer made a step before any backward had given it a gradient.",
     "loss.backward()\noptimizer.step()",
+    right_in="an optimizer that only carries a schedule",
 )
 NOT_FINITE = Rule(
     "GP803",

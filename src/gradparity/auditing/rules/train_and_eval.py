@@ -98,7 +98,9 @@ def of_run(facts: RunFacts) -> Iterator[RuleFinding]:
 def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     backwards = [(w, e, what) for w in windows if w.made is not None for e, what in w.backwards]
-    yield from _evaluating([(w, e, what.modes) for w, e, what in backwards if what.modes is not None])
+    modes = [(w, e, what.modes) for w, e, what in backwards if what.modes is not None]
+    yield from _evaluating(modes)
+    yield from _asked(modes)
     yield from _counted(windows)
     yield from _repeated(windows)
     bare = [(w, e) for w, e, what in backwards if what.scales and not what.half and not what.signs.opaque]
@@ -124,6 +126,18 @@ def _evaluating(modes: Sequence[tuple[StepWindow, LoopEvent, Modes]]) -> Iterato
     again = "; train() was not called again" if whole else ""
     sentence = f"{words} from here on, and in training mode before{again}"
     yield RuleFinding(rule, verdict, sentence, event.line, None, window.step, times=len(modes) - first)
+
+
+def _asked(modes: Sequence[tuple[StepWindow, LoopEvent, Modes]]) -> Iterator[RuleFinding]:
+    """Yield a model without such layers whose own ``forward`` asks for the mode, as for ``F.dropout``."""
+    first = next((i for i, (_, _, mode) in enumerate(modes) if not mode.in_train), 0)
+    later = modes[first:]
+    stays = all(mode.asking and not mode.in_train and not mode.evaluating for _, _, mode in later)
+    if first and stays and len({w.step for w, _, _ in later}) > 1:
+        window, event, _ = later[0]
+        words = "the model, whose forward reads self.training, is in evaluation mode from here on, and in training mode"
+        sentence = f"{words} before; train() was not called again"
+        yield RuleFinding(NEVER_BACK, RuleVerdict.WRONG, sentence, event.line, None, window.step, times=len(later))
 
 
 def _counted(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:

@@ -1,5 +1,6 @@
 """Rules on parameters that took no part in a step and have zeros where they should have no gradient."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from gradparity.auditing.facts import Story
@@ -15,10 +16,42 @@ UNUSED_MOVED = Rule(
     right_in="models whose unused parameters are meant to decay; DDP that must not find unused parameters",
     reported="https://github.com/pytorch/pytorch/issues/42754",
 )
+ALWAYS_ZERO = Rule(
+    "GP809",
+    "gradient-always-zero",
+    "The graph leads to this weight, and each of its gradients is exactly zero in every backward: a rounding, sign or "
+    "argmax without a straight-through estimate, a ReLU that is never open, or a factor of zero lies in between.",
+    "quantized = weight + (quantize(weight) - weight).detach()  # passes the gradient on",
+    right_in="parts behind a gate that stays closed for now",
+)
+
+FEW = 5
+"""Steps in which a weight that is to learn has got some gradient."""
 
 
 def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
-    """Yield what this rule finds."""
+    """Yield what these rules find."""
+    yield from _unused_moved(story, windows)
+    yield from _always_zero(story, windows)
+
+
+def _always_zero(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+    backwards = [(e, what) for w in windows if w.made is not None for e, what in w.backwards]
+    steps = sum(w.made is not None and bool(w.backwards) for w in windows)
+    if steps < FEW or not all(what.into_grad and not what.inside_step for _, what in backwards):
+        return
+    matrices = {i for i, shape in enumerate(story.shapes) if len(shape) > 1}
+    led = {i for _, what in backwards for i in what.signs.leaves - what.signs.touched}
+    other = {i for e, _ in backwards for i, g in enumerate(e.after) if g is None or g.norm != 0}
+    finite = {i for e, _ in backwards for i, g in enumerate(e.after) if g is not None and math.isfinite(g.norm)}
+    found = sorted((matrices & led & finite) - other)
+    if found and len(found) < len(story.shapes):
+        names = ", ".join(story.names[i] for i in found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        words = f"every gradient of {names} was exactly zero, in {times(len(backwards), 'backward')}"
+        yield RuleFinding(ALWAYS_ZERO, RuleVerdict.UNUSUAL, words, backwards[0][0].line, times=len(backwards))
+
+
+def _unused_moved(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     if not any(group.get("weight_decay") or group.get("momentum") or group.get("betas") for group in story.groups):
         return
     made = [w for w in windows if w.end is not None and w.made is not None and not w.made.skipped and w.backwards]

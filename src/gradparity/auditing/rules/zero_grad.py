@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import GradientLook, LoopEvent, ZeroGrad
+from gradparity.auditing.events import LoopEvent, ZeroGrad
 from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.step_windows import StepWindow, is_empty, number_made, same
@@ -14,13 +14,6 @@ LEFT_OVER = Rule(
     "gradients of the steps before it, and the model follows a sum that never ends.",
     "optimizer.step()\noptimizer.zero_grad()",
     reported="https://discuss.pytorch.org/t/why-do-we-need-to-set-the-gradients-manually-to-zero-in-pytorch/4903",
-)
-PARTLY_LEFT = Rule(
-    "GP108",
-    "some-gradients-left-over",
-    "Some gradients of the optimizer are emptied after its step and others are not: those repeat earlier steps.",
-    "optimizer.zero_grad()  # all of its groups",
-    right_in="parts that are trained with longer windows",
 )
 NEVER_STEPPED = Rule(
     "GP109",
@@ -65,10 +58,9 @@ def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFindin
 
 def _left_over(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found: list[tuple[StepWindow, LoopEvent]] = []
-    partly: list[tuple[StepWindow, LoopEvent, int]] = []
     emptied = 0
     for window in windows:
-        own = [e for e, what in window.backwards if what.into_grad and not what.inside_step]
+        own = [e for e, what in window.accumulated if what.into_grad]
         if window.previous is None or window.made is None or not own:
             continue
         first = own[0]
@@ -81,20 +73,6 @@ def _left_over(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFind
             found.append((window, first))
         elif is_empty(first.before):
             emptied += 1
-        elif number := _kept(window, first, window.previous.after):
-            partly.append((window, first, number))
-    if len(partly) > 1 and len(partly) >= emptied:
-        window, first, number = partly[0]
-        yield RuleFinding(
-            PARTLY_LEFT,
-            RuleVerdict.UNUSUAL,
-            f"{number} of {len(first.before)} gradients of the step before were still there, in {times(len(partly))}",
-            first.line,
-            window.zeroed.line if window.zeroed else None,
-            window.step,
-            0,
-            times=len(partly),
-        )
     calls = [e for e in story.events if isinstance(e.what, ZeroGrad)]
     if not found or (len(found) < 2 and not emptied):
         return
@@ -111,20 +89,6 @@ def _left_over(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFind
         0,
         times=len(found),
     )
-
-
-def _kept(window: StepWindow, first: LoopEvent, before: GradientLook) -> int:
-    """Return the number of gradients of the step before that this backward adds to and that the next step reads.
-
-    None count if no other gradient was emptied.
-    """
-    assert window.end is not None
-    looks = [e.before for e in window.events if e.number > first.number and e.before]
-    there = zip(first.before, before, first.after, strict=False)
-    kept = [i for i, (now, then, after) in enumerate(there) if now is not None and now.norm and now == then != after]
-    read = sum(all(len(look) > i and (g := look[i]) is not None and g.norm != 0 for look in looks) for i in kept)
-    gone = any((a is None or a.norm == 0) and b and b.norm != 0 for a, b in zip(first.before, before, strict=False))
-    return read if gone else 0
 
 
 def _thrown_away(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:

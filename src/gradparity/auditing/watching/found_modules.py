@@ -5,9 +5,9 @@ parameters stand in one model, and which of them came after an optimizer had bee
 """
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,14 +18,17 @@ from torch.nn.modules.dropout import _DropoutNd
 from gradparity.auditing.events import Modes
 from gradparity.auditing.facts import Retrained
 from gradparity.auditing.watching.frozen_norms import FrozenNorms
-from gradparity.auditing.watching.parameters_without_optimizer import NotFrozen, Origin, Outsider, kept_in_lists
+from gradparity.auditing.watching.parameters_without_optimizer import Origin
 from gradparity.auditing.watching.replicas import Replicas
 from gradparity.auditing.watching.tensor_keys import TensorKeys
 from gradparity.auditing.watching.user_lines import Line
+from gradparity.trace.fingerprint import hash_of_all
 from gradparity.trace.harmless_hooks import Guard
 
 _TWO_FACED = (_BatchNorm, _DropoutNd)
 """Layers that compute something else in evaluation."""
+SMALL = 1 << 12
+"""Elements of a tensor that stands in a module in the place of a parameter, at most."""
 
 
 class Modules:
@@ -42,7 +45,10 @@ class Modules:
         """For each parameter in an optimizer, when the optimizer was built."""
         self._frozen: dict[int, int] = {}
         """For each parameter that required no gradient when an optimizer of its model was built: when."""
-        self._reached: dict[int, tuple[Line, int]] = {}
+        self.reached_at: dict[int, tuple[Line, int]] = {}
+        """For each leaf that got gradients: the line of the first backward, and their number."""
+        self._first: dict[int, str] = {}
+        """For each of these that is no parameter, a digest of its first values."""
         self._evaluated: dict[int, Line] = {}
         """For each module whose own ``eval()`` was called last, and not its own ``train()``: the line."""
         self._retrained: dict[int, tuple[Line, Line, int]] = {}
@@ -115,8 +121,14 @@ class Modules:
     def reached(self, leaves: Iterable[Tensor], line: Line) -> None:
         """Note that a backward at ``line`` wrote gradients of these tensors."""
         for leaf in leaves:
-            first, times = self._reached.get(self.key(leaf), (line, 0))
-            self._reached[self.key(leaf)] = first, times + 1
+            first, times = self.reached_at.get(self.key(leaf), (line, 0))
+            self.reached_at[self.key(leaf)] = first, times + 1
+            if not isinstance(leaf, nn.Parameter) and leaf.numel() <= SMALL:
+                self._first.setdefault(self.key(leaf), hash_of_all([leaf]))
+
+    def stays(self, leaf: Tensor) -> bool:
+        """Return whether a leaf that is no parameter has the values of its first backward."""
+        return self._first.get(self.key(leaf)) == hash_of_all([leaf])
 
     def mode_set(self, module: nn.Module, training: bool, line: Line) -> None:
         """Note that the loop has called ``train(training)`` of ``module`` at ``line``."""
@@ -179,6 +191,7 @@ class Modules:
             sum(int(count) for count in counts if count is not None),
             len(counts),
             sum(isinstance(m, _DropoutNd) and m.p > 0 for m in self._silenced(roots)),
+            sum(not m.training and _asks(type(m).forward) for r in roots for m in r.modules() if id(m) not in fixed),
         )
 
     def _silenced(self, roots: Iterable[nn.Module]) -> Iterator[nn.Module]:
@@ -208,47 +221,20 @@ class Modules:
                 found.setdefault(id(p), name)
         return found
 
-    def outsiders(self, held: set[int]) -> dict[int, Outsider]:
-        """Return the parameters, by their number, that backwards have reached and that none of the optimizers holds.
+    def first_built(self, parameters: Iterable[Tensor]) -> int:
+        """Return when the first optimizer with any of these parameters was built; 0 if none was."""
+        return min((self._built[self.key(p)] for p in parameters if self.key(p) in self._built), default=0)
 
-        Args:
-            held: the number of each parameter in an optimizer.
-        """
-        found: dict[int, Outsider] = {}
-        for root in self.roots():
-            mine = list(root.named_parameters())
-            beside = next((name for name, p in mine if self.key(p) in held), "")
-            built = min((self._built[self.key(p)] for _, p in mine if self.key(p) in self._built), default=0)
-            for name, p in mine:
-                if self.key(p) in self._reached and self.key(p) not in held and p.requires_grad and p.grad is not None:
-                    line, times = self._reached[self.key(p)]
-                    origin = self._origin(p, built)
-                    found.setdefault(self.key(p), Outsider(name, tuple(p.shape), line, times, origin, beside))
-        for root in self.roots():
-            beside = next((name for name, p in root.named_parameters() if self.key(p) in held), "")
-            for kept in kept_in_lists(root) if beside else ():
-                for name, p in kept.module.named_parameters():
-                    if self.key(p) in found and found[self.key(p)].origin is Origin.UNKNOWN:
-                        name = f"{kept.name}[...].{name}"
-                        found[self.key(p)] = replace(
-                            found[self.key(p)], name=name, origin=Origin.IN_LIST, beside=beside
-                        )
-        return found
-
-    def not_frozen(self) -> dict[int, NotFrozen]:
-        """Return the modules, by ``id``, of which the loop set ``requires_grad`` to false and trains all parameters."""
-        found = {}
-        for root in self.roots():
-            for name, module in root.named_modules():
-                if vars(module).get("requires_grad", True) is False:
-                    own = list(module.parameters())
-                    if own and all(p.requires_grad and self.key(p) in self._reached for p in own):
-                        line, times = self._reached[self.key(own[0])]
-                        found[id(module)] = NotFrozen(name or type(module).__name__, line, times)
-        return found
-
-    def _origin(self, p: Tensor, built: int) -> Origin:
+    def origin(self, p: Tensor, built: int) -> Origin:
+        """Return the way in which a parameter came to be in no optimizer of its model, which was built then."""
         born = self._born.get(self.key(p), 0)
         if built and born > built:
             return Origin.LATE
         return Origin.THAWED if self._frozen.get(self.key(p), -1) > born else Origin.UNKNOWN
+
+
+@cache
+def _asks(forward: Callable[..., Any]) -> bool:
+    """Return whether the ``forward`` of a module that is none of PyTorch's reads ``self.training``."""
+    code = getattr(forward, "__code__", None)
+    return code is not None and not forward.__module__.startswith("torch.") and "training" in code.co_names

@@ -1,6 +1,6 @@
 """Watchers of PyTorch's functions, in the order of a step. Each only reads, and adds what it saw to a story."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from gradparity.auditing.facts import OwnLoad
 from gradparity.auditing.watching.backward_facts import BackwardSigns
 from gradparity.auditing.watching.call_stack import clipping, parameters_to_clip, runs_inside
 from gradparity.auditing.watching.found_optimizers import Registry
-from gradparity.auditing.watching.loss_weights import Reading, walked
+from gradparity.auditing.watching.input_gradients import InputGradients
+from gradparity.auditing.watching.loss_weights import Reading, marked_again, walked
 from gradparity.auditing.watching.samplers import SamplerWatcher
 from gradparity.auditing.watching.scaler_watchers import ScalerWatchers
 from gradparity.auditing.watching.schedule_watchers import ScheduleWatchers
@@ -43,6 +44,7 @@ class LoopWatchers:
         self._schedulers = ScheduleWatchers(known)
         self.averages = Averages(known.modules)
         self.samplers = SamplerWatcher(lambda: known.events)
+        self.input_gradients = InputGradients(known)
         self._reached_last: frozenset[int] = frozenset()
         """The numbers of the optimizers that the last backward has reached."""
 
@@ -120,6 +122,8 @@ class LoopWatchers:
         concerned = [t for t in alive if not reached.isdisjoint(map(id, t.parameters()))]
         resting = frozenset(t.story.number for t in alive if not any(p.requires_grad for p in t.parameters()))
         line = here()
+        if not into_grad and not call.get(3, "create_graph", False):
+            self.input_gradients.look(roots, inputs, graph, line)
         for trainee in concerned:
             self.known.settle(trainee)
         before = [(trainee, trainee.gradients(), trainee.weights()) for trainee in concerned]
@@ -230,21 +234,10 @@ class LoopWatchers:
             trainee.loaded,
             trainee.resumed,
             frozenset(i for i, p in enumerate(trainee.parameters()) if not p.requires_grad),
+            trainee.unread_rate(),
         )
         trainee.loaded = trainee.resumed = False
         before = gradients if closure or trainee.gradients_before is None else trainee.gradients_before
         self.known.tell(trainee, what, before, gradients, here())
         self.averages.look(trainee)
         self._enough(trainee)
-
-
-_DIFFERENTIATED = "gradparity differentiated"
-
-
-def marked_again(losses: Sequence[Any]) -> bool:
-    """Return whether one of these loss nodes was differentiated into ``p.grad`` before, and mark all of them."""
-    found = False
-    for node in losses:
-        found |= _DIFFERENTIATED in node.metadata
-        node.metadata[_DIFFERENTIATED] = True
-    return found

@@ -55,6 +55,17 @@ class AverageMove:
     """The line of the event before the move."""
 
 
+@dataclass(frozen=True)
+class InputGradient:
+    """One call of ``autograd.grad`` by an input, for all outputs of a model that trains."""
+
+    optimizers: frozenset[int]
+    """The optimizers that hold a parameter of the graph, by their number."""
+    after: int
+    """The number of the last event before it."""
+    line: Line
+
+
 @dataclass
 class GraphSigns:
     """Signs of a graph, gathered node by node. Nothing is computed, and no saved tensor is unpacked."""

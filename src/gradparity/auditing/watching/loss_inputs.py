@@ -36,8 +36,8 @@ _NLL = ("NllLossBackward0", "NllLoss2DBackward0")
 _ERRORS = ("MseLossBackward0", "SmoothL1LossBackward0", "HuberLossBackward0")
 _VIEWS = ("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "TransposeBackward0", "PermuteBackward0",
           "ToCopyBackward0", "CloneBackward0", "SqueezeBackward0", "SqueezeBackward1", "UnsqueezeBackward0",
-          "SliceBackward0", "AliasBackward0")  # fmt: skip
-"""Nodes that change neither a number nor its neighbours."""
+          "SliceBackward0", "AliasBackward0", "IndexBackward0", "IndexSelectBackward0")  # fmt: skip
+"""Nodes that change no number: they pick or arrange them."""
 _LAYERS = ("AddmmBackward0", "MmBackward0", "BmmBackward0", "LinearBackward0", "ConvolutionBackward0")
 LOOKED_AT = frozenset((*_NLL, *_ERRORS, "CtcLossBackward0", "LogSoftmaxBackward0", "MeanBackward0",
                        "BinaryCrossEntropyBackward0",

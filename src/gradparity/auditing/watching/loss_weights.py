@@ -4,7 +4,7 @@ A hook on a loss node sees the derivative of what is differentiated by that loss
 number of tokens, that gives the weight of one token. Nothing is computed in the loop's own tensors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,3 +170,15 @@ def _weights(name: str, about: _About, incoming: Tensor, scale: float) -> LossWe
     alike = some.numel() > 0 and float((some.max() - some.min()).abs()) <= 1e-5 * float(some.abs().max())
     same = float(some.flatten()[0]) if alike else None
     return LossWeights(name, some.numel(), about.elements, same, float(some.sum()), False, about.half, about.weighted)
+
+
+_DIFFERENTIATED = "gradparity differentiated"
+
+
+def marked_again(losses: Sequence[Any]) -> bool:
+    """Return whether one of these loss nodes was differentiated into ``p.grad`` before, and mark all of them."""
+    found = False
+    for node in losses:
+        found |= _DIFFERENTIATED in node.metadata
+        node.metadata[_DIFFERENTIATED] = True
+    return found

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from torch import nn
+from torch import Tensor, nn
 
 from gradparity.auditing.watching.user_lines import Line
 
@@ -18,7 +18,9 @@ class Origin(Enum):
     THAWED = auto()
     """It required no gradient when the optimizer of its model was built, and does now."""
     IN_LIST = auto()
-    """Its module stands in a plain list, tuple or dict of another module, which an optimizer holds in part."""
+    """Its module, or the parameter itself, stands in a plain list, tuple or dict of a module."""
+    TENSOR = auto()
+    """It is no ``nn.Parameter`` but a plain tensor of its module, which ``parameters()`` does not list."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,19 @@ def kept_in_lists(root: nn.Module) -> Iterator[Kept]:
                 modules = [m for m in members if isinstance(m, nn.Module)]
                 if len(modules) > 1:
                     yield from (Kept(owner, name, module) for module in modules)
+
+
+def tensors_kept(root: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the leaves that require a gradient and stand in an attribute, list, tuple or dict of a module in ``root``.
+
+    Registered parameters and buffers are not among them. Each comes with the name of the attribute.
+    """
+    for owner in root.modules():
+        for name, value in vars(owner).items():
+            if name.startswith("_"):
+                continue
+            members = list(value.values()) if isinstance(value, dict) else value
+            many = isinstance(members, (list, tuple))
+            for member in members if isinstance(members, (list, tuple)) else [members]:
+                if isinstance(member, Tensor) and member.requires_grad and member.is_leaf:
+                    yield f"{name}[...]" if many else name, member

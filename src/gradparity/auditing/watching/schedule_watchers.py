@@ -1,6 +1,7 @@
 """Watchers of the learning rate schedulers' functions."""
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,12 +26,19 @@ class ScheduleWatchers:
     def __init__(self, known: Registry) -> None:
         self.known = known
         self._numbers: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._next = count()
 
     def places(self) -> Iterator[tuple[Any, str, Callable[[Call], Watching]]]:
         """Yield each watched function: its owner, its name, and its watcher."""
         yield lr_scheduler.LRScheduler, "__init__", self._built
         for kind in {lr_scheduler.LRScheduler, *_schedulers_with_a_step()}:
             yield kind, "step", self._step
+
+    def _number(self, scheduler: Any) -> int:
+        """Return the scheduler's own number, which none gets that comes after it is gone."""
+        if scheduler not in self._numbers:
+            self._numbers[scheduler] = next(self._next)
+        return self._numbers[scheduler]
 
     def _built(self, call: Call) -> Watching:
         yield
@@ -40,18 +48,21 @@ class ScheduleWatchers:
             self.known.schedulers.append(made)
 
     def _step(self, call: Call) -> Watching:
-        yield
         scheduler = call.args[0]
         optimizer = unwrapped(scheduler, "optimizer")
+        before = rates(optimizer) if isinstance(optimizer, Optimizer) else ()
+        yield
         if isinstance(optimizer, Optimizer) and not runs_inside("step", "_initial_step"):
-            count = int(getattr(scheduler, "last_epoch", 0))
+            steps = int(getattr(scheduler, "last_epoch", 0))
+            now = rates(optimizer)
             what = Schedule(
                 type(scheduler).__name__,
-                count,
-                rates(optimizer),
-                self._numbers.setdefault(scheduler, len(self._numbers)),
+                steps,
+                now,
+                self._number(scheduler),
                 isinstance(scheduler, (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)),
-                isinstance(scheduler, lr_scheduler.CosineAnnealingLR) and count > scheduler.T_max,
+                isinstance(scheduler, lr_scheduler.CosineAnnealingLR) and steps > scheduler.T_max,
+                bool(now) and all(b < a for a, b in zip(before, now, strict=False)),
             )
             self.known.tell(self.known.trainee(optimizer), what, (), (), here())
 

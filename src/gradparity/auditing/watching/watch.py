@@ -18,6 +18,7 @@ from gradparity.auditing.scripts.spawned_processes import Spawned, go_on
 from gradparity.auditing.watching.found_modules import Modules
 from gradparity.auditing.watching.found_optimizers import Registry
 from gradparity.auditing.watching.function_watchers import LoopWatchers
+from gradparity.auditing.watching.outsiders import not_frozen, outsiders
 from gradparity.auditing.watching.parameters_without_optimizer import NotFrozen, Outsider
 from gradparity.auditing.watching.user_lines import Raised, here
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
@@ -107,6 +108,7 @@ class Watch:
             schedulers=self.known.schedulers,
             notes=notes,
             averages=self._watchers.averages.moves,
+            input_gradients=self._watchers.input_gradients.found,
             raised=self.raised,
             let_go=self._let_go_early,
             passes=self._watchers.samplers.passes,
@@ -150,9 +152,9 @@ class Watch:
                 story.shapes = tuple(tuple(p.shape) for p in parameters)
                 story.loose = not any(id(p) in names for p in parameters)
                 story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
-        self._outsiders |= self.modules.outsiders(self._held)
+        self._outsiders |= outsiders(self.modules, self._held)
         self._retrained |= self.modules.retrained()
-        self._not_frozen |= self.modules.not_frozen()
+        self._not_frozen |= not_frozen(self.modules)
 
     def _failed(self, error: Exception) -> None:
         self.fault = error

@@ -37,6 +37,8 @@ class WatchedOptimizer:
         """True if the optimizer's own ``load_state_dict`` was called since the last step."""
         self.awaited: int | None = None
         """The position of the event whose gradients the loop has not written yet."""
+        self._default = _number(optimizer.defaults.get("lr")) if hasattr(optimizer, "defaults") else None
+        """The rate that its later groups would take."""
         self._look: GradientLook = ()
         """The last look at its gradients."""
         self._versions: list[tuple[str, object]] | None = None
@@ -71,6 +73,16 @@ class WatchedOptimizer:
             self._versions, self._state = versions, f"{hash_of_all(tensors)}{others}"
         return self._state
 
+    def unread_rate(self) -> float | None:
+        """Return a rate that the loop set on an optimizer of PyTorch outside its groups; ``None`` without one."""
+        optimizer = self.optimizer()
+        if optimizer is None or not self.story.by_torch:
+            return None
+        default = _number(optimizer.defaults.get("lr"))
+        if default != self._default:
+            return default
+        return next((x for name in ("lr", "learning_rate") if (x := _number(vars(optimizer).get(name)))), None)
+
     def shared(self) -> int:
         """Return the number of gradients that share their memory with one before them."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None and _is_plain(p.grad)]
@@ -80,6 +92,11 @@ class WatchedOptimizer:
     def weights(self) -> str:
         """Return a digest of all parameters."""
         return hash_of_all(self.parameters())
+
+
+def _number(value: object) -> float | None:
+    """Return a learning rate as a number; ``None`` if it is none."""
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _version(value: object) -> object:
