@@ -325,6 +325,17 @@ def learned_perturbation():
             model.balance.grad.zero_()
 
 
+def importance_of_a_mask():
+    """Collect the gradients of a mask of ones while the model trains."""
+    model = Weighted(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    importance = torch.zeros(2)
+    for _ in range(STEPS):
+        step(model, optimizer, lambda m: F.cross_entropy(m.inner(X) * (1 + m.balance).prod(), Y))
+        importance += model.balance.grad.abs()
+        model.balance.grad = None
+
+
 def warmed_up_from_zero():
     """Begin at a rate of zero, and set the first rate of each step before it."""
     model, optimizer = small()
@@ -362,6 +373,7 @@ QUIET_METHODS = [
     sampled_from_an_energy,
     perturbed_once,
     learned_perturbation,
+    importance_of_a_mask,
     warmed_up_from_zero,
     asks_for_its_mode_in_a_part,
     low_rank_adapter,

@@ -1,10 +1,11 @@
 """What an audit states of a loop is true of it, also of a clip that does nothing."""
 
 import pytest
+import torch
 from torch import nn
 
 import gradparity
-from audited_loops import loss_of, small
+from audited_loops import X, loss_of, small
 
 
 def between_the_largest_element_and_the_largest_norm(gradients):
@@ -33,3 +34,80 @@ def test_it_is_counted_how_often_a_clip_reaches_its_threshold(clip, threshold, r
     [said] = [item.text for item in audit.report.does if item.text.startswith("clipped")]
     assert said.endswith(f"and reached in {reached} of 4 steps")
     assert any("nothing reached" in words for words in audit.report.unexercised) == (reached == 0)
+
+
+def said_of(loop):
+    with gradparity.audit() as audit:
+        loop()
+    return [item.text for item in audit.report.does], audit.report.unexercised
+
+
+def test_calls_of_autograd_grad_are_counted_apart_and_weigh_nothing_in_the_loss():
+    def inner_and_outer():
+        model, optimizer = small()
+        for _ in range(3):
+            optimizer.zero_grad()
+            for _ in range(2):
+                torch.autograd.grad(loss_of(model), list(model.parameters()))
+                (loss_of(model) / 2).backward()
+            optimizer.step()
+
+    said, unexercised = said_of(inner_and_outer)
+    assert {"2 backwards a step", "2 calls of autograd.grad a step"} < set(said)
+    assert "loss: NllLoss; the weights of a window's tokens sum to 1" in said
+    assert unexercised == ("SGD: no window was shorter than 2 microbatches",)
+
+
+def test_two_losses_of_a_step_are_no_microbatches():
+    def real_and_fake():
+        model, optimizer = small()
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            loss_of(model, -X).backward()
+            optimizer.step()
+
+    said, unexercised = said_of(real_and_fake)
+    assert "2 backwards a step" in said
+    assert unexercised == ()
+
+
+def test_optimizers_that_do_the_same_are_told_once():
+    def one_for_each_parameter():
+        model, _ = small()
+        optimizers = [torch.optim.SGD([p], lr=0.1) for p in model.parameters()]
+        for _ in range(3):
+            model.zero_grad()
+            loss_of(model).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+
+    said, _ = said_of(one_for_each_parameter)
+    assert said[0] == "4 optimizers, each: SGD in 1 group of 1 parameter, weight decay 0, 3 steps watched"
+    assert sum("steps watched" in item for item in said) == 1
+
+
+def test_a_rate_that_rises_and_falls_is_told_with_its_peak():
+    def up_and_down():
+        model, optimizer = small()
+        for rate in (0.1, 0.4, 0.2):
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            optimizer.step()
+
+    said, _ = said_of(up_and_down)
+    assert said[-1] == "learning rate 0.1 to 0.2, and as much as 0.4 in between, by no scheduler that was seen"
+
+
+def test_the_rates_of_many_groups_are_told_by_their_range():
+    def layer_by_layer():
+        model, _ = small()
+        groups = [{"params": [p], "lr": 0.1 / 2**i} for i, p in enumerate(model.parameters())]
+        optimizer = torch.optim.SGD(groups)
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        optimizer.step()
+
+    said, _ = said_of(layer_by_layer)
+    assert said[-1] == "learning rate 0.1 (0.0125 in the slowest of 4 groups), by no scheduler that was seen"

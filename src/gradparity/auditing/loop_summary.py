@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gradparity.auditing.events import ClipCalled, LoopEvent, Schedule, StepMade, Update
 from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import times
-from gradparity.auditing.step_windows import StepWindow, size, windows
+from gradparity.auditing.step_windows import StepWindow, WindowBackward, size, windows
 from gradparity.auditing.watching.user_lines import Line
 
 
@@ -20,8 +20,13 @@ class Item:
 
 
 def statement(facts: RunFacts) -> list[Item]:
-    """Return what the loop does, optimizer by optimizer."""
-    return [item for story in facts.stories if story.steps for item in _of(story, facts.recorded)]
+    """Return what the loop does, optimizer by optimizer; those that are told in the same words come once."""
+    told = Counter(tuple(_of(story, facts.recorded)) for story in facts.stories if story.steps)
+    found = []
+    for (first, *rest), number in told.items():
+        alike = f"{number} optimizers, each: " if number > 1 else ""
+        found += [Item(alike + first.text, first.line), *rest]
+    return found
 
 
 def unexercised(facts: RunFacts) -> list[str]:
@@ -35,8 +40,9 @@ def unexercised(facts: RunFacts) -> list[str]:
         name = f"{story.name} ({story.made})" if alike > 1 and story.made.number else story.name
         if any(w.made and w.made.scaler is not None for w in own) and not any(w.made and w.made.skipped for w in own):
             found.append(f"{name}: no step was skipped for an overflow")
-        lengths = {len(w.backwards) for w in own}
-        if lengths != {1} and len(lengths) == 1:
+        lengths = {len(_into_grad(w)) for w in own}
+        one_line = len({event.line for w in own for event, _ in _into_grad(w)}) == 1  # else they are several losses
+        if one_line and len(lengths) == 1 and max(lengths) > 1:
             found.append(f"{name}: no window was shorter than {lengths.pop()} microbatches")
         built = [kind for number, kind, _ in facts.schedulers if number == story.number]
         if built and not any(isinstance(event.what, Schedule) for event in story.events):
@@ -69,23 +75,36 @@ def _groups(story: Story) -> str:
 
 
 def _windows(own: Sequence[StepWindow]) -> Iterator[Item]:
-    lengths = Counter(len(window.backwards) for window in own)
+    written = [_into_grad(window) for window in own]
+    returned = [[one for one in window.backwards if not one[1].into_grad] for window in own]
+    if any(written) or not any(returned):
+        yield _number(written, "backward")
+    if any(returned):
+        yield _number(returned, "call", " of autograd.grad")
+
+
+def _number(backwards: Sequence[Sequence[WindowBackward]], noun: str, kind: str = "") -> Item:
+    """Return how many of these a step has."""
+    lengths = Counter(map(len, backwards))
     usual = lengths.most_common(1)[0][0]
-    first = next((w.backwards[0][0].line for w in own if w.backwards), None)
+    first = next((each[0][0].line for each in backwards if each), None)
     others = ", ".join(f"{n} in {times(count)}" for n, count in sorted(lengths.items()) if n != usual)
-    way = ""
-    if any(not what.into_grad for w in own for _, what in w.backwards):
-        way = ", by autograd.grad"
-    yield Item(f"{times(usual, 'backward')} a step{way}" + (f" ({others})" if others else ""), first)
+    return Item(f"{times(usual, noun)}{kind} a step" + (f" ({others})" if others else ""), first)
+
+
+def _into_grad(window: StepWindow) -> list[WindowBackward]:
+    """Return the backwards of a window that write to ``p.grad``."""
+    return [(event, what) for event, what in window.backwards if what.into_grad]
 
 
 def _losses(own: Sequence[StepWindow]) -> Iterator[Item]:
-    read = [(e, loss) for w in own for e, what in w.backwards for loss in what.losses]
+    backwards = [_into_grad(window) or window.backwards for window in own]
+    read = [(e, loss) for each in backwards for e, what in each for loss in what.losses]
     if not read:
         yield Item("the loss is none whose weights can be read off the graph (its own reduction, or soft targets)")
         return
     kinds = Counter(loss.node.removesuffix("Backward0") for _, loss in read)
-    sums = [sum(loss.total for _, what in w.backwards for loss in what.losses) for w in own if w.backwards]
+    sums = [sum(loss.total for _, what in each for loss in what.losses) for each in backwards if each]
     least, most = min(sums), max(sums)
     total = f"{most:.4g}" if most - least <= 1e-3 * abs(most) else f"{least:.4g} to {most:.4g}"
     yield Item(f"loss: {', '.join(kinds)}; the weights of a window's tokens sum to {total}", read[0][0].line)
@@ -125,11 +144,22 @@ def _rates(story: Story) -> Iterator[Item]:
     steps = [e.what for e in story.events if isinstance(e.what, StepMade)]
     first, last = steps[0].rates, steps[-1].rates
     scheduled = [e for e in story.events if isinstance(e.what, Schedule)]
-    words = " and ".join(dict.fromkeys(f"{rate:.4g}" for rate in first))
+    words = _of_groups(first)
     if last != first:
-        words += " to " + " and ".join(dict.fromkeys(f"{rate:.4g}" for rate in last))
+        words += f" to {_of_groups(last)}"
+    largest = max((rate for step in steps for rate in step.rates), default=0.0)
+    if largest > max((*first, *last, 0.0)):
+        words += f", and as much as {largest:.4g} in between"
     if scheduled and isinstance(scheduled[0].what, Schedule):
         name = scheduled[0].what.name
         yield Item(f"learning rate {words}; {name} stepped {times(len(scheduled), 'time')}", scheduled[0].line)
     elif words:
         yield Item(f"learning rate {words}, by no scheduler that was seen")
+
+
+def _of_groups(rates: Sequence[float]) -> str:
+    """Return the rates of all groups in words: each of two, else the range."""
+    different = sorted(set(rates), reverse=True)
+    if len(different) > 2:
+        return f"{different[0]:.4g} ({different[-1]:.4g} in the slowest of {len(rates)} groups)"
+    return " and ".join(dict.fromkeys(f"{rate:.4g}" for rate in rates))

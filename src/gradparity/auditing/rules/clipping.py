@@ -48,7 +48,7 @@ BY_PARTS = Rule(
     "Between the last backward and the step the gradients were not multiplied by one factor, so their direction "
     "changed: each part was clipped by its own norm, or something else has written to them.",
     "torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)",
-    right_in="clips by layer or by value, gradient surgery, centralization, noise",
+    right_in="clips by layer or by value, gradient surgery, centralization, noise, control variates, masks",
 )
 ENLARGED = Rule(
     "GP306",
@@ -195,7 +195,7 @@ def _factors(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         if len(found) > 1:
             window, factors = found[0]
             assert window.end is not None
-            words = f"from the last backward to the step the gradients were multiplied by {min(factors):.4g}"
+            words = f"from the last backward to the step the norms of the gradients changed by factors of {min(factors):.4g}"
             if rule is BY_PARTS:
                 words += f" to {max(factors):.4g}"
             line = window.clips[0][0].line if window.clips else window.end.line

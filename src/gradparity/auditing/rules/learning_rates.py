@@ -74,7 +74,8 @@ def of_run(facts: RunFacts) -> Iterator[RuleFinding]:
                     else f"the scheduler of the {story.name} built at {story.made} ran {times(len(late), 'time')}, and "
                     f"that never steps; the {other.name} built at {other.made} does, and has no schedule"
                 )
-                verdict = RuleVerdict.WRONG if _holds_the_same(story, other) else RuleVerdict.UNUSUAL
+                certain = not facts.let_go and _holds_the_same(story, other)
+                verdict = RuleVerdict.WRONG if certain else RuleVerdict.UNUSUAL
                 yield RuleFinding(OF_ANOTHER, verdict, words, late[0].line, other.made, times=len(late))
                 break
 

@@ -216,8 +216,9 @@ def of_run(facts: RunFacts) -> Iterator[RuleFinding]:
 def _made_again(story: Story, facts: RunFacts) -> Iterator[RuleFinding]:
     """Find schedulers of one optimizer that one line builds again and again, and that run in turn."""
     ran: dict[str, list[int]] = {}
+    longest = max((e.what.count for e in story.events if isinstance(e.what, Schedule)), default=0)
     for event in story.events:
-        if isinstance(event.what, Schedule):
+        if isinstance(event.what, Schedule) and longest <= 1:  # the count of a longer one is seen to fall
             ran.setdefault(event.what.name, []).append(event.what.scheduler)
     for (number, name, line), built in Counter(facts.schedulers).items():
         in_turn = [key for key, _ in itertools.groupby(ran.get(name, ()))]

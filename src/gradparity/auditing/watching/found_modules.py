@@ -48,7 +48,7 @@ class Modules:
         self.reached_at: dict[int, tuple[Line, int]] = {}
         """For each leaf that got gradients: the line of the first backward, and their number."""
         self._first: dict[int, str] = {}
-        """For each of these that is no parameter, a digest of its first values."""
+        """For each of these that is registered in no module, a digest of its first values."""
         self._evaluated: dict[int, Line] = {}
         """For each module whose own ``eval()`` was called last, and not its own ``train()``: the line."""
         self._retrained: dict[int, tuple[Line, Line, int]] = {}
@@ -121,14 +121,17 @@ class Modules:
     def reached(self, leaves: Iterable[Tensor], line: Line) -> None:
         """Note that a backward at ``line`` wrote gradients of these tensors."""
         for leaf in leaves:
-            first, times = self.reached_at.get(self.key(leaf), (line, 0))
-            self.reached_at[self.key(leaf)] = first, times + 1
-            if not isinstance(leaf, nn.Parameter) and leaf.numel() <= SMALL:
-                self._first.setdefault(self.key(leaf), hash_of_all([leaf]))
+            key = self.key(leaf)
+            first, times = self.reached_at.get(key, (line, 0))
+            self.reached_at[key] = first, times + 1
+            if not times and key not in self._born and leaf.numel() <= SMALL:
+                self._first[key] = hash_of_all([leaf])
 
     def stays(self, leaf: Tensor) -> bool:
-        """Return whether a leaf that is no parameter has the values of its first backward."""
-        return self._first.get(self.key(leaf)) == hash_of_all([leaf])
+        """Return whether a leaf that is registered in no module has its first values, and all gradients added up."""
+        key = self.key(leaf)
+        added = leaf.grad is not None and key in self._first and leaf.grad._version == self.reached_at[key][1] - 1
+        return added and self._first[key] == hash_of_all([leaf])
 
     def mode_set(self, module: nn.Module, training: bool, line: Line) -> None:
         """Note that the loop has called ``train(training)`` of ``module`` at ``line``."""

@@ -38,7 +38,7 @@ def outsiders(modules: Modules, held: set[int]) -> dict[int, Outsider]:
                 found[modules.key(p)] = replace(known, name=name, origin=Origin.IN_LIST, beside=beside)
         for name, leaf in tensors_kept(root):
             listed = isinstance(leaf, nn.Parameter)
-            if _is_outside(modules, leaf, held) and (beside if listed else modules.stays(leaf)):
+            if _is_outside(modules, leaf, held) and modules.stays(leaf) and (beside or not listed):
                 origin = Origin.IN_LIST if listed else Origin.TENSOR
                 found.setdefault(modules.key(leaf), _outsider(modules, name, leaf, origin, beside))
     return found
