@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.place import END
+from gradparity.parity.place_in_training import END
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, digest_by
