@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from gradparity.auditing.events import GradientLook, Written
 from gradparity.auditing.facts import Story
 from gradparity.auditing.watching.user_lines import Line
-from gradparity.trace.fingerprint import fingerprint, hash_of_all
+from gradparity.trace.fingerprint import LateFingerprints, fingerprints_of, hash_of_all
 
 
 def is_torchs(optimizer: Optimizer) -> bool:
@@ -51,8 +51,9 @@ class WatchedOptimizer:
         """Return a look at its gradients."""
         parameters = self.parameters()
         last = self._look if len(self._look) == len(parameters) else repeat(None)
-        looks = zip(parameters, last, strict=False)
-        self._look = tuple(None if p.grad is None else fingerprint(p.grad, one) for p, one in looks)
+        there = [(p.grad, one) for p, one in zip(parameters, last, strict=False) if p.grad is not None]
+        found = iter(fingerprints_of([g for g, _ in there], [one for _, one in there]))
+        self._look = tuple(None if p.grad is None else next(found) for p in parameters)
         return self._look
 
     def state(self) -> str:
@@ -113,15 +114,17 @@ def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> di
     """
     position = {id(p): index for index, p in enumerate(parameters)}
     found: dict[int, ExpectedGradient | None] = {}
+    new: list[tuple[int, Tensor, LateFingerprints]] = []
     for p, g in zip(inputs, result, strict=False):
         index = position.get(id(p))
         if index is None or (g is not None and not _is_plain(g)):
             continue
         if g is None:
             found[index] = None
-            continue
-        alone = fingerprint(g)
-        added = alone if p.grad is None else fingerprint(p.grad + g)
+        else:  # the sum is hashed and gone before there is the next
+            new.append((index, g, LateFingerprints([g if p.grad is None else p.grad + g])))
+    for (index, _, late), alone in zip(new, fingerprints_of([g for _, g, _ in new]), strict=True):
+        [added] = late.get()
         found[index] = ExpectedGradient(added.digest, alone.digest, added.norm)
     return found
 
