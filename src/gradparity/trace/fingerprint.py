@@ -173,15 +173,38 @@ def hash_of_all(tensors: Iterable[Tensor]) -> str:
 
     All that are on a GPU are waited for once.
     """
+    return str(late_hash_of_all(tensors))
+
+
+class LateHash:
+    """One hash over the contents of several tensors, on a GPU: whoever reads its text waits for it."""
+
+    def __init__(self, tensors: Sequence[Tensor], more: str = "") -> None:
+        self._late, self._more = LateFingerprints(tensors), more
+        self._text = ""
+
+    def ready(self) -> bool:
+        """Return whether nothing has to be waited for."""
+        return bool(self._text) or self._late.ready()
+
+    def __str__(self) -> str:
+        if not self._text:
+            digests = "".join(one.digest for one in self._late.get())
+            self._text = xxhash.xxh3_128_hexdigest(digests.encode()) + self._more
+        return self._text
+
+
+def late_hash_of_all(tensors: Iterable[Tensor], more: str = "") -> str | LateHash:
+    """Return one hash over the contents of several tensors, in order, with ``more`` at its end; late for a GPU's."""
     content, given = xxhash.xxh3_128(), list(tensors)
     if not all(tensor.is_cpu for tensor in given):
-        return xxhash.xxh3_128_hexdigest("".join(one.digest for one in fingerprints_of(given)).encode())
+        return LateHash(given, more)
     for tensor in given:
         if is_simple(tensor) and tensor.is_contiguous() and tensor.dtype in AS_NUMPY:
             content.update(tensor.detach().numpy().data)
         else:
             content.update(fingerprint(tensor).digest.encode())
-    return content.hexdigest()
+    return content.hexdigest() + more
 
 
 def shard_of(tensor: Tensor) -> Tensor:
