@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from gradparity import record
 from gradparity.cli.main import main
 from gradparity.parity.on_gpu.plain import plain_rows
 from gradparity.parity.state import Part
-from gradparity.trace import late_digests, late_records
+from gradparity.trace import late_digests, late_records, snapshot
 from gradparity.trace.digest import Hash
 from gradparity.trace.events import Event, Record
 from gradparity.trace.file import read, tensor_of
@@ -258,3 +259,28 @@ def test_digests_of_the_cpu_and_of_a_gpu_come_in_the_order_of_their_tensors(monk
 def test_a_fingerprint_with_another_hash_is_another_one():
     one = Fingerprint("float32", (2,), (1,), "dense", "0" * 32, 0.0)
     assert one != one._replace(by=Hash.SUMS)
+
+
+def test_the_numbers_of_a_scaler_on_a_gpu_are_recorded_as_numbers(slow_gpu, monkeypatch):
+    scaler = GradScaler("cpu", init_scale=512.0)
+    scaler.scale(torch.ones(()))
+    expected = scaler.state_dict()
+    monkeypatch.setattr(scaler, "_scale", OnAGpu(512.0))
+    monkeypatch.setattr(scaler, "get_scale", None)
+    seen = snapshot._state_of(scaler)
+    assert [type(value) for value in seen.values()] == [OnAGpu, float, float, int, torch.Tensor]
+    seen["scale"] = torch.tensor(512.0)
+    found = LateSnapshot({Part.SCALER: seen}).get()[Part.SCALER]
+    assert found == expected
+    assert {name: type(value) for name, value in found.items()} == {
+        name: type(value) for name, value in expected.items()
+    }
+
+
+class OnAGpu:
+    """A number that cannot be read without a wait."""
+
+    is_cpu = False
+
+    def __init__(self, number):
+        self.number = number

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Final, NamedTuple, TypeAlias
 
@@ -127,8 +128,9 @@ class _Form(NamedTuple):
 
 
 def _form_and_parts(tensor: Tensor) -> tuple[_Form, Sequence[Tensor]]:
-    if is_simple(tensor):  # most
-        return _Form(_name_of(tensor.dtype), tuple(tensor.shape), tensor.stride(), "dense"), (tensor.detach(),)
+    with suppress(Exception):  # an unknown class must not end the user's training
+        if is_simple(tensor):  # most
+            return _Form(_name_of(tensor.dtype), tuple(tensor.shape), tensor.stride(), "dense"), (tensor.detach(),)
     tensor = shard_of(tensor)
     dtype, layout = _name_of(tensor.dtype), layout_of(tensor)
     parts = pieces(tensor)
