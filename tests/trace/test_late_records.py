@@ -16,7 +16,7 @@ from gradparity.trace import late_digests, late_records, snapshot
 from gradparity.trace.digest import Hash
 from gradparity.trace.events import Event, Record
 from gradparity.trace.file import read, tensor_of
-from gradparity.trace.fingerprint import Fingerprint, fingerprint, fingerprints_of, hash_of_all
+from gradparity.trace.fingerprint import Fingerprint, fingerprint, fingerprints_of, late_hash_of_all
 from gradparity.trace.late_digests import LateDigests
 from gradparity.trace.late_records import LateRecord, LateRecords
 from gradparity.trace.report import TraceOutcome, sentences, trace_difference
@@ -93,7 +93,7 @@ SOME = [torch.arange(6.0), torch.tensor(-2.5), torch.eye(3).to_sparse(), torch.z
 @pytest.mark.usefixtures("as_on_a_gpu")
 def test_a_digest_says_by_which_hash_it_was_made():
     assert [one.by for one in fingerprints_of(SOME)] == [Hash.SUMS, Hash.XXH3, Hash.SUMS, Hash.SUMS, Hash.SUMS]
-    assert hash_of_all(SOME) != hash_of_all(SOME[::-1])
+    assert late_hash_of_all(SOME) != late_hash_of_all(SOME[::-1])
 
 
 def test_one_element_has_the_same_fingerprint_on_every_device(monkeypatch):

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import cache
 from typing import Final, NamedTuple, TypeAlias
 
@@ -128,9 +127,8 @@ class _Form(NamedTuple):
 
 
 def _form_and_parts(tensor: Tensor) -> tuple[_Form, Sequence[Tensor]]:
-    with suppress(Exception):  # an unknown class must not end the user's training
-        if is_simple(tensor):  # most
-            return _Form(_name_of(tensor.dtype), tuple(tensor.shape), tensor.stride(), "dense"), (tensor.detach(),)
+    if _is_known_simple(tensor):  # most
+        return _Form(_name_of(tensor.dtype), tuple(tensor.shape), tensor.stride(), "dense"), (tensor.detach(),)
     tensor = shard_of(tensor)
     dtype, layout = _name_of(tensor.dtype), layout_of(tensor)
     parts = pieces(tensor)
@@ -140,6 +138,14 @@ def _form_and_parts(tensor: Tensor) -> tuple[_Form, Sequence[Tensor]]:
         return _Form(dtype, tuple(tensor.shape), tensor.stride(), layout), (parts[""],)
     of_parts = tuple((name, tuple(part.shape), part.is_floating_point()) for name, part in parts.items())
     return _Form(dtype, shape_of(tensor) or (), (), layout, of_parts), tuple(parts.values())
+
+
+def _is_known_simple(tensor: Tensor) -> bool:
+    """Return whether ``tensor`` is simple; an unknown class, which may raise anything, is not."""
+    try:
+        return is_simple(tensor)
+    except Exception:
+        return False
 
 
 def _finished(form: _Form, digests: Sequence[Digest]) -> Fingerprint:
@@ -170,14 +176,6 @@ def digest_by(by: Hash, tensor: Tensor) -> str:
     return fingerprint(tensor).digest
 
 
-def hash_of_all(tensors: Iterable[Tensor]) -> str:
-    """Return one hash over the contents of several tensors, in order: faster than a fingerprint each, without norms.
-
-    All that are on a GPU are waited for once.
-    """
-    return str(late_hash_of_all(tensors))
-
-
 class LateHash:
     """One hash over the contents of several tensors, on a GPU: whoever reads its text waits for it."""
 
@@ -197,12 +195,15 @@ class LateHash:
 
 
 def late_hash_of_all(tensors: Iterable[Tensor], more: str = "") -> str | LateHash:
-    """Return one hash over the contents of several tensors, in order, with ``more`` at its end; late for a GPU's."""
+    """Return one hash over the contents of several tensors, in order: faster than a fingerprint each, without norms.
+
+    ``more`` is added at its end. On a GPU, the hash is late.
+    """
     content, given = xxhash.xxh3_128(), list(tensors)
     if not all(tensor.is_cpu for tensor in given):
         return LateHash(given, more)
     for tensor in given:
-        if is_simple(tensor) and tensor.is_contiguous() and tensor.dtype in AS_NUMPY:
+        if _is_known_simple(tensor) and tensor.is_contiguous() and tensor.dtype in AS_NUMPY:
             content.update(tensor.detach().numpy().data)
         else:
             content.update(fingerprint(tensor).digest.encode())
