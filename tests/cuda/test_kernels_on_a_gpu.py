@@ -53,7 +53,7 @@ def test_nothing_waits_until_a_digest_is_read(waits):
     fingerprints_of(some)
     count_differences(pairs)
     with waits() as told:
-        torch.cuda._sleep(10_000_000)
+        torch.cuda._sleep(100_000_000)
         late = LateFingerprints(some)
         count_differences(pairs)
         assert not late.ready()
@@ -65,7 +65,7 @@ def test_nothing_waits_until_a_digest_is_read(waits):
 def test_what_was_read_is_what_was_there_though_it_is_overwritten_at_once():
     tensor = torch.ones(1 << 20, device=CUDA)
     before = fingerprint(tensor)
-    torch.cuda._sleep(10_000_000)
+    torch.cuda._sleep(100_000_000)
     late = LateFingerprints([tensor])
     tensor.zero_()
     assert late.get() == [before]
