@@ -51,8 +51,11 @@ class LateDigests:
 
 
 def hashed_by_sums(tensor: Tensor) -> bool:
-    """Return whether a tensor is hashed where it is, on a GPU or other accelerator."""
-    return not tensor.is_cpu
+    """Return whether a tensor is hashed where it is, on a GPU or other accelerator.
+
+    MPS has no fp64 numbers for the norm, and shares its memory with the CPU, which hashes copies sooner.
+    """
+    return not tensor.is_cpu and tensor.device.type != "mps"
 
 
 class _Batch(NamedTuple):
