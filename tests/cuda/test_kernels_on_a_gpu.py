@@ -22,7 +22,7 @@ CUDA = torch.device("cuda", 0)
 def test_all_that_holds_on_the_cpu_holds_on_a_gpu():
     assert launcher(CUDA) is not None
     tests = Path(__file__).parents[1] / "parity" / "test_on_gpu.py"
-    command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", tests]
+    command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-W", "ignore", tests]
     environment = {**os.environ, "ON_A_GPU": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
