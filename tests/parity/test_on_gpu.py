@@ -296,6 +296,14 @@ def test_zeros_of_two_signs_differ_and_a_nan_is_itself():
     assert count_differences([(zeros, -zeros), (nans, nans.clone())]).tolist() == [3, 0]
 
 
+def test_a_default_device_changes_nothing():
+    some = [torch.ones(5, device=DEVICE), torch.ones(6, device=DEVICE).to(torch.float8_e5m2)]
+    with torch.device("meta"):
+        rows, counts = rows_of(some), count_differences([(some[0], some[0])])
+    assert sums_in(rows.cpu()) == sums_in(rows_of(some).cpu())
+    assert counts.tolist() == [0]
+
+
 def test_no_tensors_and_no_pairs_are_none():
     assert (rows_of([]).shape, count_differences([]).shape) == ((0, 5), (0,))
     assert sums_in(rows_of([])) == []

@@ -51,11 +51,11 @@ class LateDigests:
 
 
 def hashed_by_sums(tensor: Tensor) -> bool:
-    """Return whether a tensor is hashed where it is, on a GPU or other accelerator.
+    """Return whether a tensor is hashed where it is, on a GPU.
 
-    MPS has no fp64 numbers for the norm, and shares its memory with the CPU, which hashes copies sooner.
+    Of tensors on other devices, the CPU hashes copies: MPS, for example, has no fp64 numbers for the norm.
     """
-    return not tensor.is_cpu and tensor.device.type != "mps"
+    return tensor.device.type in ("cuda", "xpu")
 
 
 class _Batch(NamedTuple):
