@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradparity.parity.bits import same_bits
-from gradparity.parity.on_gpu import with_triton
+from gradparity.parity.on_gpu import whole_words, with_triton
 from gradparity.parity.on_gpu.count_differences import count_differences
 from gradparity.parity.on_gpu.digests import rows_of, sums_in
 from gradparity.parity.on_gpu.plain import plain_counts, plain_rows
@@ -163,6 +163,13 @@ def test_a_tensor_of_several_blocks_has_the_digest_and_norm_of_the_plain_operati
     (ours,), (plain,) = sums_in(rows_of([tensor]).cpu()), sums_in(plain_rows([tensor]).cpu())
     assert (ours.digest, ours.not_finite, ours.beginning) == (plain.digest, plain.not_finite, plain.beginning)
     assert ours.norm == pytest.approx(plain.norm, rel=1e-4)
+
+
+def test_copies_of_tensors_that_are_not_contiguous_are_few_at_a_time(monkeypatch):
+    monkeypatch.setattr(whole_words, "_MOST_COPIED", 100)
+    some = [torch.randn(3, 5, device=DEVICE), *(torch.randn(5, 3, device=DEVICE).t() for _ in range(4))]
+    assert [len(batch) for batch in whole_words.in_whole_words(some)] == [2, 1, 1, 1]
+    assert [sums.digest for sums in sums_in(rows_of(some).cpu())] == [by_numpy(content_of(t)) for t in some]
 
 
 def test_the_same_tensors_give_the_same_rows_again_norms_included():

@@ -40,8 +40,10 @@ def rows_of(tensors: Sequence[Tensor]) -> Tensor:
     launch = launcher(device)
     if launch is None:
         return plain_rows(tensors)
+    rows: list[Tensor]
     with torch.cuda.device(device if device.type == "cuda" else -1):
-        return torch.cat([launch.launched_rows(some) for some in in_whole_words(tensors)])
+        rows = [launch.launched_rows(some) for some in in_whole_words(tensors)]
+    return torch.cat(rows) if len(rows) > 1 else rows[0]
 
 
 def sums_in(rows: Tensor) -> list[Sums]:
