@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torchs
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -22,7 +23,6 @@ from gradparity.auditing.watching.parameters_without_optimizer import Origin
 from gradparity.auditing.watching.replicas import Replicas
 from gradparity.auditing.watching.tensor_keys import TensorKeys
 from gradparity.auditing.watching.user_lines import Line
-from gradparity.trace.fingerprint import hash_of_all
 from gradparity.trace.harmless_hooks import Guard
 
 _TWO_FACED = (_BatchNorm, _DropoutNd)
@@ -47,8 +47,8 @@ class Modules:
         """For each parameter that required no gradient when an optimizer of its model was built: when."""
         self.reached_at: dict[int, tuple[Line, int]] = {}
         """For each leaf that got gradients: the line of the first backward, and their number."""
-        self._first: dict[int, str] = {}
-        """For each of these that is registered in no module, a digest of its first values."""
+        self._first: dict[int, Tensor] = {}
+        """For each of these that is registered in no module, a copy of its first values."""
         self._evaluated: dict[int, Line] = {}
         """For each module whose own ``eval()`` was called last, and not its own ``train()``: the line."""
         self._retrained: dict[int, tuple[Line, Line, int]] = {}
@@ -125,13 +125,13 @@ class Modules:
             first, times = self.reached_at.get(key, (line, 0))
             self.reached_at[key] = first, times + 1
             if not times and key not in self._born and leaf.numel() <= SMALL:
-                self._first[key] = hash_of_all([leaf])
+                self._first[key] = leaf.detach().clone()
 
     def stays(self, leaf: Tensor) -> bool:
         """Return whether a leaf that is registered in no module has its first values, and all gradients added up."""
         key = self.key(leaf)
         added = leaf.grad is not None and key in self._first and leaf.grad._version == self.reached_at[key][1] - 1
-        return added and self._first[key] == hash_of_all([leaf])
+        return added and torch.equal(self._first[key], leaf.detach())
 
     def mode_set(self, module: nn.Module, training: bool, line: Line) -> None:
         """Note that the loop has called ``train(training)`` of ``module`` at ``line``."""
