@@ -186,6 +186,21 @@ def rounded_without_an_estimate(right):
         step(None, optimizer, quantized_loss)
 
 
+TOKENS = torch.tensor([[3, 4, 1, 0, 0, 0], [2, 1, 4, 3, 2, 1], [4, 4, 0, 0, 0, 0]])
+"""Sequences of different lengths, with 0 for padding."""
+
+
+def predicted(padding, loss):
+    model = nn.Sequential(nn.Embedding(5, 4, padding_idx=padding), nn.Linear(4, 5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(STEPS):
+        step(model, optimizer, lambda m: loss(m(TOKENS[:, :-1]).flatten(0, 1), TOKENS[:, 1:].flatten()))
+
+
+def padding_predicted(right):
+    predicted(0, lambda logits, targets: F.cross_entropy(logits, targets, ignore_index=0 if right else -100))
+
+
 class Weighted(nn.Module):
     """A model with weights of its tasks beside it."""
 
@@ -261,6 +276,7 @@ QUIET = {
     schedule_every_epoch: ("GP815", "unusual"),
     mode_of_a_functional_dropout: ("GP602", "wrong"),
     scores_of_some_nodes: ("GP422", "unusual"),
+    padding_predicted: ("GP412", "unusual"),
     rounded_without_an_estimate: ("GP809", "unusual"),
     balance_as_a_tensor: ("GP508", "unusual"),
     parameters_in_a_list: ("GP504", "wrong"),
@@ -336,6 +352,27 @@ def importance_of_a_mask():
         model.balance.grad = None
 
 
+def padding_masked():
+    """Mask the losses of padding by hand."""
+
+    def masked(logits, targets):
+        each = F.cross_entropy(logits, targets, reduction="none")
+        return each[targets != 0].mean()
+
+    predicted(0, masked)
+
+
+def padding_without_weight():
+    """Give the class of padding no weight."""
+    weight = torch.tensor([0.0, 1.0, 1.0, 1.0, 1.0])
+    predicted(0, lambda logits, targets: F.cross_entropy(logits, targets, weight=weight))
+
+
+def padding_index_that_is_no_padding():
+    """Name a padding_idx which the sequences hold here and there."""
+    predicted(3, F.cross_entropy)
+
+
 def warmed_up_from_zero():
     """Begin at a rate of zero, and set the first rate of each step before it."""
     model, optimizer = small()
@@ -374,6 +411,9 @@ QUIET_METHODS = [
     perturbed_once,
     learned_perturbation,
     importance_of_a_mask,
+    padding_masked,
+    padding_without_weight,
+    padding_index_that_is_no_padding,
     warmed_up_from_zero,
     asks_for_its_mode_in_a_part,
     low_rank_adapter,

@@ -37,6 +37,10 @@ class LossWeights:
     """True if the loss was computed in half precision."""
     weighted: bool = False
     """True if the loss has weights by class or by element."""
+    padding: int = 0
+    """The number of tokens whose target is the ``padding_idx`` of an embedding in the graph, of the same vocabulary."""
+    in_runs: int = 0
+    """The number of these that follow one another."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from gradparity.auditing.rules import (
     loss_scale,
     norm_and_dropout_layers,
     optimizers,
+    padding,
     parameters,
     scaler_handling,
     schedules,
@@ -49,6 +50,7 @@ _OF_SIGNS = (
     extra_schedules,
     some_left_over,
     learning_rates,
+    padding,
 )
 
 _FILES = (

@@ -139,7 +139,7 @@ class LoopWatchers:
         loss = late_hash_of_all(root.detach() for root in roots if isinstance(root, torch.Tensor))
         exchange = self.modules.replicas.exchange(reached)
         modes = {t.story.number: self.modules.modes({id(p) for p in t.parameters()}) for t in concerned}
-        reading = Reading(graph.losses, scale)
+        reading = Reading(graph.losses, scale, graph.paddings)
         with reading:
             result = yield
         signs.is_over()

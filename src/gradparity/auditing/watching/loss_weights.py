@@ -4,7 +4,7 @@ A hook on a loss node sees the derivative of what is differentiated by that loss
 number of tokens, that gives the weight of one token. Nothing is computed in the loop's own tensors.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,8 @@ class Graph:
     """True if there is a cast, or a loss or leaf of half precision."""
     signs: GraphSigns = field(default_factory=GraphSigns)
     misfits: set[Misfit] = field(default_factory=set)
+    paddings: set[tuple[int, int]] = field(default_factory=set)
+    """For each embedding with a ``padding_idx``: the size of its vocabulary, and that index."""
 
 
 def walked(roots: tuple[Any, ...]) -> Graph:
@@ -74,10 +76,21 @@ def walked(roots: tuple[Any, ...]) -> Graph:
             found.losses.append(node)
         if name in LOOKED_AT and (wrong := misfit(node)) is not None:
             found.misfits.add(wrong)
+        if name == "EmbeddingBackward0" and (padding := _padding(node)) is not None:
+            found.paddings.add(padding)
         if "Mul" in name and SCALED in node.metadata:
             found.scales.append(node.metadata[SCALED])
         waiting += (following for following, _ in node.next_functions)
     return found
+
+
+def _padding(node: Any) -> tuple[int, int] | None:
+    """Return the size of an embedding's vocabulary and its ``padding_idx``; ``None`` without one."""
+    try:
+        size, index = int(node._saved_weight_sym_argsize_0), int(node._saved_padding_idx)
+    except (RuntimeError, AttributeError, TypeError):  # of another version of torch
+        return None
+    return (size, index) if 0 <= index < size else None
 
 
 @dataclass
@@ -87,13 +100,15 @@ class Reading:
     nodes: list[Any]
     scale: float
     """The product of the loss scales in the graph."""
+    paddings: Set[tuple[int, int]] = frozenset()
+    """The vocabulary and ``padding_idx`` of each embedding in the graph."""
     _handles: list[Any] = field(default_factory=list)
     _seen: list[Callable[[], LossWeights]] = field(default_factory=list)
 
     def __enter__(self) -> "Reading":
         """Set the hooks."""
         for node in self.nodes:
-            about = _about(node)
+            about = _about(node, self.paddings)
             if about is not None:
                 self._handles.append(node.register_prehook(self._hook(node.name(), about)))
         return self
@@ -127,11 +142,13 @@ class _About:
     divisor: float
     weighted: bool
     half: bool
+    padding: int = 0
+    in_runs: int = 0
     ignored: Tensor | None = None
     """True for each element that ``ignore_index`` leaves out, if the loss is not reduced."""
 
 
-def _about(node: Any) -> _About | None:
+def _about(node: Any, paddings: Set[tuple[int, int]]) -> _About | None:
     """Return what ``node`` has saved; ``None`` if it cannot be read, such as after it was freed."""
     try:
         with torch.no_grad():
@@ -143,11 +160,21 @@ def _about(node: Any) -> _About | None:
                 tokens = int((target != node._saved_ignore_index).sum())
                 divisor = float(node._saved_total_weight) if reduction == MEAN else 1.0
                 ignored = None if reduction in (MEAN, SUM) else target == node._saved_ignore_index
-                return _About(reduction, tokens, target.numel(), divisor, weighted, half, ignored)
+                counted = () if weighted or reduction not in (MEAN, SUM) else _padded(node, target, paddings)
+                return _About(reduction, tokens, target.numel(), divisor, weighted, half, *(counted or (0, 0)), ignored)
             elements: int = node._saved_self.numel()
             return _About(reduction, elements, elements, float(elements) if reduction == MEAN else 1.0, weighted, half)
     except (RuntimeError, AttributeError):
         return None
+
+
+def _padded(node: Any, target: Tensor, paddings: Set[tuple[int, int]]) -> tuple[int, int]:
+    """Return the number of targets that are padding of an embedding with these classes, and of those in runs."""
+    for classes, index in paddings:
+        if classes == node._saved_self.shape[1] and index != node._saved_ignore_index:
+            is_padding = (target == index).flatten()
+            return int(is_padding.sum()), int((is_padding[1:] & is_padding[:-1]).sum())
+    return 0, 0
 
 
 def _weights(name: str, about: _About, incoming: Tensor, scale: float) -> LossWeights:
@@ -162,6 +189,8 @@ def _weights(name: str, about: _About, incoming: Tensor, scale: float) -> LossWe
             about.reduction == MEAN,
             about.half,
             about.weighted,
+            about.padding,
+            about.in_runs,
         )
     numbers = incoming.double() / scale
     if about.ignored is not None:
