@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-_PLAIN: Final = (Tensor, nn.Parameter)
+PLAIN: Final = frozenset({Tensor, nn.Parameter})
+"""Classes whose operations are PyTorch's own."""
 
 COMPRESSED: Final = {
     torch.sparse_csr: ("crow_indices", "col_indices", "values"),
@@ -36,7 +37,7 @@ def pieces(tensor: Tensor) -> dict[str, Tensor] | None:
 def is_simple(tensor: Tensor) -> bool:
     """Return whether ``tensor`` is its own only piece, so that its memory is its content, as for most tensors."""
     return (
-        type(tensor) in _PLAIN
+        type(tensor) in PLAIN
         and tensor.layout == torch.strided
         and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested or tensor.is_conj() or tensor.is_neg())
         and not any(getattr(tensor, "names", ()))  # torch 2.13 has no named tensors any more
@@ -54,7 +55,7 @@ def _pieces(tensor: Tensor) -> dict[str, Tensor] | None:
         return None
     if tensor.is_nested:
         return _together({f"[{i}]": part for i, part in enumerate(tensor.detach().unbind())})
-    if type(tensor) not in _PLAIN:
+    if type(tensor) not in PLAIN:
         if not _is_opaque(tensor):
             tensor = _without_class(tensor)
         elif is_wrapper(tensor):
@@ -142,7 +143,7 @@ def layout_of(tensor: Tensor) -> str:
         return "on meta, without content"
     if tensor.is_nested:
         return "nested"
-    if type(tensor) not in _PLAIN and _is_opaque(tensor):
+    if type(tensor) not in PLAIN and _is_opaque(tensor):
         return type(tensor).__qualname__
     if tensor.is_quantized:
         return f"quantized, {tensor.qscheme()}".replace("torch.", "")
