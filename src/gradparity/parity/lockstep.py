@@ -19,7 +19,7 @@ from gradparity.parity.flatten_values import Value
 from gradparity.parity.live_state import LiveState
 from gradparity.parity.many_at_once import ManyPairs, compare_all
 from gradparity.parity.mismatches import Compared, Mismatch
-from gradparity.parity.place import START, Place
+from gradparity.parity.place_in_training import START, Place
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import COMPARED, HasState, Part
 from gradparity.training import Moment, Phase, Run, Window

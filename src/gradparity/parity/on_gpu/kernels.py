@@ -14,8 +14,6 @@ ROUNDS = 8
 
 LANES = 1024
 
-WORDS_OF_A_BLOCK = ROUNDS * LANES
-
 _STEP_1, _START_1 = tl.constexpr(FIRST.step), tl.constexpr(FIRST.start)
 _A1, _B1, _C1 = (tl.constexpr(shift) for shift in FIRST.shifts)
 _M1, _N1 = (tl.constexpr(factor) for factor in FIRST.factors)

@@ -19,7 +19,7 @@ def launched_rows(tensors: Sequence[Tensor]) -> Tensor:
     """
     place = _place(tensors[0].device)
     kinds = tuple(kind_of(tensor.dtype) for tensor in tensors)
-    blocks = blocks_of(tuple(tensor.nbytes for tensor in tensors), kinds, kernels.WORDS_OF_A_BLOCK, place)
+    blocks = blocks_of(tuple(tensor.nbytes for tensor in tensors), kinds, kernels.LANES * kernels.ROUNDS, place)
     addresses = addresses_of(tuple(tensor.data_ptr() for tensor in tensors), place)
     count, device = len(blocks.tensor_of), place[0]
     sums = torch.empty((count, 2), dtype=torch.int64, device=device)
@@ -44,7 +44,7 @@ def launched_counts(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     place = _place(pairs[0][0].device)
     sizes = tuple(one.nbytes for one, _ in pairs)
     widths = tuple(one.element_size() // (2 if one.is_complex() else 1) for one, _ in pairs)
-    blocks = blocks_of(sizes, widths, kernels.WORDS_OF_A_BLOCK, place)
+    blocks = blocks_of(sizes, widths, kernels.LANES * kernels.ROUNDS, place)
     ours, theirs = (addresses_of(tuple(t.data_ptr() for t in side), place) for side in zip(*pairs, strict=True))
     counts = torch.zeros(len(pairs), dtype=torch.int64, device=place[0])
     for width, start, number in blocks.launches:

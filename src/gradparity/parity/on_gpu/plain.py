@@ -14,7 +14,7 @@ _AT_ONCE: Final = 1 << 22
 
 
 def plain_rows(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the rows of :func:`gradparity.parity.on_gpu.digests.rows_of`, for contiguous tensors on one device."""
+    """Return the rows of :func:`gradparity.parity.on_gpu.digests.rows_of`, for tensors on one device."""
     return torch.stack([_row(tensor) for tensor in tensors])
 
 
@@ -24,14 +24,15 @@ def plain_counts(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def _row(tensor: Tensor) -> Tensor:
-    content = tensor.detach().reshape(-1).view(torch.uint8)
+    flat = tensor.detach().contiguous().as_strided((tensor.numel(),), (1,))  # one element may have any stride
+    content = flat.view(torch.uint8)
     length = torch.full((1,), content.numel(), dtype=torch.int64, device=tensor.device)
     first, second = (_mixed(length, length * 0 + LENGTH, mix).sum() for mix in (FIRST, SECOND))
     for start, words in _words(content):
         index = torch.arange(start, start + words.numel(), device=tensor.device)
         first = first + _mixed(words, index, FIRST).sum()
         second = second + _mixed(words, index, SECOND).sum()
-    squares, others = _squares(tensor.detach().reshape(-1))
+    squares, others = _squares(flat)
     beginning = _word(content[:WORD])
     return torch.stack([first, second, squares.view(torch.int64), others, beginning])
 
