@@ -275,19 +275,31 @@ def test_no_expression_of_the_reference_step_can_be_changed(right, wrong):
     assert verdict.steps == STEPS
 
 
-def test_a_phase_walks_through_a_model_at_most_once(monkeypatch):
-    reference, candidate = small_lanes(FP16)
-    walks, walk = [], reference.run.model.named_parameters
+def counted_walks(monkeypatch, owner):
+    """The walks through the parameters of a model, as they are made."""
+    walks, walk = [], owner.named_parameters
 
-    def walked(**by_the_step):
+    def walked(*model, **by_the_step):
         if not by_the_step:  # the step itself asks for its parameters, which passes an argument
             walks.append(None)
-        return walk(**by_the_step)
+        return walk(*model, **by_the_step)
 
-    monkeypatch.setattr(reference.run.model, "named_parameters", walked)
-    for found in comparisons(FP16, [reference, candidate]):
-        assert len(walks) == (found.place.phase != Phase.FORWARD), "a forward is compared in no parameter"
-        walks.clear()
+    monkeypatch.setattr(owner, "named_parameters", walked)
+    return walks
+
+
+def test_a_model_that_does_not_change_is_walked_once_in_a_training(monkeypatch):
+    lanes = small_lanes(FP16)
+    walks = counted_walks(monkeypatch, torch.nn.Module)
+    assert sum(bool(found.checked) for found in comparisons(FP16, lanes)) > 50
+    assert len(walks) == len(lanes)
+
+
+def test_a_model_with_its_own_way_to_name_parameters_is_walked_at_each_phase(monkeypatch):
+    reference, candidate = small_lanes(FP16)
+    walks = counted_walks(monkeypatch, reference.run.model)
+    phases = sum(bool(found.checked) for found in comparisons(FP16, [reference, candidate]))
+    assert len(walks) == phases + 1
 
 
 def with_loss(lane, loss):

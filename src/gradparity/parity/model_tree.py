@@ -1,11 +1,11 @@
 """The modules, parameters and buffers of a model by name; the model is walked again only after it has changed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter, call, is_, itemgetter
 from typing import Any, Final
 
-from torch import Tensor, nn
+from torch import nn
 
 _TABLES: Final = attrgetter("_modules", "_parameters", "_buffers")
 _WALKS: Final = ("named_modules", "named_parameters", "named_buffers")
@@ -45,9 +45,9 @@ class ModelTree:
         held = zip(self.modules.items(), values, strict=True)
         return {name: module for (name, module), own in held if not all(map(_holds_no_tensor, own))}
 
-    def _find_attributes(self, attributes: Sequence[dict[str, Any]]) -> None:
+    def _find_attributes(self, attributes: Sequence[Mapping[str, Any]]) -> None:
         self._sizes = list(map(len, attributes))
-        self._readers = [itemgetter("training", "training", *(each.keys() - OF_EVERY_MODULE)) for each in attributes]
+        self._readers = [_reader_of(list(each.keys() - OF_EVERY_MODULE)) for each in attributes]
 
     def look_again(self) -> None:
         """Walk through the model again if it has changed since the last look."""
@@ -61,16 +61,21 @@ class ModelTree:
         self._find_attributes(list(map(vars, self.modules.values())))
         self._is_special = any(map(_walks_its_own_way, self.modules.values()))
         if not self._is_special:
-            self._keys, self._members = self._tables()
+            self._names, self._members = self._tables()
 
     def _is_unchanged(self) -> bool:
-        keys, members = self._tables()
-        return keys == self._keys and identical(members, self._members)
+        names, members = self._tables()
+        return names == self._names and identical(members, self._members)
 
-    def _tables(self) -> tuple[list[str], list[object]]:
-        """Return the names and the members in the tables of all modules known so far."""
+    def _tables(self) -> tuple[list[list[str]], list[object]]:
+        """Return the names in each table of the modules known so far, and all their members."""
         tables: list[Any] = [*chain.from_iterable(map(_TABLES, self.modules.values()))]
-        return [*chain.from_iterable(tables)], [*chain.from_iterable(map(dict.values, tables))]
+        return list(map(list[str], tables)), [*chain.from_iterable(map(dict.values, tables))]
+
+
+def _reader_of(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+    """Return a function that reads the values of some keys of a dict, as a tuple."""
+    return itemgetter(keys[0], *keys) if keys else lambda _: ()  # of one key alone, itemgetter makes no tuple
 
 
 def _holds_no_tensor(value: object) -> bool:
