@@ -65,7 +65,7 @@ _Places: TypeAlias = tuple[int, int, int]
 
 
 class Alike(NamedTuple):
-    """What the values of two runs have in common."""
+    """The pairs of values that need a closer look, and the size of the others."""
 
     doubtful: list[int]
     """Positions of the pairs that may differ in any way, or share memory. All others are the same."""
@@ -115,6 +115,8 @@ class ManyPairs:
         """Return both sides of the twins; ``None`` if any value has changed its type or form, or is no longer safe."""
         if [list(map(type, ours)), list(map(type, theirs))] != self._types:
             return None
+        if any(_are_twins(ours[i], theirs[i]) for i in self._odd):
+            return None
         a, b = (_at(self._twins, values) for values in (ours, theirs))
         try:
             same = [_forms_of(a), _forms_of(b)] == self._forms
@@ -140,7 +142,7 @@ class ManyPairs:
         """Find the twins, and return both sides."""
         groups: dict[object, list[int]] = {}
         for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            if isinstance(a, Tensor) and isinstance(b, Tensor) and _are_twins(a, b):
+            if isinstance(a, Tensor) and _are_twins(a, b):
                 groups.setdefault(_group_of(a, i), []).append(i)
         self._types = [list(map(type, ours)), list(map(type, theirs))]
         self._twins = [i for group in groups.values() for i in group]
@@ -161,18 +163,22 @@ def _at(positions: Sequence[int], values: Sequence[Value]) -> list[Any]:
     return [values[i] for i in positions]
 
 
-def _are_twins(a: Tensor, b: Tensor) -> bool:
+def _are_twins(a: Any, b: Any) -> bool:
     """Return whether both are plain dense tensors of one form without memory in common."""
-    if type(a) is not type(b) or not is_simple(a) or not is_simple(b):
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor) and type(a) is type(b) and is_simple(a) and is_simple(b)):
         return False
     if a.is_complex() or _forms_of([a]) != _forms_of([b]):  # a complex tensor may become its conjugate in place
         return False
     return abs(a.data_ptr() - b.data_ptr()) >= reach(a)
 
 
+def _is_on_host(tensor: Tensor) -> bool:
+    return tensor.is_cpu
+
+
 def _group_of(tensor: Tensor, position: int) -> object:
     """Return what all tensors that are compared together have in common."""
-    if not tensor.is_cpu:
+    if not _is_on_host(tensor):
         return tensor.device
     small = tensor.nbytes <= _SMALL and tensor.dtype in _STACKED
     return (tensor.dtype, tensor.shape) if small else position
@@ -180,7 +186,7 @@ def _group_of(tensor: Tensor, position: int) -> object:
 
 def _different(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[bool]:
     """Return for each pair of a group whether any bit differs."""
-    if not ours[0].is_cpu:
+    if not _is_on_host(ours[0]):
         counts: list[bool] = (count_differences(list(zip(ours, theirs, strict=True))) > 0).tolist()
         return counts
     if len(ours) > 1:
@@ -201,7 +207,7 @@ def _different_in_stacks(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> li
 
 
 class NamedAlike(NamedTuple):
-    """What two runs have in common at one phase, by name."""
+    """The values of two runs at one phase that need a closer look, by name, and the size of the others."""
 
     doubtful: dict[Part, list[str]]
     """Names in each part whose values may differ in any way; all others are the same in both runs."""
