@@ -6,16 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from gradparity import record
 from gradparity.cli.main import main
 from gradparity.parity.on_gpu.plain import plain_rows
 from gradparity.parity.state import Part
-from gradparity.trace import late_digests, late_records
+from gradparity.trace import late_digests, late_records, snapshot
 from gradparity.trace.digest import Hash
 from gradparity.trace.events import Event, Record
 from gradparity.trace.file import read, tensor_of
-from gradparity.trace.fingerprint import Fingerprint, fingerprint, fingerprints_of, hash_of_all
+from gradparity.trace.fingerprint import Fingerprint, fingerprint, fingerprints_of, late_hash_of_all
 from gradparity.trace.late_digests import LateDigests
 from gradparity.trace.late_records import LateRecord, LateRecords
 from gradparity.trace.report import TraceOutcome, sentences, trace_difference
@@ -92,7 +93,7 @@ SOME = [torch.arange(6.0), torch.tensor(-2.5), torch.eye(3).to_sparse(), torch.z
 @pytest.mark.usefixtures("as_on_a_gpu")
 def test_a_digest_says_by_which_hash_it_was_made():
     assert [one.by for one in fingerprints_of(SOME)] == [Hash.SUMS, Hash.XXH3, Hash.SUMS, Hash.SUMS, Hash.SUMS]
-    assert hash_of_all(SOME) != hash_of_all(SOME[::-1])
+    assert late_hash_of_all(SOME) != late_hash_of_all(SOME[::-1])
 
 
 def test_one_element_has_the_same_fingerprint_on_every_device(monkeypatch):
@@ -258,3 +259,28 @@ def test_digests_of_the_cpu_and_of_a_gpu_come_in_the_order_of_their_tensors(monk
 def test_a_fingerprint_with_another_hash_is_another_one():
     one = Fingerprint("float32", (2,), (1,), "dense", "0" * 32, 0.0)
     assert one != one._replace(by=Hash.SUMS)
+
+
+def test_the_numbers_of_a_scaler_on_a_gpu_are_recorded_as_numbers(slow_gpu, monkeypatch):
+    scaler = GradScaler("cpu", init_scale=512.0)
+    scaler.scale(torch.ones(()))
+    expected = scaler.state_dict()
+    monkeypatch.setattr(scaler, "_scale", OnAGpu(512.0))
+    monkeypatch.setattr(scaler, "get_scale", None)
+    seen = snapshot._state_of(scaler)
+    assert [type(value) for value in seen.values()] == [OnAGpu, float, float, int, torch.Tensor]
+    seen["scale"] = torch.tensor(512.0)
+    found = LateSnapshot({Part.SCALER: seen}).get()[Part.SCALER]
+    assert found == expected
+    assert {name: type(value) for name, value in found.items()} == {
+        name: type(value) for name, value in expected.items()
+    }
+
+
+class OnAGpu:
+    """A number that cannot be read without a wait."""
+
+    is_cpu = False
+
+    def __init__(self, number):
+        self.number = number

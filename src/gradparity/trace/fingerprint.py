@@ -127,7 +127,7 @@ class _Form(NamedTuple):
 
 
 def _form_and_parts(tensor: Tensor) -> tuple[_Form, Sequence[Tensor]]:
-    if is_simple(tensor):  # most
+    if _is_known_simple(tensor):  # most
         return _Form(_name_of(tensor.dtype), tuple(tensor.shape), tensor.stride(), "dense"), (tensor.detach(),)
     tensor = shard_of(tensor)
     dtype, layout = _name_of(tensor.dtype), layout_of(tensor)
@@ -138,6 +138,14 @@ def _form_and_parts(tensor: Tensor) -> tuple[_Form, Sequence[Tensor]]:
         return _Form(dtype, tuple(tensor.shape), tensor.stride(), layout), (parts[""],)
     of_parts = tuple((name, tuple(part.shape), part.is_floating_point()) for name, part in parts.items())
     return _Form(dtype, shape_of(tensor) or (), (), layout, of_parts), tuple(parts.values())
+
+
+def _is_known_simple(tensor: Tensor) -> bool:
+    """Return whether ``tensor`` is simple; an unknown class, which may raise anything, is not."""
+    try:
+        return is_simple(tensor)
+    except Exception:
+        return False
 
 
 def _finished(form: _Form, digests: Sequence[Digest]) -> Fingerprint:
@@ -168,20 +176,38 @@ def digest_by(by: Hash, tensor: Tensor) -> str:
     return fingerprint(tensor).digest
 
 
-def hash_of_all(tensors: Iterable[Tensor]) -> str:
+class LateHash:
+    """One hash over the contents of several tensors, on a GPU: whoever reads its text waits for it."""
+
+    def __init__(self, tensors: Sequence[Tensor], more: str = "") -> None:
+        self._late, self._more = LateFingerprints(tensors), more
+        self._text = ""
+
+    def ready(self) -> bool:
+        """Return whether nothing has to be waited for."""
+        return bool(self._text) or self._late.ready()
+
+    def __str__(self) -> str:
+        if not self._text:
+            digests = "".join(one.digest for one in self._late.get())
+            self._text = xxhash.xxh3_128_hexdigest(digests.encode()) + self._more
+        return self._text
+
+
+def late_hash_of_all(tensors: Iterable[Tensor], more: str = "") -> str | LateHash:
     """Return one hash over the contents of several tensors, in order: faster than a fingerprint each, without norms.
 
-    All that are on a GPU are waited for once.
+    ``more`` is added at its end. On a GPU, the hash is late.
     """
     content, given = xxhash.xxh3_128(), list(tensors)
     if not all(tensor.is_cpu for tensor in given):
-        return xxhash.xxh3_128_hexdigest("".join(one.digest for one in fingerprints_of(given)).encode())
+        return LateHash(given, more)
     for tensor in given:
-        if is_simple(tensor) and tensor.is_contiguous() and tensor.dtype in AS_NUMPY:
+        if _is_known_simple(tensor) and tensor.is_contiguous() and tensor.dtype in AS_NUMPY:
             content.update(tensor.detach().numpy().data)
         else:
             content.update(fingerprint(tensor).digest.encode())
-    return content.hexdigest()
+    return content.hexdigest() + more
 
 
 def shard_of(tensor: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gradparity.parity.flatten_values import Unseen
 from gradparity.parity.state import Part, Value
-from gradparity.trace.fingerprint import FingerprintValue, LateFingerprints, shard_of
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, LateFingerprints, shard_of
 from gradparity.trace.snapshot import Snapshot
 
 Fingerprints: TypeAlias = dict[Part, dict[str, FingerprintValue]]
@@ -29,7 +29,7 @@ class LateSnapshot:
             for name, value in values.items():
                 if isinstance(value, Tensor):
                     tensors.append(value)
-                    kept[name] = _TENSOR
+                    kept[name] = _NUMBER if part == Part.SCALER and value.numel() == 1 else _TENSOR
                 else:
                     kept[name] = value
         self._tensors = LateFingerprints(tensors)
@@ -41,14 +41,25 @@ class LateSnapshot:
     def get(self) -> Fingerprints:
         """Return the values, after a wait for those that are not there yet."""
         tensors = iter(self._tensors.get())
-        return {
-            part: {name: next(tensors) if value is _TENSOR else value for name, value in values.items()}
-            for part, values in self._values.items()
-        }
+
+        def there(value: FingerprintValue) -> FingerprintValue:
+            if value is _NUMBER:
+                return _number(next(tensors))
+            return next(tensors) if value is _TENSOR else value
+
+        return {part: {name: there(value) for name, value in values.items()} for part, values in self._values.items()}
 
 
 _TENSOR: Final = Unseen("a tensor")
 """Stands for a fingerprint that is still to come."""
+
+_NUMBER: Final = Unseen("a number")
+"""Stands for a number of a scaler on a GPU that is still to come."""
+
+
+def _number(one: Fingerprint) -> float | int:
+    """Return the number in a tensor of one element."""
+    return one.norm if getattr(torch, one.dtype).is_floating_point else int(one.norm)
 
 
 def frozen(seen: Snapshot) -> Snapshot:
