@@ -39,10 +39,15 @@ def is_simple(tensor: Tensor) -> bool:
     return (
         type(tensor) in PLAIN
         and tensor.layout == torch.strided
-        and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested or tensor.is_conj() or tensor.is_neg())
-        and not any(getattr(tensor, "names", ()))  # torch 2.13 has no named tensors any more
+        and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested or tensor.is_neg())
+        and not (tensor.dtype.is_complex and tensor.is_conj())
+        and not (_HAS_NAMES and any(getattr(tensor, "names", ())))
         and has_memory(tensor)
     )
+
+
+_HAS_NAMES: Final = hasattr(Tensor, "names")
+"""False from torch 2.13 on, which has no named tensors any more."""
 
 
 def is_readable(tensor: Tensor) -> bool:
@@ -127,12 +132,12 @@ def _dense(tensor: Tensor) -> Tensor:
 
 def has_memory(tensor: Tensor) -> bool:
     """Return whether the storage holds all elements of a strided tensor: FSDP frees it, and reading it then crashes."""
+    size = tensor.untyped_storage().nbytes()
     if tensor.is_contiguous():
-        end = tensor.storage_offset() * tensor.element_size() + tensor.nbytes
-    else:
-        last = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-        end = (tensor.storage_offset() + last) * tensor.element_size()
-    return not tensor.numel() or end <= tensor.untyped_storage().nbytes()
+        start = tensor.storage_offset()
+        return (start * tensor.element_size() if start else 0) + tensor.nbytes <= size or not tensor.numel()
+    last = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return not tensor.numel() or (tensor.storage_offset() + last) * tensor.element_size() <= size
 
 
 def layout_of(tensor: Tensor) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from gradparity.parity.model_tree import ModelTree, identical
+from gradparity.parity.model_tree import ModelTree
 from gradparity.parity.optimizer_names import OptimizerNames
 from gradparity.parity.other_model_state import extras, modes
 from gradparity.parity.state import (
@@ -34,10 +34,9 @@ class LiveState:
     def __init__(self, run: Run, rng: Mapping[str, Tensor], extra_state: Mapping[str, HasState]) -> None:
         self.run, self.rng, self.extra_state = run, rng, extra_state
         self._tree = ModelTree(run.model)
-        self._state_names = OptimizerNames(run.optimizer)
-        self._named: Mapping[str, Tensor] = {}
-        """The parameters of the model for which, and for ``_groups``, the names below were found."""
-        self._groups: list[list[Tensor]] = []
+        self._optimizer_names = OptimizerNames(run.optimizer)
+        self._of_model: Mapping[str, Tensor] = {}
+        """The parameters of the model for which the names below were found."""
         self._parameters: dict[str, Tensor] = {}
         self._name_of: dict[Tensor, str] = {}
         self._members: list[tuple[str, ...]] = []
@@ -64,15 +63,14 @@ class LiveState:
         return {part: values[part]() for part in COMPARED[moment.phase]}
 
     def _optimizer_state(self) -> dict[str, Value]:
-        return {**self._state_names.moments(self._name_of), **dict(groups_with(self._members, self.run.optimizer))}
+        return {**self._optimizer_names.moments(self._name_of), **dict(groups_with(self._members, self.run.optimizer))}
 
     def _look_again(self) -> None:
         """Find the names of the parameters again if the model or the groups of the optimizer have changed."""
         self._tree.look_again()
-        groups = [list(group["params"]) for group in self.run.optimizer.param_groups]
-        same_groups = len(groups) == len(self._groups) and all(map(identical, groups, self._groups))
-        if self._tree.parameters is not self._named or not same_groups:
-            self._named, self._groups = self._tree.parameters, groups
-            self._parameters = with_outsiders(self._named, self.run.optimizer)
+        others = self._optimizer_names.has_other_members()
+        if others or self._tree.parameters is not self._of_model:
+            self._of_model = self._tree.parameters
+            self._parameters = with_outsiders(self._of_model, self.run.optimizer)
             self._name_of = name_by_tensor(self._parameters)
             self._members = members(self._name_of, self.run.optimizer)

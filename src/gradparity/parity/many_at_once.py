@@ -37,27 +37,18 @@ _MOST_PLACES: Final = 20_000
 """Number of places that are kept: a training whose gradients always lie elsewhere must not fill the memory."""
 
 
-class _Forms(NamedTuple):
-    """The forms of several tensors: one column for each property, which Python reads and compares in C."""
-
-    dtypes: list[torch.dtype]
-    shapes: list[torch.Size]
-    strides: list[tuple[int, ...]]
-    devices: list[int]
+_Form: TypeAlias = tuple[torch.dtype, torch.Size, tuple[int, ...], int]
+"""Dtype, shape, strides and device of a tensor."""
 
 
-def _forms_of(tensors: Sequence[Tensor]) -> _Forms:
+def _forms_of(tensors: Sequence[Tensor]) -> list[_Form]:
     """Return the form of each tensor.
 
     Raises:
         RuntimeError: for a sparse or nested tensor, which has no strides.
     """
-    return _Forms(
-        list(map(attrgetter("dtype"), tensors)),
-        list(map(attrgetter("shape"), tensors)),
-        list(map(Tensor.stride, tensors)),
-        list(map(Tensor.get_device, tensors)),
-    )
+    dtypes, shapes = map(attrgetter("dtype"), tensors), map(attrgetter("shape"), tensors)
+    return list(zip(dtypes, shapes, map(Tensor.stride, tensors), map(Tensor.get_device, tensors), strict=True))
 
 
 _Places: TypeAlias = tuple[int, int, int]
@@ -85,7 +76,7 @@ class ManyPairs:
         self._safe = safe
         self._types: list[list[type]] = []
         """The types of all values, and the forms of the twins, when the groups were made."""
-        self._forms: list[_Forms] = []
+        self._forms: list[list[_Form]] = []
         self._twins: list[int] = []
         """Positions of pairs of tensors that can be compared together, group after group."""
         self._groups: list[slice] = []

@@ -70,7 +70,7 @@ class ModelTree:
     def _tables(self) -> tuple[list[list[str]], list[object]]:
         """Return the names in each table of the modules known so far, and all their members."""
         tables: list[Any] = [*chain.from_iterable(map(_TABLES, self.modules.values()))]
-        return list(map(list[str], tables)), [*chain.from_iterable(map(dict.values, tables))]
+        return list(map(list, tables)), [*chain.from_iterable(map(dict.values, tables))]
 
 
 def _reader_of(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:

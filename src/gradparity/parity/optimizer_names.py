@@ -17,15 +17,24 @@ _LEAVES: Final = frozenset({Tensor, float, bool, str, type(None)})
 
 
 class OptimizerNames:
-    """The names in the state of one optimizer, and of the members of its groups."""
+    """The names in the state of one optimizer, and whether its groups still have the same members."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
+        self._groups: list[list[Tensor]] = []
         self._name_of: Mapping[Tensor, str] = {}
         """The names of parameters, and below the keys of the state, for which the names in the state were found."""
         self._parameters: list[object] = []
         self._keys: list[list[object]] = []
         self._names: list[str] = []
+
+    def has_other_members(self) -> bool:
+        """Return whether the members of any group have changed since the last call."""
+        groups = [list(group["params"]) for group in self._optimizer.param_groups]
+        if len(groups) == len(self._groups) and all(map(identical, groups, self._groups)):
+            return False
+        self._groups = groups
+        return True
 
     def moments(self, name_of: Mapping[Tensor, str]) -> dict[str, Value]:
         """Return what :func:`gradparity.parity.state.moments` yields.
@@ -36,8 +45,8 @@ class OptimizerNames:
         kept: Mapping[Any, Any] = self._optimizer.state
         if not _DICT.issuperset(map(type, kept.values())):
             return dict(moments(name_of, self._optimizer))
-        parameters, keys = list(kept), list(map(list[object], kept.values()))
-        values = [*chain.from_iterable(map(dict[str, Any].values, kept.values()))]
+        parameters, keys = list(kept), list(map(list, kept.values()))
+        values = [*chain.from_iterable(map(dict.values, kept.values()))]
         leaves = _LEAVES.issuperset(map(type, values))
         known = keys == self._keys and name_of is self._name_of and identical(parameters, self._parameters)
         if known and leaves:

@@ -13,6 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from gradparity.parity.model_tree import ModelTree
+from gradparity.parity.optimizer_names import OptimizerNames
 from gradparity.parity.random_stream import generator_states
 from gradparity.parity.state import (
     OUTSIDE_MODEL,
@@ -24,7 +25,6 @@ from gradparity.parity.state import (
     flatten,
     groups,
     modes,
-    moments,
     name_by_tensor,
     with_outsiders,
 )
@@ -43,21 +43,26 @@ class TrainingObjects:
     scheduler: Any = None
     parameters: dict[str, Tensor] = field(default_factory=dict)
     """The parameters of the model, and others that the optimizer trains."""
-    buffers: dict[str, Tensor] = field(default_factory=dict)
     name_of: dict[Tensor, str] = field(default_factory=dict)
     tree: ModelTree = field(init=False)
     """The modules of the model."""
+    optimizer_names: OptimizerNames = field(init=False)
+    _of_model: Mapping[str, Tensor] = field(default_factory=dict)
+    """The parameters of the model for which the names were found."""
 
     def __post_init__(self) -> None:
-        self.tree = ModelTree(self.model)
+        self.tree, self.optimizer_names = ModelTree(self.model), OptimizerNames(self.optimizer)
         self.look_again()
 
     def look_again(self) -> None:
-        """Update parameters, buffers and names from the model.
+        """Update parameters and names from the model.
 
         This is done once a step. Modules are looked for again at each event that shows their modes or buffers.
         """
         self.tree.look_again()
+        if not self.optimizer_names.has_other_members() and self.tree.parameters is self._of_model:
+            return
+        self._of_model = self.tree.parameters
         ids = self.trained()
         for name, p in with_outsiders(self.tree.parameters, self.optimizer).items():
             # From forward to backward, FSDP replaces the trained shards in the model by whole parameters. The shards,
@@ -66,7 +71,6 @@ class TrainingObjects:
                 continue
             if id(p) in ids or id(self.parameters.get(name)) not in ids:
                 self.parameters[name] = p
-        self.buffers = self.tree.buffers
         self.name_of = name_by_tensor(self.parameters)
 
     def trained(self) -> set[int]:
@@ -111,7 +115,7 @@ def at_accumulated(watched: TrainingObjects) -> Snapshot:
     For memory, return only the shared memory, of which there is hardly any.
     """
     buffers = live_buffers(watched)
-    shared = {name: value for name, value in aliases(watched.parameters, watched.buffers).items() if value != OWN}
+    shared = {name: value for name, value in aliases(watched.parameters, watched.tree.buffers).items() if value != OWN}
     return {
         **live_gradients(watched),
         Part.ALIASING: shared,
@@ -123,7 +127,7 @@ def at_accumulated(watched: TrainingObjects) -> Snapshot:
 def live_buffers(watched: TrainingObjects, extra_state: bool = False) -> dict[str, Value]:
     """Look for modules again, and return the buffers and other tensors that they keep; extra state only on request."""
     watched.tree.look_again()
-    return {**watched.buffers, **extras(watched.tree, extra_state=extra_state)}
+    return {**watched.tree.buffers, **extras(watched.tree, extra_state=extra_state)}
 
 
 def live_gradients(watched: TrainingObjects) -> Snapshot:
@@ -140,7 +144,7 @@ def at_stepped(watched: TrainingObjects) -> Snapshot:
     """Return the values that the optimizer writes."""
     return {
         Part.PARAMETERS: watched.parameters,
-        Part.OPTIMIZER: dict(moments(watched.name_of, watched.optimizer)),
+        Part.OPTIMIZER: watched.optimizer_names.moments(watched.name_of),
     }
 
 
