@@ -220,11 +220,12 @@ def test_memory_is_shared_or_not_as_the_places_of_all_tensors_say():
 
     drawn, answers = random.Random(0), set()
     for _ in range(300):
-        memory = torch.zeros(40)
-        places = [(drawn.randrange(40), drawn.randrange(6)) for _ in range(drawn.randrange(2, 6))]
-        tensors = {str(i): memory[start : start + size] for i, (start, size) in enumerate(places)}
-        bytes_of = [set(range(start, min(start + size, 40))) for start, size in places]
-        apart = sum(map(len, bytes_of)) == len(set().union(*bytes_of))
+        memory, tensors, stretches = torch.zeros(40), {}, []
+        for name in range(drawn.randrange(2, 5)):
+            start, size, step = drawn.randrange(36), drawn.randrange(4), drawn.choice((1, 1, 5))
+            tensors[str(name)] = some = memory[start::step][:size]
+            stretches.append(set(range(start, start + step * (len(some) - 1) + 1)))
+        apart = sum(map(len, stretches)) == len(set().union(*stretches))
         assert (list(aliasing.clusters(tensors)) == []) == apart
-        answers.add(apart)
-    assert answers == {True, False}
+        answers.add((apart, all(t.is_contiguous() for t in tensors.values())))
+    assert len(answers) == 4
