@@ -22,7 +22,7 @@ CUDA = torch.device("cuda", 0)
 def test_all_that_holds_on_the_cpu_holds_on_a_gpu():
     assert launcher(CUDA) is not None
     tests = Path(__file__).parents[1] / "parity" / "test_on_gpu.py"
-    command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", tests]
+    command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-W", "ignore", tests]
     environment = {**os.environ, "ON_A_GPU": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -53,7 +53,7 @@ def test_nothing_waits_until_a_digest_is_read(waits):
     fingerprints_of(some)
     count_differences(pairs)
     with waits() as told:
-        torch.cuda._sleep(10_000_000)
+        torch.cuda._sleep(100_000_000)
         late = LateFingerprints(some)
         count_differences(pairs)
         assert not late.ready()
@@ -65,7 +65,7 @@ def test_nothing_waits_until_a_digest_is_read(waits):
 def test_what_was_read_is_what_was_there_though_it_is_overwritten_at_once():
     tensor = torch.ones(1 << 20, device=CUDA)
     before = fingerprint(tensor)
-    torch.cuda._sleep(10_000_000)
+    torch.cuda._sleep(100_000_000)
     late = LateFingerprints([tensor])
     tensor.zero_()
     assert late.get() == [before]

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradparity.parity.bits import same_bits
-from gradparity.parity.on_gpu import with_triton
+from gradparity.parity.on_gpu import whole_words, with_triton
 from gradparity.parity.on_gpu.count_differences import count_differences
 from gradparity.parity.on_gpu.digests import rows_of, sums_in
 from gradparity.parity.on_gpu.plain import plain_counts, plain_rows
@@ -165,6 +165,13 @@ def test_a_tensor_of_several_blocks_has_the_digest_and_norm_of_the_plain_operati
     assert ours.norm == pytest.approx(plain.norm, rel=1e-4)
 
 
+def test_copies_of_tensors_that_are_not_contiguous_are_few_at_a_time(monkeypatch):
+    monkeypatch.setattr(whole_words, "_MOST_COPIED", 100)
+    some = [torch.randn(3, 5, device=DEVICE), *(torch.randn(5, 3, device=DEVICE).t() for _ in range(4))]
+    assert [len(batch) for batch in whole_words.in_whole_words(some)] == [2, 1, 1, 1]
+    assert [sums.digest for sums in sums_in(rows_of(some).cpu())] == [by_numpy(content_of(t)) for t in some]
+
+
 def test_the_same_tensors_give_the_same_rows_again_norms_included():
     some = [torch.randn(BLOCK, device=DEVICE), torch.randn(1000, device=DEVICE).half(), torch.zeros(0, device=DEVICE)]
     assert torch.equal(rows_of(some), rows_of(some))
@@ -294,6 +301,14 @@ def test_dense_tensors_in_one_order_of_memory_are_compared_where_they_are(monkey
 def test_zeros_of_two_signs_differ_and_a_nan_is_itself():
     zeros, nans = torch.zeros(3, device=DEVICE), torch.full((3,), torch.nan, device=DEVICE)
     assert count_differences([(zeros, -zeros), (nans, nans.clone())]).tolist() == [3, 0]
+
+
+def test_a_default_device_changes_nothing():
+    some = [torch.ones(5, device=DEVICE), torch.ones(6, device=DEVICE).to(torch.float8_e5m2)]
+    with torch.device("meta"):
+        rows, counts = rows_of(some), count_differences([(some[0], some[0])])
+    assert sums_in(rows.cpu()) == sums_in(rows_of(some).cpu())
+    assert counts.tolist() == [0]
 
 
 def test_no_tensors_and_no_pairs_are_none():

@@ -23,9 +23,9 @@ class Hash(StrEnum):
     """The hash that made a digest. Digests of two different hashes say nothing about whether two contents are equal."""
 
     XXH3 = "xxh3"
-    """128 bits of XXH3 (https://xxhash.com), on the CPU; and for every tensor of one real element."""
+    """128 bits of XXH3 (https://xxhash.com), everywhere but on a GPU, and for every tensor of one real element."""
     SUMS = "sums"
-    """128 bits of :mod:`gradparity.parity.on_gpu`, on a GPU or other accelerator."""
+    """128 bits of :mod:`gradparity.parity.on_gpu`, on a GPU."""
 
 
 class Digest(NamedTuple):

@@ -51,8 +51,11 @@ class LateDigests:
 
 
 def hashed_by_sums(tensor: Tensor) -> bool:
-    """Return whether a tensor is hashed where it is, on a GPU or other accelerator."""
-    return not tensor.is_cpu
+    """Return whether a tensor is hashed where it is, on a GPU.
+
+    Of tensors on other devices, the CPU hashes copies: MPS, for example, has no fp64 numbers for the norm.
+    """
+    return tensor.device.type in ("cuda", "xpu")
 
 
 class _Batch(NamedTuple):

@@ -42,7 +42,7 @@ class Blocks(NamedTuple):
 @lru_cache(maxsize=64)
 def blocks_of(sizes: tuple[int, ...], kinds: tuple[int, ...], words: int, place: Place) -> Blocks:
     """Return the blocks, of ``words`` words each, of tensors with so many bytes and of these kinds."""
-    size, kind = torch.tensor(sizes), torch.tensor(kinds)
+    size, kind = torch.tensor(sizes, device="cpu"), torch.tensor(kinds, device="cpu")  # whatever the default is
     counts = ((size // WORD + words - 1) // words).clamp(min=1)
     by_kind = kind.argsort(stable=True)
     ends = torch.empty_like(counts)
@@ -58,7 +58,7 @@ def blocks_of(sizes: tuple[int, ...], kinds: tuple[int, ...], words: int, place:
 @lru_cache(maxsize=64)
 def addresses_of(addresses: tuple[int, ...], place: Place) -> Tensor:
     """Return addresses as int64 on the device."""
-    return on_device(torch.tensor(addresses, dtype=torch.int64), place[0])
+    return on_device(torch.tensor(addresses, dtype=torch.int64, device="cpu"), place[0])
 
 
 def on_device(table: Tensor, device: torch.device) -> Tensor:

@@ -28,21 +28,22 @@ def rows_of(tensors: Sequence[Tensor]) -> Tensor:
     """Return the sums of each tensor, as int64 [tensors, 5] on the tensors' device, without a wait for it.
 
     The elements are read in logical order. A tensor that is not contiguous is copied on its device first, and one whose
-    address is not a multiple of 8. On a device without fp64 numbers, such as Apple's MPS, copies on the CPU are read.
+    address is not a multiple of 8.
 
     Args:
         tensors: plain dense tensors of any dtype on one device, as :func:`gradparity.parity.dense_parts.pieces` gives.
+            The device must have fp64 numbers, which Apple's MPS has not.
     """
     if not tensors:
         return torch.empty((0, 5), dtype=torch.int64)
     device = tensors[0].device
-    if device.type == "mps":
-        tensors = [tensor.cpu() for tensor in tensors]
     launch = launcher(device)
     if launch is None:
         return plain_rows(tensors)
+    rows: list[Tensor]
     with torch.cuda.device(device if device.type == "cuda" else -1):
-        return torch.cat([launch.launched_rows(some) for some in in_whole_words(tensors)])
+        rows = [launch.launched_rows(some) for some in in_whole_words(tensors)]
+    return torch.cat(rows) if len(rows) > 1 else rows[0]
 
 
 def sums_in(rows: Tensor) -> list[Sums]:

@@ -36,7 +36,7 @@ WORD: Final = 8
 
 
 class Numbers(IntEnum):
-    """How a norm reads the numbers in memory."""
+    """The kinds of numbers in memory, as a norm reads them."""
 
     NONE = 0
     """Integers and truth values have no norm."""
@@ -73,4 +73,4 @@ def kind_of(dtype: torch.dtype) -> int:
 
 def values_of_bytes(kind: int) -> torch.Tensor:
     """Return the 256 values of the dtype of one byte with this kind, as fp32."""
-    return torch.arange(256, dtype=torch.uint8).view(FLOATS_OF_A_BYTE[kind - Numbers.BYTES]).float()
+    return torch.arange(256, dtype=torch.uint8, device="cpu").view(FLOATS_OF_A_BYTE[kind - Numbers.BYTES]).float()

@@ -1,6 +1,7 @@
 """The choice between Triton's kernels and PyTorch's operations."""
 
 import os
+import warnings
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -24,8 +25,9 @@ def _interpreted(device: torch.device) -> bool:
 def _launcher(device: torch.device) -> Any:
     """Return the module if a small launch works, which takes a compiler for C too."""
     try:
-        launch: Any = import_module("gradparity.parity.on_gpu.launch")
-        with torch.cuda.device(device if device.type == "cuda" else -1):
+        with warnings.catch_warnings(), torch.cuda.device(device if device.type == "cuda" else -1):
+            warnings.simplefilter("ignore")  # of Triton's compiler; where warnings are errors, it would not run
+            launch: Any = import_module("gradparity.parity.on_gpu.launch")
             launch.launched_rows([torch.zeros(1, device=device)])
     except Exception:  # Triton is missing, or old, or finds no compiler: each of its versions raises something else
         return None
