@@ -5,7 +5,7 @@ from itertools import repeat
 import pytest
 import torch
 
-from gradparity.auditing.watched_optimizer import WatchedOptimizer
+from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 from gradparity.parity.lockstep import lockstep
 from gradparity.studies.benchmark.timed_models import config, lanes_and_window, transformer, unwatched_step
 from gradparity.studies.benchmark.watched_steps import (
