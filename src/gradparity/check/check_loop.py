@@ -61,7 +61,14 @@ def check(
             raise UserError("the reference does not repeat itself on this machine, so no loop can be checked here")
         unasked = probe.asked.unasked
         ended = probe.observed.end.finished  # else it had no chance to read what comes later
-        options = intended(probe.asked if ended else EVERYTHING, probe.observed, probe.audit, said)
+        options = intended(
+            probe.asked if ended else EVERYTHING,
+            probe.observed,
+            probe.in_fp32 or probe.observed,
+            probe.audit,
+            said,
+            precision,
+        )
         closest = closest_reference(probe.observed, reference, options, precision, unasked)
         finding = _look_up(probe, closest, unasked, quiet)
         idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
@@ -89,10 +96,14 @@ def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], 
             unasked=unasked,
         )
     if not finding.matched and probe.in_fp32 and not probe.uncheckable:
-        faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked)
+        faults = match_with_rounding(
+            loop, probe.in_fp32, precision, closest.changes, unasked, closest.changes_in_fp32
+        )
         if faults is not None:
             return finding.except_for_rounding(faults)
-        overflow = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes, unasked)
+        overflow = overflows_apart(
+            loop, closest.run, probe.in_fp32, precision, closest.changes_in_fp32, unasked
+        )
         if overflow is not None:
             return replace(finding.except_for_rounding(()), overflow=overflow)
     return finding

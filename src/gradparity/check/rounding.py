@@ -12,6 +12,7 @@ has two such faults, a loss in half precision and a moving average that follows 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import TypeAlias
 
 from gradparity.check.observe import GoOn, Observation, ObservedLoop, Overflow, observe
@@ -41,6 +42,7 @@ def match_with_rounding(
     precision: str,
     meant: Sequence[Fault] = (),
     unasked: frozenset[Part] = frozenset(),
+    meant_in_fp32: Sequence[Fault] | None = None,
 ) -> tuple[Fault, ...] | None:
     """Return the fault that a loop behaves like, except for rounding.
 
@@ -52,11 +54,13 @@ def match_with_rounding(
         precision: a key of :data:`gradparity.training.PRECISIONS`.
         meant: changes to the reference that make it do what the loop means to do.
         unasked: parts of the state that the loop does not take, so that it cannot keep them as the reference does.
+        meant_in_fp32: the same changes in fp32, if they are different.
     """
 
     def close(one: ObservedLoop, faults: Sequence[Fault], precision: str, tolerance: float) -> bool:
         with suppress(ClashError):
-            return is_close(one, [*meant, *faults], precision, tolerance, unasked=unasked)
+            changes = meant if one is not in_fp32 or meant_in_fp32 is None else meant_in_fp32
+            return is_close(one, [*changes, *faults], precision, tolerance, unasked=unasked)
         return False
 
     return first_match(loop, in_fp32, precision, FAULTS.values(), close)
@@ -98,6 +102,12 @@ def is_close(
 
     run = run_reference(faults, precision, go_on)
     return run.end.finished and loop.end.finished and sum(map(_of_a_step, run.trace.records)) == len(expected)
+
+
+def steps_alike(loop: ObservedLoop, reference: ObservedLoop, precision: str, unasked: frozenset[Part]) -> int:
+    """Return the number of records of steps until one that differs from the reference's by more than rounding."""
+    pairs = zip(*([r for r in run.trace.records if _of_a_step(r)] for run in (loop, reference)), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: _close(*pair, NOT_FAR[precision], unasked), pairs))
 
 
 def overflows_apart(
@@ -148,9 +158,9 @@ def _of_a_step(record: Record) -> bool:
 
 def _close(one: Record, other: Record, tolerance: float, unasked: frozenset[Part]) -> bool:
     """Return whether two records are of the same place, and their tensors have about the same norms."""
-    if (one.step, one.event, one.parts.keys()) != (other.step, other.event, other.parts.keys()):
-        return False
     ignored = {Part.RNG, *unasked}
+    if (one.step, one.event, one.parts.keys() - ignored) != (other.step, other.event, other.parts.keys() - ignored):
+        return False
     if not (_has_finite_gradients(one) or _has_finite_gradients(other)):
         ignored.add(Part.GRADIENTS)  # both overflow; in which elements they do is rounding
     return all(

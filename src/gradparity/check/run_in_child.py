@@ -17,6 +17,8 @@ from gradparity.check.intended import EVERYTHING, Asked
 from gradparity.check.lookup import first_shown
 from gradparity.check.loop_end import EndKind
 from gradparity.check.observe import ObservedLoop, UserLoop, observe, observe_reference
+from gradparity.check.own_optimizers import OwnOptimizer
+from gradparity.check.own_scaler import build_without_scaler
 from gradparity.check.trained_objects import InputGuard, still_running
 from gradparity.check.uncheckable import steps_made, why_uncheckable
 from gradparity.check.user_loop import LoadedLoop
@@ -70,7 +72,7 @@ def probe_loop(
         load: imports the loop.
         name: the name of the loop in messages.
         asked_precision: a key of :data:`gradparity.training.PRECISIONS`; ``None`` for the one that the loop is made
-            for: fp16 if it takes the scaler, else bf16 if it reads ``plan.autocast``, else fp32.
+            for: fp16 if it takes the scaler or builds one, else bf16 if it reads ``plan.autocast``, else fp32.
         folder: for a trace with all tensors.
         limit: limits the time of each run of the loop.
 
@@ -88,9 +90,10 @@ def probe_loop(
         with limit.on(name):
             loop(**arguments)
 
+    build = stress_scenario.build if "scaler" in loop.takes else build_without_scaler
     precision = asked_precision or _made_for(loop, limited)
     before.restore()
-    guard, writer = InputGuard(), Writer(folder, about(), full=True)
+    guard, writer = InputGuard(build), Writer(folder, about(), full=True)
     try:
         with guard.watching_others():
             observed = observe(limited, guard.build, precision, writer=writer)
@@ -106,7 +109,7 @@ def probe_loop(
     before.restore()
     graphs = GraphLeaks()
     if observed.end.kind != EndKind.ENDLESS:
-        again = observe(limited, graphs.build, precision, graphs.count)
+        again = observe(limited, partial(graphs.build, build=build), precision, graphs.count)
         before.restore()
         if again != observed:
             raise UserError(
@@ -114,13 +117,18 @@ def probe_loop(
                 "keep no state between calls, and draw random numbers only from torch"
             )
     in_fp32 = oracle = None
+    own_in_fp32: tuple[OwnOptimizer, ...] = ()
     audit = AuditedLoop()
     if observed.end.finished:
-        in_fp32 = observe(limited, stress_scenario.build, "fp32")
+        guard_in_fp32 = InputGuard(build)
+        with guard_in_fp32.watching_others():
+            in_fp32 = observe(limited, guard_in_fp32.build, "fp32")
+        own_in_fp32 = guard_in_fp32.own_optimizers()
         before.restore()
-        audit = audited(limited, precision)
+        audit = audited(limited, build, precision, Asked(loop.takes, frozenset()).unasked)
         before.restore()
-        if "max_norm" in guard.read:  # else it may clip to a threshold of its own, which this cannot lift
+        # Else it may clip to a threshold of its own, which this cannot lift, or its first window is another one.
+        if "max_norm" in guard.read and not guard.draws.own().orders:
             number = None if "accumulation_steps" in guard.read else audit.backwards
             oracle = error_of_first_gradient(limited, window=partial(first_window, number=number))
     # A schedule that it advances belongs to the optimizer that it was given: with another one, that is a mistake.
@@ -140,7 +148,14 @@ def probe_loop(
         oracle,
         left,
         guard.hooks_left(),
-        Asked(loop.takes, frozenset(guard.read), () if on_what_it_was_given else guard.own_optimizers()),
+        Asked(
+            loop.takes,
+            frozenset(guard.read),
+            () if on_what_it_was_given else guard.own_optimizers(),
+            own_in_fp32,
+            guard.scaler,
+            guard.draws.own(),
+        ),
         guard.own_models,
         audit,
         asked_precision is None,
@@ -152,5 +167,6 @@ def _made_for(loop: LoadedLoop, limited: UserLoop) -> str:
     if "scaler" in loop.takes:
         return "fp16"
     guard = InputGuard()
-    observe(limited, guard.build, "bf16")
-    return "bf16" if "autocast" in guard.read else "fp32"
+    with guard.watching_others():
+        observe(limited, guard.build, "bf16")
+    return "fp16" if guard.scaler is not None else "bf16" if "autocast" in guard.read else "fp32"

@@ -4,7 +4,7 @@ import multiprocessing
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import thread as pools
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +17,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from gradparity.auditing.watching.user_lines import of_the_user
 from gradparity.check import user_loop
 from gradparity.check.intended import noting
-from gradparity.check.own_optimizers import OwnOptimizer, own_optimizer
+from gradparity.check.own_draws import DrawsWatcher
+from gradparity.check.own_optimizers import OwnOptimizer, own_optimizer, with_its_steps
+from gradparity.check.own_scaler import OwnScaler, own_scaler
 from gradparity.faults import stress_scenario
 from gradparity.faults.stress_scenario import Cast
 from gradparity.processes.user_frames import Frame, in_brackets, innermost
@@ -26,7 +28,8 @@ from gradparity.processes.user_frames import Frame, in_brackets, innermost
 class InputGuard:
     """The stress scenario, and a record of it from before the loop ran."""
 
-    def __init__(self) -> None:
+    def __init__(self, build: Callable[[str], Cast] = stress_scenario.build) -> None:
+        self._build = build
         self.read: set[str] = set()
         """The fields of the plan that the loop has read."""
         self.own_models: dict[str, str] = {}
@@ -34,12 +37,15 @@ class InputGuard:
 
     def build(self, precision: str) -> Cast:
         """Build the scenario and record it; for :func:`gradparity.check.observe.observe`."""
-        self.cast = stress_scenario.build(precision)
-        self.cast = replace(self.cast, plan=noting(self.cast.plan, self.read))
+        self.cast = self._build(precision)
+        self.draws = DrawsWatcher(self.cast.model, self.cast.batches)
+        plan = replace(self.cast.plan, restart=self.draws.restarting(self.cast.plan.restart))
+        self.cast = replace(self.cast, plan=noting(plan, self.read))
         self.parameters = dict(self.cast.model.named_parameters(remove_duplicate=False))
         self.hooks = _number_of_hooks(self.cast)
         self.others: list[Optimizer] = []
-        self.own: list[OwnOptimizer | None] = []
+        self.own: list[list[OwnOptimizer | None]] = []
+        self.scaler: OwnScaler | None = None
         return self.cast
 
     @contextmanager
@@ -48,10 +54,15 @@ class InputGuard:
 
         def notice(optimizer: Optimizer, *_: Any) -> None:
             self.own_models |= _models_on_the_stack(self.cast.model)
-            if optimizer is not self.cast.optimizer and not any(optimizer is other for other in self.others):
+            self.scaler = self.scaler or own_scaler(sys._getframe(1), self.cast.scaler)
+            if optimizer is self.cast.optimizer:
+                return
+            if not any(optimizer is other for other in self.others):
                 self.others.append(optimizer)
-                names = {id(p): name for name, p in self.cast.model.named_parameters()}
-                self.own.append(own_optimizer(optimizer, names))
+                self.own.append([])
+            index = next(i for i, other in enumerate(self.others) if other is optimizer)
+            names = {id(p): name for name, p in self.cast.model.named_parameters()}
+            self.own[index].append(own_optimizer(optimizer, names))
 
         handle = register_optimizer_step_pre_hook(notice)
         try:
@@ -70,7 +81,7 @@ class InputGuard:
 
     def own_optimizers(self) -> tuple[OwnOptimizer, ...]:
         """Return the optimizers of its own with which it trains; none if one of them cannot be built again."""
-        own = tuple(one for one in self.own if one is not None)
+        own = tuple(with_its_steps([one for one in steps if one is not None]) for steps in self.own if all(steps))
         return own if len(own) == len(self.others) else ()
 
     def untrained_parameter(self) -> str:
