@@ -134,7 +134,8 @@ def remarks(result: CheckResult) -> list[str]:
     if not loop.end.finished and finding.match != Match.UNKNOWN:
         lines.append(f"It did not finish: {str(loop.end).rstrip('.')}.")
     scaled = any(r.event == Event.UPDATE for r in loop.trace.records)
-    if probe.precision == "fp16" and steps_made(loop) and not scaled and not result.passed:
+    unscaled = probe.precision == "fp16" and steps_made(loop) and not scaled
+    if unscaled and "scaler" in probe.asked.takes and not result.passed:
         lines.append("It never updates the scaler; check a loop without mixed precision with --precision fp32.")
     if finding.overflow is not None:
         step, of_loop = finding.overflow
@@ -154,6 +155,8 @@ def remarks(result: CheckResult) -> list[str]:
         lines.append(f"It leaves {listed(probe.left)}, which makes no difference here.")
     if probe.hooks:
         lines.append(f"It leaves hooks on {listed(probe.hooks)}; remove them before returning, or each call adds more.")
+    if probe.compiles:
+        lines.append("It ran uncompiled: the rounding and the dropout masks of torch.compile are not judged.")
     if probe.own_models:
         names = listed([f"{name} ({kind})" for name, kind in probe.own_models.items()])
         lines.append(f"Not compared: {names}, which the loop builds itself.")

@@ -26,7 +26,7 @@ RunReference: TypeAlias = Callable[[Sequence[Fault], str, GoOn], ObservedLoop]
 """Runs the reference with faults, in a precision, until its third argument says to stop."""
 
 CLOSE_IN_FP32 = 1e-4
-NOT_FAR = {"fp16": 0.01, "bf16": 0.08, "fp32": CLOSE_IN_FP32}
+NOT_FAR = {"fp16": 0.01, "bf16": 0.08, "fp32": CLOSE_IN_FP32, "fp64": CLOSE_IN_FP32}
 """Tolerances relative to the norm of a tensor, by precision: about 20 rounding errors of a number in half precision."""
 
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from gradparity.check.own_scaler import build_without_scaler
 from gradparity.check.trained_objects import InputGuard, still_running
 from gradparity.check.uncheckable import steps_made, why_uncheckable
 from gradparity.check.user_loop import LoadedLoop
+from gradparity.check.without_compiler import without_compiler
 from gradparity.errors import UserError
 from gradparity.faults import stress_scenario
 from gradparity.processes.sandbox import TimeLimit
@@ -61,6 +62,8 @@ class Probe:
     """Everything that an audit has seen of it; nothing if it did not finish."""
     found_precision: bool = False
     """True if the precision was chosen by what the loop takes and reads."""
+    compiles: bool = False
+    """True if the loop asked for a compiler; it ran without."""
 
 
 def probe_loop(
@@ -79,6 +82,14 @@ def probe_loop(
     Raises:
         UserError: if the loop cannot be loaded, does not repeat itself, or leaves something running.
     """
+    with without_compiler() as compiled:
+        probe = _probe_loop(load, name, asked_precision, folder, limit)
+    return replace(probe, compiles=bool(compiled))
+
+
+def _probe_loop(
+    load: Callable[[], LoadedLoop], name: str, asked_precision: str | None, folder: Path, limit: TimeLimit
+) -> Probe:
     torch.set_num_threads(1)  # observe sets this too; without it here, the loop would seem to have changed it
     before = GlobalState.now()
     threads = set(threading.enumerate())

@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("loop", metavar="MODULE:FUNCTION", help="looked up in the current folder first")
-    parser.add_argument("--precision", choices=("fp16", "bf16", "fp32"), help=_HELP_OF_PRECISION)
+    parser.add_argument("--precision", choices=("fp16", "bf16", "fp32", "fp64"), help=_HELP_OF_PRECISION)
     parser.add_argument("--accumulation-steps", type=int, metavar="N", help=_MEANT)
     parser.add_argument("--max-norm", type=_norm, metavar="NORM", help=f"{_MEANT}; none for a loop that does not clip")
     parser.add_argument("--scheduler", choices=("given", "none"), help=_MEANT)

@@ -119,7 +119,7 @@ class StressModel(nn.Module):
 
     def measurements(self, tokens: Tensor) -> Tensor:
         """Return large numbers for each token, like inputs that were not normalized."""
-        return F.one_hot(tokens % 4, 4) * 1024.0
+        return F.one_hot(tokens % 4, 4) * self.average.new_tensor(1024.0)
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -129,7 +129,7 @@ class StressModel(nn.Module):
 
 def build(precision: str) -> Cast:
     """Build everything in its initial state; weights come from torch's random state, data from its own generator."""
-    model = StressModel()
+    model = StressModel().to(PRECISIONS[precision].parameters)
     optimizer = AdamW(decay_groups(model.parameters(), weight_decay=0.1), lr=0.02, amsgrad=True)
     optimizer.register_step_post_hook(lambda *_: model.follow())
     scheduler = warmup_cosine(optimizer, warmup_steps=2, total_steps=EPOCHS * -(-MICROBATCHES // ACCUMULATION_STEPS))
