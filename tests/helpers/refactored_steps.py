@@ -105,7 +105,7 @@ def own_schedule_of_the_same_values(model, optimizer, batches, loss, scaler, pla
 
 def own_schedule_by_epoch(model, optimizer, batches, loss, scaler, plan):
     scheduler = lr_scheduler.StepLR(optimizer, 1, gamma=0.3)
-    for epoch in range(plan.epochs):
+    for _ in range(plan.epochs):
         for start in range(0, len(batches), plan.accumulation_steps):
             window = batches[start : start + plan.accumulation_steps]
             accumulate(model, optimizer, loss, scaler, plan, window, sum(map(plan.count, window)))

@@ -1,15 +1,17 @@
 """A user's loop run under the stress scenario, compared with the reference, and looked up among the known faults."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from gradparity.auditing.watching.user_lines import Line
+from gradparity.check.changing_lines import changing_lines
 from gradparity.check.closest_reference import ClosestReference, closest_reference
 from gradparity.check.intended import EVERYTHING, Said, intended
 from gradparity.check.lookup import Finding, Match, look_up
-from gradparity.check.observe import observe, observe_reference
+from gradparity.check.observe import common_prefix, observe, observe_reference
 from gradparity.check.progress import progress_bar
 from gradparity.check.result import CheckResult
 from gradparity.check.rounding import match_with_rounding, overflows_apart
@@ -79,7 +81,16 @@ def check(
             f"\nFrom step {draws} on it draws different random numbers, as with a DataLoader or a seed; this alone "
             "gives different dropout masks. Draw none in the loop, to see if anything else differs."
         )
-    return CheckResult(probe, finding, explanation, probe.reference_after != reference, meant=closest.meant)
+    lines = () if finding.matched and not finding.faults else _lines(probe, closest)
+    return CheckResult(
+        probe, finding, explanation, probe.reference_after != reference, lines=lines, meant=closest.meant
+    )
+
+
+def _lines(probe: Probe, closest: ClosestReference) -> Sequence[Line]:
+    """Return the lines of the loop that wrote what differs first from its reference."""
+    loop, reference = probe.observed.observations, closest.run.observations
+    return changing_lines(probe.lines, loop, reference, common_prefix(loop, reference))
 
 
 def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], quiet: bool) -> Finding:
@@ -96,14 +107,10 @@ def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], 
             unasked=unasked,
         )
     if not finding.matched and probe.in_fp32 and not probe.uncheckable:
-        faults = match_with_rounding(
-            loop, probe.in_fp32, precision, closest.changes, unasked, closest.changes_in_fp32
-        )
+        faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked, closest.changes_in_fp32)
         if faults is not None:
             return finding.except_for_rounding(faults)
-        overflow = overflows_apart(
-            loop, closest.run, probe.in_fp32, precision, closest.changes_in_fp32, unasked
-        )
+        overflow = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes_in_fp32, unasked)
         if overflow is not None:
             return replace(finding.except_for_rounding(()), overflow=overflow)
     return finding

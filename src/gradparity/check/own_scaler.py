@@ -9,7 +9,6 @@ from gradparity.faults import Fault
 from gradparity.faults.patching import reference_with
 from gradparity.faults.stress_scenario import Cast, build
 
-
 _STEP = GradScaler.step.__code__
 """Taken before anything watches the method."""
 

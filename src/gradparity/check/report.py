@@ -54,7 +54,7 @@ def headline(result: CheckResult) -> str:
     reference = f"the reference{in_words(result.meant)}"
     faults = listed([fault.name for fault in finding.faults]) if finding.faults else ""
     if result.same_updates and not result.passed:
-        problem = _kept(probe.graphs) if probe.graphs.steps_kept else _left_behind(probe.left)
+        problem = _kept(probe.graphs) if probe.graphs.steps_kept else probe.wrong_average or _left_behind(probe.left)
         return f"The same updates, but {name} {problem}."
     match finding.match:
         case Match.IDENTICAL:
@@ -157,9 +157,12 @@ def remarks(result: CheckResult) -> list[str]:
         lines.append(f"It leaves hooks on {listed(probe.hooks)}; remove them before returning, or each call adds more.")
     if probe.compiles:
         lines.append("It ran uncompiled: the rounding and the dropout masks of torch.compile are not judged.")
-    if probe.own_models:
-        names = listed([f"{name} ({kind})" for name, kind in probe.own_models.items()])
-        lines.append(f"Not compared: {names}, which the loop builds itself.")
+    if probe.wrong_average and (probe.graphs.steps_kept or not result.same_updates):
+        lines.append(f"It also {probe.wrong_average}.")
+    kinds = {**dict.fromkeys(probe.averages, "an average"), **probe.own_models}
+    if kinds:
+        names = listed([f"{name} ({kind})" for name, kind in kinds.items()])
+        lines.append(f"Not compared: {names}, which the loop builds itself. The reference has none.")
     if finding.match == Match.CLOSEST:
         where = f"until {finding.parted.place}" if finding.parted else "until the end"
         faults = listed([fault.name for fault in finding.faults])
@@ -180,6 +183,10 @@ def show(result: CheckResult, console: Console) -> None:
     console.print(headline(result), style="bold green" if result.passed else "bold red", soft_wrap=True)
     for line in _audited(result):
         console.print(line, soft_wrap=True, markup=False)
+    if result.lines and not result.passed:
+        console.print("Written in your file, what differs first:", soft_wrap=True)
+        for place in result.lines:
+            console.print(f"    {place}: {place.source}", soft_wrap=True, markup=False)
     answers = () if result.finding.match == Match.CLOSEST else result.finding.faults
     for fault in answers:
         _show(fault, console)

@@ -106,8 +106,10 @@ def is_close(
 
 def steps_alike(loop: ObservedLoop, reference: ObservedLoop, precision: str, unasked: frozenset[Part]) -> int:
     """Return the number of records of steps until one that differs from the reference's by more than rounding."""
-    pairs = zip(*([r for r in run.trace.records if _of_a_step(r)] for run in (loop, reference)), strict=False)
-    return sum(1 for _ in takewhile(lambda pair: _close(*pair, NOT_FAR[precision], unasked), pairs))
+    ours, theirs = ([r for r in run.trace.records if _of_a_step(r)] for run in (reference, loop))
+    pairs = zip(ours, theirs, strict=False)
+    alike = takewhile(bool, (_close(one, other, NOT_FAR[precision], unasked) for one, other in pairs))
+    return len(list(alike))
 
 
 def overflows_apart(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gradparity.check.audited import AuditedLoop, audited
+from gradparity.check.changing_lines import LineRun, LineWatcher
 from gradparity.check.float64_reference import error_of_first_gradient, first_window
 from gradparity.check.global_state import GlobalState
 from gradparity.check.graph_leaks import GraphLeaks
@@ -17,6 +18,7 @@ from gradparity.check.intended import EVERYTHING, Asked
 from gradparity.check.lookup import first_shown
 from gradparity.check.loop_end import EndKind
 from gradparity.check.observe import ObservedLoop, UserLoop, observe, observe_reference
+from gradparity.check.own_averages import OwnAverages
 from gradparity.check.own_optimizers import OwnOptimizer
 from gradparity.check.own_scaler import build_without_scaler
 from gradparity.check.trained_objects import InputGuard, still_running
@@ -62,6 +64,12 @@ class Probe:
     """Everything that an audit has seen of it; nothing if it did not finish."""
     found_precision: bool = False
     """True if the precision was chosen by what the loop takes and reads."""
+    lines: Sequence[LineRun] = ()
+    """Its lines as they ran, if it finished and is not the plain reference."""
+    wrong_average: str = ""
+    """A predicate on an average of its own that does not follow the weights as it should; empty if all do."""
+    averages: Sequence[str] = ()
+    """The variables in which it keeps averages of its own."""
     compiles: bool = False
     """True if the loop asked for a compiler; it ran without."""
 
@@ -118,9 +126,14 @@ def _probe_loop(
     except Exception:  # such as a default device that holds no tensors, or a function replaced by a non-function
         reference_after = None
     before.restore()
-    graphs = GraphLeaks()
+    graphs, averages = GraphLeaks(), OwnAverages()
     if observed.end.kind != EndKind.ENDLESS:
-        again = observe(limited, partial(graphs.build, build=build), precision, graphs.count)
+        again = observe(
+            limited,
+            lambda precision: averages.of(graphs.build(precision, build)),
+            precision,
+            lambda *seen: graphs.count(*seen) and averages.look(*seen),
+        )
         before.restore()
         if again != observed:
             raise UserError(
@@ -129,7 +142,7 @@ def _probe_loop(
             )
     in_fp32 = oracle = None
     own_in_fp32: tuple[OwnOptimizer, ...] = ()
-    audit = AuditedLoop()
+    audit, watcher = AuditedLoop(), LineWatcher()
     if observed.end.finished:
         guard_in_fp32 = InputGuard(build)
         with guard_in_fp32.watching_others():
@@ -138,6 +151,9 @@ def _probe_loop(
         before.restore()
         audit = audited(limited, build, precision, Asked(loop.takes, frozenset()).unasked)
         before.restore()
+        if observed != reference_after:
+            observe(watcher.watching(limited), partial(watcher.build, build), precision, watcher.count)
+            before.restore()
         # Else it may clip to a threshold of its own, which this cannot lift, or its first window is another one.
         if "max_norm" in guard.read and not guard.draws.own().orders:
             number = None if "accumulation_steps" in guard.read else audit.backwards
@@ -170,6 +186,9 @@ def _probe_loop(
         guard.own_models,
         audit,
         asked_precision is None,
+        watcher.runs,
+        wrong_average=averages.wrong(),
+        averages=averages.names(),
     )
 
 
