@@ -1,5 +1,6 @@
 """A wrong loop whose fault is not in the dictionary is led to the lines that write what differs first."""
 
+import sys
 from functools import partial
 
 import pytest
@@ -54,25 +55,31 @@ def watched(loop):
 
 
 def test_watching_the_lines_changes_no_bit():
-    watcher, seen = watched(loops.example)
-    assert seen == observe(call_by_name(loops.example, "loop"), stress_scenario.build, "fp16")
-    assert {run.line.function for run in watcher.runs} == {"train"}
+    watcher, seen = watched(loops.zero_grad_at_the_end)
+    assert seen == observe(call_by_name(loops.zero_grad_at_the_end, "loop"), stress_scenario.build, "fp16")
+    assert {run.line.function for run in watcher.runs} == {
+        "zero_grad_at_the_end",
+        "windows",
+        "<listcomp>",
+        "update",
+    } - ({"<listcomp>"} if sys.version_info >= (3, 12) else set())
 
 
 def test_a_line_is_noted_with_what_it_changes():
     watcher, _ = watched(unknown_faults.WRONG[0])
     halving = [run for run in watcher.runs if "# wrong" in run.line.source]
     assert halving
-    assert all({part for part, _ in run.changed} == {"gradients"} and run.begins == run.ends for run in halving)
+    assert {part for run in halving for part, _ in run.changed} == {"gradients"}
+    assert all(run.begins == run.ends for run in halving)
 
 
 def test_the_same_observations_have_no_line():
-    watcher, seen = watched(loops.example)
+    watcher, seen = watched(loops.zero_grad_at_the_end)
     assert changing_lines(watcher.runs, seen.observations, seen.observations, len(seen.observations)) == []
 
 
 def unreadable(model, optimizer, batches):
-    model.shift[0].data = torch.zeros(8, device="meta")
+    model.register_buffer("without_values", torch.zeros(8, device="meta"))
     optimizer.zero_grad()
 
 

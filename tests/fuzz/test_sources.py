@@ -72,10 +72,7 @@ def test_each_way_to_run_what_is_read_would_be_found(call):
 
 def test_only_the_files_that_make_wrong_loops_compile_source():
     compiling = {
-        name_of(path)
-        for path in SOURCES
-        for function, _, _ in calls(path.read_text())
-        if function in COMPILES
+        name_of(path) for path in SOURCES for function, _, _ in calls(path.read_text()) if function in COMPILES
     }
     assert compiling == {*OF_OUR_OWN, STARTS_PYTHON}
 

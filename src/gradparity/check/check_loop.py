@@ -103,7 +103,7 @@ def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], 
             closest.run,
             lambda faults, expected: observe_reference([*closest.changes, *faults], precision, expected),
             progress,
-            alone=bool(probe.instead or (probe.uncheckable and not stopped_by_torch)),
+            alone=bool(probe.instead or probe.also or (probe.uncheckable and not stopped_by_torch)),
             unasked=unasked,
         )
     if not finding.matched and probe.in_fp32 and not probe.uncheckable:

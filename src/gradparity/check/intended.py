@@ -22,6 +22,7 @@ from gradparity.faults import FAULTS, Fault
 from gradparity.faults.stress_scenario import ACCUMULATION_STEPS, MAX_NORM, Cast, Plan
 from gradparity.parity.state import Part
 
+_NORM = "--max-norm NORM"
 _SAID, _OWN = "was said to mean this", "trains with optimizers of its own"
 
 
@@ -36,6 +37,8 @@ class Intended:
     """The sign of what is meant, a predicate on the loop, such as ``takes no scheduler``."""
     unread: str = ""
     """In place of a reason: the field of the plan that the loop never reads."""
+    option: str = ""
+    """The option by which the user says that the loop means something else, such as ``--max-norm NORM``."""
     in_fp32: Fault | None = None
     """The change in fp32, if it is a different one: there no step is skipped."""
 
@@ -132,12 +135,12 @@ def _schedule(asked: Asked, loop: ObservedLoop, in_fp32: ObservedLoop, said: Sai
         return [Intended(change, "without a schedule", _OWN)]
     if "scheduler" in asked.takes:
         return [None]
-    reason = "takes no scheduler"
-    options: list[Option] = [Intended(change, "without a schedule", reason), None]
+    reason, given = "takes no scheduler", "--scheduler given"
+    options: list[Option] = [Intended(change, "without a schedule", reason, option=given), None]
     if rates := learning_rates(loop):
         changes = with_rates(rates), with_rates(learning_rates(in_fp32))
         words = "with the learning rates that it sets"
-        options.insert(1, Intended(changes[0], words, reason, in_fp32=changes[1]))
+        options.insert(1, Intended(changes[0], words, reason, option=given, in_fp32=changes[1]))
     return options
 
 
@@ -149,14 +152,15 @@ def _clip(asked: Asked, loop: ObservedLoop, threshold: float | None, said: Said)
         return [_clip_to(said.max_norm, reason=_SAID)]
     if "max_norm" in asked.read:
         return [None]
-    without = Intended(none, "without a clip", unread="max_norm")
+    without = Intended(none, "without a clip", unread="max_norm", option=_NORM)
     if threshold is not None:
         return [_clip_to(threshold, unread="max_norm"), without]
     return [without, *(_clip_to(norm, unread="max_norm") for norm in nice(largest_norm(loop)))]  # it may clip by hand
 
 
 def _clip_to(norm: float, reason: str = "", unread: str = "") -> Option:
-    return None if norm == MAX_NORM else Intended(clipping_to(norm), f"clipped to {norm:g}", reason, unread)
+    option = _NORM if unread else ""
+    return None if norm == MAX_NORM else Intended(clipping_to(norm), f"clipped to {norm:g}", reason, unread, option)
 
 
 def _windows(asked: Asked, seen: int | None, said: Said) -> list[Option]:
@@ -168,7 +172,7 @@ def _windows(asked: Asked, seen: int | None, said: Said) -> list[Option]:
     change, words = accumulating(number), f"with {number} microbatch{'es' if number > 1 else ''} a step"
     if not unasked:
         return [Intended(change, words, _SAID)]
-    return [Intended(change, words, unread="accumulation_steps"), None]
+    return [Intended(change, words, unread="accumulation_steps", option="--accumulation-steps N"), None]
 
 
 def _epochs(asked: Asked) -> list[Option]:

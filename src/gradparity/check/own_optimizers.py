@@ -67,7 +67,7 @@ def own_optimizer(optimizer: Optimizer, names: Mapping[int, str]) -> OwnOptimize
         names: the name of each parameter of the model, by ``id``.
     """
     kind = type(optimizer)
-    if getattr(torch.optim, kind.__name__, None) is not kind:
+    if getattr(torch.optim, kind.__name__, None) is not kind or kind is torch.optim.LBFGS:  # which needs a closure
         return None
     groups = []
     for group in optimizer.param_groups:

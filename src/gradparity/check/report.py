@@ -43,6 +43,8 @@ _PRECISION_REASON = {
     "fp32": "takes no scaler and never reads plan.autocast",
 }
 
+_LEAVE_OUT = "its loss may depend on them; leave that part out to have the rest judged"
+
 _NUMBERS = ("no", "one", "two", "three", "four")
 
 _COLOURS = {"+": "green", "-": "red"}
@@ -76,6 +78,8 @@ def headline(result: CheckResult) -> str:
             return f"{name} behaves, bit for bit, like {reference} with {number} faults: {faults}."
         case Match.CLOSEST:
             return f"{name} has a fault that is not in the dictionary{_audit_names_it(result)}."
+    if probe.also and not probe.uncheckable:
+        return f"{name} cannot be judged: it {probe.also}, and {_LEAVE_OUT}."
     problem = probe.uncheckable or no_gradients(probe.observed) or no_finite_gradients(probe.observed)
     return f"{name} {problem or 'has a fault that is not in the dictionary' + _audit_names_it(result)}."
 
@@ -98,10 +102,9 @@ def _why_meant(meant: Sequence[Intended]) -> str:
     unread = [f"plan.{one.unread}" for one in meant if one.unread]
     reasons = list(dict.fromkeys(one.reason for one in meant if one.reason))
     reasons += [f"never reads {listed(unread)}"] if unread else []
-    return (
-        f"The loop {listed(reasons)}, so the reference does as it does. If the loop should do more, say what: "
-        "--accumulation-steps N, --max-norm NORM, --scheduler given."
-    )
+    options = list(dict.fromkeys(one.option for one in meant if one.option))
+    more = f" If it should do more, say so: {', '.join(options)}." if options else ""
+    return f"The reference does as the loop does, which {listed(reasons)}.{more}"
 
 
 def _kept(graphs: GraphLeaks) -> str:

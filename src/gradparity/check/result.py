@@ -43,7 +43,8 @@ class CheckResult:
     def code(self) -> int:
         """Return the exit code of the command."""
         loop = self.probe.observed
-        unchecked = self.finding.match == Match.UNKNOWN and not (loop.end.finished and steps_made(loop))
+        judged = loop.end.finished and steps_made(loop) and not self.probe.also
+        unchecked = self.finding.match == Match.UNKNOWN and not judged
         return 0 if self.passed else 2 if unchecked else 1
 
     @property

@@ -66,6 +66,8 @@ class Probe:
     """True if the precision was chosen by what the loop takes and reads."""
     lines: Sequence[LineRun] = ()
     """Its lines as they ran, if it finished and is not the plain reference."""
+    also: str = ""
+    """A predicate on another model that it trains, on which its loss may depend; empty if there is none."""
     wrong_average: str = ""
     """A predicate on an average of its own that does not follow the weights as it should; empty if all do."""
     averages: Sequence[str] = ()
@@ -187,6 +189,7 @@ def _probe_loop(
         audit,
         asked_precision is None,
         watcher.runs,
+        also=guard.other_training() if steps_made(observed) else "",
         wrong_average=averages.wrong(),
         averages=averages.names(),
     )

@@ -22,7 +22,11 @@ from gradparity.check.own_optimizers import OwnOptimizer, own_optimizer, with_it
 from gradparity.check.own_scaler import OwnScaler, own_scaler
 from gradparity.faults import stress_scenario
 from gradparity.faults.stress_scenario import Cast
+from gradparity.parity.likely_cause import listed
 from gradparity.processes.user_frames import Frame, in_brackets, innermost
+
+
+_WHY_NOT = "that needs a class of torch.optim that takes no closure, over parameters of the given model alone"
 
 
 class InputGuard:
@@ -75,9 +79,22 @@ class InputGuard:
         for other in self.others:
             kind = type(other).__name__
             if _trained_by(other) & {id(p) for p in self.parameters.values()}:
-                return f"trains the model with an optimizer of its own ({kind}), not with the one that it was given"
+                did = f"trains the model with an optimizer of its own ({kind}), not with the one that it was given"
+                return did if self.own_optimizers() else f"{did}, and no reference can be built with it: {_WHY_NOT}"
             return f"trains other parameters than the given model's, such as a copy's, with an {kind} of its own"
         return ""
+
+    def other_training(self) -> str:
+        """Return a predicate on another model that the loop trains beside the given one; empty if there is none."""
+        ours = {id(p) for p in self.parameters.values()}
+        beside = [type(other).__name__ for other in self.others if not _trained_by(other) & ours]
+        if not beside:
+            return ""
+        models = f", such as {listed([f'{name} ({kind})' for name, kind in self.own_models.items()])}"
+        return (
+            f"also trains other parameters than the given model's{models if self.own_models else ''}, with "
+            f"{listed(list(dict.fromkeys(beside)))} of its own"
+        )
 
     def own_optimizers(self) -> tuple[OwnOptimizer, ...]:
         """Return the optimizers of its own with which it trains; none if one of them cannot be built again."""
