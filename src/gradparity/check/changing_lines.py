@@ -1,9 +1,9 @@
 """The lines of the user's file that write what differs first from the reference.
 
-The loop runs once more, line by line. After each line all values that a step depends on are compared with those before
-it: gradients, weights, moments, hyperparameters, and what no observation shows, which are the numbers in layers, such as
-the probability of a dropout, and the batches. So a difference leads to the lines that wrote that value after the last
-place where it was still the reference's.
+The loop runs once more, line by line. After each line, every value that a step depends on is compared with the one
+before it: gradients, weights, moments and hyperparameters, and what no observation shows, which are the batches and the
+numbers in layers, such as the probability of a dropout. So a difference leads to the lines that wrote that value after
+the last place where it was still the reference's.
 """
 
 import sys

@@ -104,7 +104,7 @@ def _why_meant(meant: Sequence[Intended]) -> str:
     reasons += [f"never reads {listed(unread)}"] if unread else []
     options = list(dict.fromkeys(one.option for one in meant if one.option))
     more = f" If it should do more, say so: {', '.join(options)}." if options else ""
-    return f"The reference does as the loop does, which {listed(reasons)}.{more}"
+    return f"The reference follows the loop, which {listed(reasons)}.{more}"
 
 
 def _kept(graphs: GraphLeaks) -> str:
@@ -176,8 +176,6 @@ def remarks(result: CheckResult) -> list[str]:
         lines.append(
             f"Compared with the whole window in float64, its first gradient, before any clip, is {right}: {error}."
         )
-    if finding.also_here and loop.end.finished and steps_made(loop):
-        lines.append(f"{len(finding.also_here)} known faults first show at the same place, but differently.")
     return lines
 
 
@@ -187,7 +185,8 @@ def show(result: CheckResult, console: Console) -> None:
     for line in _audited(result):
         console.print(line, soft_wrap=True, markup=False)
     if result.lines and not result.passed:
-        console.print("Written in your file, what differs first:", soft_wrap=True)
+        only = "This line" if len(result.lines) == 1 else "One of these lines"
+        console.print(f"{only} in your file wrote what differs first:", soft_wrap=True)
         for place in result.lines:
             console.print(f"    {place}: {place.source}", soft_wrap=True, markup=False)
     answers = () if result.finding.match == Match.CLOSEST else result.finding.faults

@@ -25,7 +25,6 @@ from gradparity.faults.stress_scenario import Cast
 from gradparity.parity.likely_cause import listed
 from gradparity.processes.user_frames import Frame, in_brackets, innermost
 
-
 _WHY_NOT = "that needs a class of torch.optim that takes no closure, over parameters of the given model alone"
 
 
