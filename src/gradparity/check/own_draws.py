@@ -142,7 +142,7 @@ def with_own_draws(draws: OwnDraws) -> Fault:
         first=None,
         changes={
             build: f"""
-     save_all(run, beginning)
+     autocast = partial(PRECISIONS[precision].autocast, "cpu")
 +    from gradparity.check.own_draws import draw_from
 +    draw_from(model, {_written(draws.states)!r})
 """,
