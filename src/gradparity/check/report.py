@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from gradparity.auditing.finding import RuleVerdict
+from gradparity.auditing.finding import RuleFinding, RuleVerdict
 from gradparity.check.float64_reference import RELATIVE_ROUNDING
 from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.intended import Intended, in_words
@@ -90,11 +90,23 @@ def _audit_names_it(result: CheckResult) -> str:
 
 def _audited(result: CheckResult) -> Iterator[str]:
     """Yield what an audit found wrong, with the line; of a loop that passes, only what breaks a promise."""
+    for finding in _findings(result):
+        where = f"\n    {finding.line}: {finding.line.source}" if finding.line and finding.line.number else ""
+        yield f"{finding.rule.code} {finding.rule.name}: {finding.sentence}{where}"
+
+
+def _findings(result: CheckResult) -> list[RuleFinding]:
     findings = () if result.probe.uncheckable else result.probe.audit.findings
-    for finding in findings:
-        if finding.verdict == RuleVerdict.WRONG or not result.passed:
-            where = f"\n    {finding.line}: {finding.line.source}" if finding.line and finding.line.number else ""
-            yield f"{finding.rule.code} {finding.rule.name}: {finding.sentence}{where}"
+    return [f for f in findings if f.verdict == RuleVerdict.WRONG or not result.passed]
+
+
+def _written_in(result: CheckResult) -> Iterator[str]:
+    """Yield the lines that wrote what differs first; nothing if an audit has named all of them already."""
+    named = {(f.line.file, f.line.number) for f in _findings(result) if f.line}
+    if not result.passed and any((line.file, line.number) not in named for line in result.lines):
+        only = "This line" if len(result.lines) == 1 else "One of these lines"
+        yield f"{only} in your file wrote what differs first:"
+        yield from (f"    {line}: {line.source}" for line in result.lines)
 
 
 def _why_meant(meant: Sequence[Intended]) -> str:
@@ -184,11 +196,8 @@ def show(result: CheckResult, console: Console) -> None:
     console.print(headline(result), style="bold green" if result.passed else "bold red", soft_wrap=True)
     for line in _audited(result):
         console.print(line, soft_wrap=True, markup=False)
-    if result.lines and not result.passed:
-        only = "This line" if len(result.lines) == 1 else "One of these lines"
-        console.print(f"{only} in your file wrote what differs first:", soft_wrap=True)
-        for place in result.lines:
-            console.print(f"    {place}: {place.source}", soft_wrap=True, markup=False)
+    for line in _written_in(result):
+        console.print(line, soft_wrap=True, markup=False)
     answers = () if result.finding.match == Match.CLOSEST else result.finding.faults
     for fault in answers:
         _show(fault, console)
