@@ -8,8 +8,8 @@ import torch
 
 import loops
 import unknown_faults
-from gradparity.check import check_loop
-from gradparity.check.changing_lines import LineRun, LineWatcher, changing_lines
+from gradparity.check import changing_lines, check_loop
+from gradparity.check.changing_lines import LineRun, LineWatcher
 from gradparity.check.check_loop import check
 from gradparity.check.lookup import Finding, Match
 from gradparity.check.observe import observe
@@ -75,7 +75,9 @@ def test_a_line_is_noted_with_what_it_changes():
 
 def test_the_same_observations_have_no_line():
     watcher, seen = watched(loops.zero_grad_at_the_end)
-    assert changing_lines(watcher.runs, seen.observations, seen.observations, len(seen.observations)) == []
+    assert (
+        changing_lines.changing_lines(watcher.runs, seen.observations, seen.observations, len(seen.observations)) == []
+    )
 
 
 def unreadable(model, optimizer, batches):
@@ -87,3 +89,15 @@ def test_values_that_cannot_be_read_end_the_watching_and_not_the_loop():
     watcher, seen = watched(unreadable)
     assert seen.end.finished
     assert not any(isinstance(run, LineRun) for run in watcher.runs)
+
+
+def of_many_lines(model, batches):
+    for _ in range(100_000):
+        len(batches)
+
+
+def test_a_loop_of_many_lines_comes_to_its_end(monkeypatch):
+    monkeypatch.setattr(changing_lines, "_MOST_LINES", 50)
+    watcher, seen = watched(of_many_lines)
+    assert seen.end.finished
+    assert len(watcher.runs) == 50

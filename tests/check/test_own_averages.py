@@ -10,14 +10,18 @@ from gradparity.check.report import headline, remarks
 from gradparity.check.user_loop import call_by_name
 
 
-def checked(loop):
-    return check(partial(call_by_name, loop, "loop"), "loop", "fp16", quiet=True)
+def checked(loop, precision="fp16"):
+    return check(partial(call_by_name, loop, "loop"), "loop", precision, quiet=True)
 
 
 def test_a_right_average_passes_and_is_said_not_to_be_compared():
     result = checked(own_averages.RIGHT)
     assert result.passed, headline(result)
     assert any("Not compared: ema.shadow (an average)" in line for line in remarks(result))
+
+
+def test_an_average_that_follows_an_optimizer_of_the_loops_own_is_not_blamed():
+    assert checked(own_averages.with_an_optimizer_of_its_own, "fp32").passed
 
 
 @pytest.mark.parametrize(

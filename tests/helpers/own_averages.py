@@ -58,3 +58,14 @@ def only_the_model_restored(ema, model):
 RIGHT = averaging()
 EVERY_MICROBATCH = averaging(every_microbatch=True)
 SWAPPED_BACK_WRONGLY = averaging(restore=only_the_model_restored)
+
+
+def with_an_optimizer_of_its_own(model, batches, loss, plan):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    ema = Ema(model, 0.9)
+    for _ in range(plan.epochs):
+        for batch in batches:
+            optimizer.zero_grad()
+            (loss(model, batch) / plan.count(batch)).backward()
+            optimizer.step()
+            ema.update(model)

@@ -7,6 +7,7 @@ the last place where it was still the reference's.
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
@@ -25,6 +26,8 @@ Name: TypeAlias = tuple[str, str]
 """A part of the state, or what no observation shows, and the name of a value in it."""
 
 _MOST_LINES = 4000
+_SECONDS = 5.0
+"""The time after which lines are watched no longer: a loop of many lines has to come to its end."""
 _MOST_SHOWN = 5
 _HEADERS = ("for ", "with ", "while ", "def ", "return", "yield")
 """The beginnings of lines that compute nothing themselves."""
@@ -51,6 +54,7 @@ class LineWatcher:
 
     runs: list[LineRun] = field(default_factory=list)
     _made: int = 0
+    _until: float = 0.0
     _values: dict[Name, object] = field(default_factory=dict)
     _open: list[tuple[Line, int]] = field(default_factory=list)
 
@@ -71,7 +75,7 @@ class LineWatcher:
         """Return ``loop``, which is traced whenever it runs."""
 
         def traced(**arguments: Any) -> None:
-            before = sys.gettrace()
+            before, self._until = sys.gettrace(), time.monotonic() + _SECONDS
             sys.settrace(self._called)
             try:
                 loop(**arguments)
@@ -81,12 +85,23 @@ class LineWatcher:
         return traced
 
     def _called(self, frame: FrameType, event: str, _: object) -> Any:
-        wanted = of_the_user(frame.f_code.co_filename) and len(self.runs) < _MOST_LINES
+        if self._enough():
+            return None
+        wanted = of_the_user(frame.f_code.co_filename)
         if wanted and self._open:
             self._settle()
         return self._line if wanted else None
 
+    def _enough(self) -> bool:
+        """Return whether enough lines were watched, and if so, watch no more."""
+        if len(self.runs) < _MOST_LINES and time.monotonic() < self._until:
+            return False
+        sys.settrace(None)
+        return True
+
     def _line(self, frame: FrameType, event: str, _: object) -> Any:
+        if self._enough():
+            return None
         self._settle()
         back = frame.f_back if event == "return" else frame
         while back is not None and not of_the_user(back.f_code.co_filename):
@@ -107,9 +122,10 @@ class LineWatcher:
             self.runs.clear()
             sys.settrace(None)
             return
-        changed = frozenset(
-            name for name in now.keys() | self._values.keys() if now.get(name) != self._values.get(name)
-        )
+        names = now.keys() | self._values.keys()
+        # A new attribute is a variable of the loop's.
+        known = (name for name in names if name[0] != _SETTINGS or name in self._values)
+        changed = frozenset(name for name in known if now.get(name) != self._values.get(name))
         self._values = now
         gradients = (p.grad for p in self._cast.model.parameters())
         emptied = all(gradient is None or not gradient.any() for gradient in gradients)

@@ -57,6 +57,8 @@ class OwnAverages:
 
     model: nn.Module | None = None
     found: dict[str, OwnAverage] = field(default_factory=dict)
+    steps: int = 0
+    """The number of steps of the optimizer that the loop was given: those of others are not seen."""
 
     def of(self, cast: Cast) -> Cast:
         """Return the cast whose model the averages follow."""
@@ -73,6 +75,7 @@ class OwnAverages:
             average = self.found.setdefault(variable, OwnAverage(tensor.detach().clone()))
             average.look(tensor, parameter)
         event = records[-1].event
+        self.steps += event in (Event.STEP, Event.SKIP)
         for average in self.found.values():
             average.steps += event in (Event.STEP, Event.SKIP)
             average.backwards += event == Event.ACCUMULATED
@@ -80,7 +83,7 @@ class OwnAverages:
 
     def wrong(self) -> str:
         """Return a predicate on the first average that does not follow as it should; empty if all do."""
-        for name, average in self.found.items():
+        for name, average in self.found.items() if self.steps else ():
             if average.without_step >= _ENOUGH:
                 return (
                     f"moves its average {name} {average.without_step} times without a step in between, as after each "

@@ -12,6 +12,7 @@ from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.intended import Intended, in_words
 from gradparity.check.lookup import Match
 from gradparity.check.observe import ObservedLoop
+from gradparity.check.own_scaler import WITHOUT_SCALER
 from gradparity.check.result import CheckResult
 from gradparity.check.uncheckable import no_finite_gradients, no_gradients, steps_made
 from gradparity.faults import Fault
@@ -144,6 +145,8 @@ def remarks(result: CheckResult) -> list[str]:
     lines = []
     if result.meant:
         lines.append(_why_meant(result.meant))
+    if any(one.change is WITHOUT_SCALER for one in result.meant):
+        lines.append("In fp16 without a loss scale, gradients below 6e-8 become zero; take the scaler to keep them.")
     if probe.found_precision and probe.precision != "fp16":
         lines.append(f"Checked in {probe.precision} only: the loop {_PRECISION_REASON[probe.precision]}.")
     if not loop.end.finished and finding.match != Match.UNKNOWN:

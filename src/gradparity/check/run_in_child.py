@@ -1,6 +1,7 @@
 """All observations of a user's loop, made in a process that the loop may spoil; the verdict is given elsewhere."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -116,8 +117,10 @@ def _probe_loop(
     before.restore()
     guard, writer = InputGuard(build), Writer(folder, about(), full=True)
     try:
+        began = time.monotonic()
         with guard.watching_others():
             observed = observe(limited, guard.build, precision, writer=writer)
+        seconds = time.monotonic() - began
     finally:
         writer.close()
     if running := still_running(threads):
@@ -153,7 +156,7 @@ def _probe_loop(
         before.restore()
         audit = audited(limited, build, precision, Asked(loop.takes, frozenset()).unasked)
         before.restore()
-        if observed != reference_after:
+        if observed != reference_after and seconds < limit.seconds / 4:  # watched, it takes longer
             observe(watcher.watching(limited), partial(watcher.build, build), precision, watcher.count)
             before.restore()
         # Else it may clip to a threshold of its own, which this cannot lift, or its first window is another one.
