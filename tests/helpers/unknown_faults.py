@@ -217,7 +217,7 @@ def last_parameter_not_clipped(model, optimizer, batches, loss, scaler, schedule
 
 
 @wrong
-def steps_on_large_losses_left_out(model, optimizer, batches, loss, scaler, scheduler, plan):
+def steps_on_small_losses_left_out(model, optimizer, batches, loss, scaler, scheduler, plan):
     for window, tokens in windows(batches, plan):
         optimizer.zero_grad()
         total = 0.0
@@ -226,7 +226,7 @@ def steps_on_large_losses_left_out(model, optimizer, batches, loss, scaler, sche
                 mean = loss(model, batch) / tokens
             total += mean.item()
             scaler.scale(mean).backward()
-        if total > 8.2:
+        if total < 8.2:
             continue  # wrong
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), plan.max_norm)

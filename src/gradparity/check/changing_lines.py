@@ -28,7 +28,7 @@ Name: TypeAlias = tuple[str, str]
 _MOST_LINES = 4000
 _SECONDS = 5.0
 """The time after which lines are watched no longer: a loop of many lines has to come to its end."""
-_MOST_SHOWN = 5
+_MOST_SHOWN = 8
 _HEADERS = ("for ", "with ", "while ", "def ", "return", "yield")
 """The beginnings of lines that compute nothing themselves."""
 
@@ -172,6 +172,8 @@ def changing_lines(
         return hidden
     if shared >= len(loop) or shared >= len(reference):
         return []
+    if loop[shared].place != reference[shared].place:  # one of the two does something else here
+        return _lines(_computing(until, shared))
     differing = _differing(loop[shared], reference[shared])
     since = {name: _last_seen(name, loop[:shared]) for name in differing}
     writing = [run for run in until if _writes(run, since)]
