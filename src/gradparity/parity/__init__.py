@@ -4,6 +4,6 @@ Read in this order: ``bits`` (distance in ULP), ``place`` (step, microbatch and 
 phase), ``flatten_values`` and ``dense_parts`` (values and tensors of any kind, split into parts), ``difference_kinds``
 and ``mismatches`` (the ways in which two values differ), ``compare`` (live values), ``lockstep`` (two runs),
 ``verdict``, ``likely_cause``, ``explain`` and ``report`` (the result, in words). Beside these: ``explanation_kinds``,
-``aliasing``, ``other_model_state``, ``random_stream``, ``figures``, ``metrics``, ``step_metrics``, ``compare_on_gpu``,
-``batch``.
+``aliasing``, ``other_model_state``, ``random_stream``, ``figures``, ``difference_sums``, ``metrics``, ``step_metrics``,
+``compare_on_gpu``, ``batch``.
 """
