@@ -25,6 +25,8 @@ class Difference(Metric):
 
     full_state_update = False
 
+    differing: Tensor
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for name, start in vars(Sums()).items():
