@@ -17,8 +17,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from gradparity.cli.only_option import add_choice, choose
 from gradparity.studies import experiment
-from gradparity.studies.audits.outcome import audited_loop
-from gradparity.studies.audits.result import audits_result
+from gradparity.studies.audit_any_loop.outcome import audited_loop
+from gradparity.studies.audit_any_loop.result import audits_result
 from gradparity.studies.experiment import Finished
 from gradparity.tensorboard import new_folder
 

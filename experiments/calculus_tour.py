@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd import grad
 
 from gradparity.cli.arguments import check_range
-from gradparity.studies import calculus, experiment
-from gradparity.studies.calculus.known_functions import (
+from gradparity.studies import calculus_tour, experiment
+from gradparity.studies.calculus_tour.known_functions import (
     Waves,
     scalar,
     scalar_gradient,
@@ -78,7 +78,7 @@ def traps(x: Tensor) -> Iterator[tuple[str, float | str]]:
         return scalar(x - x.mean(dim=0))
 
     full = torch.func.jacrev(centred)(x)  # every output by every sample, [N, N, 2]
-    (seen,) = calculus.gradients(centred, x)
+    (seen,) = calculus_tour.gradients(centred, x)
     yield "Where samples interact, a seed of ones gives column sums", error(seen, full.sum(dim=0))
     yield "They miss the per-sample gradient by", f"{error(seen, full.diagonal().mT):.2g}"
 
@@ -102,17 +102,17 @@ def derivatives(x: Tensor, waves: Waves) -> Iterator[tuple[str, Tensor, list[Ten
         return waves.value(x)[:, 0]
 
     for name, f, by_hand, by_vjp, by_func in (
-        ("gradient", scalar, scalar_gradient(x), calculus.gradients, calculus.gradients_by_func),
-        ("Jacobian", vector, vector_jacobian(x), calculus.jacobians, calculus.jacobians_by_func),
-        ("Hessian", scalar, scalar_hessian(x), calculus.hessians, calculus.hessians_by_func),
-        ("waves: gradient", wave, waves.jacobian(x)[:, 0], calculus.gradients, calculus.gradients_by_func),
-        ("waves: Jacobian", waves.value, waves.jacobian(x), calculus.jacobians, calculus.jacobians_by_func),
-        ("waves: Hessian", wave, waves.hessian(x)[:, 0], calculus.hessians, calculus.hessians_by_func),
+        ("gradient", scalar, scalar_gradient(x), calculus_tour.gradients, calculus_tour.gradients_by_func),
+        ("Jacobian", vector, vector_jacobian(x), calculus_tour.jacobians, calculus_tour.jacobians_by_func),
+        ("Hessian", scalar, scalar_hessian(x), calculus_tour.hessians, calculus_tour.hessians_by_func),
+        ("waves: gradient", wave, waves.jacobian(x)[:, 0], calculus_tour.gradients, calculus_tour.gradients_by_func),
+        ("waves: Jacobian", waves.value, waves.jacobian(x), calculus_tour.jacobians, calculus_tour.jacobians_by_func),
+        ("waves: Hessian", wave, waves.hessian(x)[:, 0], calculus_tour.hessians, calculus_tour.hessians_by_func),
     ):
-        ways = (by_vjp, partial(by_vjp, vjp=calculus.vjp_by_backward), by_func)  # the first by autograd.grad
+        ways = (by_vjp, partial(by_vjp, vjp=calculus_tour.vjp_by_backward), by_func)  # the first by autograd.grad
         yield name, by_hand, [way(f, x)[0] for way in ways]
         found = [torch.stack(way(unstacked(f), *x.unbind(dim=1)), dim=-1) for way in ways]
-        by_hand = by_hand.diagonal(dim1=1, dim2=2) if by_vjp is calculus.hessians else by_hand
+        by_hand = by_hand.diagonal(dim1=1, dim2=2) if by_vjp is calculus_tour.hessians else by_hand
         yield f"{name.replace('Hessian', 'grad_xx/yy')}, inputs apart", by_hand, found
 
 

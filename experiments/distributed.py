@@ -18,7 +18,7 @@ from gradparity.studies.distributed.result import distributed_result
 from gradparity.studies.distributed.sharded_trial import measure_sharded
 from gradparity.studies.distributed.trial import Trial, run_trial
 from gradparity.studies.experiment import Finished
-from gradparity.studies.two_ways.config import ClipConfig, Config, PrecisionName, TaskName
+from gradparity.studies.train_two_ways.config import ClipConfig, Config, PrecisionName, TaskName
 from gradparity.tensorboard import new_folder
 
 MOST = 8

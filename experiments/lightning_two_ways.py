@@ -21,10 +21,10 @@ from gradparity.parity.lockstep import lockstep
 from gradparity.parity.verdict import Verdict, verdict_of
 from gradparity.studies import experiment, tasks
 from gradparity.studies.experiment import Finished
-from gradparity.studies.lightning.trainer_lane import WAYS, Way, under_lightning
+from gradparity.studies.lightning_two_ways.trainer_lane import WAYS, Way, under_lightning
 from gradparity.studies.result import ANSWER_PAGE, Result
-from gradparity.studies.two_ways import build
-from gradparity.studies.two_ways.config import ClipConfig, Config, ScalerConfig
+from gradparity.studies.train_two_ways import build
+from gradparity.studies.train_two_ways.config import ClipConfig, Config, ScalerConfig
 from gradparity.tensorboard import new_folder
 from gradparity.tensorboard.pages import table_page
 

@@ -15,9 +15,9 @@ from gradparity.cli.arguments import check_range
 from gradparity.cli.only_option import add_choice, choose
 from gradparity.studies import experiment
 from gradparity.studies.experiment import Finished
-from gradparity.studies.two_ways.config import LARGEST_COUNT
-from gradparity.studies.variants import VARIANTS, VariantOutcome, variant_outcome
-from gradparity.studies.variants.result import variants_result
+from gradparity.studies.routes_that_differ import VARIANTS, VariantOutcome, variant_outcome
+from gradparity.studies.routes_that_differ.result import variants_result
+from gradparity.studies.train_two_ways.config import LARGEST_COUNT
 from gradparity.tensorboard import new_folder
 
 

@@ -23,9 +23,9 @@ from gradparity.studies import experiment
 from gradparity.studies.experiment import Finished
 from gradparity.studies.result import Result, say
 from gradparity.studies.tasks import TASKS, held_out_metric, move_examples
-from gradparity.studies.two_ways import build, checkpoint
-from gradparity.studies.two_ways.command_line import SAVED_CONFIG, as_yaml, parse_config, parse_resume
-from gradparity.studies.two_ways.config import Config
+from gradparity.studies.train_two_ways import build, checkpoint
+from gradparity.studies.train_two_ways.command_line import SAVED_CONFIG, as_yaml, parse_config, parse_resume
+from gradparity.studies.train_two_ways.config import Config
 from gradparity.tensorboard import Board, exclusive_lock, new_folder
 from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.tensorboard.first_difference import faults_page

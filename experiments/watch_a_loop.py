@@ -18,16 +18,16 @@ from torch.nn.utils import clip_grad_norm_
 
 import gradparity
 from gradparity import training
+from gradparity.cli.diff import to_board
 from gradparity.parity import report
 from gradparity.parity.random_stream import RandomStream
 from gradparity.studies import experiment, tasks
 from gradparity.studies.experiment import Finished
 from gradparity.studies.result import Result
 from gradparity.studies.tasks import Batch, count
-from gradparity.studies.two_ways import build
-from gradparity.studies.two_ways.config import ClipConfig, Config
+from gradparity.studies.train_two_ways import build
+from gradparity.studies.train_two_ways.config import ClipConfig, Config
 from gradparity.tensorboard import new_folder
-from gradparity.trace.command import to_board
 from gradparity.trace.file import read
 from gradparity.trace.report import print_difference
 from gradparity.training import Run

@@ -8,8 +8,8 @@ import gradparity
 
 HOUSE = Path(gradparity.__file__).parent
 ORDER = [
-    "errors", "training", "safe_files", "cli", "parity", "faults", "tensorboard", "trace", "processes", "auditing", "check",
-    "integrations", "studies",
+    "errors", "training", "safe_files", "parity", "faults", "tensorboard", "trace", "processes", "auditing", "check",
+    "integrations", "cli", "studies",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import gradparity
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.watching.watch import Watch
 
 STEPS = 4
 IGNORE = -100
@@ -341,22 +341,22 @@ RIGHT = (
 """Loops that are right, and look like wrong ones."""
 
 
-def account_of(loop, *arguments):
-    """Run a loop under a watch on this rank; return its account."""
+def facts_of(loop, *arguments):
+    """Run a loop under a watch on this rank; return its facts."""
     watch = Watch(100)
     with watch.watching():
         left = loop(*arguments)
     assert watch.fault is None, watch.fault
     shutil.rmtree(watch.ranks.own.folder, ignore_errors=True)
-    account = watch.account()
+    facts = watch.facts()
     del left
-    return account
+    return facts
 
 
-def accounts_of_all():
-    """Run every loop on this rank; return their accounts by name and form."""
-    found = {(loop.__name__, right): account_of(loop, right) for loop in BROKEN for right in (True, False)}
-    return found | {(loop.__name__, True): account_of(loop) for loop in RIGHT}
+def facts_of_every_loop():
+    """Run every loop on this rank; return their facts by name and form."""
+    found = {(loop.__name__, right): facts_of(loop, right) for loop in BROKEN for right in (True, False)}
+    return found | {(loop.__name__, True): facts_of(loop) for loop in RIGHT}
 
 
 def bits_of(loop, watched):
@@ -371,7 +371,7 @@ def bits_of(loop, watched):
 
     torch.optim.SGD.step = stepped
     try:
-        account_of(loop, *[True] * (loop in BROKEN)) if watched else loop(*[True] * (loop in BROKEN))
+        facts_of(loop, *[True] * (loop in BROKEN)) if watched else loop(*[True] * (loop in BROKEN))
     finally:
         torch.optim.SGD.step = step
     return [*kept, torch.get_rng_state()]

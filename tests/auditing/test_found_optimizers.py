@@ -4,8 +4,8 @@ import gc
 
 import torch
 
-from gradparity.auditing.found_modules import Modules
-from gradparity.auditing.found_optimizers import Registry
+from gradparity.auditing.watching.found_modules import Modules
+from gradparity.auditing.watching.found_optimizers import Registry
 
 
 def test_no_two_optimizers_have_one_number():

@@ -8,7 +8,7 @@ import pytest
 import framework_loops
 from framework_loops import FRAMEWORKS, Classifier, TwoPlayers, fit
 from gradparity.auditing.report import report
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.watching.watch import Watch
 
 NEEDS = {
     framework_loops.accelerate: "accelerate",
@@ -40,7 +40,7 @@ def audited(loop, *arguments, **keywords):
     with watch.watching():
         loop(*arguments, **keywords)
     assert watch.fault is None
-    return report(watch.account())
+    return report(watch.facts())
 
 
 def names(loops):

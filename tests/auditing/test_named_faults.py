@@ -9,11 +9,11 @@ from named_faults import MISNAMED, UNAIDED, UNSEEN, WITH_WORDS
 from gradparity.auditing.finding import RuleVerdict
 from gradparity.auditing.rules import RULES, judge
 from gradparity.auditing.rules.expected import Expected
-from gradparity.auditing.user_lines import raised
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.watching.user_lines import raised
+from gradparity.auditing.watching.watch import Watch
 from gradparity.faults import FAULTS, FaultKind
 from gradparity.faults.patching import reference_with
-from gradparity.faults.stress import ACCUMULATION_STEPS, MAX_NORM
+from gradparity.faults.stress_scenario import ACCUMULATION_STEPS, MAX_NORM
 from gradparity.parity.random_stream import RandomStream, seed_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of many of the wrong loops
@@ -38,7 +38,7 @@ MEANT = Expected(
 QUICK = ("zeros-instead-of-none", "autocast-around-all-steps", "average-follows-skipped-steps", "decayed-twice")
 
 
-def account_of(faults, precision="fp16"):
+def facts_of(faults, precision="fp16"):
     """The facts of the stress scenario with these faults in it; objects are built under the watch, as by a script."""
     names, watch = reference_with(faults), Watch(100)
     with RandomStream(seed_of(0, "stress")).active(), watch.watching():
@@ -47,22 +47,22 @@ def account_of(faults, precision="fp16"):
         except Exception as error:  # a fault that raises
             watch.raised = raised(error)
     assert watch.fault is None
-    return watch.account()
+    return watch.facts()
 
 
 def codes(name, meant=None):
-    return [finding.rule.code for finding in judge(account_of([FAULTS[name]]), meant=meant)]
+    return [finding.rule.code for finding in judge(facts_of([FAULTS[name]]), meant=meant)]
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32", "fp64"])
 def test_nothing_is_said_about_the_reference(precision):
-    account = account_of([], precision)
-    assert judge(account) == []
-    assert account.stories[0].steps == 8
+    facts = facts_of([], precision)
+    assert judge(facts) == []
+    assert facts.stories[0].steps == 8
 
 
 def test_nothing_is_said_about_the_reference_if_what_it_means_is_said():
-    assert judge(account_of([]), meant=MEANT) == []
+    assert judge(facts_of([]), meant=MEANT) == []
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -89,9 +89,9 @@ def test_each_fault_is_named_without_a_word(name):
 @pytest.mark.long
 @pytest.mark.parametrize("name", WITH_WORDS)
 def test_a_fault_that_needs_a_word_is_named_with_one(name):
-    account = account_of([FAULTS[name]])
-    assert judge(account) == []
-    found = judge(account, meant=MEANT)
+    facts = facts_of([FAULTS[name]])
+    assert judge(facts) == []
+    found = judge(facts, meant=MEANT)
     assert WITH_WORDS[name] in [finding.rule.code for finding in found]
     assert {finding.verdict for finding in found} == {RuleVerdict.WRONG}
 

@@ -37,7 +37,7 @@ from gradparity.auditing.presentation.series import series
 from gradparity.auditing.presentation.step_picture import LEFT_OUT, MOST_MICROBATCHES, step_picture
 from gradparity.auditing.report import report
 from gradparity.auditing.rules import RULES
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.watching.watch import Watch
 from gradparity.cli.main import main
 
 
@@ -45,13 +45,13 @@ def audited(loop, *arguments):
     watch = Watch(100)
     with watch.watching():
         loop(*arguments)
-    account = watch.account()
-    return account, report(account)
+    facts = watch.facts()
+    return facts, report(facts)
 
 
 def pictured(loop, *arguments):
-    account, found = audited(loop, *arguments)
-    return step_picture(account, found.findings)
+    facts, found = audited(loop, *arguments)
+    return step_picture(facts, found.findings)
 
 
 def order(lane):
@@ -183,18 +183,18 @@ def test_a_step_without_a_backward_beside_another_optimizer_is_drawn_too():
             other[1].step()
             other[1].zero_grad()
 
-    account, found = audited(loop)
+    facts, found = audited(loop)
     assert [f.rule.code for f in found.findings] == ["GP802"]
-    picture = step_picture(account, found.findings)
+    picture = step_picture(facts, found.findings)
     assert [cell.code for cell in picture.lanes[0].cells] == ["GP802"]
     draw_step(picture)
 
 
 def test_no_step_no_picture():
-    account, found = audited(lambda: None)
-    assert step_picture(account, found.findings) is None
-    assert "<svg" not in as_html(found, account, "x.py")
-    assert "nothing was judged" in as_html(found, account, "x.py")
+    facts, found = audited(lambda: None)
+    assert step_picture(facts, found.findings) is None
+    assert "<svg" not in as_html(found, facts, "x.py")
+    assert "nothing was judged" in as_html(found, facts, "x.py")
 
 
 ATTACK = "</code></pre><script>alert(1)</script>"
@@ -230,8 +230,8 @@ class Page(HTMLParser):
 
 @pytest.mark.parametrize("loop", [lambda: clipped_scaled(False), lambda: generator_and_critic(False), attacked])
 def test_the_page_stands_alone_and_runs_nothing(loop):
-    account, found = audited(loop)
-    text = as_html(found, account, f"{ATTACK}.py", f"ended {ATTACK}")
+    facts, found = audited(loop)
+    text = as_html(found, facts, f"{ATTACK}.py", f"ended {ATTACK}")
     page = Page(text)
     assert (page.open, page.loads) == ([], [])
     assert {"svg", "h1", "pre"} <= page.seen
@@ -242,8 +242,8 @@ def test_the_page_stands_alone_and_runs_nothing(loop):
 
 
 def test_the_page_says_first_what_is_wrong_then_what_the_loop_does():
-    account, found = audited(clipped_scaled, False)
-    text = as_html(found, account, "train.py")
+    facts, found = audited(clipped_scaled, False)
+    text = as_html(found, facts, "train.py")
     places = [text.index(words) for words in ("1 wrong", "clipped to 1 while", "<svg", "What the loop does")]
     assert places == sorted(places)
 
@@ -282,8 +282,8 @@ def test_text_stays_what_it_is_in_markdown(made, expected):
 
 
 def test_series_show_weights_norms_scale_and_rate_by_step():
-    account, _ = audited(clipped_scaled, True)
-    found = series(account)
+    facts, _ = audited(clipped_scaled, True)
+    found = series(facts)
     assert [tag.partition("/")[2] for tag in found] == [
         "SGD, least", "SGD, largest", "SGD, before clipping", "SGD, after clipping", "SGD", "SGD",
     ]  # fmt: skip
@@ -291,26 +291,26 @@ def test_series_show_weights_norms_scale_and_rate_by_step():
     assert list(before) == list(range(6))
     assert all(after[step] <= min(1.0, before[step]) + 1e-4 for step in before)
     assert set(found["3 loss scale/SGD"].values()) == {1024.0}
-    account, _ = audited(mean_of_means, False)
-    least, largest, *_ = series(account).values()
+    facts, _ = audited(mean_of_means, False)
+    least, largest, *_ = series(facts).values()
     assert (least[0], largest[0]) == (pytest.approx(0.75), pytest.approx(1.5))
 
 
 def test_several_optimizers_of_one_class_are_counted_apart():
-    account, _ = audited(generator_and_critic, True)
-    assert {tag.partition("/")[2] for tag in series(account)} >= {"Adam 1", "Adam 2"}
+    facts, _ = audited(generator_and_critic, True)
+    assert {tag.partition("/")[2] for tag in series(facts)} >= {"Adam 1", "Adam 2"}
 
 
 def test_tensorboard_gets_the_verdict_a_picture_and_the_series(tmp_path):
-    account, found = audited(clipped_scaled, False)
-    write_board(tmp_path, found, account, "train.py")
+    facts, found = audited(clipped_scaled, False)
+    write_board(tmp_path, found, facts, "train.py")
     board = EventAccumulator(str(tmp_path)).Reload()
     tags = board.Tags()
     assert tags["images"] == ["0 glance/one step"]
     assert {"1 verdict/text_summary", "2 what the loop does/text_summary"} <= set(tags["tensors"])
     [verdict] = board.Tensors("1 verdict/text_summary")
     assert verdict.tensor_proto.string_val[0].startswith(b"**gradparity audit of train.py: 1 wrong**")
-    assert set(tags["scalars"]) == set(series(account))
+    assert set(tags["scalars"]) == set(series(facts))
     assert len(board.Scalars("3 loss scale/SGD")) == 6
 
 

@@ -9,7 +9,7 @@ import pytest
 from right_loops import RIGHT, RIGHT_WITHOUT_A_SCALER
 
 from gradparity.auditing.rules import judge
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.watching.watch import Watch
 from gradparity.faults.patching import reference_with
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.studies.matrix.cell import (
@@ -23,8 +23,8 @@ from gradparity.studies.matrix.cell import (
     refusal,
 )
 from gradparity.studies.matrix.two_runs import cell_lane, cell_windows
-from gradparity.studies.two_ways import build
-from gradparity.studies.variants import VARIANTS
+from gradparity.studies.routes_that_differ import VARIANTS
+from gradparity.studies.train_two_ways import build
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # as torch has it of some optimizers and of compiled models
 
@@ -44,8 +44,8 @@ def said(loop, *arguments):
     with watch.watching():
         loop(*arguments)
     assert watch.fault is None
-    account = watch.account()
-    return [(f.rule.code, f.sentence) for f in judge(account)], sum(story.steps for story in account.stories)
+    facts = watch.facts()
+    return [(f.rule.code, f.sentence) for f in judge(facts)], sum(story.steps for story in facts.stories)
 
 
 def train_lane(make, windows):

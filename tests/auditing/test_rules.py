@@ -10,8 +10,8 @@ from more_audited_loops import MORE
 import audited_loops
 from gradparity.auditing.report import report
 from gradparity.auditing.rules import RULES
-from gradparity.auditing.user_lines import raised
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.watching.user_lines import raised
+from gradparity.auditing.watching.watch import Watch
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of the wrong loops
 
@@ -27,7 +27,7 @@ def audited(loop, *arguments):
         except (RuntimeError, AssertionError, ValueError) as error:  # torch's GradScaler raises two of them
             watch.raised = raised(error)
     assert watch.fault is None
-    return report(watch.account())
+    return report(watch.facts())
 
 
 @pytest.mark.parametrize(("loop", "code", "verdict"), LOOPS)

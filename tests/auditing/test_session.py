@@ -9,11 +9,11 @@ from torch import nn
 import gradparity
 from audited_loops import X, clipped_scaled, loss_of, never_zeroed, small
 from gradparity.auditing.events import Backward, StepMade, ZeroGrad
-from gradparity.auditing.function_watchers import LoopWatchers
-from gradparity.auditing.scaler_watchers import ScalerWatchers
-from gradparity.auditing.schedule_watchers import ScheduleWatchers
-from gradparity.auditing.watch import Watch
-from gradparity.auditing.watched_optimizer import WatchedOptimizer
+from gradparity.auditing.watching.function_watchers import LoopWatchers
+from gradparity.auditing.watching.scaler_watchers import ScalerWatchers
+from gradparity.auditing.watching.schedule_watchers import ScheduleWatchers
+from gradparity.auditing.watching.watch import Watch
+from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 
 pytest_plugins = ["pytester"]
 
@@ -93,7 +93,7 @@ def test_an_error_of_ours_ends_the_audit_and_not_the_training(kind, name, monkey
     with pytest.warns(UserWarning, match="the audit ends here, the training goes on"):
         everything(watch)
     assert isinstance(watch.fault, ZeroDivisionError)
-    assert watch.account().notes == ["the watching ended early: ZeroDivisionError: ours"]
+    assert watch.facts().notes == ["the watching ended early: ZeroDivisionError: ours"]
 
 
 def test_an_error_while_looking_changes_no_bit(monkeypatch):
@@ -163,5 +163,5 @@ def test_calls_of_a_wrapper_are_those_of_the_optimizer_in_it():
             optimizer.zero_grad()
             loss_of(model).backward()
             optimizer.step()
-    [story] = watch.account().stories
+    [story] = watch.facts().stories
     assert [type(event.what) for event in story.events] == [ZeroGrad, Backward, StepMade] * 3

@@ -12,11 +12,11 @@ from torch.optim import Optimizer
 
 import gradparity
 from audited_loops import BROKEN, STEPS, X, in_half, loss_of, regularized, small
-from gradparity.auditing.recorded.account import account_of
-from gradparity.auditing.recorded.command import NOT_IN_A_TRACE, SHOWN
+from gradparity.auditing.recorded.facts import facts_of
 from gradparity.auditing.recorded.optimizer_class import optimizer_class
 from gradparity.auditing.rules import RULES
 from gradparity.cli.main import main
+from gradparity.cli.show import NOT_IN_A_TRACE, SHOWN
 from gradparity.trace.file import read
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of the wrong loops
@@ -177,13 +177,13 @@ def test_a_threshold_is_read_off_what_the_clip_left_also_before_unscale(order, t
     clipped(tmp_path, 0.5, 1024.0, order)
     assert shown(tmp_path, capsys)[0] == 1
     assert codes(tmp_path, capsys) == [("GP201", "wrong")]
-    [story] = account_of(read(tmp_path)).stories
+    [story] = facts_of(read(tmp_path)).stories
     assert {event.what.threshold for event in story.events if hasattr(event.what, "threshold")} == {0.5}
 
 
 def test_a_clip_that_changed_nothing_has_no_threshold(tmp_path):
     clipped(tmp_path, 1e6, 1024.0)
-    [story] = account_of(read(tmp_path)).stories
+    [story] = facts_of(read(tmp_path)).stories
     assert {event.what.threshold for event in story.events if hasattr(event.what, "threshold")} == {None}
 
 

@@ -14,8 +14,8 @@ import torch.multiprocessing
 
 import gradparity
 from audited_loops import X, Y, loss_of, never_zeroed, small
-from gradparity.auditing import spawned_processes
-from gradparity.auditing.spawned_processes import Audited, Enough, Spawned, go_on
+from gradparity.auditing.scripts import spawned_processes
+from gradparity.auditing.scripts.spawned_processes import Audited, Enough, Spawned, go_on
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
@@ -93,8 +93,8 @@ def raising(*_, **__):
     [
         (Spawned, "_around"),
         (spawned_processes, "mkdtemp"),
-        (spawned_processes, "write_account"),
-        (spawned_processes, "read_account"),
+        (spawned_processes, "write_facts"),
+        (spawned_processes, "read_facts"),
     ],
 )
 def test_an_error_of_ours_ends_no_process(owner, name, monkeypatch):
@@ -111,8 +111,8 @@ def test_once_enough_steps_were_watched_a_process_ends_as_the_script_does(tmp_pa
         never_zeroed(True)
         raise AssertionError("not reached")
 
-    Audited(loop, 2, stop, tmp_path / "account")()
-    assert (tmp_path / "account").exists()
+    Audited(loop, 2, stop, tmp_path / "facts")()
+    assert (tmp_path / "facts").exists()
 
 
 @pytest.mark.long

@@ -2,7 +2,7 @@
 
 import torch
 
-from gradparity.auditing.tensor_keys import TensorKeys
+from gradparity.auditing.watching.tensor_keys import TensorKeys
 
 
 def test_a_tensor_keeps_its_number():

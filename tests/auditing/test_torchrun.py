@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from gradparity.auditing.report import Report
-from gradparity.auditing.run_script import Ended
-from gradparity.auditing.run_script import run as run_script
-from gradparity.auditing.torchrun import exit_code, terminated_with_a_report
-from gradparity.auditing.watch import Watch
+from gradparity.auditing.scripts.run_script import Ended
+from gradparity.auditing.scripts.run_script import run as run_script
+from gradparity.auditing.scripts.torchrun import exit_code, terminated_with_a_report
+from gradparity.auditing.watching.watch import Watch
 
 SCRIPT = """
 import sys

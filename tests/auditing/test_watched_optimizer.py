@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from audited_loops import loss_of, small
-from gradparity.auditing import watched_optimizer
-from gradparity.auditing.user_lines import NOWHERE
-from gradparity.auditing.watched_optimizer import WatchedOptimizer
+from gradparity.auditing.watching import watched_optimizer
+from gradparity.auditing.watching.user_lines import NOWHERE
+from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 
 
 @pytest.fixture

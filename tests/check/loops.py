@@ -6,7 +6,7 @@ import io
 import torch
 from torch import nn
 
-from gradparity.check.command import EXAMPLE
+from gradparity.cli.check import EXAMPLE
 
 written: dict = {"torch": torch}
 exec(EXAMPLE, written)

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import test_command
+import test_check_loop
 from bad_loops import CODES, ENDLESS, FAULTY, HELPERS, KINDS, LOOPS, RIGHT, SENTENCES, loop_named, path_of
-from gradparity.check import command, lookup, rounding
-from gradparity.check.command import check
+from gradparity.check import check, check_loop, lookup, rounding
 from gradparity.check.lookup import Match
 from gradparity.check.observe import observe_reference
 from gradparity.check.user_loop import call_by_name
@@ -31,7 +30,9 @@ def _in_the_folder_of_the_loops(monkeypatch):
     monkeypatch.chdir(Path(__file__).parent)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(
-        command, "observe_reference", lambda faults, *rest: observe_reference(faults, *rest) if faults else right(*rest)
+        check_loop,
+        "observe_reference",
+        lambda faults, *rest: observe_reference(faults, *rest) if faults else right(*rest),
     )
 
 
@@ -41,13 +42,13 @@ def known(request, monkeypatch):
     if request.param == "all":
         return FAULTS
     few = {name: FAULTS[name] for name in ("loss-detached", "naive")}
-    monkeypatch.setattr(command, "look_up", partial(lookup.look_up, known=few))
+    monkeypatch.setattr(check_loop, "look_up", partial(lookup.look_up, known=few))
     monkeypatch.setattr(rounding, "FAULTS", few)
     return few
 
 
 def test_every_bad_loop_has_an_expected_sentence():
-    elsewhere = {name.partition(":")[2] for name in test_command.SENTENCES if name.startswith("not_loops:")}
+    elsewhere = {name.partition(":")[2] for name in test_check_loop.SENTENCES if name.startswith("not_loops:")}
     assert LOOPS.keys() - HELPERS - elsewhere == {*SENTENCES, *ENDLESS, "puts_off_the_alarm"}
     assert len(LOOPS) > 60
 

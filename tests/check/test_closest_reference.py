@@ -8,7 +8,7 @@ from gradparity.check.intended import Intended
 from gradparity.check.observe import observe, observe_reference
 from gradparity.check.own_rates import learning_rates, with_rates
 from gradparity.check.user_loop import call_by_name
-from gradparity.faults import FAULTS, stress
+from gradparity.faults import FAULTS, stress_scenario
 from gradparity.parity.state import Part
 from stressed import known
 
@@ -19,7 +19,7 @@ SCHEDULE_UNASKED = frozenset({Part.SCHEDULER})
 
 @pytest.mark.parametrize("options", [[(NO_SCHEDULE,), ()], [(), (NO_SCHEDULE,)]])
 def test_the_same_updates_count_more_than_the_first_difference(options):
-    loop = observe(call_by_name(peoples_loops.learning_rate_by_hand, "loop"), stress.build, "fp16")
+    loop = observe(call_by_name(peoples_loops.learning_rate_by_hand, "loop"), stress_scenario.build, "fp16")
     closest = closest_reference(loop, known(None), options, "fp16", SCHEDULE_UNASKED)
     assert closest.meant == ()
 

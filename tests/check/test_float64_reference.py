@@ -10,15 +10,15 @@ import loops
 from gradparity.check import float64_reference
 from gradparity.check.float64_reference import RELATIVE_ROUNDING, error_of_first_gradient
 from gradparity.check.user_loop import call_by_name
-from gradparity.faults import FAULTS, Fault, stress
+from gradparity.faults import FAULTS, Fault, stress_scenario
 from gradparity.faults.fault import Divergence
 from gradparity.faults.patching import reference_with
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.studies.tasks import summed_loss
 from gradparity.training import Phase
 
-FIRST = slice(0, stress.ACCUMULATION_STEPS)
+FIRST = slice(0, stress_scenario.ACCUMULATION_STEPS)
 STEP = 1e-6
 """The step of the finite differences, too small to reach a kink of ReLU."""
 

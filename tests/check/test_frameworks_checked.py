@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from gradparity.check.command import check
+from gradparity.check import check
 from gradparity.check.lookup import Match
 from gradparity.check.user_loop import call_by_name
 from gradparity.cli.main import main

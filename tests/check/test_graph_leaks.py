@@ -6,12 +6,12 @@ import pytest
 
 import leaking_loops
 import loops
-from gradparity.check.command import check
+from gradparity.check import check
 from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.observe import observe, observe_reference
 from gradparity.check.report import headline, remarks
 from gradparity.check.user_loop import call_by_name
-from gradparity.faults import stress
+from gradparity.faults import stress_scenario
 
 
 def graphs_of(loop, precision="fp16"):
@@ -21,7 +21,7 @@ def graphs_of(loop, precision="fp16"):
 
 
 @pytest.mark.parametrize(
-    "loop", [*loops.IDENTICAL, leaking_loops.adds_up_numbers, loops.gradients_kept_aside, stress.reference]
+    "loop", [*loops.IDENTICAL, leaking_loops.adds_up_numbers, loops.gradients_kept_aside, stress_scenario.reference]
 )
 def test_a_correct_loop_keeps_no_graph_longer_than_a_step(loop):
     graphs, _ = graphs_of(loop)

@@ -9,12 +9,13 @@ import torch
 
 import loops
 import peoples_loops
-from gradparity.check.command import check, main
+from gradparity.check import check
 from gradparity.check.intended import noting
 from gradparity.check.lookup import Match
 from gradparity.check.report import headline, remarks
 from gradparity.check.user_loop import call_by_name
-from gradparity.faults import stress
+from gradparity.cli.check import main
+from gradparity.faults import stress_scenario
 
 QUICK = ("one_batch_a_step", "with_its_own_threshold", "with_sgd_of_its_own", "learning_rate_by_hand")
 
@@ -128,21 +129,21 @@ def test_bad_options_are_refused(option, capsys):
 )
 def test_what_is_read_of_the_plan_is_noted(read, expected):
     noted = set()
-    read(noting(stress.build("fp32").plan, noted))
+    read(noting(stress_scenario.build("fp32").plan, noted))
     assert noted == expected
 
 
 @pytest.mark.parametrize("read", [vars, lambda plan: replace(plan, epochs=1)])
 def test_a_plan_that_is_read_as_a_whole_counts_as_read(read):
     noted = set()
-    read(noting(stress.build("fp32").plan, noted))
+    read(noting(stress_scenario.build("fp32").plan, noted))
     assert {"max_norm", "accumulation_steps"} <= noted
 
 
 def test_the_plan_is_the_same_plan():
-    plan = stress.build("fp32").plan
+    plan = stress_scenario.build("fp32").plan
     noted = noting(plan, set())
-    assert isinstance(noted, stress.Plan)
+    assert isinstance(noted, stress_scenario.Plan)
     assert all(getattr(noted, field.name) is getattr(plan, field.name) for field in fields(plan))
 
 

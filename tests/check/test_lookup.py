@@ -9,13 +9,13 @@ import torch
 
 import loops
 from gradparity.check import lookup
-from gradparity.check.command import EXAMPLE
 from gradparity.check.lookup import Match, look_up
 from gradparity.check.observe import observe, observe_reference
 from gradparity.check.user_loop import call_by_name
-from gradparity.faults import FAULTS, FaultKind, stress
+from gradparity.cli.check import EXAMPLE
+from gradparity.faults import FAULTS, FaultKind, stress_scenario
 from gradparity.faults.patching import ClashError
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.training import Phase
 from loops import IDENTICAL
 from stressed import PRECISION, known, see
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.processor
 
 
 def seen(loop, precision=PRECISION):
-    return observe(call_by_name(loop, "loop"), stress.build, precision)
+    return observe(call_by_name(loop, "loop"), stress_scenario.build, precision)
 
 
 def test_the_reference_behaves_like_itself():
@@ -32,7 +32,9 @@ def test_the_reference_behaves_like_itself():
     assert again == known(None)
     assert again is not known(None)
     assert look_up(again, known(None), see).match == Match.IDENTICAL
-    assert observe(stress.reference, stress.build, PRECISION) == again, "compiled anew, it is the same"
+    assert observe(stress_scenario.reference, stress_scenario.build, PRECISION) == again, (
+        "compiled anew, it is the same"
+    )
 
 
 @pytest.mark.parametrize("loop", IDENTICAL, ids=lambda loop: loop.__name__)

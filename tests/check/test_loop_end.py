@@ -7,7 +7,7 @@ import pytest
 from gradparity.check.lookup import look_up
 from gradparity.check.loop_end import EndKind, LoopEnd, end_by
 from gradparity.check.observe import observe, observe_reference
-from gradparity.faults import FAULTS, stress
+from gradparity.faults import FAULTS, stress_scenario
 from gradparity.processes.user_frames import Frame
 from stressed import known, see
 
@@ -15,7 +15,7 @@ ENDLESS = str(LoopEnd(EndKind.ENDLESS))
 
 
 def end_of(loop, go_on=lambda records, observations: True):
-    return observe(loop, stress.build, "fp16", go_on).end
+    return observe(loop, stress_scenario.build, "fp16", go_on).end
 
 
 def forwards_for_ever(model, batches, loss, **_):
@@ -31,7 +31,7 @@ def raises(error):
 
 
 def test_a_loop_that_returns_is_finished():
-    assert end_of(stress.reference) == LoopEnd()
+    assert end_of(stress_scenario.reference) == LoopEnd()
     assert LoopEnd().finished
     assert str(LoopEnd()) == ""
 
@@ -51,7 +51,7 @@ def test_each_other_end_has_its_kind_whatever_its_message_says(loop, end):
 
 
 def test_a_loop_of_which_enough_is_observed_is_stopped():
-    assert end_of(stress.reference, lambda *_: False).kind == EndKind.STOPPED
+    assert end_of(stress_scenario.reference, lambda *_: False).kind == EndKind.STOPPED
 
 
 def test_the_line_is_kept_and_does_not_make_two_ends_different():

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import peoples_loops
-from gradparity.check.command import EXAMPLE
 from gradparity.check.observe import observe, observe_reference
 from gradparity.check.rounding import CLOSE_IN_FP32, NOT_FAR, is_close, match_with_rounding, overflows_apart
 from gradparity.check.user_loop import call_by_name
-from gradparity.faults import FAULTS, stress
+from gradparity.cli.check import EXAMPLE
+from gradparity.faults import FAULTS, stress_scenario
 from stressed import known
 
 
@@ -20,7 +20,7 @@ def example_with(right, wrong):
 
 
 def explained(loop):
-    loop_in_fp16, in_fp32 = (observe(loop, stress.build, precision) for precision in ("fp16", "fp32"))
+    loop_in_fp16, in_fp32 = (observe(loop, stress_scenario.build, precision) for precision in ("fp16", "fp32"))
     return match_with_rounding(loop_in_fp16, in_fp32, "fp16")
 
 
@@ -49,7 +49,9 @@ def test_rounding_alone_is_taken_for_rounding():
 
 
 def overflows(loop, reference_overflows=False):
-    in_fp16, in_fp32 = (observe(call_by_name(loop, "loop"), stress.build, precision) for precision in ("fp16", "fp32"))
+    in_fp16, in_fp32 = (
+        observe(call_by_name(loop, "loop"), stress_scenario.build, precision) for precision in ("fp16", "fp32")
+    )
     loop, reference = (known(None), in_fp16) if reference_overflows else (in_fp16, known(None))
     return overflows_apart(loop, reference, in_fp32, "fp16")
 

@@ -10,7 +10,7 @@ import loops
 from bad_loops import FAULTY, RAISING, RIGHT, TRAINING_NOTHING, loop_named
 from gradparity.check.global_state import GlobalState
 from gradparity.check.user_loop import ARGUMENTS, call_by_name
-from gradparity.faults import stress
+from gradparity.faults import stress_scenario
 from gradparity.processes.sandbox import run_in_subprocess
 from gradparity.trace.file import read
 from left import of_a_recorder
@@ -22,7 +22,7 @@ NAMES = sorted(
 
 
 def by_record(loop, folder):
-    cast = stress.build("fp16")
+    cast = stress_scenario.build("fp16")
     with gradparity.record(cast.model, cast.optimizer, folder, scaler=cast.scaler, scheduler=cast.scheduler):
         assert of_a_recorder(cast.model, cast.optimizer, cast.scaler, cast.scheduler)
         loop(**vars(cast))
@@ -30,7 +30,7 @@ def by_record(loop, folder):
 
 def by_assert_parity(loop, folder):
     def make():
-        return tuple(vars(stress.build("fp16")).values())
+        return tuple(vars(stress_scenario.build("fp16")).values())
 
     def candidate(*given):
         loop(**dict(zip(ARGUMENTS, given, strict=True)))
@@ -42,7 +42,7 @@ def after_each(watch_it, folder, limit):
     """Return, by loop, its end and the parts of a recorder that are left."""
     before, found = GlobalState.now(), {}
     for name in NAMES:
-        cast = stress.build("fp16")
+        cast = stress_scenario.build("fp16")
         end = "returned"
         with limit.on(name):
             try:
@@ -86,7 +86,7 @@ def test_a_recorder_left_in_place_is_found(tmp_path, monkeypatch):
     recordings = []
 
     def begin(loop, folder):
-        cast = stress.build("fp16")
+        cast = stress_scenario.build("fp16")
         recordings.append(gradparity.record(cast.model, cast.optimizer, folder))
         recordings[-1].__enter__()
 

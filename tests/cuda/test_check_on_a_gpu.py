@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
-from gradparity.check.command import EXAMPLE, check
+from gradparity.check import check
+from gradparity.cli.check import EXAMPLE
 from gradparity.errors import UserError
 from gradparity.integrations.lightning_callback import ParityCallback
 

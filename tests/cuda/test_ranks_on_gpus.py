@@ -7,7 +7,7 @@ import torch
 
 from gradparity.processes.launch import launch
 from gradparity.studies.distributed.trial import Trial, run_trials
-from gradparity.studies.two_ways.config import ClipConfig, Config, OptimizerConfig
+from gradparity.studies.train_two_ways.config import ClipConfig, Config, OptimizerConfig
 from gradparity.training import Phase
 
 pytestmark = pytest.mark.cuda

@@ -12,7 +12,7 @@ from gradparity.check.observe import observe_reference
 from gradparity.faults import FAULTS, FaultKind
 from gradparity.faults.fault import Divergence, Stop, not_before
 from gradparity.faults.patching import REFERENCE_FUNCTIONS, ClashError, patched, reference_with
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, manual, train_step
 from other_processor import OtherProcessor

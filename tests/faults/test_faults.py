@@ -6,9 +6,9 @@ import pytest
 
 from gradparity.faults import FAULTS, loop_with
 from gradparity.parity.difference_kinds import Kind
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
-from gradparity.studies.two_ways.config import ClipConfig, OptimizerConfig
+from gradparity.studies.train_two_ways.config import ClipConfig, OptimizerConfig
 from gradparity.training import Phase, manual, train_step
 from small import small_config, verdict_of
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradparity.auditing import command as audit
-from gradparity.check import command as check
+from gradparity.cli import audit, check
 from gradparity.cli.main import COMMANDS, main
 from gradparity.studies.claims import command as claims
 from hostile import NUMBERS, TEXTS, Started, cases, one_sentence, within

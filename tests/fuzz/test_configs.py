@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gradparity.cli.exit_codes import exit_codes
-from gradparity.studies.two_ways.command_line import as_yaml, parse_config
-from gradparity.studies.two_ways.config import LARGEST_NUMBER, Config
+from gradparity.studies.train_two_ways.command_line import as_yaml, parse_config
+from gradparity.studies.train_two_ways.config import LARGEST_NUMBER, Config
 from hostile import KINDS, TEXTS, VALUES, cases, one_sentence, put_in_place_of, spoiled, spoiled_bytes, within
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "train_two_ways.py"

@@ -18,10 +18,10 @@ RUNS_WHAT_IT_READS = re.compile(
 COMPILES = {"eval", "exec", "compile"}
 OF_OUR_OWN = {"faults/patching.py", "faults/custom_fault.py"}
 """They compile the reference step with a few lines changed, of this project's own source."""
-STARTS_PYTHON = "auditing/run_script.py"
+STARTS_PYTHON = "auditing/scripts/run_script.py"
 """It runs the script that the user names, as Python would."""
-FACTS_ONLY = "auditing/account_file.py"
-"""Its unpickler finds no functions, and no classes but those of facts; tests/auditing/test_account_file.py tries."""
+FACTS_ONLY = "auditing/facts_file.py"
+"""Its unpickler finds no functions, and no classes but those of facts; tests/auditing/test_facts_file.py tries."""
 
 
 def calls(text):

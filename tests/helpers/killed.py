@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from gradparity import training
 from gradparity.parity import report
 from gradparity.studies.tasks import TASKS
-from gradparity.studies.two_ways import build, checkpoint
+from gradparity.studies.train_two_ways import build, checkpoint
 from gradparity.tensorboard import Board, map_picture
 from small import small_task
 

@@ -11,8 +11,8 @@ from gradparity.parity.lockstep import Comparison, LockstepRun, lockstep
 from gradparity.parity.verdict import Verdict
 from gradparity.studies.tasks import TASKS, Examples, Task
 from gradparity.studies.tasks.text import CharTransformer
-from gradparity.studies.two_ways import build
-from gradparity.studies.two_ways.config import Config
+from gradparity.studies.train_two_ways import build
+from gradparity.studies.train_two_ways.config import Config
 
 MICROBATCH = 4
 MICROBATCHES = 11

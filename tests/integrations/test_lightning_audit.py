@@ -14,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.utils.data import DataLoader, TensorDataset
 
 from framework_loops import QUIET, ByHand, Classifier, ClipsEveryMicrobatch, K, TwoPlayers, X, Y, fit, network
-from gradparity.auditing.watched_optimizer import WatchedOptimizer
+from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 from gradparity.integrations import audit_of_fit, lightning_audit
 from gradparity.integrations.audit_of_fit import LoopIsWrong
 from gradparity.integrations.lightning_audit import AuditCallback

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from framework_loops import transformers_trainer
-from gradparity.auditing.watched_optimizer import WatchedOptimizer
+from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 from gradparity.integrations import audit_of_fit
 from gradparity.integrations.audit_of_fit import LoopIsWrong
 

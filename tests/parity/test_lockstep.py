@@ -11,12 +11,12 @@ from gradparity.faults.patching import source
 from gradparity.parity.compare import SharedMemoryError
 from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.lockstep import lockstep
-from gradparity.parity.place import START, Place
+from gradparity.parity.place_in_training import START, Place
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.report import verdict_headline
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
-from gradparity.studies.two_ways import build
+from gradparity.studies.train_two_ways import build
 from gradparity.training import Phase, train_step
 from small import STEPS, comparisons, small_config, small_lanes, small_task, verdict_of
 

@@ -10,7 +10,7 @@ from covering import quick_if_new
 from gradparity.parity.state import COMPARED, Part
 from gradparity.parity.step_metrics import StepMetricsReader
 from gradparity.parity.verdict import Verdict
-from gradparity.studies.two_ways.config import ClipConfig, OptimizerConfig
+from gradparity.studies.train_two_ways.config import ClipConfig, OptimizerConfig
 from gradparity.training import Phase
 from small import STEPS, comparisons, small_config, small_lanes
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.step_metrics import StepMetricsReader, total_norm
-from gradparity.studies.two_ways import build
-from gradparity.studies.two_ways.config import ClipConfig
+from gradparity.studies.train_two_ways import build
+from gradparity.studies.train_two_ways.config import ClipConfig
 from gradparity.training import Moment, Phase
 from small import small_config, small_task
 

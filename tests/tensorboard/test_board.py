@@ -20,7 +20,7 @@ from gradparity.errors import DiskError, UserError
 from gradparity.parity.lockstep import lockstep
 from gradparity.parity.step_metrics import StepMetricsReader
 from gradparity.parity.verdict import Verdict
-from gradparity.studies.two_ways import build
+from gradparity.studies.train_two_ways import build
 from gradparity.tensorboard import FIGURES_FILE, Board, comparison_record, new_folder, tensorboard_command
 from gradparity.tensorboard.board import file_lengths, has_histogram, truncate_files
 from gradparity.tensorboard.divergence_map import DivergenceMap

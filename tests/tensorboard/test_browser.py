@@ -21,7 +21,7 @@ from gradparity.studies.matrix.hparams import write_hparams
 from gradparity.studies.matrix.result import matrix_result
 from gradparity.studies.matrix.run import CellOutcome, CellResult
 from gradparity.studies.result import write_result
-from gradparity.studies.two_ways import build
+from gradparity.studies.train_two_ways import build
 from gradparity.tensorboard import Board
 from gradparity.tensorboard.divergence_map import DivergenceMap
 from gradparity.tensorboard.layout import charts

@@ -8,7 +8,7 @@ from gradparity.faults import FAULTS
 from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.mismatches import Mismatch, figures_of
-from gradparity.parity.place import END, START, Place
+from gradparity.parity.place_in_training import END, START, Place
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
 from gradparity.tensorboard import first_difference, map_picture

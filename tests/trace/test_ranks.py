@@ -15,7 +15,7 @@ from gradparity.errors import UserError
 from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.mismatches import Mismatch
-from gradparity.parity.place import END, Place
+from gradparity.parity.place_in_training import END, Place
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
 from gradparity.processes.launch import launch

@@ -12,7 +12,7 @@ from torch.optim import LBFGS, SGD
 
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import Part
-from gradparity.studies.two_ways import build
+from gradparity.studies.train_two_ways import build
 from gradparity.trace.events import Event
 from gradparity.trace.report import trace_difference
 from small import STEPS, small_task

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from gradparity.faults.custom_fault import rewritten
 from gradparity.parity.random_stream import RandomStream
-from gradparity.studies.two_ways import build
-from gradparity.studies.two_ways.config import ClipConfig
+from gradparity.studies.train_two_ways import build
+from gradparity.studies.train_two_ways.config import ClipConfig
 from gradparity.trace.events import Event, Trace
 from gradparity.trace.record import about
 from gradparity.trace.snapshot import TrainingObjects

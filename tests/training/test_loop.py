@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
-from gradparity.faults.stress import build, run_of
+from gradparity.faults.stress_scenario import build, run_of
 from gradparity.training import resume, save, train, validate
 from gradparity.training.checkpoint import written_over
 from gradparity.training.step import Run

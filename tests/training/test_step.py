@@ -14,8 +14,8 @@ from torch import nn
 import oracle
 from gradparity.studies.tasks import Examples, summed_loss
 from gradparity.studies.tasks.text import CharTransformer
-from gradparity.studies.two_ways import build
-from gradparity.studies.two_ways.config import ClipConfig, OptimizerConfig
+from gradparity.studies.train_two_ways import build
+from gradparity.studies.train_two_ways.config import ClipConfig, OptimizerConfig
 from gradparity.training import (
     PRECISIONS,
     Phase,

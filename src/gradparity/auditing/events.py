@@ -7,9 +7,9 @@ optimizers is an event of both.
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from gradparity.auditing.graph_signs import NO_SIGNS, Signs
-from gradparity.auditing.loss_inputs import Misfit
-from gradparity.auditing.user_lines import Line
+from gradparity.auditing.watching.graph_facts import NO_SIGNS, Signs
+from gradparity.auditing.watching.loss_inputs import Misfit
+from gradparity.auditing.watching.user_lines import Line
 from gradparity.trace.fingerprint import Fingerprint
 
 GradientLook: TypeAlias = tuple[Fingerprint | None, ...]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gradparity.auditing.user_lines import Line
+from gradparity.auditing.watching.user_lines import Line
 
 
 class RuleVerdict(StrEnum):

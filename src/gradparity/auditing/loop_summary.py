@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import ClipCalled, LoopEvent, Schedule, StepMade, Update
+from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import times
 from gradparity.auditing.step_windows import StepWindow, size, windows
-from gradparity.auditing.user_lines import Line
+from gradparity.auditing.watching.user_lines import Line
 
 
 @dataclass(frozen=True)
@@ -19,26 +19,26 @@ class Item:
     line: Line | None = None
 
 
-def statement(account: Account) -> list[Item]:
+def statement(facts: RunFacts) -> list[Item]:
     """Return what the loop does, optimizer by optimizer."""
-    return [item for story in account.stories if story.steps for item in _of(story, account.recorded)]
+    return [item for story in facts.stories if story.steps for item in _of(story, facts.recorded)]
 
 
-def unexercised(account: Account) -> list[str]:
+def unexercised(facts: RunFacts) -> list[str]:
     """Return what no step has shown, so that nothing can be said about it."""
     found = []
-    for story in account.stories:
+    for story in facts.stories:
         own = [window for window in windows(story) if window.made is not None]
         if not own:
             continue
-        alike = sum(other.steps > 0 and other.name == story.name for other in account.stories)
+        alike = sum(other.steps > 0 and other.name == story.name for other in facts.stories)
         name = f"{story.name} ({story.made})" if alike > 1 and story.made.number else story.name
         if any(w.made and w.made.scaler is not None for w in own) and not any(w.made and w.made.skipped for w in own):
             found.append(f"{name}: no step was skipped for an overflow")
         lengths = {len(w.backwards) for w in own}
         if lengths != {1} and len(lengths) == 1:
             found.append(f"{name}: no window was shorter than {lengths.pop()} microbatches")
-        built = [kind for number, kind, _ in account.schedulers if number == story.number]
+        built = [kind for number, kind, _ in facts.schedulers if number == story.number]
         if built and not any(isinstance(event.what, Schedule) for event in story.events):
             found.append(f"{name}: {built[-1]} did not run")
         clipped, reached, _ = _clipped(own)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradparity.auditing.account import Account
+from gradparity.auditing.facts import RunFacts
 from gradparity.auditing.finding import RuleFinding, RuleVerdict
 from gradparity.auditing.loop_summary import Item, statement, unexercised
 from gradparity.auditing.rules import judge
@@ -40,28 +40,28 @@ class Report:
 
 
 def report(
-    account: Account,
+    facts: RunFacts,
     ignored: Sequence[str] = (),
     meant: Expected | None = None,
-    others: Sequence[Account] = (),
+    others: Sequence[RunFacts] = (),
 ) -> Report:
     """Judge the facts of a run.
 
     Args:
-        account: the facts of this process.
+        facts: the facts of this process.
         ignored: codes of rules that are not asked.
         meant: what the user has said of the loop.
         others: the facts of the other ranks, in order.
     """
-    ranks = account.world > 1
+    ranks = facts.world > 1
     words = "ranks train together; what follows is of rank 0" if ranks else "processes; what follows is of the first"
     does = [Item(f"{len(others) + 1} {words}")] if others else []
     return Report(
-        tuple(judge(account, ignored, meant, others)),
-        (*does, *statement(account)),
-        tuple(unexercised(account)),
-        tuple(account.notes),
-        sum(story.steps for story in account.stories),
+        tuple(judge(facts, ignored, meant, others)),
+        (*does, *statement(facts)),
+        tuple(unexercised(facts)),
+        tuple(facts.notes),
+        sum(story.steps for story in facts.stories),
     )
 
 

@@ -8,11 +8,11 @@ from types import TracebackType
 from torch import nn
 from torch.optim import Optimizer
 
-from gradparity.auditing.accounts_of_ranks import PATIENCE_INSIDE
 from gradparity.auditing.report import Report, report
 from gradparity.auditing.rules.expected import Expected
-from gradparity.auditing.user_lines import raised
-from gradparity.auditing.watch import STEPS, Watch
+from gradparity.auditing.scripts.facts_of_ranks import PATIENCE_INSIDE
+from gradparity.auditing.watching.user_lines import raised
+from gradparity.auditing.watching.watch import STEPS, Watch
 
 
 class Audit:
@@ -56,8 +56,8 @@ class Audit:
         if self._report is None:
             if isinstance(error, Exception):
                 self._watch.raised = raised(error)
-            account, *others = self._watch.accounts(PATIENCE_INSIDE)
-            self._report = report(account, self._ignored, self._meant, others)
+            facts, *others = self._watch.all_facts(PATIENCE_INSIDE)
+            self._report = report(facts, self._ignored, self._meant, others)
             with suppress(Exception):
                 atexit.unregister(self.stop)
             self._stack.close()
@@ -66,7 +66,7 @@ class Audit:
     @property
     def report(self) -> Report:
         """Return the report: the final one after the end, else of what was seen until now."""
-        return self._report or report(self._watch.account(), self._ignored, self._meant)
+        return self._report or report(self._watch.facts(), self._ignored, self._meant)
 
     def __enter__(self) -> "Audit":
         """Begin to watch."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
 
-from gradparity.auditing.account import Story
 from gradparity.auditing.events import (
     Backward,
     ClipCalled,
@@ -18,6 +17,7 @@ from gradparity.auditing.events import (
     Update,
     ZeroGrad,
 )
+from gradparity.auditing.facts import Story
 
 WindowBackward: TypeAlias = tuple[LoopEvent, Backward]
 

@@ -3,12 +3,12 @@
 Read in this order: ``observe`` (a loop under the stress scenario), ``loop_end``, ``run_in_child`` (all observations of
 it), ``intended`` and ``closest_reference`` (the reference that the loop means to be, with ``own_optimizers`` and
 ``own_rates``), ``audited`` (what an audit sees of it), ``lookup`` (the fault that behaves the same),
-``parametric_faults`` (faults with a number in them), ``rounding``, ``result``, ``report``, ``command``. Problems other
-than a fault of a step: ``uncheckable``, ``trained_objects``, ``global_state``, ``graph_leaks``. ``float64_reference``
-checks the first gradient in float64. ``rank_*`` does the same on several ranks.
+``parametric_faults`` (faults with a number in them), ``rounding``, ``result``, ``report``, ``check_loop`` (all of it).
+Problems other than a fault of a step: ``uncheckable``, ``trained_objects``, ``global_state``, ``graph_leaks``.
+``float64_reference`` checks the first gradient in float64. ``rank_*`` does the same on several ranks.
 """
 
-from gradparity.check.command import check
+from gradparity.check.check_loop import check
 from gradparity.check.lookup import Finding, Match
 from gradparity.check.rank_check import check_on_ranks
 from gradparity.check.result import CheckResult

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from gradparity.auditing.finding import RuleFinding
 from gradparity.auditing.rules import judge
 from gradparity.auditing.step_windows import StepWindow, windows
-from gradparity.auditing.watch import Watch
-from gradparity.faults import stress
+from gradparity.auditing.watching.watch import Watch
+from gradparity.faults import stress_scenario
 from gradparity.parity.random_stream import RandomStream, seed_of
 
 _STEPS = 100
@@ -35,16 +35,16 @@ def audited(loop: Callable[..., Any], precision: str) -> AuditedLoop:
     watch = Watch(_STEPS)
     with RandomStream(seed_of(0, "stress")).active(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cast = stress.build(precision)
+        cast = stress_scenario.build(precision)
         watch.add(cast.optimizer, cast.model)
         with watch.watching():
             loop(**vars(cast))
-    account = watch.account()
+    facts = watch.facts()
     if watch.fault is not None:
         return AuditedLoop()
-    steps = [window for story in account.stories for window in windows(story) if window.made is not None]
+    steps = [window for story in facts.stories for window in windows(story) if window.made is not None]
     return AuditedLoop(
-        tuple(judge(account)),
+        tuple(judge(facts)),
         _most_common(len(window.backwards) for window in steps),
         _most_common(threshold for window in steps for threshold in _thresholds(window)),
     )

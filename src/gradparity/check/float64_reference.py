@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from gradparity.check.observe import UserLoop, observe
-from gradparity.faults import stress
-from gradparity.faults.stress import Cast
+from gradparity.faults import stress_scenario
+from gradparity.faults.stress_scenario import Cast
 from gradparity.parity.batch import PADDING, Batch
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
@@ -31,7 +31,7 @@ def first_window(cast: Cast, number: int | None = None) -> Sequence[Batch]:
 
 def error_of_first_gradient(
     loop: UserLoop,
-    build: Callable[[str], Cast] = stress.build,
+    build: Callable[[str], Cast] = stress_scenario.build,
     window: Callable[[Cast], Sequence[Batch]] = first_window,
     seed: int = 0,
 ) -> float | None:
@@ -77,7 +77,7 @@ def window_gradients(model: nn.Module, window: Sequence[Batch]) -> dict[str, Ten
 def in_float64(model: nn.Module) -> nn.Module:
     """Return a copy of the stress model that computes in float64."""
     wide: Any = copy.deepcopy(model).double()
-    wide.measurements = lambda tokens: stress.StressModel.measurements(wide, tokens).double()
+    wide.measurements = lambda tokens: stress_scenario.StressModel.measurements(wide, tokens).double()
     module: nn.Module = wide
     return module
 

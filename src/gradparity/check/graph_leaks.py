@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gradparity.check.observe import Observation
-from gradparity.faults import stress
+from gradparity.faults import stress_scenario
 from gradparity.trace.events import Event, Record
 
 _MOST_STEPS = 2
@@ -34,7 +34,9 @@ class GraphLeaks:
     alive: list[tuple[int, int]] = field(default_factory=list)
     """For each step: the number of steps whose graphs are alive, and the number of nodes of all live graphs."""
 
-    def build(self, precision: str, build: Callable[[str], stress.Cast] = stress.build) -> stress.Cast:
+    def build(
+        self, precision: str, build: Callable[[str], stress_scenario.Cast] = stress_scenario.build
+    ) -> stress_scenario.Cast:
         """Call ``build`` for the stress scenario, and have its model mark its graphs."""
         cast = build(precision)
         cast.model.register_forward_hook(self.mark)

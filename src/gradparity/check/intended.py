@@ -17,7 +17,7 @@ from gradparity.check.own_optimizers import OwnOptimizer, with_own_optimizers
 from gradparity.check.own_rates import learning_rates, with_rates
 from gradparity.check.parametric_faults import accumulating, clipping_to, largest_norm, nice
 from gradparity.faults import FAULTS, Fault
-from gradparity.faults.stress import ACCUMULATION_STEPS, MAX_NORM, Cast, Plan
+from gradparity.faults.stress_scenario import ACCUMULATION_STEPS, MAX_NORM, Cast, Plan
 from gradparity.parity.state import Part
 
 _SAID, _OWN = "was said to mean this", "trains with optimizers of its own"

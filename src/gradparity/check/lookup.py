@@ -18,7 +18,7 @@ from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.fault import Divergence, Shown, Stop
 from gradparity.faults.patching import ClashError
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.place import END
+from gradparity.parity.place_in_training import END
 from gradparity.parity.state import Part
 from gradparity.trace.diff import compare_traces
 

@@ -10,9 +10,9 @@ import torch
 from gradparity.check.loop_end import EndKind, LoopEnd, end_by
 from gradparity.faults.fault import Fault
 from gradparity.faults.patching import reference_with
-from gradparity.faults.stress import Cast
+from gradparity.faults.stress_scenario import Cast
 from gradparity.parity.difference_kinds import effective_strides
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.state import Part
 from gradparity.trace.autograd_graph import Reach

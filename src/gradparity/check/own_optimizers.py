@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradparity.faults import Fault
-from gradparity.faults.stress import build
+from gradparity.faults.stress_scenario import build
 from gradparity.training import train_step
 
 _PLAIN = (int, float, bool, str, type(None))

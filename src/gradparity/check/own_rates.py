@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gradparity.check.observe import ObservedLoop
 from gradparity.faults import Fault
-from gradparity.faults.stress import build
+from gradparity.faults.stress_scenario import build
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event
 from gradparity.trace.fingerprint import number_of

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from gradparity.check.observe import ObservedLoop
 from gradparity.faults import Fault
-from gradparity.faults.stress import ACCUMULATION_STEPS, MAX_NORM
+from gradparity.faults.stress_scenario import ACCUMULATION_STEPS, MAX_NORM
 from gradparity.parity.likely_cause import common_ratio
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.state import Part

@@ -16,8 +16,8 @@ from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.observe import GoOn, ObservedLoop, RecordSink, UserLoop, observe
 from gradparity.check.user_loop import load_loop
 from gradparity.faults.patching_on_ranks import on_ranks_with
-from gradparity.faults.stress import Cast
-from gradparity.faults.stress_on_ranks import build_on_ranks, microbatches_of
+from gradparity.faults.stress_scenario import Cast
+from gradparity.faults.stress_scenario_on_ranks import build_on_ranks, microbatches_of
 from gradparity.parity.batch import Batch
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record

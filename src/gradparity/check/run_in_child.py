@@ -21,7 +21,7 @@ from gradparity.check.trained_objects import InputGuard, still_running
 from gradparity.check.uncheckable import steps_made, why_uncheckable
 from gradparity.check.user_loop import LoadedLoop
 from gradparity.errors import UserError
-from gradparity.faults import stress
+from gradparity.faults import stress_scenario
 from gradparity.processes.sandbox import TimeLimit
 from gradparity.trace.events import Event
 from gradparity.trace.file import Writer
@@ -116,7 +116,7 @@ def probe_loop(
     in_fp32 = oracle = None
     audit = AuditedLoop()
     if observed.end.finished:
-        in_fp32 = observe(limited, stress.build, "fp32")
+        in_fp32 = observe(limited, stress_scenario.build, "fp32")
         before.restore()
         audit = audited(limited, precision)
         before.restore()

@@ -14,12 +14,12 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from gradparity.auditing.user_lines import of_the_user
+from gradparity.auditing.watching.user_lines import of_the_user
 from gradparity.check import user_loop
 from gradparity.check.intended import noting
 from gradparity.check.own_optimizers import OwnOptimizer, own_optimizer
-from gradparity.faults import stress
-from gradparity.faults.stress import Cast
+from gradparity.faults import stress_scenario
+from gradparity.faults.stress_scenario import Cast
 from gradparity.processes.user_frames import Frame, in_brackets, innermost
 
 
@@ -34,7 +34,7 @@ class InputGuard:
 
     def build(self, precision: str) -> Cast:
         """Build the scenario and record it; for :func:`gradparity.check.observe.observe`."""
-        self.cast = stress.build(precision)
+        self.cast = stress_scenario.build(precision)
         self.cast = replace(self.cast, plan=noting(self.cast.plan, self.read))
         self.parameters = dict(self.cast.model.named_parameters(remove_duplicate=False))
         self.hooks = _number_of_hooks(self.cast)

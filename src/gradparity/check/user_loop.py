@@ -10,7 +10,7 @@ from typing import Any
 
 from gradparity.check.observe import UserLoop
 from gradparity.errors import UserError, in_a_line
-from gradparity.faults.stress import Cast
+from gradparity.faults.stress_scenario import Cast
 from gradparity.parity.likely_cause import listed
 
 ARGUMENTS = [field.name for field in fields(Cast)]

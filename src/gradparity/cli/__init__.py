@@ -1,5 +1,5 @@
-"""The command ``gradparity``: ``main`` runs the subcommand, ``exit_codes`` turns an error into a sentence and a code.
+"""The command ``gradparity``: a file for each subcommand, with its options, its help and its exit code.
 
-``arguments`` is the parser, and ``only_option`` the grammar of ``--only``. Each subcommand is the ``command`` module
-of the room that it belongs to.
+Read in this order: ``main`` (which subcommand), ``audit``, ``check``, ``diff``, ``show``. ``exit_codes`` turns an error
+into a sentence and a code, ``arguments`` is the parser, and ``only_option`` the grammar of ``--only``.
 """

@@ -7,14 +7,14 @@ from importlib import import_module
 from gradparity.cli.exit_codes import exit_codes
 
 COMMANDS = {
-    "audit": ("gradparity.auditing.command", "what is wrong in the loop of a script, which runs as it is"),
-    "check": ("gradparity.check.command", "which known fault a training loop has"),
+    "audit": ("gradparity.cli.audit", "what is wrong in the loop of a script, which runs as it is"),
+    "check": ("gradparity.cli.check", "which known fault a training loop has"),
     "claims": (
         "gradparity.studies.claims.command",
         "common claims about autograd.grad and .backward(), each with a verdict",
     ),
-    "diff": ("gradparity.trace.command", "where two recorded training loops first differ"),
-    "show": ("gradparity.auditing.recorded.command", "what a recorded training loop does, and what is wrong in it"),
+    "diff": ("gradparity.cli.diff", "where two recorded training loops first differ"),
+    "show": ("gradparity.cli.show", "what a recorded training loop does, and what is wrong in it"),
 }
 """For each subcommand, the module whose ``main`` runs it, and one line for the help."""
 

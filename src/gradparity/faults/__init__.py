@@ -1,8 +1,9 @@
 """Known bugs of training loops, each a patch to the reference step.
 
 Read in this order: ``fault`` (the definition), ``catalogue/`` (all faults, one file per theme), ``all_faults`` (all by
-name), ``patching`` (the reference with a fault in it), ``stress`` (the training in which faults show). ``*on_ranks`` is
-the same for several ranks, ``how_to_fix`` reverses a patch, ``custom_fault`` is for loops outside the dictionary.
+name), ``patching`` (the reference with a fault in it), ``stress_scenario`` (the training in which faults show).
+``*on_ranks`` is the same for several ranks, ``how_to_fix`` reverses a patch, ``custom_fault`` is for loops outside the
+dictionary.
 """
 
 from gradparity.faults.all_faults import FAULTS

@@ -4,9 +4,9 @@ Like all faults they are patches. They change the manual step and, where possibl
 """
 
 from gradparity.faults.fault import Divergence, Fault, FaultKind
-from gradparity.faults.stress import reference
-from gradparity.faults.stress_on_ranks import reference_on_ranks
-from gradparity.parity.place import Place
+from gradparity.faults.stress_scenario import reference
+from gradparity.faults.stress_scenario_on_ranks import reference_on_ranks
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train
 from gradparity.training.distributed import ddp_step, manual_step

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from gradparity import training
 from gradparity.faults.fault import Fault
-from gradparity.faults.stress import StressModel, build, reference, run_of
+from gradparity.faults.stress_scenario import StressModel, build, reference, run_of
 from gradparity.parity.batch import summed_loss
 from gradparity.parity.lockstep import Step
 from gradparity.training import Route, manual

@@ -10,7 +10,7 @@ from typing import Any
 
 from gradparity.faults.fault import Fault
 from gradparity.faults.patching import REFERENCE_FUNCTIONS, Namespace, reference_with
-from gradparity.faults.stress_on_ranks import build_on_ranks, reference_on_ranks
+from gradparity.faults.stress_scenario_on_ranks import build_on_ranks, reference_on_ranks
 from gradparity.training import train_step
 from gradparity.training.distributed import ddp_step, manual_step
 

@@ -13,7 +13,7 @@ from gradparity.auditing.presentation.as_text import as_text
 from gradparity.auditing.report import Report
 from gradparity.auditing.rules.expected import Expected
 from gradparity.auditing.session import Audit
-from gradparity.auditing.watch import STEPS
+from gradparity.auditing.watching.watch import STEPS
 from gradparity.errors import in_a_line
 from gradparity.trace.isolation import aside, warn
 from gradparity.trace.snapshot import unwrapped

@@ -14,7 +14,7 @@ import lightning
 
 from gradparity.auditing.presentation.as_markdown import as_markdown
 from gradparity.auditing.report import Report
-from gradparity.auditing.watch import STEPS
+from gradparity.auditing.watching.watch import STEPS
 from gradparity.integrations.audit_of_fit import AuditOfFit, harmless
 
 

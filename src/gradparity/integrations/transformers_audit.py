@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradparity.auditing.report import Report
-from gradparity.auditing.watch import STEPS
+from gradparity.auditing.watching.watch import STEPS
 from gradparity.integrations.audit_of_fit import AuditOfFit, harmless
 
 try:

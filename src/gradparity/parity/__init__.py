@@ -1,9 +1,9 @@
 """Two runs compared bit for bit while they train side by side.
 
-Read in this order: ``bits`` (distance in ULP), ``place`` (step, microbatch and phase), ``state`` (the values at each
-phase), ``flatten_values`` and ``dense_parts`` (values and tensors of any kind, split into parts), ``difference_kinds``
-and ``mismatches`` (the ways in which two values differ), ``compare`` (live values), ``lockstep`` (two runs),
-``verdict``, ``likely_cause``, ``explain`` and ``report`` (the result, in words). Beside these: ``explanation_kinds``,
-``aliasing``, ``other_model_state``, ``random_stream``, ``figures``, ``difference_sums``, ``metrics``, ``step_metrics``,
-``compare_on_gpu``, ``batch``.
+Read in this order: ``bits`` (distance in ULP), ``place_in_training`` (step, microbatch and phase), ``state`` (the
+values at each phase), ``flatten_values`` and ``dense_parts`` (values and tensors of any kind, split into parts),
+``difference_kinds`` and ``mismatches`` (the ways in which two values differ), ``compare`` (live values), ``lockstep``
+(two runs), ``verdict``, ``likely_cause``, ``explain_difference`` and ``report`` (the result, in words). Beside these:
+``explanation_kinds``, ``aliasing``, ``other_model_state``, ``random_stream``, ``figures``, ``difference_sums``,
+``metrics``, ``step_metrics``, ``compare_on_gpu``, ``batch``.
 """

@@ -8,7 +8,7 @@ from gradparity.parity.explanation_kinds import NOTHING, LikelyCause, Meaning
 from gradparity.parity.figures import Figures
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.mismatches import Mismatch
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import OWN, Part
 from gradparity.training import Phase
 

@@ -18,7 +18,7 @@ from gradparity.parity.explanation_kinds import LikelyCause
 from gradparity.parity.figures import Figures
 from gradparity.parity.flatten_values import Value
 from gradparity.parity.mismatches import Compared, Mismatch
-from gradparity.parity.place import START, Place
+from gradparity.parity.place_in_training import START, Place
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import COMPARED, HasState, Part, state_of
 from gradparity.training import Moment, Run, Window

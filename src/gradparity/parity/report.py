@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from rich.table import Table
 
-from gradparity.parity.explain import lowered, mismatch_in_words, place_in_words
+from gradparity.parity.explain_difference import lowered, mismatch_in_words, place_in_words
 from gradparity.parity.state import Part
 from gradparity.parity.step_metrics import StepMetrics
 from gradparity.parity.verdict import Verdict, VerdictCell

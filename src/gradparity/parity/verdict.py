@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gradparity.parity.explain import explain
+from gradparity.parity.explain_difference import explain
 from gradparity.parity.explanation_kinds import NOTHING, LikelyCause
 from gradparity.parity.likely_cause import cause_of, likely_cause
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.mismatches import Mismatch
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase
 

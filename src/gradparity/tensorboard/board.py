@@ -16,7 +16,7 @@ from gradparity.errors import DiskError, UserError, writing
 from gradparity.parity import report
 from gradparity.parity.figures import finite
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.place import START
+from gradparity.parity.place_in_training import START
 from gradparity.parity.step_metrics import StepMetrics
 from gradparity.parity.verdict import Verdict
 from gradparity.safe_files.append_only import AppendOnlyFile

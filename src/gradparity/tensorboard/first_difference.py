@@ -2,7 +2,7 @@
 
 from gradparity.faults import FAULTS, Fault
 from gradparity.faults.how_to_fix import link, mend
-from gradparity.parity.explain import magnitude, mismatch_in_words, place_in_words
+from gradparity.parity.explain_difference import magnitude, mismatch_in_words, place_in_words
 from gradparity.parity.report import verdict_headline
 from gradparity.parity.verdict import Verdict
 

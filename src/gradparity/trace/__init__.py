@@ -4,8 +4,8 @@ Read in this order: ``record`` (the public function), ``events`` (one line of a 
 few bytes), ``step_recorder`` with ``watchers``, ``wrapping`` and ``harmless_hooks`` (a loop is watched without
 changing it), ``timeline`` (the step and microbatch it is in), ``snapshot`` (the values at an event), ``unseen`` (notes
 on events that were missed), ``file`` and ``line_format`` (a trace on disk), ``compare_fingerprints``,
-``events_compared`` and ``diff`` (two traces compared), ``same_updates``, ``explain``, ``explain_gradients`` and
-``explain_clipping`` (the likely cause), ``report``, ``ranks``, ``command`` (``gradparity diff``). Small helpers:
+``events_compared`` and ``diff`` (two traces compared), ``same_updates``, ``explain_traces``, ``explain_gradients`` and
+``explain_clipping`` (the likely cause), ``report``, ``ranks``. Small helpers:
 ``isolation``, ``hook_check``, ``autograd_graph``, ``nested_steps``, ``matching_names``, ``until_difference``,
 ``to_cpu``, ``process_rank``.
 """

@@ -6,11 +6,11 @@ from dataclasses import replace
 from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.lockstep import ALL, STOPS, Comparison, side_by_side, with_parts
 from gradparity.parity.mismatches import Mismatch
-from gradparity.parity.place import END, Place
+from gradparity.parity.place_in_training import END, Place
 from gradparity.parity.state import Part
 from gradparity.trace.compare_fingerprints import compare_records, hashed_numbers, values_of
 from gradparity.trace.events import Record, Trace
-from gradparity.trace.explain import likely_cause_in_traces
+from gradparity.trace.explain_traces import likely_cause_in_traces
 from gradparity.trace.matching_names import named_alike
 from gradparity.trace.until_difference import sides
 

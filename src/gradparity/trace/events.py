@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gradparity.parity.place import END, Place
+from gradparity.parity.place_in_training import END, Place
 from gradparity.parity.state import Part
 from gradparity.trace.fingerprint import FingerprintValue
 from gradparity.training import Phase

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gradparity.errors import UserError
-from gradparity.parity.explain import lowered, place_in_words
+from gradparity.parity.explain_difference import lowered, place_in_words
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
 from gradparity.trace.events import Event, Trace

@@ -8,7 +8,7 @@ from itertools import groupby
 from rich.console import Console
 
 from gradparity.parity import report
-from gradparity.parity.explain import lowered
+from gradparity.parity.explain_difference import lowered
 from gradparity.parity.explanation_kinds import Meaning
 from gradparity.parity.figures import finite
 from gradparity.parity.lockstep import Comparison

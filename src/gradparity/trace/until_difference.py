@@ -9,7 +9,7 @@ import torch
 import xxhash
 
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.place import END
+from gradparity.parity.place_in_training import END
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue

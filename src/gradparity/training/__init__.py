@@ -2,14 +2,15 @@
 
 Read in this order: ``windows`` (the microbatches of one optimizer step), ``routes`` (how a gradient reaches
 ``p.grad``), ``precision``, ``clipping``, ``optimizers``, ``phases``, ``step`` (where they meet), then ``loop`` and
-``checkpoint`` around it. ``frugal`` is the manual route in less memory. ``distributed`` is the step on several ranks,
-with DDP and by hand; ``sharded`` is what FSDP2 leaves of it. Seldom needed: ``unsupported`` (what the manual routes
-cannot do), ``exact_restore`` and ``random_numbers`` (state that is easily lost), ``collectives`` (sums between ranks).
+``checkpoint`` around it. ``frugal_route`` is the manual route in less memory. ``distributed`` is the step on several
+ranks, with DDP and by hand; ``sharded`` is what FSDP2 leaves of it. Seldom needed: ``unsupported`` (what the manual
+routes cannot do), ``exact_restore`` and ``random_numbers`` (state that is easily lost), ``collectives`` (sums between
+ranks).
 """
 
 from gradparity.training.checkpoint import resume, save
 from gradparity.training.clipping import Clip, clip_by_norm, clip_by_value, in_order_of, no_clip
-from gradparity.training.frugal import frugal
+from gradparity.training.frugal_route import frugal
 from gradparity.training.loop import train, validate
 from gradparity.training.optimizers import adamw, sgd_momentum, warmup_cosine
 from gradparity.training.phases import Moment, Phase

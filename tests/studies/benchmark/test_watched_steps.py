@@ -5,7 +5,7 @@ from itertools import repeat
 import pytest
 import torch
 
-from gradparity.auditing.watched_optimizer import WatchedOptimizer
+from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 from gradparity.parity.lockstep import lockstep
 from gradparity.studies.benchmark.timed_models import config, lanes_and_window, transformer, unwatched_step
 from gradparity.studies.benchmark.watched_steps import (
@@ -16,6 +16,7 @@ from gradparity.studies.benchmark.watched_steps import (
     LET_GO,
     LOCKSTEP,
     RECORD,
+    added_memory,
     assert_close,
     assert_equal,
     auditing,
@@ -60,6 +61,26 @@ def test_a_step_is_timed_as_let_go_when_the_audit_looks_no_more(monkeypatch):
     monkeypatch.setattr(WatchedOptimizer, "weights", look)
     let_go_step(lane, window)
     assert counts == {1}, "weights were not looked at in the first step, or were in the second"
+
+
+@pytest.mark.parametrize(("precision", "k"), [("fp32", 1), ("fp16", 4)])
+@pytest.mark.parametrize("route", ["backward", "manual"])
+def test_watching_adds_less_memory_than_one_copy_of_the_gradients(route, precision, k):
+    (lane,), window = lanes_and_window(transformer(64, 2), (route,), config(microbatch=1, k=k, precision=precision))
+    gradients = sum(p.nbytes for p in lane.run.parameters)
+    assert 0 <= max(added_memory(lane, window).values()) <= gradients
+
+
+def test_a_copy_that_is_kept_counts_as_memory(monkeypatch):
+    (lane, _), window = tiny()
+    kept, weights = [], WatchedOptimizer.weights
+
+    def keeps(trainee):
+        kept.append([p.detach().clone() for p in trainee.parameters()])
+        return weights(trainee)
+
+    monkeypatch.setattr(WatchedOptimizer, "weights", keeps)
+    assert added_memory(lane, window)[AUDIT] > sum(p.nbytes for p in lane.run.parameters)
 
 
 def test_lanes_that_differ_are_not_timed_as_if_they_did_not():

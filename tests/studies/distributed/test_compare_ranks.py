@@ -8,11 +8,11 @@ from itertools import product
 import pytest
 
 from gradparity.errors import UserError
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.processes.launch import launch
 from gradparity.studies.distributed.trial import Trial, run_trials
-from gradparity.studies.two_ways.config import ClipConfig, Config, OptimizerConfig
+from gradparity.studies.train_two_ways.config import ClipConfig, Config, OptimizerConfig
 from gradparity.training import Phase
 
 STEPS = 3

@@ -18,8 +18,8 @@ from gradparity.studies.tasks import (
     summed_loss,
 )
 from gradparity.studies.tasks.text import ALPHABET, CONTEXT, CharTransformer
-from gradparity.studies.two_ways import build
-from gradparity.studies.two_ways.config import OptimizerConfig
+from gradparity.studies.train_two_ways import build
+from gradparity.studies.train_two_ways.config import OptimizerConfig
 from gradparity.training import train_step
 from small import small_config, small_task
 

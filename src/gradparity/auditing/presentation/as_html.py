@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from html import escape
 
-from gradparity.auditing.account import Account
+from gradparity.auditing.facts import RunFacts
 from gradparity.auditing.finding import RuleFinding, RuleVerdict
 from gradparity.auditing.presentation.draw_svg import STYLE, step_svg
 from gradparity.auditing.presentation.step_picture import step_picture
@@ -28,12 +28,12 @@ code, pre { font: 13px/1.5 ui-monospace, monospace; }
 """  # fmt: skip
 
 
-def as_html(found: Report, account: Account, target: str, ending: str = "") -> str:
+def as_html(found: Report, facts: RunFacts, target: str, ending: str = "") -> str:
     """Return a report as a page that stands alone.
 
     Args:
         found: the report.
-        account: the facts, for the picture of one step.
+        facts: the facts, for the picture of one step.
         target: the script, for the heading.
         ending: a sentence on how the script ended, if it did not just return.
     """
@@ -42,7 +42,7 @@ def as_html(found: Report, account: Account, target: str, ending: str = "") -> s
     body += [part for finding in found.findings for part in _finding(finding)]
     if ending:
         body.append(f"<p>{escape(ending)}</p>")
-    picture = step_picture(account, found.findings)
+    picture = step_picture(facts, found.findings)
     if picture is not None:
         body += [f"<h2>{escape(picture.title)}</h2>", f'<div class="picture">{step_svg(picture)}</div>']
         body.append(f'<p class="soft">{escape(LEGEND)}</p>')

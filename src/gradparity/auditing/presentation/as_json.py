@@ -3,7 +3,7 @@
 from typing import Any
 
 from gradparity.auditing.report import Report
-from gradparity.auditing.user_lines import Line
+from gradparity.auditing.watching.user_lines import Line
 
 
 def as_json(found: Report) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gradparity.auditing.finding import RuleVerdict
-from gradparity.auditing.user_lines import Line
+from gradparity.auditing.watching.user_lines import Line
 
 
 class Row(StrEnum):

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from gradparity.auditing.account import Account
+from gradparity.auditing.facts import RunFacts
 from gradparity.auditing.step_windows import StepWindow, relative_weights, size, windows
 
 LEAST = "1 weight of a token, 1 is one mean/{}, least"
@@ -17,20 +17,20 @@ OVERLAID = {"weight of a token": (LEAST, LARGEST), "gradient norm": (BEFORE, AFT
 """Series that belong into one chart."""
 
 
-def series(account: Account) -> dict[str, Mapping[int, float]]:
+def series(facts: RunFacts) -> dict[str, Mapping[int, float]]:
     """Return the figures of each optimizer by tag and step. What a loop does not have, such as a scale, is left out."""
     found: dict[str, dict[int, float]] = defaultdict(dict)
-    for number, name in names(account).items():
-        story = next(story for story in account.stories if story.number == number)
+    for number, name in names(facts).items():
+        story = next(story for story in facts.stories if story.number == number)
         for window in windows(story):
             for tag, value in _figures(window).items():
                 found[tag.format(name)][window.step] = value
     return dict(found)
 
 
-def names(account: Account) -> dict[int, str]:
+def names(facts: RunFacts) -> dict[int, str]:
     """Return a name for each optimizer that stepped, by its number: its class, counted if there are several."""
-    stories = [story for story in account.stories if story.steps]
+    stories = [story for story in facts.stories if story.steps]
     counts, seen = Counter(story.name for story in stories), Counter[str]()
     found = {}
     for story in stories:

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import Backward, LoopEvent, Schedule, StepMade, Unscale, Update
+from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import RuleFinding
 from gradparity.auditing.step_windows import StepWindow, windows
-from gradparity.auditing.user_lines import Line
+from gradparity.auditing.watching.user_lines import Line
 
 MOST_LANES = 4
 MOST_EVENTS = 400
@@ -42,9 +42,9 @@ class View:
         return next(iter(called + found), None)
 
 
-def view_of(account: Account, findings: Sequence[RuleFinding]) -> View | None:
+def view_of(facts: RunFacts, findings: Sequence[RuleFinding]) -> View | None:
     """Return the step of the first finding whose lines caused an event, else a usual one; ``None`` without a step."""
-    stories = [story for story in account.stories if story.steps]
+    stories = [story for story in facts.stories if story.steps]
     if not stories:
         return None
     by_number = {story.number: windows(story) for story in stories}

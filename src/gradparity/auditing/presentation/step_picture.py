@@ -6,7 +6,6 @@ Time runs to the right, one slot an event. A microbatch is a column: its forward
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import (
     Backward,
     ClipCalled,
@@ -18,6 +17,7 @@ from gradparity.auditing.events import (
     What,
     ZeroGrad,
 )
+from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import RuleFinding
 from gradparity.auditing.presentation.picture_parts import Cell, Column, Lane, Row, StepPicture
 from gradparity.auditing.presentation.step_in_view import View, view_of
@@ -34,9 +34,9 @@ LEFT_OUT = "..."
 _NARROWEST = 4
 
 
-def step_picture(account: Account, findings: Sequence[RuleFinding]) -> StepPicture | None:
+def step_picture(facts: RunFacts, findings: Sequence[RuleFinding]) -> StepPicture | None:
     """Return the step of the first finding, or else a step like most others; ``None`` if no optimizer stepped."""
-    view = view_of(account, findings)
+    view = view_of(facts, findings)
     if view is None:
         return None
     slots = _slots(view)

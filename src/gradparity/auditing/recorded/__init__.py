@@ -1,4 +1,4 @@
 """A recorded trace, judged by the rules of the audit as far as a trace goes: ``gradparity show``.
 
-Read in this order: ``account`` (the facts of a trace), ``optimizer_class``, ``clip_threshold``, ``command``.
+Read in this order: ``facts`` (the facts of a trace), ``optimizer_class``, ``clip_threshold``.
 """

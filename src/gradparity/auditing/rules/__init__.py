@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from gradparity.auditing.account import Account
+from gradparity.auditing.facts import RunFacts
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 from gradparity.auditing.rules import (
     before_the_step,
@@ -88,21 +88,21 @@ RULES: dict[str, Rule] = {rule.code: rule for rule in sorted(_ALL, key=lambda ru
 
 
 def judge(
-    account: Account,
+    facts: RunFacts,
     ignored: Iterable[str] = (),
     meant: Expected | None = None,
-    others: Sequence[Account] = (),
+    others: Sequence[RunFacts] = (),
 ) -> list[RuleFinding]:
     """Return everything that the rules find in the facts, the wrong first, each in the order of the codes.
 
     Args:
-        account: the facts of a run.
+        facts: the facts of a run.
         ignored: codes of rules that are not asked, or beginnings of codes: ``GP4`` stands for all of its theme.
         meant: what the user has said of the loop.
         others: the facts of the other exchange_between_ranks, in order.
     """
-    found = _of_one(account, meant or Expected())
-    together = [one for one in (account, *others) if one.world > 1]
+    found = _of_one(facts, meant or Expected())
+    together = [one for one in (facts, *others) if one.world > 1]
     if len(together) > 1:
         of_all = [*exchange_between_ranks.of_ranks(together), *data_of_ranks.of_ranks(together)]
         found += {(f.rule, f.line): f for f in reversed(of_all)}.values()
@@ -118,11 +118,11 @@ def judge(
     return sorted(once.values(), key=lambda f: (list(RuleVerdict).index(f.verdict), f.rule.code))
 
 
-def _of_one(account: Account, meant: Expected) -> list[RuleFinding]:
+def _of_one(facts: RunFacts, meant: Expected) -> list[RuleFinding]:
     """Return what the rules find in the facts of one process."""
     found: list[RuleFinding] = []
-    by_number = {story.number: windows(story) for story in account.stories}
-    for story in account.stories:
+    by_number = {story.number: windows(story) for story in facts.stories}
+    for story in facts.stories:
         own = by_number[story.number]
         for file in (
             zero_grad,
@@ -140,22 +140,22 @@ def _of_one(account: Account, meant: Expected) -> list[RuleFinding]:
             *_OF_SIGNS,
         ):
             found += file.of_story(story, own)
-        found += stepping.of_story(story, own, account)
-        found += scaler_handling.of_story(story, own, account)
-    if account.let_go or account.raised is not None:  # the loop went on, or never came to its end
+        found += stepping.of_story(story, own, facts)
+        found += scaler_handling.of_story(story, own, facts)
+    if facts.let_go or facts.raised is not None:  # the loop went on, or never came to its end
         found = [f for f in found if f.rule is not zero_grad.NEVER_STEPPED]
-    found += several_backwards.of_several(account.stories, by_number)
-    found += between_backwards.of_several(account.stories, by_number)
-    found += parameters.of_account(account)
-    found += optimizers.of_account(account, by_number)
-    found += train_and_eval.of_account(account)
-    found += schedules.of_account(account)
-    found += data_of_ranks.of_account(account)
-    found += errors_of_torch.of_account(account)
-    found += loss_divisors.of_account(account)
-    found += weight_averages.of_account(account)
-    found += unlike_expected.of_account(account, meant)
-    found += unlike_planned.of_account(account, meant)
+    found += several_backwards.of_several(facts.stories, by_number)
+    found += between_backwards.of_several(facts.stories, by_number)
+    found += parameters.of_run(facts)
+    found += optimizers.of_run(facts, by_number)
+    found += train_and_eval.of_run(facts)
+    found += schedules.of_run(facts)
+    found += data_of_ranks.of_run(facts)
+    found += errors_of_torch.of_run(facts)
+    found += loss_divisors.of_run(facts)
+    found += weight_averages.of_run(facts)
+    found += unlike_expected.of_run(facts, meant)
+    found += unlike_planned.of_run(facts, meant)
     return found
 
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from gradparity.auditing.account import Story
 from gradparity.auditing.events import GradientLook, StepMade
+from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.rules.clipping import BY_PARTS
 from gradparity.auditing.rules.loss_scale import factor_of

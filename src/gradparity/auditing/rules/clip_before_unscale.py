@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.account import Story
+from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.rules.loss_scale import factor_of
 from gradparity.auditing.step_windows import StepWindow, number_made, same, size

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from gradparity.auditing.account import Account
 from gradparity.auditing.events import Backward, LoopEvent, LossWeights
+from gradparity.auditing.facts import RunFacts
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.ranks_side_by_side import OneStep, SameOptimizer, identical, same_optimizers
-from gradparity.auditing.samplers import Pass
+from gradparity.auditing.scripts.ranks_side_by_side import OneStep, SameOptimizer, identical, same_optimizers
+from gradparity.auditing.watching.samplers import Pass
 
 MEAN_OF_MEANS = Rule(
     "GP753",
@@ -41,9 +41,9 @@ ALIKE = 1e-3
 """Relative difference of weights that counts as rounding."""
 
 
-def of_ranks(accounts: Sequence[Account]) -> Iterator[RuleFinding]:
-    """Yield what these rules find in the accounts of all ranks, in order."""
-    for optimizer in same_optimizers(accounts):
+def of_ranks(all_facts: Sequence[RunFacts]) -> Iterator[RuleFinding]:
+    """Yield what these rules find in the facts of all ranks, in order."""
+    for optimizer in same_optimizers(all_facts):
         exchanged = [one for one in optimizer.steps if identical(one.looks)]
         if optimizer.whole and len(exchanged) == len(optimizer.steps):
             yield from _mean_of_means(optimizer)
@@ -105,11 +105,11 @@ def _same_batch(optimizer: SameOptimizer) -> Iterator[RuleFinding]:
         yield RuleFinding(SAME_BATCH, RuleVerdict.UNUSUAL, words, event.line, times=len(microbatches))
 
 
-def of_account(account: Account) -> Iterator[RuleFinding]:
+def of_run(facts: RunFacts) -> Iterator[RuleFinding]:
     """Yield the samplers that drew one order twice, with backwards after each time."""
-    backwards = [e.number for s in account.stories for e in s.events if isinstance(e.what, Backward)]
-    until = [later.after for _, later in pairwise(account.passes)] + [max(backwards, default=0)]
-    trained = [p for p, end in zip(account.passes, until, strict=False) if any(p.after < n <= end for n in backwards)]
+    backwards = [e.number for s in facts.stories for e in s.events if isinstance(e.what, Backward)]
+    until = [later.after for _, later in pairwise(facts.passes)] + [max(backwards, default=0)]
+    trained = [p for p, end in zip(facts.passes, until, strict=False) if any(p.after < n <= end for n in backwards)]
     drawn: dict[tuple[int, int, int], list[Pass]] = {}
     for one in trained:
         if one.shuffles:

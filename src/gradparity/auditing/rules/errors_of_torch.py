@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from gradparity.auditing.account import Account
+from gradparity.auditing.facts import RunFacts
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 
 TWO_UNSCALES = Rule(
@@ -113,12 +113,12 @@ _MESSAGES = (
 """The beginnings of PyTorch's messages, torch 2.11 to 2.15."""
 
 
-def of_account(account: Account) -> Iterator[RuleFinding]:
+def of_run(facts: RunFacts) -> Iterator[RuleFinding]:
     """Yield the rule that explains the exception which has ended the loop, if one does."""
-    if account.raised is None:
+    if facts.raised is None:
         return
     for message, rule in _MESSAGES:
-        if message in account.raised.message:
-            sentence = f"{account.raised.kind} ended the loop here: {account.raised.message.split('. ')[0].rstrip('.')}"
-            yield RuleFinding(rule, RuleVerdict.WRONG, sentence, account.raised.line)
+        if message in facts.raised.message:
+            sentence = f"{facts.raised.kind} ended the loop here: {facts.raised.message.split('. ')[0].rstrip('.')}"
+            yield RuleFinding(rule, RuleVerdict.WRONG, sentence, facts.raised.line)
             return

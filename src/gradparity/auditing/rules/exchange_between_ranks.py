@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.account import Account
 from gradparity.auditing.events import Backward, StepMade
+from gradparity.auditing.facts import RunFacts
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.ranks_side_by_side import OneStep, SameOptimizer, different, identical, same_optimizers
+from gradparity.auditing.scripts.ranks_side_by_side import OneStep, SameOptimizer, different, identical, same_optimizers
 from gradparity.auditing.step_windows import WindowBackward, size
 
 NOT_EXCHANGED = Rule(
@@ -54,9 +54,9 @@ NEVER_STEPS = Rule(
 )
 
 
-def of_ranks(accounts: Sequence[Account]) -> Iterator[RuleFinding]:
-    """Yield what these rules find in the accounts of all ranks, in order."""
-    for optimizer in same_optimizers(accounts):
+def of_ranks(all_facts: Sequence[RunFacts]) -> Iterator[RuleFinding]:
+    """Yield what these rules find in the facts of all ranks, in order."""
+    for optimizer in same_optimizers(all_facts):
         if optimizer.whole:
             yield from _not_exchanged(optimizer)
             yield from _every_microbatch(optimizer)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.account import Story
 from gradparity.auditing.events import Backward, Written
+from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.step_windows import StepWindow, is_empty
 

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import LossWeights
+from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.step_windows import StepWindow, size, windows
 
@@ -79,9 +79,9 @@ def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFindin
         yield _of(SQUARED, squared[0], f"the loss is multiplied by itself, in {times(len(squared))}")
 
 
-def of_account(account: Account) -> Iterator[RuleFinding]:
+def of_run(facts: RunFacts) -> Iterator[RuleFinding]:
     """Yield an ascent, if there is only one optimizer: two may play against each other."""
-    stories = [story for story in account.stories if story.steps]
+    stories = [story for story in facts.stories if story.steps]
     if len(stories) != 1 or any(group.get("maximize") for group in stories[0].groups):
         return
     made = [window for window in windows(stories[0]) if window.made is not None and window.backwards]

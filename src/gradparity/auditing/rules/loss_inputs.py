@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.account import Story
 from gradparity.auditing.events import LoopEvent
+from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.loss_inputs import Misfit
 from gradparity.auditing.step_windows import StepWindow
+from gradparity.auditing.watching.loss_inputs import Misfit
 
 NOT_LOGITS = Rule(
     "GP421",

@@ -4,8 +4,8 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import StepMade, ZeroGrad
+from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.step_windows import StepWindow, is_empty
 
@@ -47,36 +47,36 @@ FEW = 3
 """Steps or backwards that are enough to see a habit."""
 
 
-def of_account(account: Account, by_number: Mapping[int, Sequence[StepWindow]]) -> Iterator[RuleFinding]:
+def of_run(facts: RunFacts, by_number: Mapping[int, Sequence[StepWindow]]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
-    for story in account.stories:
-        yield from _never_steps(story, by_number[story.number], account)
-        yield from _without_gradients(story, by_number[story.number], account)
-    yield from _made_again(account.stories)
-    yield from _same_model(account)
+    for story in facts.stories:
+        yield from _never_steps(story, by_number[story.number], facts)
+        yield from _without_gradients(story, by_number[story.number], facts)
+    yield from _made_again(facts.stories)
+    yield from _same_model(facts)
 
 
-def _never_steps(story: Story, windows: Sequence[StepWindow], account: Account) -> Iterator[RuleFinding]:
-    if story.steps or account.raised is not None:
+def _never_steps(story: Story, windows: Sequence[StepWindow], facts: RunFacts) -> Iterator[RuleFinding]:
+    if story.steps or facts.raised is not None:
         return
     backwards = [(e, what) for w in windows for e, what in w.backwards if what.into_grad and not is_empty(e.after)]
     emptied = [e.what.by_optimizer for e in story.events if isinstance(e.what, ZeroGrad)]
-    enough = 3 * FEW if account.let_go else FEW
+    enough = 3 * FEW if facts.let_go else FEW
     if len(backwards) < enough or len(emptied) < FEW or len({what.weights for _, what in backwards}) > 1:
         return
     event = backwards[-1][0]
     words = f"{times(len(backwards), 'backward')} reached the parameters of {story.name}, which never made a step"
-    meant = sum(emptied) >= FEW and not account.let_go  # its own zero_grad runs, and the training has ended
+    meant = sum(emptied) >= FEW and not facts.let_go  # its own zero_grad runs, and the training has ended
     verdict = RuleVerdict.WRONG if meant else RuleVerdict.UNUSUAL
     yield RuleFinding(NEVER_STEPS, verdict, words, story.made, event.line, times=len(backwards))
 
 
-def _without_gradients(story: Story, windows: Sequence[StepWindow], account: Account) -> Iterator[RuleFinding]:
+def _without_gradients(story: Story, windows: Sequence[StepWindow], facts: RunFacts) -> Iterator[RuleFinding]:
     made = [w for w in windows if w.made is not None and w.end is not None and not w.made.skipped]
     last = list(itertools.takewhile(lambda w: w.end and is_empty(w.end.before) and not w.backwards, reversed(made)))
     if len(last) < FEW or any(w.made and w.made.closure for w in last):
         return
-    strangers = [p for p in account.outsiders if not p.beside and p.times >= FEW]
+    strangers = [p for p in facts.outsiders if not p.beside and p.times >= FEW]
     window = last[-1]
     assert window.end is not None
     words = f"the parameters of {story.name} had no gradient in {times(len(last))}, from step {window.step} to the last"
@@ -105,12 +105,12 @@ def _made_again(stories: Sequence[Story]) -> Iterator[RuleFinding]:
         yield RuleFinding(MADE_AGAIN, RuleVerdict.UNUSUAL, words, after.made, times=len(found))
 
 
-def _same_model(account: Account) -> Iterator[RuleFinding]:
-    strangers = [p for p in account.outsiders if not p.beside and p.times >= FEW]
+def _same_model(facts: RunFacts) -> Iterator[RuleFinding]:
+    strangers = [p for p in facts.outsiders if not p.beside and p.times >= FEW]
     if not strangers:
         return
     steps = sorted(
-        ((e.number, s, e.what) for s in account.stories for e in s.events if isinstance(e.what, StepMade)),
+        ((e.number, s, e.what) for s in facts.stories for e in s.events if isinstance(e.what, StepMade)),
         key=lambda step: step[0],
     )
     shared = [

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.account import Account, Story
+from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.outsiders import Origin, Outsider
 from gradparity.auditing.step_windows import StepWindow
+from gradparity.auditing.watching.parameters_without_optimizer import Origin, Outsider
 
 MADE_LATER = Rule(
     "GP501",
@@ -98,19 +98,19 @@ def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFindin
         yield RuleFinding(STILL_MOVES, RuleVerdict.WRONG, words, last[0].end.line, None, last[0].step)
 
 
-def of_account(account: Account) -> Iterator[RuleFinding]:
+def of_run(facts: RunFacts) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
-    if not any(story.steps for story in account.stories):
+    if not any(story.steps for story in facts.stories):
         return
-    if account.loads:
-        load = account.loads[0]
-        words = f"{load.name} was given its own tensors, {times(len(account.loads), 'time')}: this load changes nothing"
-        yield RuleFinding(OWN_LOAD, RuleVerdict.WRONG, words, load.line, times=len(account.loads))
-    for module in account.not_frozen:
+    if facts.loads:
+        load = facts.loads[0]
+        words = f"{load.name} was given its own tensors, {times(len(facts.loads), 'time')}: this load changes nothing"
+        yield RuleFinding(OWN_LOAD, RuleVerdict.WRONG, words, load.line, times=len(facts.loads))
+    for module in facts.not_frozen:
         if module.times > 1:
             words = f"{module.name}.requires_grad was set to False, and {times(module.times, 'backward')} trained it"
             yield RuleFinding(NOT_FROZEN, RuleVerdict.WRONG, words, module.line, times=module.times)
-    rest = [p for p in account.outsiders if p.times > 1]
+    rest = [p for p in facts.outsiders if p.times > 1]
     for origin, (rule, words) in _WORDS.items():
         found = [p for p in rest if p.origin is origin and p.beside]
         rest = [p for p in rest if p not in found]
@@ -119,7 +119,7 @@ def of_account(account: Account) -> Iterator[RuleFinding]:
             words = words.format(found[0].beside, _them(found))
             sentence = f"{_names(found)} {words}, and {number} computed gradients for {_them(found)}"
             yield RuleFinding(rule, RuleVerdict.WRONG, sentence, found[0].line, times=found[0].times)
-    inputs = all(story.loose for story in account.stories if story.steps)  # trains an image, or a prompt
+    inputs = all(story.loose for story in facts.stories if story.steps)  # trains an image, or a prompt
     if rest and not inputs:
         number = times(rest[0].times, "backward")
         sentence = f"{_names(rest)} got gradients in {number}, and no optimizer holds {_them(rest)}"

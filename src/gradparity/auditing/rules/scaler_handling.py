@@ -4,8 +4,8 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import StepMade, Update
+from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.rules.loss_scale import factor_of
 from gradparity.auditing.step_windows import StepWindow
@@ -34,20 +34,20 @@ UNSCALED_TWICE = Rule(
 )
 
 
-def of_story(story: Story, windows: Sequence[StepWindow], account: Account) -> Iterator[RuleFinding]:
+def of_story(story: Story, windows: Sequence[StepWindow], facts: RunFacts) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
-    yield from _new_scaler(windows, account)
+    yield from _new_scaler(windows, facts)
     yield from _jumped(story)
     yield from _unscaled_twice(windows)
 
 
-def _new_scaler(windows: Sequence[StepWindow], account: Account) -> Iterator[RuleFinding]:
+def _new_scaler(windows: Sequence[StepWindow], facts: RunFacts) -> Iterator[RuleFinding]:
     steps = [(w, w.made) for w in windows if w.made is not None and w.made.scaler is not None]
     found = []
     for (_, before), (window, after) in itertools.pairwise(steps):
         assert before.scaler is not None
         assert after.scaler is not None
-        if before.scaler != after.scaler and account.scalers[before.scaler] == account.scalers[after.scaler]:
+        if before.scaler != after.scaler and facts.scalers[before.scaler] == facts.scalers[after.scaler]:
             found.append((window, before, after))
     higher = [(w, a, b) for w, a, b in found if a.scale and b.scale and b.scale > a.scale and b.skipped]
     if found and not higher:
@@ -55,7 +55,7 @@ def _new_scaler(windows: Sequence[StepWindow], account: Account) -> Iterator[Rul
         assert after.scaler is not None
         words = f"a new GradScaler was made for the same optimizer, {times(len(found), 'time')}"
         yield RuleFinding(
-            NEW_SCALER, RuleVerdict.UNUSUAL, words, account.scalers[after.scaler], None, window.step, times=len(found)
+            NEW_SCALER, RuleVerdict.UNUSUAL, words, facts.scalers[after.scaler], None, window.step, times=len(found)
         )
     if not higher:
         return
@@ -67,7 +67,7 @@ def _new_scaler(windows: Sequence[StepWindow], account: Account) -> Iterator[Rul
         RuleVerdict.WRONG,
         f"a new GradScaler was made for the same optimizer, {times(len(found), 'time')}: the scale jumped from "
         f"{before.scale:g} back to {after.scale:g}, and the next step overflowed and was skipped",
-        account.scalers[after.scaler],
+        facts.scalers[after.scaler],
         window.end.line,
         window.step,
         times=len(found),

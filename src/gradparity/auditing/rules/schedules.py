@@ -3,8 +3,8 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import LoopEvent, Schedule, StepMade
+from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.step_windows import StepWindow
 
@@ -182,14 +182,14 @@ def _rate(story: Story) -> Iterator[RuleFinding]:
         yield RuleFinding(RATE_WRITTEN, RuleVerdict.UNUSUAL, words, event.line, times=len(found))
 
 
-def of_account(account: Account) -> Iterator[RuleFinding]:
+def of_run(facts: RunFacts) -> Iterator[RuleFinding]:
     """Yield the schedulers that were built and never ran in a training that came to its end."""
-    for story in account.stories:
-        built = [(name, line) for number, name, line in account.schedulers if number == story.number]
+    for story in facts.stories:
+        built = [(name, line) for number, name, line in facts.schedulers if number == story.number]
         ran = any(isinstance(event.what, Schedule) for event in story.events)
         rates = {event.what.rates for event in story.events if isinstance(event.what, StepMade)}
         moved = len(rates) > 1  # as by Ignite, which asks a scheduler for its rates without a call of its step
-        if built and not ran and not moved and story.steps > 1 and not account.let_go:
+        if built and not ran and not moved and story.steps > 1 and not facts.let_go:
             name, line = built[-1]
             words = f"{name} was built and did not run in {times(story.steps)}"
             yield RuleFinding(NEVER_STEPPED, RuleVerdict.UNUSUAL, words, line)

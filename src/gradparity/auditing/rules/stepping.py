@@ -4,8 +4,8 @@ import itertools
 import math
 from collections.abc import Container, Iterator, Sequence
 
-from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import StepMade
+from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.step_windows import StepWindow, is_empty, same
 
@@ -60,11 +60,11 @@ NEVER_REACHED = Rule(
 )
 
 
-def of_story(story: Story, windows: Sequence[StepWindow], account: Account) -> Iterator[RuleFinding]:
+def of_story(story: Story, windows: Sequence[StepWindow], facts: RunFacts) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     made = [window for window in windows if window.made is not None]
     yield from _steps(made)
-    others = [s for s in account.stories if s is not story]
+    others = [s for s in facts.stories if s is not story]
     left = {e.what.weights_after for s in others for e in s.events if isinstance(e.what, StepMade)}
     yield from _between(made, left, story.by_torch)
     yield from _differentiated_twice(made)

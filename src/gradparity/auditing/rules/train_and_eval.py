@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import LoopEvent, Modes
+from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.step_windows import StepWindow
 
@@ -71,9 +71,9 @@ SCALER_ALONE = Rule(
 )
 
 
-def of_account(account: Account) -> Iterator[RuleFinding]:
+def of_run(facts: RunFacts) -> Iterator[RuleFinding]:
     """Yield the modules that were put back into training mode from outside."""
-    for module in account.retrained:
+    for module in facts.retrained:
         yield RuleFinding(
             FROZEN_RETRAINED,
             RuleVerdict.WRONG,
@@ -84,10 +84,10 @@ def of_account(account: Account) -> Iterator[RuleFinding]:
             times=module.backwards,
         )
 
-    if account.norms:
-        first = next((one for one in account.norms if not one.fixed_before), account.norms[0])
+    if facts.norms:
+        first = next((one for one in facts.norms if not one.fixed_before), facts.norms[0])
         sentence = (
-            f"{times(len(account.norms), 'layer')} of batch normalization had been put into evaluation at "
+            f"{times(len(facts.norms), 'layer')} of batch normalization had been put into evaluation at "
             f"{first.evaluated}, and this train() put them back; {times(first.backwards, 'backward')} followed"
         )
         never = "" if first.fixed_before else ", and none ran before"

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import ClipCalled, LoopEvent, StepMade
+from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.rules.expected import Expected
 from gradparity.auditing.rules.loss_scale import factor_of
@@ -68,9 +68,9 @@ FROZEN = Rule(
 HALVES = ("float16", "bfloat16")
 
 
-def of_account(account: Account, meant: Expected) -> Iterator[RuleFinding]:
+def of_run(facts: RunFacts, meant: Expected) -> Iterator[RuleFinding]:
     """Yield what differs from what was meant."""
-    stories = [story for story in account.stories if story.steps]
+    stories = [story for story in facts.stories if story.steps]
     if meant.optimizer_class is not None and stories and all(story.name != meant.optimizer_class for story in stories):
         names = " and ".join(story.name for story in stories)
         sentence = f"the training steps with {names}, and {meant.optimizer_class} was meant"

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.account import Account, Story
 from gradparity.auditing.events import LoopEvent, Schedule, StepMade
+from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.rules.expected import Expected
 
@@ -23,10 +23,10 @@ STEPS = Rule(
 )
 
 
-def of_account(account: Account, meant: Expected) -> Iterator[RuleFinding]:
+def of_run(facts: RunFacts, meant: Expected) -> Iterator[RuleFinding]:
     """Yield what differs from what was planned."""
-    ended = not account.let_go and account.raised is None
-    for story in account.stories:
+    ended = not facts.let_go and facts.raised is None
+    for story in facts.stories:
         steps = [(e, e.what) for e in story.events if isinstance(e.what, StepMade)]
         if not steps or meant.optimizer_class not in (None, story.name):
             continue

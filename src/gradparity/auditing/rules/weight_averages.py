@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.account import Account
+from gradparity.auditing.facts import RunFacts
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.graph_signs import AverageMove
+from gradparity.auditing.watching.graph_facts import AverageMove
 
 INSIDE = Rule(
     "GP821",
@@ -25,9 +25,9 @@ ON_SKIPPED = Rule(
 )
 
 
-def of_account(account: Account) -> Iterator[RuleFinding]:
+def of_run(facts: RunFacts) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
-    still = [move for move in account.averages if not move.made and move.backwards]
+    still = [move for move in facts.averages if not move.made and move.backwards]
     skipped = [move for move in still if move.skipped]
     inside = [move for move in still if not move.skipped]
     if len({move.step for move in inside}) > 1:

@@ -1,8 +1,8 @@
 """Faults of activation checkpointing: the forward is recomputed, but not in the same way."""
 
 from gradparity.faults.fault import Divergence, Fault, FaultKind, Stop
-from gradparity.faults.stress import StressModel
-from gradparity.parity.place import Place
+from gradparity.faults.stress_scenario import StressModel
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, manual
 

@@ -1,7 +1,7 @@
 """Faults of clipping: which norm, and which threshold."""
 
 from gradparity.faults.fault import Divergence, Fault, FaultKind
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, clip_by_norm, train_step
 

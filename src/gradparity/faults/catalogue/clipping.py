@@ -1,7 +1,7 @@
 """Faults of clipping: when it is done, and on which parameters."""
 
 from gradparity.faults.fault import Divergence, Fault
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train_step
 

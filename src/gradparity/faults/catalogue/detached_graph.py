@@ -1,8 +1,8 @@
 """Faults of the autograd graph: cut where it should not be, or of a different model."""
 
 from gradparity.faults.fault import Divergence, Fault
-from gradparity.faults.stress import StressModel
-from gradparity.parity.place import Place
+from gradparity.faults.stress_scenario import StressModel
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train
 

@@ -1,7 +1,7 @@
 """Faults of normalization: the number by which the loss of a microbatch is divided."""
 
 from gradparity.faults.fault import Divergence, Fault, FaultKind
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train_step, windows
 

@@ -2,7 +2,7 @@
 
 from gradparity.faults.fault import Divergence, Fault
 from gradparity.parity.batch import summed_loss
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, windows
 

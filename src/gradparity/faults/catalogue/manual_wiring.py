@@ -1,7 +1,7 @@
 """Faults of gradients that ``autograd.grad`` returns and the loop writes to ``p.grad`` by hand."""
 
 from gradparity.faults.fault import Divergence, Fault, FaultKind, Stop
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, manual, train_step
 

@@ -1,9 +1,9 @@
 """Faults of half precision: the dtype of each computation."""
 
 from gradparity.faults.fault import Divergence, Fault
-from gradparity.faults.stress import run_of
+from gradparity.faults.stress_scenario import run_of
 from gradparity.parity.batch import summed_loss
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train, train_step
 

@@ -1,8 +1,8 @@
 """Faults of the optimizer's parameters: which ones it holds, and how they decay."""
 
 from gradparity.faults.fault import Divergence, Fault
-from gradparity.faults.stress import build
-from gradparity.parity.place import Place
+from gradparity.faults.stress_scenario import build
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train_step
 from gradparity.training.optimizers import decay_groups

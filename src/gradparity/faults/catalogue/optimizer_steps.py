@@ -1,8 +1,8 @@
 """Faults of the optimizer's step: how often it runs, which state it uses, and which implementation."""
 
 from gradparity.faults.fault import Divergence, Fault, FaultKind, Stop
-from gradparity.faults.stress import StressModel, build
-from gradparity.parity.place import Place
+from gradparity.faults.stress_scenario import StressModel, build
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train, train_step
 

@@ -1,8 +1,8 @@
 """Faults of resuming from a checkpoint."""
 
 from gradparity.faults.fault import Divergence, Fault
-from gradparity.faults.stress import reference
-from gradparity.parity.place import Place
+from gradparity.faults.stress_scenario import reference
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, resume
 

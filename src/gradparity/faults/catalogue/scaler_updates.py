@@ -1,7 +1,7 @@
 """Faults of the loss scaler: how an overflow is handled, and when the scale changes."""
 
 from gradparity.faults.fault import Divergence, Fault, FaultKind, Stop
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train, train_step
 

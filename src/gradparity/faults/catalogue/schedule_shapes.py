@@ -1,8 +1,8 @@
 """Faults of the shape of the schedule: where it begins and ends, how long it is, and for which parameters."""
 
 from gradparity.faults.fault import Divergence, Fault
-from gradparity.faults.stress import build
-from gradparity.parity.place import Place
+from gradparity.faults.stress_scenario import build
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, warmup_cosine
 

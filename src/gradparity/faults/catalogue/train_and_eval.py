@@ -1,7 +1,7 @@
 """Faults of train and eval mode, of validation, and of random numbers."""
 
 from gradparity.faults.fault import Divergence, Fault, FaultKind
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train, train_step, validate
 from gradparity.training.loop import unnoticed

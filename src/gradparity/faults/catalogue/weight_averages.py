@@ -1,8 +1,8 @@
 """Faults of a moving average of the weights."""
 
 from gradparity.faults.fault import Divergence, Fault
-from gradparity.faults.stress import StressModel, build
-from gradparity.parity.place import Place
+from gradparity.faults.stress_scenario import StressModel, build
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train, train_step
 

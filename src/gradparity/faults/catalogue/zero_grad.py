@@ -1,7 +1,7 @@
 """Faults of zero_grad: when gradients are cleared, for which parameters, and to None or to zero."""
 
 from gradparity.faults.fault import Divergence, Fault, FaultKind
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.training import Phase, train, train_step
 

@@ -34,7 +34,7 @@ from gradparity.studies.benchmark.timed_models import (
 )
 from gradparity.studies.result import Result
 from gradparity.studies.tasks import Batch, Task
-from gradparity.studies.two_ways.config import Config, PrecisionName
+from gradparity.studies.train_two_ways.config import Config, PrecisionName
 from gradparity.training import Phase, Window
 
 _ROUTES = ("backward", "manual", "frugal")

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from gradparity.parity.lockstep import LockstepRun
 from gradparity.studies.tasks import TASKS, Batch, Task
 from gradparity.studies.tasks.text import CharTransformer
-from gradparity.studies.two_ways import build
-from gradparity.studies.two_ways.config import Config, OptimizerConfig, PrecisionName
+from gradparity.studies.train_two_ways import build
+from gradparity.studies.train_two_ways.config import Config, OptimizerConfig, PrecisionName
 from gradparity.training import Window
 
 SEQUENCES: Final = 16

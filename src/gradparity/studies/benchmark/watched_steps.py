@@ -21,6 +21,7 @@ from torch.utils._debug_mode import DebugMode
 import gradparity
 from gradparity.parity.lockstep import Comparison, LockstepRun, lockstep
 from gradparity.studies.benchmark.clock import TimedWork, in_turn, seconds_of, timed
+from gradparity.studies.benchmark.memory import peak_bytes
 from gradparity.studies.benchmark.timed_models import unwatched_step
 from gradparity.studies.tasks import Batch
 from gradparity.training import Moment, Phase, Run, Window
@@ -65,6 +66,20 @@ def watched_seconds(
             *(partial(of_both, name, BESIDE, looks[name]) for name in others),
         ]
         return in_turn(ways, rounds, tick)
+
+
+def added_memory(lane: LockstepRun, window: Window[Batch]) -> dict[str, int]:
+    """Return the bytes that watching a step adds to the most memory that the step holds at once, by way."""
+
+    def most(way: WatchStep) -> int:
+        lane.run.optimizer.zero_grad()  # a profile counts no release of what was allocated before it
+        return peak_bytes(lambda: watched_step(lane, window, way))
+
+    watched_step(lane, window, nullcontext)  # the optimizer now has its state
+    bare = most(nullcontext)
+    with TemporaryDirectory() as folder:
+        recorded = most(lambda: recording(lane.run, Path(folder, "trace")))
+    return {RECORD: recorded - bare, AUDIT: most(lambda: auditing(lane.run)) - bare}
 
 
 def hashed_seconds(lane: LockstepRun, window: Window[Batch], rounds: int) -> tuple[list[float], list[float]]:

@@ -38,6 +38,7 @@ from gradparity.studies.benchmark.watched_steps import (
     LOCKSTEP,
     RECORD,
     REFERENCE,
+    added_memory,
     hashed_seconds,
     watched_seconds,
 )
@@ -65,6 +66,8 @@ class WatchingCost:
     """Milliseconds that watching it adds."""
     time: Spread
     """Time over that of the same steps, unwatched, in the same round."""
+    memory: float | None
+    """Most memory that watching adds, in sizes of the parameters; ``None`` where it is not measured."""
 
 
 def measure_watching(full: bool, rounds: int, bar: Bar) -> Result:
@@ -99,9 +102,17 @@ def watching_costs(
     found += [(way, seconds[REFERENCE], seconds[way]) for way in (RECORD, AUDIT, LET_GO, *ways)]
     if others:  # hashes take so long that one round of them would outlast all other rounds
         found.append((HASHES, *hashed_seconds(reference, window, max(2, rounds // 3))))
+    count, added = parameter_count(reference), added_memory(reference, window)
+    size = sum(p.nbytes for p in reference.run.parameters)
     return [
         WatchingCost(
-            model, parameter_count(reference), way, _milliseconds(bare), _added(bare, watched), ratio(watched, bare)
+            model,
+            count,
+            way,
+            _milliseconds(bare),
+            _added(bare, watched),
+            ratio(watched, bare),
+            added[way] / size if way in added else None,
         )
         for way, bare, watched in found
     ]
@@ -129,7 +140,9 @@ def _sentence(found: Sequence[WatchingCost]) -> str:
 
 def _table(found: Sequence[WatchingCost]) -> Table:
     """Tabulate the time that watching adds, by way."""
-    table = cost_table("Watching", "", "size", "unwatched\nms", "adds\nms", "times\nas long")
+    table = cost_table(
+        "Watching", "", "size", "unwatched\nms", "adds\nms", "times\nas long", "adds memory\n(parameters)"
+    )
     for one in found:
         table.add_row(
             one.way,
@@ -137,6 +150,7 @@ def _table(found: Sequence[WatchingCost]) -> Table:
             f"{one.bare:.1f}",
             f"{one.adds:.1f}",
             median_and_quartiles(one.time, 3).replace(" ", "\n"),
+            "" if one.memory is None else f"{one.memory:.2f}",
         )
     return table
 

@@ -15,8 +15,8 @@ from gradparity.parity.step_metrics import StepMetrics, StepMetricsReader
 from gradparity.parity.verdict import Verdict as LockstepVerdict
 from gradparity.parity.verdict import verdict_of
 from gradparity.studies.tasks import TASKS
-from gradparity.studies.two_ways import build
-from gradparity.studies.two_ways.config import ClipConfig, Config, OptimizerConfig, PrecisionName, ScalerConfig
+from gradparity.studies.train_two_ways import build
+from gradparity.studies.train_two_ways.config import ClipConfig, Config, OptimizerConfig, PrecisionName, ScalerConfig
 from gradparity.training import Route
 
 ALL_OPTIMIZERS: list[type[Any]] = [

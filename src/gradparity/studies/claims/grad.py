@@ -3,8 +3,8 @@
 import torch
 
 from gradparity.parity.bits import same_bits
-from gradparity.studies.calculus import derivatives
-from gradparity.studies.calculus.known_functions import scalar, unstacked, vector, vector_jacobian
+from gradparity.studies.calculus_tour import derivatives
+from gradparity.studies.calculus_tour.known_functions import scalar, unstacked, vector, vector_jacobian
 from gradparity.studies.claims.evidence import Evidence, judge
 from gradparity.studies.claims.examples import (
     batch,

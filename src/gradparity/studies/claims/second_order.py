@@ -2,7 +2,7 @@
 
 import torch
 
-from gradparity.studies.calculus.known_functions import unstacked, vector
+from gradparity.studies.calculus_tour.known_functions import unstacked, vector
 from gradparity.studies.claims.evidence import Evidence, judge
 from gradparity.studies.claims.examples import batch, ending, error_message, largest_error
 

@@ -22,7 +22,7 @@ from gradparity.studies.claims.examples import (
     train_both_ways,
     trained_by,
 )
-from gradparity.studies.two_ways.config import ClipConfig
+from gradparity.studies.train_two_ways.config import ClipConfig
 from gradparity.training import backward, manual
 
 

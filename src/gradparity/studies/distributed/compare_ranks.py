@@ -11,7 +11,7 @@ from torch import Tensor
 from gradparity.parity.figures import Figures
 from gradparity.parity.lockstep import Comparison, LockstepRun, lockstep
 from gradparity.parity.metrics import Difference
-from gradparity.parity.place import Place
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import verdict_of
 from gradparity.training import Phase, Window

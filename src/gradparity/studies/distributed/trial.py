@@ -15,8 +15,8 @@ from gradparity.parity.lockstep import LockstepRun, Step
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.studies.distributed.compare_ranks import RankOutcome, compare_on_every_rank
 from gradparity.studies.tasks import TASKS, Batch, Examples, Task
-from gradparity.studies.two_ways import build
-from gradparity.studies.two_ways.config import Config
+from gradparity.studies.train_two_ways import build
+from gradparity.studies.train_two_ways.config import Config
 from gradparity.training import Window, manual
 from gradparity.training.collectives import all_reduced, as_hook, in_rank_order, share
 from gradparity.training.distributed import RankRun, tensors_of

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 from rich.table import Table
 from rich.text import Text
 
-from gradparity.parity.explain import place_in_words
+from gradparity.parity.explain_difference import place_in_words
 from gradparity.parity.mismatches import Mismatch
-from gradparity.parity.place import END
+from gradparity.parity.place_in_training import END
 from gradparity.studies.frameworks.known_issues import cause
 from gradparity.studies.frameworks.watch import NOT_INSTALLED, FrameworkOutcome
 from gradparity.studies.result import ANSWER_PAGE, Result, check_mark, plain_table

@@ -10,7 +10,7 @@ from gradparity.cli.only_option import add_choice, choose
 from gradparity.errors import UserError
 from gradparity.processes.determinism import Device, prepare_device
 from gradparity.studies.matrix.cell import AXES, MatrixCell, full_cells, pairwise_cells, product_of
-from gradparity.studies.two_ways.config import CandidateName
+from gradparity.studies.train_two_ways.config import CandidateName
 
 MOST_PROCESSES = 256
 """The most processes that can be asked for."""

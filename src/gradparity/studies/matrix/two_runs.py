@@ -19,15 +19,15 @@ from gradparity.parity.lockstep import LockstepRun, Step
 from gradparity.parity.state import HasState
 from gradparity.processes.determinism import Device
 from gradparity.studies import tasks
-from gradparity.studies.lightning.stepwise_trainer import moments_of
+from gradparity.studies.lightning_two_ways.stepwise_trainer import moments_of
 from gradparity.studies.matrix import refused_by_torch
 from gradparity.studies.matrix.cell import MatrixCell
 from gradparity.studies.tasks import Batch, Examples, Task
 from gradparity.studies.tasks.gan import Gan, gan_step
 from gradparity.studies.tasks.text import CharTransformer
 from gradparity.studies.tasks.text_streams import Recurrent
-from gradparity.studies.two_ways import build
-from gradparity.studies.two_ways.config import Config
+from gradparity.studies.train_two_ways import build
+from gradparity.studies.train_two_ways.config import Config
 from gradparity.training import Moment, Phase, Run, Window
 from gradparity.training.optimizers import decay_groups
 

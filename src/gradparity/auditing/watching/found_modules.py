@@ -1,0 +1,254 @@
+"""The modules and parameters of this process, known from the moment they are put together.
+
+PyTorch calls a hook whenever a module gets a parameter or a child. From that follow the names of parameters, which
+parameters stand in one model, and which of them came after an optimizer had been built.
+"""
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules import module as torchs
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from gradparity.auditing.events import Modes
+from gradparity.auditing.facts import Retrained
+from gradparity.auditing.watching.frozen_norms import FrozenNorms
+from gradparity.auditing.watching.parameters_without_optimizer import NotFrozen, Origin, Outsider, kept_in_lists
+from gradparity.auditing.watching.replicas import Replicas
+from gradparity.auditing.watching.tensor_keys import TensorKeys
+from gradparity.auditing.watching.user_lines import Line
+from gradparity.trace.harmless_hooks import Guard
+
+_TWO_FACED = (_BatchNorm, _DropoutNd)
+"""Layers that compute something else in evaluation."""
+
+
+class Modules:
+    """Modules that were put together, by weak reference: nothing is kept alive."""
+
+    def __init__(self) -> None:
+        self._modules: dict[int, weakref.ref[nn.Module]] = {}
+        self._children: dict[int, weakref.ref[nn.Module]] = {}
+        self.key = TensorKeys()
+        self._born: dict[int, int] = {}
+        """For each parameter, the number of its registration."""
+        self._clock = 0
+        self._built: dict[int, int] = {}
+        """For each parameter in an optimizer, when the optimizer was built."""
+        self._frozen: dict[int, int] = {}
+        """For each parameter that required no gradient when an optimizer of its model was built: when."""
+        self._reached: dict[int, tuple[Line, int]] = {}
+        self._evaluated: dict[int, Line] = {}
+        """For each module whose own ``eval()`` was called last, and not its own ``train()``: the line."""
+        self._retrained: dict[int, tuple[Line, Line, int]] = {}
+        self.replicas = Replicas()
+        self.norms = FrozenNorms()
+
+    def add(self, model: nn.Module) -> None:
+        """Take up a model that was built before the watching began."""
+        for module in model.modules():
+            self._know(module)
+            self._children |= {id(child): weakref.ref(child) for child in module.children()}
+
+    def _know(self, module: nn.Module) -> None:
+        known = self._modules.get(id(module))
+        if known is None or known() is not module:  # the id may have been another module's
+            self._modules[id(module)] = weakref.ref(module)
+            self.replicas.note(module)
+            self._evaluated.pop(id(module), None)
+            self._retrained.pop(id(module), None)
+
+    def meet(self, model: nn.Module) -> None:
+        """Take up a model that nobody registered, such as a deep copy."""
+        known = self._modules.get(id(model))
+        if known is None or known() is not model:
+            self.add(model)
+
+    @contextmanager
+    def watching(self, guard: Guard) -> Iterator[None]:
+        """Follow what is registered in the block."""
+
+        def parameter(module: nn.Module, name: str, value: Any) -> None:
+            guard.run(self._parameter, module, value)
+
+        def child(module: nn.Module, name: str, value: Any) -> None:
+            guard.run(self._child, module, value)
+
+        handles = [
+            torchs.register_module_parameter_registration_hook(parameter),
+            torchs.register_module_module_registration_hook(child),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _parameter(self, module: nn.Module, value: Any) -> None:
+        self._clock += 1
+        self._know(module)
+        if value is not None:
+            self._born[self.key(value)] = self._clock
+
+    def _child(self, module: nn.Module, value: Any) -> None:
+        self._clock += 1
+        self._know(module)
+        if value is not None:
+            self._know(value)
+            self._children[id(value)] = weakref.ref(value)
+
+    def optimizer_built(self, parameters: Iterable[Tensor]) -> None:
+        """Note when an optimizer with these parameters was built."""
+        self._clock += 1
+        held = {self.key(p) for p in parameters}
+        self._built |= dict.fromkeys(held, self._clock)
+        for root in self.roots():
+            own = list(root.parameters())
+            if any(self.key(p) in held for p in own):
+                self._frozen |= {self.key(p): self._clock for p in own if not p.requires_grad}
+
+    def reached(self, leaves: Iterable[Tensor], line: Line) -> None:
+        """Note that a backward at ``line`` wrote gradients of these tensors."""
+        for leaf in leaves:
+            first, times = self._reached.get(self.key(leaf), (line, 0))
+            self._reached[self.key(leaf)] = first, times + 1
+
+    def mode_set(self, module: nn.Module, training: bool, line: Line) -> None:
+        """Note that the loop has called ``train(training)`` of ``module`` at ``line``."""
+        self.meet(module)
+        self.norms.mode_set(module, training, line)
+        if not training:
+            self._evaluated[id(module)] = line
+            for inner in module.modules():
+                self._retrained.pop(id(inner), None)
+            return
+        self._evaluated.pop(id(module), None)
+        self._retrained.pop(id(module), None)
+        for inner in module.modules():
+            if inner is not module and id(inner) in self._evaluated:
+                self._retrained.setdefault(id(inner), (self._evaluated[id(inner)], line, 0))
+
+    def backward_passed_by(self, reached: set[int]) -> None:
+        """Count a backward for each module that a ``train()`` from outside has put back; one that is trained is none.
+
+        Args:
+            reached: the ``id`` of each leaf that the backward reaches.
+        """
+        self.norms.backward()
+        for key, (evaluated, trained, times) in list(self._retrained.items()):
+            module = self._modules[key]() if key in self._modules else None
+            if module is None or any(id(p) in reached for p in module.parameters()):
+                del self._retrained[key]
+            else:
+                self._retrained[key] = evaluated, trained, times + 1
+
+    def retrained(self) -> dict[int, Retrained]:
+        """Return the modules that train though the loop called their ``eval()``, if no backward has reached them."""
+        names = {id(m): name for root in self.roots() for name, m in root.named_modules()}
+        found = {}
+        for key, (evaluated, trained, times) in self._retrained.items():
+            module = self._modules[key]() if key in self._modules else None
+            if module is None or times < 2 or next(module.parameters(), None) is None:
+                continue
+            if any(isinstance(m, _TWO_FACED) and m.training for m in module.modules()):
+                found[key] = Retrained(names.get(key, type(module).__name__), evaluated, trained, times)
+        return found
+
+    def _fixed_on_purpose(self, root: nn.Module) -> Iterator[nn.Module]:
+        """Yield the modules inside ``root`` whose own ``eval()`` the loop called, and all inside them."""
+        for module in root.modules():
+            if module is not root and id(module) in self._evaluated and not module.training:
+                yield from module.modules()
+
+    def modes(self, parameters: set[int]) -> Modes | None:
+        """Return the modes of the models with any of these parameters, given by ``id``; ``None`` if none is known."""
+        roots = [r for r in self.roots() if any(id(p) in parameters for p in r.parameters())]
+        if not roots:
+            return None
+        fixed = {id(m) for root in roots for m in self._fixed_on_purpose(root)}
+        layers = [m for root in roots for m in root.modules() if isinstance(m, _TWO_FACED) and id(m) not in fixed]
+        counts = [m.num_batches_tracked for m in layers if isinstance(m, _BatchNorm)]
+        return Modes(
+            all(root.training for root in roots),
+            sum(not layer.training for layer in layers),
+            sum(int(count) for count in counts if count is not None),
+            len(counts),
+            sum(isinstance(m, _DropoutNd) and m.p > 0 for m in self._silenced(roots)),
+        )
+
+    def _silenced(self, roots: Iterable[nn.Module]) -> Iterator[nn.Module]:
+        """Yield the modules whose own ``eval()`` the loop called, inside a root that trains."""
+        for root in roots:
+            yield from (m for m in root.modules() if root.training and not m.training and id(m) in self._evaluated)
+
+    @property
+    def number(self) -> int:
+        """Return the number of modules that were ever known."""
+        return len(self._modules)
+
+    def roots(self) -> list[nn.Module]:
+        """Return the modules that are in no other one."""
+        alive = [(key, ref()) for key, ref in self._modules.items()]
+        return [
+            module
+            for key, module in alive
+            if module is not None and (key not in self._children or self._children[key]() is not module)
+        ]
+
+    def names(self) -> dict[int, str]:
+        """Return the name of each parameter in its model, by ``id``."""
+        found: dict[int, str] = {}
+        for root in self.roots():
+            for name, p in root.named_parameters():
+                found.setdefault(id(p), name)
+        return found
+
+    def outsiders(self, held: set[int]) -> dict[int, Outsider]:
+        """Return the parameters, by their number, that backwards have reached and that none of the optimizers holds.
+
+        Args:
+            held: the number of each parameter in an optimizer.
+        """
+        found: dict[int, Outsider] = {}
+        for root in self.roots():
+            mine = list(root.named_parameters())
+            beside = next((name for name, p in mine if self.key(p) in held), "")
+            built = min((self._built[self.key(p)] for _, p in mine if self.key(p) in self._built), default=0)
+            for name, p in mine:
+                if self.key(p) in self._reached and self.key(p) not in held and p.requires_grad and p.grad is not None:
+                    line, times = self._reached[self.key(p)]
+                    origin = self._origin(p, built)
+                    found.setdefault(self.key(p), Outsider(name, tuple(p.shape), line, times, origin, beside))
+        for root in self.roots():
+            beside = next((name for name, p in root.named_parameters() if self.key(p) in held), "")
+            for kept in kept_in_lists(root) if beside else ():
+                for name, p in kept.module.named_parameters():
+                    if self.key(p) in found and found[self.key(p)].origin is Origin.UNKNOWN:
+                        name = f"{kept.name}[...].{name}"
+                        found[self.key(p)] = replace(
+                            found[self.key(p)], name=name, origin=Origin.IN_LIST, beside=beside
+                        )
+        return found
+
+    def not_frozen(self) -> dict[int, NotFrozen]:
+        """Return the modules, by ``id``, of which the loop set ``requires_grad`` to false and trains all parameters."""
+        found = {}
+        for root in self.roots():
+            for name, module in root.named_modules():
+                if vars(module).get("requires_grad", True) is False:
+                    own = list(module.parameters())
+                    if own and all(p.requires_grad and self.key(p) in self._reached for p in own):
+                        line, times = self._reached[self.key(own[0])]
+                        found[id(module)] = NotFrozen(name or type(module).__name__, line, times)
+        return found
+
+    def _origin(self, p: Tensor, built: int) -> Origin:
+        born = self._born.get(self.key(p), 0)
+        if built and born > built:
+            return Origin.LATE
+        return Origin.THAWED if self._frozen.get(self.key(p), -1) > born else Origin.UNKNOWN

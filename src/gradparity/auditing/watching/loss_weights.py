@@ -1,0 +1,172 @@
+"""The weight of every token, read off the graph of a loss while it is differentiated.
+
+A hook on a loss node sees the derivative of what is differentiated by that loss. With the node's own reduction and
+number of tokens, that gives the weight of one token. Nothing is computed in the loop's own tensors.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradparity.auditing.events import LossWeights
+from gradparity.auditing.watching.graph_facts import HALVES, GraphSigns
+from gradparity.auditing.watching.loss_inputs import LOOKED_AT, Misfit, misfit
+
+MEAN, SUM = 1, 2
+"""PyTorch's numbers for the reductions of a loss (``at::Reduction``)."""
+
+_NODES = {
+    "NllLossBackward0",
+    "NllLoss2DBackward0",
+    "MseLossBackward0",
+    "BinaryCrossEntropyBackward0",
+    "BinaryCrossEntropyWithLogitsBackward0",
+    "SmoothL1LossBackward0",
+    "HuberLossBackward0",
+}
+
+MOST_NODES = 200_000
+"""Nodes of a graph that are looked at, at most."""
+
+SCALED = "gradparity scaled"
+"""The key in a node's metadata for the loss scale that it multiplies with."""
+
+
+@dataclass
+class Graph:
+    """The result of a walk through a graph."""
+
+    leaves: list[Tensor] = field(default_factory=list)
+    losses: list[Any] = field(default_factory=list)
+    """The loss nodes, in the order of the walk."""
+    scales: list[float] = field(default_factory=list)
+    half: bool = False
+    """True if there is a cast, or a loss or leaf of half precision."""
+    signs: GraphSigns = field(default_factory=GraphSigns)
+    misfits: set[Misfit] = field(default_factory=set)
+
+
+def walked(roots: tuple[Any, ...]) -> Graph:
+    """Walk the graph behind ``roots``, which are tensors or ``GradientEdge`` objects, without computing anything."""
+    found, seen, waiting = Graph(), set[Any](), list[Any]()
+    for root in roots:
+        if isinstance(root, Tensor) and root.grad_fn is None:
+            found.leaves.append(root)
+        waiting.append(root.grad_fn if isinstance(root, Tensor) else getattr(root, "node", None))
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if len(seen) > MOST_NODES:
+            break
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            found.leaves.append(leaf)
+            found.half |= leaf.dtype in HALVES
+        name = node.name()
+        found.signs.visit(node, name)
+        found.half |= name == "ToCopyBackward0"
+        if name in _NODES:
+            found.losses.append(node)
+        if name in LOOKED_AT and (wrong := misfit(node)) is not None:
+            found.misfits.add(wrong)
+        if "Mul" in name and SCALED in node.metadata:
+            found.scales.append(node.metadata[SCALED])
+        waiting += (following for following, _ in node.next_functions)
+    return found
+
+
+@dataclass
+class Reading:
+    """Hooks on the loss nodes of one backward, and what they have seen."""
+
+    nodes: list[Any]
+    scale: float
+    """The product of the loss scales in the graph."""
+    _handles: list[Any] = field(default_factory=list)
+    _seen: list[Callable[[], LossWeights]] = field(default_factory=list)
+
+    def __enter__(self) -> "Reading":
+        """Set the hooks."""
+        for node in self.nodes:
+            about = _about(node)
+            if about is not None:
+                self._handles.append(node.register_prehook(self._hook(node.name(), about)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the hooks: the loop may differentiate the graph again."""
+        for handle in self._handles:
+            handle.remove()
+
+    def weights(self) -> tuple[LossWeights, ...]:
+        """Return what was seen, once the backward is over."""
+        return tuple(read() for read in self._seen)
+
+    def _hook(self, name: str, about: "_About") -> Callable[[tuple[Tensor | None, ...]], None]:
+        def look(gradients: tuple[Tensor | None, ...]) -> None:
+            incoming = gradients[0]
+            if incoming is not None:
+                kept = incoming.detach().clone()  # a hook of the loop may change it in place
+                self._seen.append(lambda: _weights(name, about, kept, self.scale))
+
+        return look
+
+
+@dataclass(frozen=True)
+class _About:
+    """Facts that a loss node has saved of its forward."""
+
+    reduction: int
+    tokens: int
+    elements: int
+    divisor: float
+    weighted: bool
+    half: bool
+    ignored: Tensor | None = None
+    """True for each element that ``ignore_index`` leaves out, if the loss is not reduced."""
+
+
+def _about(node: Any) -> _About | None:
+    """Return what ``node`` has saved; ``None`` if it cannot be read, such as after it was freed."""
+    try:
+        with torch.no_grad():
+            reduction = int(node._saved_reduction)
+            weighted = any(getattr(node, name, None) is not None for name in ("_saved_weight", "_saved_pos_weight"))
+            half = node._saved_self.dtype in HALVES
+            if node.name().startswith("NllLoss"):
+                target: Tensor = node._saved_target
+                tokens = int((target != node._saved_ignore_index).sum())
+                divisor = float(node._saved_total_weight) if reduction == MEAN else 1.0
+                ignored = None if reduction in (MEAN, SUM) else target == node._saved_ignore_index
+                return _About(reduction, tokens, target.numel(), divisor, weighted, half, ignored)
+            elements: int = node._saved_self.numel()
+            return _About(reduction, elements, elements, float(elements) if reduction == MEAN else 1.0, weighted, half)
+    except (RuntimeError, AttributeError):
+        return None
+
+
+def _weights(name: str, about: _About, incoming: Tensor, scale: float) -> LossWeights:
+    if about.reduction in (MEAN, SUM):
+        each = float(incoming) / scale / (about.divisor or 1.0)
+        return LossWeights(
+            name,
+            about.tokens,
+            about.elements,
+            each,
+            each * about.tokens,
+            about.reduction == MEAN,
+            about.half,
+            about.weighted,
+        )
+    numbers = incoming.double() / scale
+    if about.ignored is not None:
+        numbers = numbers[~about.ignored]
+    some = numbers[numbers != 0]
+    alike = some.numel() > 0 and float((some.max() - some.min()).abs()) <= 1e-5 * float(some.abs().max())
+    same = float(some.flatten()[0]) if alike else None
+    return LossWeights(name, some.numel(), about.elements, same, float(some.sum()), False, about.half, about.weighted)

@@ -1,0 +1,160 @@
+"""One optimizer as it is watched: looks at its gradients, weights and state, and what is not over yet."""
+
+import math
+import weakref
+from collections.abc import Mapping, Sequence
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gradparity.auditing.events import GradientLook, Written
+from gradparity.auditing.facts import Story
+from gradparity.auditing.watching.user_lines import Line
+from gradparity.trace.fingerprint import fingerprint, hash_of_all
+
+
+def is_torchs(optimizer: Optimizer) -> bool:
+    """Return whether an optimizer is PyTorch's own: these do not write to gradients, and learn only in their step."""
+    return type(optimizer).__module__.startswith("torch.optim.")
+
+
+class WatchedOptimizer:
+    """One optimizer as it is watched: its story, and what is not over yet."""
+
+    def __init__(self, optimizer: Optimizer, number: int, made: Line) -> None:
+        self.optimizer = weakref.ref(optimizer)
+        self.story = Story(number, type(optimizer).__name__, made, by_torch=is_torchs(optimizer))
+        self.weights_before = self.state_before = ""
+        self.gradients_before: GradientLook | None = None
+        self.expected: dict[int, ExpectedGradient | None] = {}
+        """For gradients of ``autograd.grad``: what ``p.grad`` holds once they are written, by position."""
+        self.loaded = False
+        """True if ``load_state_dict`` has written weights since the last step."""
+        self.resumed = False
+        """True if the optimizer's own ``load_state_dict`` was called since the last step."""
+        self.awaited: int | None = None
+        """The position of the event whose gradients the loop has not written yet."""
+        self._look: GradientLook = ()
+        """The last look at its gradients."""
+        self._versions: list[tuple[str, object]] | None = None
+        self._state = ""
+
+    def parameters(self) -> list[Tensor]:
+        """Return its parameters, in the order of its groups."""
+        optimizer = self.optimizer()
+        return [] if optimizer is None else [p for group in optimizer.param_groups for p in group["params"]]
+
+    def gradients(self) -> GradientLook:
+        """Return a look at its gradients."""
+        parameters = self.parameters()
+        last = self._look if len(self._look) == len(parameters) else repeat(None)
+        looks = zip(parameters, last, strict=False)
+        self._look = tuple(None if p.grad is None else fingerprint(p.grad, one) for p, one in looks)
+        return self._look
+
+    def state(self) -> str:
+        """Return a digest of the optimizer's own state.
+
+        The state is read again only if it holds other tensors, or one with another version counter. A loop that writes
+        through ``.data`` does not count there; nobody is known to write so to an optimizer's state.
+        """
+        optimizer = self.optimizer()
+        state = {} if optimizer is None else optimizer.state
+        values = [pair for p in self.parameters() for pair in state.get(p, {}).items()]
+        versions = [(name, _version(value)) for name, value in values]
+        if versions != self._versions:
+            tensors = (value for _, value in values if isinstance(value, Tensor))
+            others = [(name, value) for name, value in values if not isinstance(value, Tensor)]
+            self._versions, self._state = versions, f"{hash_of_all(tensors)}{others}"
+        return self._state
+
+    def shared(self) -> int:
+        """Return the number of gradients that share their memory with one before them."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None and _is_plain(p.grad)]
+        places = [g.untyped_storage()._cdata for g in gradients]
+        return len(places) - len(set(places))
+
+    def weights(self) -> str:
+        """Return a digest of all parameters."""
+        return hash_of_all(self.parameters())
+
+
+def _version(value: object) -> object:
+    """Return what changes when ``value`` does: for a tensor, which one it is and its version counter."""
+    if not isinstance(value, Tensor):
+        return repr(value)
+    return object() if value.is_inference() else (id(value), value.data_ptr(), value._version)
+
+
+def rates(optimizer: Optimizer | None) -> tuple[float, ...]:
+    """Return the learning rate of each group; none if the optimizer is gone."""
+    groups = [] if optimizer is None else optimizer.param_groups
+    return tuple(float(group["lr"]) for group in groups if "lr" in group)
+
+
+class ExpectedGradient(NamedTuple):
+    """The content of ``p.grad`` once a gradient was added to it, or has replaced it."""
+
+    added: str
+    """The digest of the sum."""
+    alone: str
+    """The digest of the new gradient."""
+    norm: float
+    """The norm of the sum."""
+
+
+def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> dict[int, ExpectedGradient | None]:
+    """Return, by position, what ``p.grad`` holds once the loop has written these gradients.
+
+    ``None`` stands for a parameter that has no gradient.
+    """
+    position = {id(p): index for index, p in enumerate(parameters)}
+    found: dict[int, ExpectedGradient | None] = {}
+    for p, g in zip(inputs, result, strict=False):
+        index = position.get(id(p))
+        if index is None or (g is not None and not _is_plain(g)):
+            continue
+        if g is None:
+            found[index] = None
+            continue
+        alone = fingerprint(g)
+        added = alone if p.grad is None else fingerprint(p.grad + g)
+        found[index] = ExpectedGradient(added.digest, alone.digest, added.norm)
+    return found
+
+
+def written(expected: Mapping[int, ExpectedGradient | None], now: GradientLook) -> Written:
+    """Compare the gradients in ``p.grad`` with what was expected of the loop.
+
+    Gradients that are all multiplied by one factor, such as one over the number of tokens, are as expected.
+    """
+    counts = {"overwritten": 0, "swapped": 0, "dropped": 0, "other": 0, "zeros": 0}
+    each = {one.alone: index for index, one in expected.items() if one is not None}
+    factors = []
+    for index, one in expected.items():
+        have = now[index] if index < len(now) else None
+        if one is None:
+            counts["zeros"] += have is not None and have.norm == 0
+            continue
+        if have is None:
+            counts["dropped"] += 1
+        elif have.digest == one.added:
+            continue
+        elif have.digest == one.alone:
+            counts["overwritten"] += 1
+        elif each.get(have.digest, index) != index:
+            counts["swapped"] += 1
+        else:
+            counts["other"] += 1
+            factors.append(have.norm / one.norm if one.norm else math.nan)
+    every = sum(one is not None for one in expected.values())
+    if len(factors) == every > 1 and max(factors) - min(factors) <= 1e-3 * abs(max(factors)):
+        counts["other"] = 0
+    return Written(**counts)
+
+
+def _is_plain(tensor: Any) -> bool:
+    return isinstance(tensor, Tensor) and tensor.layout == torch.strided

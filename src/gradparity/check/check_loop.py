@@ -1,0 +1,112 @@
+"""A user's loop run under the stress scenario, compared with the reference, and looked up among the known faults."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gradparity.check.closest_reference import ClosestReference, closest_reference
+from gradparity.check.intended import EVERYTHING, Said, intended
+from gradparity.check.lookup import Finding, Match, look_up
+from gradparity.check.observe import observe, observe_reference
+from gradparity.check.progress import progress_bar
+from gradparity.check.result import CheckResult
+from gradparity.check.rounding import match_with_rounding, overflows_apart
+from gradparity.check.run_in_child import Probe, probe_loop
+from gradparity.check.uncheckable import steps_made
+from gradparity.check.user_loop import LoadedLoop
+from gradparity.errors import UserError
+from gradparity.faults.patching import reference_with
+from gradparity.parity.explain_difference import explain
+from gradparity.parity.state import Part
+from gradparity.processes.sandbox import PATIENCE, run_in_subprocess
+from gradparity.trace.diff import compare_traces
+from gradparity.trace.events_compared import first_other_draw
+from gradparity.trace.file import Writer, read
+from gradparity.trace.record import about
+
+_TORCH_RAISES = ("RuntimeError", "AssertionError", "CheckpointError")
+"""Types of the exceptions with which torch stops a loop that has a fault."""
+
+
+def check(
+    load: Callable[[], LoadedLoop],
+    name: str,
+    precision: str | None = None,
+    patience: float = PATIENCE,
+    said: Said = Said(),  # noqa: B008  # it is frozen
+    quiet: bool = False,
+) -> CheckResult:
+    """Run a loop under the stress scenario, in a separate process, and look it up among the known faults.
+
+    Args:
+        load: returns the loop; called in that process.
+        name: the name of the loop in the report.
+        precision: a key of :data:`gradparity.training.PRECISIONS`; ``None`` for the one that the loop is made for.
+        patience: seconds that each run of the loop may take.
+        said: what its user says that it means.
+        quiet: show no progress.
+
+    Raises:
+        UserError: if no verdict can be given.
+    """
+    with TemporaryDirectory() as folder:
+        ours, theirs = Path(folder, "reference"), Path(folder, "loop")
+        # The loop runs first, in a fork. This process must not have computed gradients yet; the reference does.
+        probe = run_in_subprocess(partial(probe_loop, load, name, precision, theirs), patience)
+        precision = probe.precision
+        reference = observe_reference([], precision)
+        if observe_reference([], precision) != reference:
+            raise UserError("the reference does not repeat itself on this machine, so no loop can be checked here")
+        unasked = probe.asked.unasked
+        ended = probe.observed.end.finished  # else it had no chance to read what comes later
+        options = intended(probe.asked if ended else EVERYTHING, probe.observed, probe.audit, said)
+        closest = closest_reference(probe.observed, reference, options, precision, unasked)
+        finding = _look_up(probe, closest, unasked, quiet)
+        idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
+        explanation = "" if idle else _explain(ours, theirs, precision, closest)
+    draws = first_other_draw(closest.run.trace, probe.observed.trace)
+    if draws is not None and not finding.matched and not probe.uncheckable:
+        explanation += (
+            f"\nFrom step {draws} on it draws different random numbers, as with a DataLoader or a seed; this alone "
+            "gives different dropout masks. Draw none in the loop, to see if anything else differs."
+        )
+    return CheckResult(probe, finding, explanation, probe.reference_after != reference, meant=closest.meant)
+
+
+def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], quiet: bool) -> Finding:
+    """Return the faults with which the reference behaves as the loop does."""
+    loop, precision = probe.observed, probe.precision
+    stopped_by_torch = loop.end.exception in _TORCH_RAISES
+    with progress_bar(shown=not quiet) as progress:
+        finding = look_up(
+            loop,
+            closest.run,
+            lambda faults, expected: observe_reference([*closest.changes, *faults], precision, expected),
+            progress,
+            alone=bool(probe.instead or (probe.uncheckable and not stopped_by_torch)),
+            unasked=unasked,
+        )
+    if not finding.matched and probe.in_fp32 and not probe.uncheckable:
+        faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked)
+        if faults is not None:
+            return finding.except_for_rounding(faults)
+        overflow = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes, unasked)
+        if overflow is not None:
+            return replace(finding.except_for_rounding(()), overflow=overflow)
+    return finding
+
+
+def _explain(ours: Path, theirs: Path, precision: str, closest: ClosestReference) -> str:
+    """Explain the first divergence from the reference, with the tensors of both traces.
+
+    The trace of the loop is in ``theirs``. The reference is run here, and its trace goes to ``ours``.
+    """
+    names, writer = reference_with(closest.changes), Writer(ours, about(), full=True)
+    try:
+        observe(names["reference"], names["build"], precision, writer=writer)
+    finally:
+        writer.close()
+    compared = compare_traces(read(ours), read(theirs))
+    return next((explain(found) for found in compared if found.mismatches), "")
