@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from gradparity.check.closest_reference import ClosestReference, closest_reference
 from gradparity.check.intended import EVERYTHING, Said, intended
+from gradparity.check.kept_runs import KeptRuns
 from gradparity.check.lookup import Finding, Match, look_up
 from gradparity.check.observe import observe, observe_reference
 from gradparity.check.progress import progress_bar
@@ -37,6 +38,7 @@ def check(
     patience: float = PATIENCE,
     said: Said = Said(),  # noqa: B008  # it is frozen
     quiet: bool = False,
+    kept: KeptRuns | None = None,
 ) -> CheckResult:
     """Run a loop under the stress scenario, in a separate process, and look it up among the known faults.
 
@@ -47,6 +49,7 @@ def check(
         patience: seconds that each run of the loop may take.
         said: what its user says that it means.
         quiet: show no progress.
+        kept: runs of the dictionary from earlier checks; by default none.
 
     Raises:
         UserError: if no verdict can be given.
@@ -63,7 +66,7 @@ def check(
         ended = probe.observed.end.finished  # else it had no chance to read what comes later
         options = intended(probe.asked if ended else EVERYTHING, probe.observed, probe.audit, said)
         closest = closest_reference(probe.observed, reference, options, precision, unasked)
-        finding = _look_up(probe, closest, unasked, quiet)
+        finding = _look_up(probe, closest, unasked, quiet, kept or KeptRuns(use=False))
         idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
         explanation = "" if idle else _explain(ours, theirs, precision, closest)
     draws = first_other_draw(closest.run.trace, probe.observed.trace)
@@ -75,7 +78,7 @@ def check(
     return CheckResult(probe, finding, explanation, probe.reference_after != reference, meant=closest.meant)
 
 
-def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], quiet: bool) -> Finding:
+def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], quiet: bool, kept: KeptRuns) -> Finding:
     """Return the faults with which the reference behaves as the loop does."""
     loop, precision = probe.observed, probe.precision
     stopped_by_torch = loop.end.exception in _TORCH_RAISES
@@ -87,7 +90,10 @@ def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], 
             progress,
             alone=bool(probe.instead or (probe.uncheckable and not stopped_by_torch)),
             unasked=unasked,
+            memory=kept.of(closest.run, closest.changes, precision),
+            processes=None,
         )
+    kept.keep()
     if not finding.matched and probe.in_fp32 and not probe.uncheckable:
         faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked)
         if faults is not None:
