@@ -76,7 +76,7 @@ class KeptRuns:
         there = _read(self._path, quietly=True)
         merged = {name: runs for name, runs in there.items() if name not in self._runs}
         for name, runs in self._runs.items():  # the newest come last
-            if self._read.get(name, {}).keys() <= runs.keys():
+            if all(faults in runs and _alike(run, runs[faults]) for faults, run in self._read.get(name, {}).items()):
                 merged[name] = _merged(there.get(name, {}), runs)
             else:  # a lookup has dropped what was read, because a fault did something else when it was run here
                 _say(f"{self._path} held runs that are not those of this machine; they were made again")
@@ -86,6 +86,11 @@ class KeptRuns:
             _remove_oldest(self._path.parent)
         except OSError as error:
             _say(f"{self._path.parent} cannot be written ({error.strerror}), so no runs are kept; see GRADPARITY_CACHE")
+
+
+def _alike(one: SeenRun, other: SeenRun) -> bool:
+    """Return whether both may be of the same run."""
+    return one.hashes.startswith(other.hashes) or other.hashes.startswith(one.hashes)
 
 
 def _merged(some: dict[str, SeenRun], others: dict[str, SeenRun]) -> dict[str, SeenRun]:

@@ -8,7 +8,7 @@ from gradparity.check.loop_end import EndKind
 from gradparity.check.observe import ObservedLoop
 from gradparity.check.seen_runs import Agreement, hash_of
 from gradparity.faults import Fault, FaultKind
-from gradparity.parity.place_in_training import END
+from gradparity.parity.place_in_training import END, Place
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def _by_likelihood(
         yield from ((x.fault, fault) for fault in later)
     for x in leading:
         yield from ((x.fault, fault) for fault in here)
-    if not loop.end.finished or not _same_place(loop, reference, base):
-        for fault in here:  # it ends the loop or leaves out an event, so that a later fault shows here
+    if not loop.end.finished or _places(loop) != _places(reference):
+        for fault in here:  # it ends the loop or leaves out an event, so that a later fault may show here
             yield from ((fault, other) for other in later)
 
 
@@ -71,10 +71,8 @@ def not_before(candidates: Sequence[Candidate], base: int) -> list[Candidate]:
     return [x for x in candidates if x.shared >= base]
 
 
-def _same_place(loop: ObservedLoop, reference: ObservedLoop, base: int) -> bool:
-    """Return whether loop and reference are at the same place where they diverge."""
-    at = slice(base, base + 1)
-    return [one.place for one in loop.observations[at]] == [one.place for one in reference.observations[at]]
+def _places(loop: ObservedLoop) -> list[Place]:
+    return [one.place for one in loop.observations]
 
 
 def visible_at(candidates: Sequence[Candidate], reference: ObservedLoop, base: int) -> list[Candidate]:
