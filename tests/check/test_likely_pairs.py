@@ -46,9 +46,9 @@ def test_a_fault_that_shows_first_is_tried_where_the_loop_diverges_there():
 
 
 def test_a_fault_that_shows_later_is_not_tried_with_one_that_shows_differently_from_the_loop():
-    loop = known("stepped-twice")
+    loop = known("clip-before-unscale")
     whole = seen_run(loop)
-    names = ("schedule-advanced-once-an-epoch-after-the-checkpoint", "optimizer-not-restored")
+    names = ("clipping-missing", "optimizer-not-restored")
     candidates = [Candidate(FAULTS[name], seen_run(known(name)).agreement(whole)) for name in names]
     base = common_prefix(loop.observations, known(None).observations)
     assert all(x.shared == base for x in candidates)
