@@ -59,5 +59,5 @@ def test_a_change_of_the_state_is_seen(watched, change):
 def test_a_state_that_has_not_changed_is_read_once(watched, monkeypatch):
     seen, _ = watched
     before = seen.state()
-    monkeypatch.setattr(watched_optimizer, "hash_of_all", None)
+    monkeypatch.setattr(watched_optimizer, "late_hash_of_all", None)
     assert seen.state() == before

@@ -24,6 +24,11 @@ FACTS_ONLY = "auditing/facts_file.py"
 """Its unpickler finds no functions, and no classes but those of facts; tests/auditing/test_facts_file.py tries."""
 
 
+def name_of(path):
+    """The file, seen from the folder of its room's package."""
+    return path.as_posix().rpartition("/gradparity/")[2]
+
+
 def calls(text):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call):
@@ -47,7 +52,7 @@ def dangers(text, name=""):
 
 def test_nothing_that_is_read_is_run():
     assert len(SOURCES) > 150
-    found = [call for path in SOURCES for call in dangers(path.read_text(), "/".join(path.parts[-2:]))]
+    found = [call for path in SOURCES for call in dangers(path.read_text(), name_of(path))]
     assert found == []
     loads = [
         keywords for path in SOURCES for function, keywords, _ in calls(path.read_text()) if function == "torch.load"
@@ -67,10 +72,7 @@ def test_each_way_to_run_what_is_read_would_be_found(call):
 
 def test_only_the_files_that_make_wrong_loops_compile_source():
     compiling = {
-        "/".join(path.parts[-2:])
-        for path in SOURCES
-        for function, _, _ in calls(path.read_text())
-        if function in COMPILES
+        name_of(path) for path in SOURCES for function, _, _ in calls(path.read_text()) if function in COMPILES
     }
     assert compiling == {*OF_OUR_OWN, STARTS_PYTHON}
 

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from gradparity.parity.state import Part
+from gradparity.trace.digest import Hash
 from gradparity.trace.events import Event, Record
 from gradparity.trace.fingerprint import Fingerprint
 from gradparity.trace.line_format import MOST_VALUES, about_in, form_in, parsed, record_in
@@ -79,10 +80,15 @@ def test_each_place_of_a_form_has_its_kind(place, value):
         form_in([row])
 
 
-@pytest.mark.parametrize("rows", [{}, 3, [{}], [[]], [ROW[:4]], [[*ROW, 1]]])
-def test_a_form_is_rows_of_five(rows):
-    with pytest.raises(ValueError, match=r"not what a trace|unpack"):
+@pytest.mark.parametrize("rows", [{}, 3, [{}], [[]], [ROW[:4]], [[*ROW, 1]], [[*ROW, "md5"]], [[*ROW, "sums", "sums"]]])
+def test_a_form_is_rows_of_five_or_six(rows):
+    with pytest.raises(ValueError, match=r"not what a trace|unpack|not a valid Hash"):
         form_in(rows)
+
+
+def test_a_digest_is_by_xxh3_unless_its_form_names_another_hash():
+    plain, on_gpu = form_in([ROW, [*ROW, "sums"]])
+    assert (plain[1].by, on_gpu[1].by) == (Hash.XXH3, Hash.SUMS)
 
 
 @pytest.mark.parametrize("said", [[], 3, {"a": 1.5}, {"a": None}, {"a": True}, {"a": []}])

@@ -111,7 +111,7 @@ def test_every_callback_is_among_those_that_were_made_to_fail(monkeypatch):
     with Recorder(TrainingObjects(*made), lambda record, seen: None).watching():
         train(*made)
     assert {*watched} == {*WATCHERS}
-    assert {*ran} == {*OTHERS}
+    assert {*ran} == {*OTHERS, "finish"}, "test_late_records.py makes finish fail"
 
 
 @pytest.mark.parametrize("nth", range(3, 32, 5))

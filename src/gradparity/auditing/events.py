@@ -4,15 +4,16 @@ Facts only: nothing is judged here. An event belongs to one optimizer. A backwar
 optimizers is an event of both.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from gradparity.auditing.watching.graph_facts import NO_SIGNS, Signs
 from gradparity.auditing.watching.loss_inputs import Misfit
 from gradparity.auditing.watching.user_lines import Line
-from gradparity.trace.fingerprint import Fingerprint
+from gradparity.trace.fingerprint import Fingerprint, LateHash
 
-GradientLook: TypeAlias = tuple[Fingerprint | None, ...]
+GradientLook: TypeAlias = Sequence[Fingerprint | None]
 """A fingerprint of the gradient of each parameter of one optimizer, in the order of its groups."""
 
 
@@ -83,7 +84,7 @@ class Backward:
     """The optimizers that hold a parameter which this backward reaches, by their number."""
     inside_step: bool
     """True if it runs in a closure that ``step`` calls."""
-    weights: str
+    weights: str | LateHash
     """A digest of the optimizer's parameters at the beginning of the backward."""
     modes: "Modes | None" = None
     written: "Written | None" = None
@@ -95,7 +96,7 @@ class Backward:
     shared: int = 0
     """The number of gradients that share their memory with the one of another parameter, after the backward."""
     signs: Signs = NO_SIGNS
-    loss: str = ""
+    loss: str | LateHash = ""
     """A digest of what is differentiated."""
     exchange: bool | None = None
     """True if DDP exchanges the gradients between ranks; ``None`` if the process trains alone."""
@@ -143,14 +144,14 @@ class StepMade:
     scaler: int | None
     """The number of the scaler whose ``step`` made it; ``None`` if the loop called the optimizer's ``step``."""
     scale: float | None
-    weights_before: str
-    weights_after: str
+    weights_before: str | LateHash
+    weights_after: str | LateHash
     rates: tuple[float, ...]
     """The learning rate of each group."""
     closure: bool = False
-    state_before: str = ""
+    state_before: str | LateHash = ""
     """A digest of the optimizer's own state, such as its moments."""
-    state_after: str = ""
+    state_after: str | LateHash = ""
     tracker: int | None = None  # the steps since the scaler's last overflow or growth
     loaded: bool = False
     """True if ``load_state_dict`` has written weights since the step before."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradparity.auditing.facts import RunFacts
 
-_HOMES = ("gradparity.auditing.", "gradparity.trace.fingerprint")
+_HOMES = ("gradparity.auditing.", "gradparity.trace.fingerprint", "gradparity.trace.digest")
 _PLAIN = (int, float, str, bool, type(None))
 
 

@@ -20,11 +20,18 @@ from gradparity.trace.ranks import (
     rank_differences_as_json,
     ranks_apart,
 )
-from gradparity.trace.report import TraceDifference, difference_as_json, print_difference, sentences, trace_difference
+from gradparity.trace.report import (
+    TraceDifference,
+    TraceOutcome,
+    difference_as_json,
+    print_difference,
+    sentences,
+    trace_difference,
+)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Compare two traces; return 0 if everything is the same, 1 if not."""
+    """Compare two traces; return 0 if everything is the same, 1 if not, 2 if that cannot be judged."""
     parser = Parser("gradparity diff", description="Compare two recordings, and report the first difference.")
     parser.add_argument("reference", type=Path, help="a folder that gradparity.record has written")
     parser.add_argument("candidate", type=Path, help="the folder to compare with it")
@@ -47,6 +54,8 @@ def main(arguments: Sequence[str]) -> int:
                 to_board(given.tensorboard / f"rank{rank}" if together else given.tensorboard, reference, candidate)
         except OSError as error:
             raise UserError(f"{given.tensorboard} cannot be used ({error.strerror}); name a new folder") from None
+    if any(one.outcome == TraceOutcome.NOT_COMPARABLE for one in found) and not any(one.verdict.first for one in found):
+        return 2
     return 0 if all(one.parity for one in found) else 1
 
 

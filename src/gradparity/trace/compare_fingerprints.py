@@ -36,16 +36,21 @@ def compare_records(part: Part, reference: tuple[Trace, Record], candidate: tupl
         values_of(part, reference[1]),
         values_of(part, candidate[1]),
         mismatches,
-        lambda a, b: _is_unread(a) and _is_unread(b),
+        lambda a, b: (_is_unread(a) and _is_unread(b)) or not are_comparable(a, b),
     )
 
 
 def fingerprint_kinds(a: FingerprintValue, b: FingerprintValue) -> Iterator[Kind]:
-    """Yield each kind of difference between two values of a trace."""
+    """Yield each kind of difference between two values of a trace; contents that are not comparable are none."""
     if isinstance(a, Fingerprint) and isinstance(b, Fingerprint):
-        yield from kinds_of_tensors(a, b, lambda: a.digest == b.digest)
+        yield from kinds_of_tensors(a, b, lambda: a.digest == b.digest or not are_comparable(a, b))
     elif kind := kind_of_values(a, b):
         yield kind
+
+
+def are_comparable(a: FingerprintValue, b: FingerprintValue) -> bool:
+    """Return whether equality can be decided, as far as the hashes are concerned: one of them made both digests."""
+    return not (isinstance(a, Fingerprint) and isinstance(b, Fingerprint)) or a.by == b.by
 
 
 def values_of(part: Part, record: Record) -> dict[str, FingerprintValue]:

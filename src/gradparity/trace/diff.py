@@ -8,7 +8,7 @@ from gradparity.parity.lockstep import ALL, STOPS, Comparison, side_by_side, wit
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place_in_training import END, Place
 from gradparity.parity.state import Part
-from gradparity.trace.compare_fingerprints import compare_records, hashed_numbers, values_of
+from gradparity.trace.compare_fingerprints import are_comparable, compare_records, hashed_numbers, values_of
 from gradparity.trace.events import Record, Trace
 from gradparity.trace.explain_traces import likely_cause_in_traces
 from gradparity.trace.matching_names import named_alike
@@ -39,6 +39,18 @@ def compare_traces(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
             )
         else:
             yield found
+
+
+def count_not_comparable(reference: Trace, candidate: Trace) -> int:
+    """Return the number of values, over all places, whose digests were made by two hashes, on a GPU and on the CPU."""
+    reference, candidate = named_alike(reference, candidate)
+    return sum(
+        not are_comparable(value, theirs.parts.get(part, {}).get(name))
+        for _, ours, theirs in _paired(reference, candidate)
+        if ours and theirs
+        for part, values in ours.parts.items()
+        for name, value in values.items()
+    )
 
 
 def _paired(reference: Trace, candidate: Trace) -> Iterator[tuple[Place, Record | None, Record | None]]:

@@ -1,9 +1,9 @@
 """A trace on disk: an append-only file of JSON lines, and on request the tensors themselves.
 
 A line describes the run, or it is a *form*, a record, or a note on something the recording lacks. A form lists names,
-dtypes, shapes, strides and layouts, which rarely change. A record holds hashes and norms in the order of a form. If a
-run was killed, its trace can be read up to the last complete line. Reading a trace executes no code: the files are
-JSON and safetensors.
+dtypes, shapes, strides, layouts and, where it is not XXH3, the hash, which rarely change. A record holds digests and
+norms in the order of a form. If a run was killed, its trace can be read up to the last complete line. Reading a trace
+executes no code: the files are JSON and safetensors.
 """
 
 import json
@@ -24,8 +24,9 @@ from gradparity.parity.dense_parts import pieces
 from gradparity.parity.state import Part, Unseen
 from gradparity.safe_files.append_only import AppendOnlyFile
 from gradparity.safe_files.open_regular import open_regular
+from gradparity.trace.digest import Hash
 from gradparity.trace.events import Event, Record, Trace
-from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, fingerprint, shard_of
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, digest_by, shard_of
 from gradparity.trace.line_format import MOST_VALUES, Form, about_in, form_in, note_in, parsed, record_in
 from gradparity.trace.snapshot import Snapshot
 
@@ -97,7 +98,10 @@ class Writer:
         if plain := {name: value for name, value in values.items() if name not in tensors}:
             packed["values"] = {n: {"unseen": v.what} if isinstance(v, Unseen) else v for n, v in plain.items()}
         if tensors:
-            form = tuple((name, v.dtype, v.shape, v.strides, v.layout) for name, v in tensors.items())
+            form = tuple(
+                (name, v.dtype, v.shape, v.strides, v.layout, *(() if v.by == Hash.XXH3 else (v.by,)))
+                for name, v in tensors.items()
+            )
             if form not in self._forms:
                 self._forms[form] = len(self._forms)
                 self._line({"form": form})
@@ -197,4 +201,5 @@ def tensor_of(trace: Trace, record: Record, part: Part, name: str) -> Tensor | N
         return None
     if printed.layout != "dense":
         return tensor  # only the values of a sparse tensor, whose digest covers more than its values
-    return tensor if tensor.shape == printed.shape and fingerprint(tensor).digest == printed.digest else None
+    same = tensor.shape == printed.shape and digest_by(printed.by, tensor) == printed.digest
+    return tensor if same else None

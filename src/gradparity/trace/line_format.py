@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from gradparity.errors import printable
 from gradparity.parity.state import Part, Unseen
+from gradparity.trace.digest import Hash
 from gradparity.trace.events import Event, Record
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
@@ -79,10 +80,13 @@ def _unpacked(packed: Mapping[str, Any], forms: Sequence[Form]) -> dict[str, Fin
 
 
 def _tensor(row: list[Any]) -> tuple[str, Fingerprint]:
-    name, dtype, sizes, steps, layout = row
+    name, dtype, sizes, steps, layout, *by = row  # a digest without the name of a hash is by XXH3
+    _require(len(by) <= 1)
     shape, strides = _sizes(sizes), _sizes(steps)
     _require(math.prod(shape) <= _MOST_ELEMENTS and len(strides) in (0, len(shape)))  # a sparse tensor has no strides
-    return _text(name), Fingerprint(_text(dtype), shape, strides, _text(layout), "", math.nan)
+    return _text(name), Fingerprint(
+        _text(dtype), shape, strides, _text(layout), "", math.nan, Hash(*by or (Hash.XXH3,))
+    )
 
 
 def _sizes(value: object) -> tuple[int, ...]:

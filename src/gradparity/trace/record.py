@@ -59,7 +59,7 @@ def record(
     require_sight()
     folder = folder_of_rank(Path(folder))
     writer = Writer(folder, about(), full)
-    recorder = Recorder(watched, writer.write, keeps=full, warns=not strict)
+    recorder = Recorder(watched, writer.write, keeps=full, warns=not strict, late=not full)
     try:
         with recorder.watching():
             yield folder

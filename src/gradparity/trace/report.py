@@ -13,7 +13,7 @@ from gradparity.parity.explanation_kinds import Meaning
 from gradparity.parity.figures import finite
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.verdict import Verdict, verdict_of
-from gradparity.trace.diff import compare_traces
+from gradparity.trace.diff import compare_traces, count_not_comparable
 from gradparity.trace.events import Trace
 from gradparity.trace.events_compared import first_other_draw, first_other_events
 from gradparity.trace.file import missing_tensor_files
@@ -32,6 +32,8 @@ class TraceOutcome(StrEnum):
     """After every step the parameters are the same bits, but something else differs."""
     DIFFERENT = "different"
     NOTHING = "nothing compared"
+    NOT_COMPARABLE = "not comparable"
+    """Nothing that can be compared differs, but some values were hashed on a GPU in one trace only."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,21 @@ class TraceDifference:
     """The number of steps of each loop."""
     unmatched: str = ""
     """A sentence on parameters whose names occur in only one of the traces; empty if there are none."""
+    not_comparable: int = 0
+    """The number of values that were hashed on a GPU in one trace and on the CPU in the other."""
 
     @property
     def parity(self) -> bool:
-        """Return whether everything that was compared is the same."""
-        return self.verdict.parity
+        """Return whether everything is the same."""
+        return self.verdict.parity and not self.not_comparable
 
     @property
     def outcome(self) -> TraceOutcome:
         """Return the verdict in a few words."""
         if self.parity:
             return TraceOutcome.OTHER_CALLS if self.events else TraceOutcome.IDENTICAL
+        if self.not_comparable and not self.verdict.first:
+            return TraceOutcome.NOT_COMPARABLE
         if not self.verdict.steps and not self.verdict.first:
             return TraceOutcome.NOTHING
         return TraceOutcome.SAME_UPDATES if self.updates.same else TraceOutcome.DIFFERENT
@@ -83,6 +89,7 @@ def trace_difference(
         updates(reference, candidate),
         (count_steps(reference), count_steps(candidate)),
         unmatched(reference, candidate),
+        count_not_comparable(reference, candidate),
     )
 
 
@@ -118,8 +125,17 @@ def _headline(found: TraceDifference) -> str:
             return f"Identical updates, bit for bit: {compared}. The loops make different calls on the way."
         case TraceOutcome.SAME_UPDATES:
             return str(found.updates)
+        case TraceOutcome.NOT_COMPARABLE:
+            return f"Not comparable: {_two_hashes(found)}; record both on the same kind of device."
         case _:
             return report.verdict_headline(found.verdict)
+
+
+def _two_hashes(found: TraceDifference) -> str:
+    """Return the number of values that two hashes stand for, in words."""
+    return (
+        f"{report.plural(found.not_comparable, 'value')} hashed on a GPU in one recording and on the CPU in the other"
+    )
 
 
 def sentences(found: TraceDifference) -> list[str]:
@@ -142,6 +158,8 @@ def sentences(found: TraceDifference) -> list[str]:
     if found.draws is not None:
         effect = "" if found.outcome == TraceOutcome.DIFFERENT else ", which has no effect on the updates here"
         lines.append(f"From step {found.draws} on, torch's random stream is in a different state{effect}.")
+    if found.not_comparable and found.outcome != TraceOutcome.NOT_COMPARABLE:
+        lines.append(f"Note: not compared are {_two_hashes(found)}.")
     return lines + [f"Note: {doubt}." for doubt in found.doubts]
 
 

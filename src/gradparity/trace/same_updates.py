@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gradparity.parity.state import Part
-from gradparity.trace.compare_fingerprints import fingerprint_kinds
+from gradparity.trace.compare_fingerprints import are_comparable, fingerprint_kinds
 from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.until_difference import STEP_EVENTS
 
@@ -68,4 +68,6 @@ def updates(reference: Trace, candidate: Trace) -> Updates:
 
 def _same(part: Part, one: Record, other: Record) -> bool:
     a, b = one.parts.get(part, {}), other.parts.get(part, {})
-    return a.keys() == b.keys() and not any(kind for name in a for kind in fingerprint_kinds(a[name], b[name]))
+    return a.keys() == b.keys() and all(
+        are_comparable(a[name], b[name]) and not any(fingerprint_kinds(a[name], b[name])) for name in a
+    )

@@ -148,7 +148,21 @@ def _of_scaler_and_scheduler(watched: TrainingObjects) -> Snapshot:
     """Return the state of the scaler and the scheduler, if the loop has them."""
     seen: Snapshot = {}
     if watched.scaler is not None and watched.scaler.is_enabled():
-        seen[Part.SCALER] = dict(flatten("", watched.scaler.state_dict()))
+        seen[Part.SCALER] = dict(flatten("", _state_of(watched.scaler)))
     if watched.scheduler is not None:
         seen[Part.SCHEDULER] = dict(flatten("", watched.scheduler.state_dict()))
     return seen
+
+
+def _state_of(scaler: GradScaler) -> dict[str, Any]:
+    """Return the state of a scaler; its numbers on a GPU as tensors, because ``state_dict`` would wait for them."""
+    scale, tracker = scaler._scale, scaler._growth_tracker
+    if type(scaler).state_dict is not GradScaler.state_dict or scale is None or tracker is None or scale.is_cpu:
+        return scaler.state_dict()
+    return {
+        "scale": scale,
+        "growth_factor": scaler.get_growth_factor(),
+        "backoff_factor": scaler.get_backoff_factor(),
+        "growth_interval": scaler.get_growth_interval(),
+        "_growth_tracker": tracker,
+    }

@@ -6,7 +6,7 @@ hand. They need no hook: their effect is seen when the optimizer reads the gradi
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from gradparity.trace.events import Event, Record
 from gradparity.trace.harmless_hooks import Guard
 from gradparity.trace.hook_check import require_sight
 from gradparity.trace.isolation import warn
+from gradparity.trace.late_records import LateRecords
 from gradparity.trace.snapshot import Snapshot, TrainingObjects, at_end
 from gradparity.trace.timeline import Timeline
 from gradparity.trace.unseen import Lacks
@@ -32,6 +33,8 @@ class Recorder:
         write: called with each record and the values seen. If it raises, the recording ends.
         keeps: whether ``write`` keeps the values. If so, values that it gets late are copied first.
         warns: whether an error that ends the recording is a warning at once. It is in ``lacks`` in any case.
+        late: whether ``write`` may be called after the loop has gone on, and without live values. If so, nothing waits
+            for a GPU.
     """
 
     def __init__(
@@ -40,9 +43,11 @@ class Recorder:
         write: Callable[[Record, Snapshot], None],
         keeps: bool = False,
         warns: bool = True,
+        late: bool = False,
     ) -> None:
         self.watched = watched
-        self.timeline = Timeline(watched, write, keeps)
+        self._records = LateRecords(write, late)
+        self.timeline = Timeline(watched, self._records, keeps)
         self.lacks = Lacks()
         """Notes on events that this recording has not seen."""
         self.warns = warns
@@ -80,13 +85,17 @@ class Recorder:
     def _finish(self) -> None:
         self.timeline.settle()
         self.timeline.tell(Event.END, at_end(self.watched))
+        self._records.finish()
         self.lacks.look_back(self.step, self.watched, self._guard.skipped)
 
     def _end(self) -> None:
+        self._guard.run(self._records.finish)  # if the loop has raised, what it did until then is still to be written
         self._guard.over = True  # another thread's backward may still be running
 
     def _failed(self, error: Exception) -> None:
         self.lacks.fault = error
+        with suppress(Exception):  # records of what happened before the error
+            self._records.finish()
         if self.warns:
             warn(f"the recording ends here, the training goes on: {self.lacks.of_fault()}")
 

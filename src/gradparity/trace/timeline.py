@@ -1,10 +1,10 @@
 """The position of a watched loop in its training: the step, the microbatch, and a backward still awaited."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
+from gradparity.trace.late_records import LateRecord, LateRecords
 from gradparity.trace.snapshot import (
     Snapshot,
     TrainingObjects,
@@ -14,10 +14,7 @@ from gradparity.trace.snapshot import (
     live_buffers,
     live_gradients,
 )
-from gradparity.trace.to_cpu import Fingerprints, fingerprints, frozen, to_cpu
-
-_Look = tuple[Record, Snapshot]
-"""The record of an event, and the live values behind it."""
+from gradparity.trace.to_cpu import Fingerprints, LateSnapshot, fingerprints, frozen, to_cpu
 
 
 @dataclass(frozen=True)
@@ -39,12 +36,12 @@ class Timeline:
 
     Args:
         watched: the objects that the loop trains with.
-        write: called with each record and the live values behind it.
-        keeps: whether ``write`` keeps the values. If so, values that it gets late are copied first.
+        records: takes the record of each event.
+        keeps: whether the values are kept too. If so, those on a GPU are copied, and those written later as well.
     """
 
-    def __init__(self, watched: TrainingObjects, write: Callable[[Record, Snapshot], None], keeps: bool) -> None:
-        self.watched, self.write, self.keeps = watched, write, keeps
+    def __init__(self, watched: TrainingObjects, records: LateRecords, keeps: bool) -> None:
+        self.watched, self.records, self.keeps = watched, records, keeps
         self.step = self.microbatch = 0
         self._awaited: _Awaited | None = None
 
@@ -80,15 +77,15 @@ class Timeline:
 
     def tell(self, event: Event, seen: Snapshot | None = None) -> None:
         """Record an event, and the values seen at it."""
-        self.write(*self.look(event, seen or {}))
+        self.records.add(self.look(event, seen or {}))
 
-    def look(self, event: Event, seen: Snapshot) -> _Look:
+    def look(self, event: Event, seen: Snapshot) -> LateRecord:
         """Return the record of an event and the values behind it, to be written now."""
         microbatch = self.microbatch if event in (Event.FORWARD, Event.ACCUMULATED) else None
-        here = to_cpu(seen)
-        return Record(event, self.step, microbatch, fingerprints(here)), here
+        read = LateSnapshot(seen)
+        return LateRecord(Record(event, self.step, microbatch), read, to_cpu(seen) if self.keeps else seen)
 
-    def look_for_later(self, event: Event, seen: Snapshot) -> _Look:
+    def look_for_later(self, event: Event, seen: Snapshot) -> LateRecord:
         """Return the record of an event, which may be written after the values behind it have changed."""
-        record, here = self.look(event, seen)
-        return record, frozen(here) if self.keeps else {}
+        late = self.look(event, seen)
+        return late._replace(seen=frozen(late.seen) if self.keeps else {})

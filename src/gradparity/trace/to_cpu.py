@@ -1,12 +1,13 @@
-"""Copies of GPU tensors on the host, for the trace: all copies are started together, then waited for once."""
+"""Fingerprints of all values at an event, and copies of them on the host."""
 
-from typing import TypeAlias, TypeGuard
+from typing import Final, TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from gradparity.parity.flatten_values import Unseen
 from gradparity.parity.state import Part, Value
-from gradparity.trace.fingerprint import FingerprintValue, fingerprint_value, shard_of
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, LateFingerprints, shard_of
 from gradparity.trace.snapshot import Snapshot
 
 Fingerprints: TypeAlias = dict[Part, dict[str, FingerprintValue]]
@@ -14,7 +15,51 @@ Fingerprints: TypeAlias = dict[Part, dict[str, FingerprintValue]]
 
 def fingerprints(seen: Snapshot) -> Fingerprints:
     """Return the values that a trace keeps of ``seen``, with a fingerprint for each tensor."""
-    return {part: {name: fingerprint_value(v) for name, v in values.items()} for part, values in to_cpu(seen).items()}
+    return LateSnapshot(seen).get()
+
+
+class LateSnapshot:
+    """The values that a trace keeps of ``seen``: they are read now, and fingerprints on a GPU are waited for later."""
+
+    def __init__(self, seen: Snapshot) -> None:
+        self._values: dict[Part, dict[str, FingerprintValue]] = {}
+        tensors: list[Tensor] = []
+        for part, values in seen.items():
+            kept = self._values[part] = {}
+            for name, value in values.items():
+                if isinstance(value, Tensor):
+                    tensors.append(value)
+                    kept[name] = _NUMBER if part == Part.SCALER and value.numel() == 1 else _TENSOR
+                else:
+                    kept[name] = value
+        self._tensors = LateFingerprints(tensors)
+
+    def ready(self) -> bool:
+        """Return whether nothing has to be waited for."""
+        return self._tensors.ready()
+
+    def get(self) -> Fingerprints:
+        """Return the values, after a wait for those that are not there yet."""
+        tensors = iter(self._tensors.get())
+
+        def there(value: FingerprintValue) -> FingerprintValue:
+            if value is _NUMBER:
+                return _number(next(tensors))
+            return next(tensors) if value is _TENSOR else value
+
+        return {part: {name: there(value) for name, value in values.items()} for part, values in self._values.items()}
+
+
+_TENSOR: Final = Unseen("a tensor")
+"""Stands for a fingerprint that is still to come."""
+
+_NUMBER: Final = Unseen("a number")
+"""Stands for a number of a scaler on a GPU that is still to come."""
+
+
+def _number(one: Fingerprint) -> float | int:
+    """Return the number in a tensor of one element."""
+    return one.norm if getattr(torch, one.dtype).is_floating_point else int(one.norm)
 
 
 def frozen(seen: Snapshot) -> Snapshot:

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-import xxhash
 
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.place_in_training import END
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record, Trace
-from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, digest_by
 
 NAMES = ("reference", "candidate")
 
@@ -127,7 +126,8 @@ def is_zero(value: FingerprintValue) -> bool:
     if not 0 < width * count <= _MOST_ZEROS:
         return False
     positive, negative = bytes(width), bytes(width - 1) + b"\x80"  # the sign is the last bit of the last byte
-    return value.digest in (xxhash.xxh3_128_hexdigest(zero * count) for zero in (positive, negative))
+    zeros = (torch.frombuffer(bytearray(zero * count), dtype=torch.uint8) for zero in (positive, negative))
+    return any(digest_by(value.by, content) == value.digest for content in zeros)
 
 
 def scale_of(side: Side) -> float:

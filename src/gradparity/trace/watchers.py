@@ -98,7 +98,7 @@ class Watchers:
         if reached == Reach.UNKNOWN:
             if fingerprints(live_gradients(self.watched)) == before:
                 return
-            timeline.write(*forward)
+            timeline.records.add(forward)
         if world_size() > 1:
             timeline.wait_for_gradients(None)
         else:

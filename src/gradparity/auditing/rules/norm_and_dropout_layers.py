@@ -84,7 +84,7 @@ def _of(rule: Rule, found: Found, words: str, verdict: RuleVerdict = RuleVerdict
 
 def _lost(story: Story) -> Iterator[RuleFinding]:
     events = [e for e in story.events if isinstance(e.what, (Backward, StepMade))]
-    weights = ""
+    weights: object = ""
     last: Backward | None = None
     for before, event in pairwise([None, *events]):
         if before is not None and isinstance(before.what, StepMade):

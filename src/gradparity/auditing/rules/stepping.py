@@ -98,7 +98,7 @@ def _steps(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         yield _of(NOT_FINITE, RuleVerdict.WRONG if scaled else RuleVerdict.UNUSUAL, infinite, words)
 
 
-def _between(made: Sequence[StepWindow], left_by_others: Container[str], by_torch: bool) -> Iterator[RuleFinding]:
+def _between(made: Sequence[StepWindow], left_by_others: Container[object], by_torch: bool) -> Iterator[RuleFinding]:
     """Compare what a step has left with what the next one finds.
 
     Args:

@@ -1,5 +1,7 @@
 """The optimizers, scalers and schedulers that were found, and the story of each optimizer."""
 
+from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +11,7 @@ from torch.optim import Optimizer
 from gradparity.auditing.events import Backward, GradientLook, LoopEvent, StepMade, What
 from gradparity.auditing.facts import OwnLoad, Story
 from gradparity.auditing.watching.found_modules import Modules
+from gradparity.auditing.watching.late_looks import is_ready, with_all_read
 from gradparity.auditing.watching.random_numbers import random_digest
 from gradparity.auditing.watching.user_lines import NOWHERE, Line, here
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer, written
@@ -28,10 +31,17 @@ class Registry:
         self._found = 0
         """The number of optimizers found so far: each has a number of its own, though an ``id`` is used again."""
         self._number = 0
+        self._late = deque[tuple[Story, int]]()
+        """Events with digests that a GPU may still compute, each as a story and a position in it."""
 
     @property
     def stories(self) -> list[Story]:
         """Return the stories in which anything happened."""
+        with suppress(Exception):  # the GPU may be lost
+            self._read_late(wait=True)
+        for story, position in self._late:
+            del story.events[position:]
+        self._late.clear()
         return [t.story for t in self._trainees.values() if t.story.events]
 
     @property
@@ -78,6 +88,17 @@ class Registry:
         self._number += 1
         trainee.story.events.append(LoopEvent(what, self._number, line, before, after, random_digest()))
         trainee.story.steps += isinstance(what, StepMade)
+        self._late.append((trainee.story, len(trainee.story.events) - 1))
+        self._read_late(wait=False)
+
+    def _read_late(self, wait: bool) -> None:
+        """Read the digests that are there, or wait for all."""
+        while self._late:
+            story, position = self._late[0]
+            if not wait and not is_ready(story.events[position]):
+                return
+            story.events[position] = with_all_read(story.events[position])
+            self._late.popleft()
 
     def settle(self, trainee: WatchedOptimizer) -> None:
         """Look at gradients of ``autograd.grad`` that the loop has written since, and complete that event."""
@@ -89,6 +110,7 @@ class Registry:
         now = trainee.gradients()
         what = replace(event.what, written=written(trainee.expected, now), shared=trainee.shared())
         trainee.story.events[position] = replace(event, what=what, after=now)
+        self._late.append((trainee.story, position))
 
     def settle_all(self) -> None:
         """Settle every optimizer."""

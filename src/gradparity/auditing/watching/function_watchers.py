@@ -21,7 +21,7 @@ from gradparity.auditing.watching.schedule_watchers import ScheduleWatchers
 from gradparity.auditing.watching.user_lines import here
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer, is_torchs, rates, sums
 from gradparity.auditing.watching.weight_averages import Averages
-from gradparity.trace.fingerprint import fingerprint
+from gradparity.trace.fingerprint import late_hash_of_all
 from gradparity.trace.harmless_hooks import Call, Watching
 from gradparity.trace.hook_check import ENGINE, inputs_of
 from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
@@ -132,7 +132,7 @@ class LoopWatchers:
             scale *= one
         inside, again = bool(stepping()), into_grad and marked_again(graph.losses)
         self.modules.backward_passed_by(reached)
-        loss = "".join(fingerprint(root.detach()).digest for root in roots if isinstance(root, torch.Tensor))
+        loss = late_hash_of_all(root.detach() for root in roots if isinstance(root, torch.Tensor))
         exchange = self.modules.replicas.exchange(reached)
         modes = {t.story.number: self.modules.modes({id(p) for p in t.parameters()}) for t in concerned}
         reading = Reading(graph.losses, scale)

@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from gradparity.auditing.events import GradientLook, Written
 from gradparity.auditing.facts import Story
+from gradparity.auditing.watching.late_looks import LateLook
 from gradparity.auditing.watching.user_lines import Line
-from gradparity.trace.fingerprint import fingerprint, hash_of_all
+from gradparity.trace.fingerprint import LateFingerprints, LateHash, fingerprints_of, late_hash_of_all
 
 
 def is_torchs(optimizer: Optimizer) -> bool:
@@ -27,7 +28,8 @@ class WatchedOptimizer:
     def __init__(self, optimizer: Optimizer, number: int, made: Line) -> None:
         self.optimizer = weakref.ref(optimizer)
         self.story = Story(number, type(optimizer).__name__, made, by_torch=is_torchs(optimizer))
-        self.weights_before = self.state_before = ""
+        self.weights_before: str | LateHash = ""
+        self.state_before: str | LateHash = ""
         self.gradients_before: GradientLook | None = None
         self.expected: dict[int, ExpectedGradient | None] = {}
         """For gradients of ``autograd.grad``: what ``p.grad`` holds once they are written, by position."""
@@ -40,7 +42,7 @@ class WatchedOptimizer:
         self._look: GradientLook = ()
         """The last look at its gradients."""
         self._versions: list[tuple[str, object]] | None = None
-        self._state = ""
+        self._state: str | LateHash = ""
 
     def parameters(self) -> list[Tensor]:
         """Return its parameters, in the order of its groups."""
@@ -50,12 +52,15 @@ class WatchedOptimizer:
     def gradients(self) -> GradientLook:
         """Return a look at its gradients."""
         parameters = self.parameters()
-        last = self._look if len(self._look) == len(parameters) else repeat(None)
-        looks = zip(parameters, last, strict=False)
-        self._look = tuple(None if p.grad is None else fingerprint(p.grad, one) for p, one in looks)
+        known = isinstance(self._look, tuple) and len(self._look) == len(parameters)
+        last = self._look if known else repeat(None)
+        there = [(p.grad, one) for p, one in zip(parameters, last, strict=False) if p.grad is not None]
+        late = LateFingerprints([g for g, _ in there], [one for _, one in there])
+        look = LateLook([p.grad is not None for p in parameters], late)
+        self._look = look.read() if look.ready() else look
         return self._look
 
-    def state(self) -> str:
+    def state(self) -> str | LateHash:
         """Return a digest of the optimizer's own state.
 
         The state is read again only if it holds other tensors, or one with another version counter. A loop that writes
@@ -68,7 +73,7 @@ class WatchedOptimizer:
         if versions != self._versions:
             tensors = (value for _, value in values if isinstance(value, Tensor))
             others = [(name, value) for name, value in values if not isinstance(value, Tensor)]
-            self._versions, self._state = versions, f"{hash_of_all(tensors)}{others}"
+            self._versions, self._state = versions, late_hash_of_all(tensors, str(others))
         return self._state
 
     def shared(self) -> int:
@@ -77,9 +82,9 @@ class WatchedOptimizer:
         places = [g.untyped_storage()._cdata for g in gradients]
         return len(places) - len(set(places))
 
-    def weights(self) -> str:
+    def weights(self) -> str | LateHash:
         """Return a digest of all parameters."""
-        return hash_of_all(self.parameters())
+        return late_hash_of_all(self.parameters())
 
 
 def _version(value: object) -> object:
@@ -113,15 +118,17 @@ def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> di
     """
     position = {id(p): index for index, p in enumerate(parameters)}
     found: dict[int, ExpectedGradient | None] = {}
+    new: list[tuple[int, Tensor, LateFingerprints]] = []
     for p, g in zip(inputs, result, strict=False):
         index = position.get(id(p))
         if index is None or (g is not None and not _is_plain(g)):
             continue
         if g is None:
             found[index] = None
-            continue
-        alone = fingerprint(g)
-        added = alone if p.grad is None else fingerprint(p.grad + g)
+        else:  # the sum is hashed and gone before there is the next
+            new.append((index, g, LateFingerprints([g if p.grad is None else p.grad + g])))
+    for (index, _, late), alone in zip(new, fingerprints_of([g for _, g, _ in new]), strict=True):
+        [added] = late.get()
         found[index] = ExpectedGradient(added.digest, alone.digest, added.norm)
     return found
 
