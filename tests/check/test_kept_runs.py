@@ -115,10 +115,10 @@ def test_a_file_that_is_spoiled_or_foreign_is_made_again_with_one_line_and_runs_
     path.write_bytes(spoil(path.read_bytes()))
     DONE.clear()
     kept = KeptRuns()
+    assert of_the_reference(kept) == {}
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert f"{path} cannot be used (" in said
-    assert of_the_reference(kept) == {}
     of_the_reference(kept).update(RUNS)
     kept.keep()
     assert of_the_reference(KeptRuns()) == RUNS
@@ -132,7 +132,7 @@ def test_a_right_checksum_over_wrong_lines_is_no_cache(cache, capsys):
     (path,) = cache.iterdir()
     head = json.dumps([kept_runs._FORMAT, kept_runs.xxhash.xxh3_128_hexdigest(body)]).encode()
     path.write_bytes(head + b"\n" + body)
-    KeptRuns()
+    of_the_reference(KeptRuns())
     assert "cannot be used" in capsys.readouterr().err
 
 
@@ -180,6 +180,7 @@ def test_no_home_is_no_cache_and_one_line_says_so(monkeypatch, capsys):
 
 def test_two_checks_at_once_keep_what_both_have_run():
     one, other = KeptRuns(), KeptRuns()
+    assert of_the_reference(one) == of_the_reference(other) == {}
     for kept, name in ((one, "one"), (other, "other")):
         of_the_reference(kept)[name] = RUNS["finished"]
     one.keep()
@@ -346,6 +347,14 @@ def test_faults_that_clash_are_remembered_as_such():
     ((faults, _),) = tries.each([(one, other), (one,)])
     assert faults == (one,)
     assert tries.memory[name_of([one, other])].clashes
+
+
+def test_an_identical_loop_needs_no_cache(cache, monkeypatch, capsys):
+    monkeypatch.chdir(Path(__file__).parent)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(kept_runs, "_read", lambda *_, **__: pytest.fail("it is read"))
+    assert main(["check", "loops:example"]) == 0
+    assert not cache.exists()
 
 
 def test_the_command_prints_the_same_with_a_cache_and_without(capsys, monkeypatch, cache):

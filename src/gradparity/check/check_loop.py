@@ -90,7 +90,7 @@ def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], 
             progress,
             alone=bool(probe.instead or (probe.uncheckable and not stopped_by_torch)),
             unasked=unasked,
-            memory=kept.of(closest.run, closest.changes, precision),
+            memory=None if loop == closest.run else kept.of(closest.run, closest.changes, precision),
             processes=None,
         )
     kept.keep()

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -44,15 +45,20 @@ class KeptRuns:
 
     def __init__(self, use: bool = True) -> None:
         self._path: Path | None = None
-        self._read: Runs = {}
-        if use:
-            try:
-                self._path = cache_folder() / "check" / f"{environment()}.json"
-            except OSError as error:
-                _say(f"no runs are kept ({in_a_line(error)})")
-        if self._path is not None:
-            self._read = _read(self._path, quietly=False)
+        self._use = use
         self._runs: Runs = {}
+
+    @cached_property
+    def _read(self) -> Runs:
+        """The runs in the file, which is read when they are first asked for: an identical loop needs none."""
+        if not self._use:
+            return {}
+        try:
+            self._path = cache_folder() / "check" / f"{environment()}.json"
+        except OSError as error:
+            _say(f"no runs are kept ({in_a_line(error)})")
+            return {}
+        return _read(self._path, quietly=False)
 
     def of(self, reference: ObservedLoop, changes: Sequence[Fault], precision: str) -> dict[str, SeenRun]:
         """Return the runs of a reference with faults, by the name of the faults; what is added will be kept.
