@@ -11,8 +11,10 @@ from torch.optim import Adam, AdamW
 
 from gradparity import training
 from gradparity.parity.compare import compare
-from gradparity.parity.compare_on_gpu import prefetch_device_comparisons
 from gradparity.parity.difference_kinds import Kind
+from gradparity.parity.live_state import LiveState
+from gradparity.parity.lockstep import lockstep
+from gradparity.parity.many_at_once import ManyPairs, compare_all
 from gradparity.parity.random_stream import RandomStream, generator_states
 from gradparity.parity.state import Part, aliases
 from gradparity.parity.step_metrics import total_norm
@@ -165,12 +167,63 @@ def many():
     return [{f"p{i}": torch.full((100,), float(i), device="cuda") for i in range(50)} for _ in range(2)]
 
 
-def test_to_compare_many_tensors_is_one_wait(waits):
-    ours, theirs = many()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int8, torch.bool])
+def test_to_compare_many_tensors_is_one_wait(waits, dtype):
+    ours, theirs = ([t.to(dtype) for t in side.values()] for side in many())
+    pairs = ManyPairs(set())
+    assert pairs.compare(ours, theirs) == ([], 5000)
     with waits() as told:
-        mismatches, _, _ = compare(Part.PARAMETERS, ours, theirs, prefetch_device_comparisons([(ours, theirs)]))
-    assert not mismatches
+        assert pairs.compare(ours, theirs) == ([], 5000)
     assert len(told) <= 1
+    theirs[17].view(torch.int8)[3] ^= 1
+    assert pairs.compare(ours, theirs) == ([17], 4900)
+
+
+CHANGES_OF_FORM = {
+    "a dtype": lambda t: t.double(),
+    "strides": lambda t: torch.stack([t, t], 1)[:, 0],
+    "a shape": lambda t: t.view(10, 10),
+    "a device": lambda t: t.cpu(),
+    "a sparse tensor": lambda t: t.to_sparse(),
+    "the sign of zero": lambda t: -t,
+}
+
+
+@pytest.mark.parametrize("what", CHANGES_OF_FORM)
+def test_a_change_of_one_tensor_on_the_gpu_is_seen_and_so_is_its_end(what):
+    ours, theirs = (list(side.values()) for side in many())
+    kept, pairs = theirs[0], ManyPairs(set())
+    assert pairs.compare(ours, theirs).doubtful == []
+    theirs[0] = CHANGES_OF_FORM[what](kept.clone())
+    assert pairs.compare(ours, theirs).doubtful == [0]
+    theirs[0] = kept
+    assert pairs.compare(ours, theirs).doubtful == []
+
+
+def test_tensors_that_move_to_the_host_in_both_runs_are_compared_there():
+    ours, theirs = (list(side.values()) for side in many())
+    pairs = ManyPairs(set())
+    assert pairs.compare(ours, theirs).doubtful == []
+    for side in (ours, theirs):
+        side[3].data = side[3].cpu()
+    assert pairs.compare(ours, theirs).doubtful == []
+    theirs[3][0] = 7.5
+    theirs[4][0] = 7.5
+    assert pairs.compare(ours, theirs).doubtful == [3, 4]
+
+
+def test_a_phase_of_lockstep_waits_once_for_all_gradients(waits):
+    cell = MatrixCell(task="digits_mlp")
+    pair = [two_runs.cell_lane(cell, loop, "cuda") for loop in ("backward", "manual")]
+    window = next(iter(two_runs.cell_windows(cell, "cuda")))
+    assert not any(found.mismatches for found in lockstep(*pair, [window]))
+    values = [LiveState(lane.run, lane.random.state, {}).at(training.Moment(training.Phase.CLIPPED)) for lane in pair]
+    pairs = ManyPairs(set())
+    for _ in range(2):
+        with waits() as told:
+            alike = compare_all(pairs, *values)
+        assert alike.doubtful == {Part.GRADIENTS: []}
+    assert len(told) == 1
 
 
 def test_compared_each_in_turn_they_would_be_as_many(waits):

@@ -71,6 +71,17 @@ def gradient(run):
     return parameter(run).grad
 
 
+def replace_parameter(run, change):
+    old = parameter(run)
+    run.model[9].weight = torch.nn.Parameter(old.detach().clone())
+    change(run.model[9].weight)
+    for group in run.optimizer.param_groups:
+        group["params"] = [run.model[9].weight if p is old else p for p in group["params"]]
+    run.optimizer.state[run.model[9].weight] = run.optimizer.state.pop(old)
+    if change is one_ulp_more:
+        run.model[9].weight.grad = old.grad
+
+
 def no_grad(change):
     return torch.no_grad()(change)
 
@@ -116,6 +127,20 @@ TAMPERINGS = [
     ("a running mean by one ULP", Phase.FORWARD, lambda r: one_ulp_more(dict(r.model.named_buffers())["1.running_mean"]), Part.BUFFERS, "1.running_mean", Kind.BITS),
     ("a running mean by one ULP", Phase.ACCUMULATED, lambda r: one_ulp_more(dict(r.model.named_buffers())["1.running_mean"]), Part.BUFFERS, "1.running_mean", Kind.BITS),
     ("the number of batches seen", Phase.STEPPED, lambda r: dict(r.model.named_buffers())["1.num_batches_tracked"].add_(1), Part.BUFFERS, "1.num_batches_tracked", Kind.BITS),
+    ("a parameter replaced by one with one ULP more", Phase.STEPPED, lambda r: replace_parameter(r, one_ulp_more), Part.PARAMETERS, "9.weight", Kind.BITS),
+    ("a parameter replaced by its copy, without a gradient", Phase.UNSCALED, lambda r: replace_parameter(r, lambda p: None), Part.GRADIENTS, "9.weight", Kind.PRESENCE),
+    ("a parameter's strides", Phase.STEPPED, lambda r: setattr(parameter(r), "data", parameter(r).data.t().contiguous().t()), Part.PARAMETERS, "9.weight", Kind.STRIDES),
+    ("a gradient's strides in place", Phase.CLIPPED, lambda r: setattr(gradient(r), "data", gradient(r).data.t().contiguous().t()), Part.GRADIENTS, "9.weight", Kind.STRIDES),
+    ("a new entry in an optimizer's state", Phase.STEPPED, lambda r: r.optimizer.state[parameter(r)].update(more=torch.ones(1)), Part.OPTIMIZER, "9.weight.more", Kind.PRESENCE),
+    ("a moment's name", Phase.STEPPED, lambda r: r.optimizer.state[parameter(r)].update(exp_avg_sq_=r.optimizer.state[parameter(r)].pop("exp_avg_sq")), Part.OPTIMIZER, "9.weight.exp_avg_sq", Kind.PRESENCE),
+    ("a moment's dtype", Phase.STEPPED, lambda r: r.optimizer.state[parameter(r)].update(exp_avg=momentum(r).double()), Part.OPTIMIZER, "9.weight.exp_avg", Kind.DTYPE),
+    ("a moment to None", Phase.STEPPED, lambda r: r.optimizer.state[parameter(r)].update(exp_avg=None), Part.OPTIMIZER, "9.weight.exp_avg", Kind.PRESENCE),
+    ("a buffer registered later", Phase.FORWARD, lambda r: r.model[1].register_buffer("late", torch.ones(1)), Part.BUFFERS, "1.late", Kind.PRESENCE),
+    ("a module added later", Phase.ACCUMULATED, lambda r: r.model.append(torch.nn.BatchNorm1d(1)), Part.GRADIENTS, "10.weight", Kind.PRESENCE),
+    ("a running mean's dtype", Phase.FORWARD, lambda r: r.model[1].register_buffer("running_mean", r.model[1].running_mean.double()), Part.BUFFERS, "1.running_mean", Kind.DTYPE),
+    ("a plain tensor in the place of a number", Phase.FORWARD, lambda r: setattr(r.model[1], "eps", torch.tensor(r.model[1].eps)), Part.BUFFERS, "1.eps", Kind.PRESENCE),
+    ("a parameter by one ULP, through .data", Phase.STEPPED, lambda r: one_ulp_more(parameter(r).data), Part.PARAMETERS, "9.weight", Kind.BITS),
+    ("all gradients, by a foreach kernel", Phase.CLIPPED, lambda r: torch._foreach_mul_([gradient(r)], 2.0), Part.GRADIENTS, "9.weight", Kind.BITS),
     ("one random number drawn", Phase.FORWARD, lambda r: torch.rand(1), Part.RNG, "cpu", Kind.BITS),
 ]  # fmt: skip
 
@@ -275,19 +300,31 @@ def test_no_expression_of_the_reference_step_can_be_changed(right, wrong):
     assert verdict.steps == STEPS
 
 
-def test_a_phase_walks_through_a_model_at_most_once(monkeypatch):
-    reference, candidate = small_lanes(FP16)
-    walks, walk = [], reference.run.model.named_parameters
+def counted_walks(monkeypatch, owner):
+    """The walks through the parameters of a model, as they are made."""
+    walks, walk = [], owner.named_parameters
 
-    def walked(**by_the_step):
+    def walked(*model, **by_the_step):
         if not by_the_step:  # the step itself asks for its parameters, which passes an argument
             walks.append(None)
-        return walk(**by_the_step)
+        return walk(*model, **by_the_step)
 
-    monkeypatch.setattr(reference.run.model, "named_parameters", walked)
-    for found in comparisons(FP16, [reference, candidate]):
-        assert len(walks) == (found.place.phase != Phase.FORWARD), "a forward is compared in no parameter"
-        walks.clear()
+    monkeypatch.setattr(owner, "named_parameters", walked)
+    return walks
+
+
+def test_a_model_that_does_not_change_is_walked_once_in_a_training(monkeypatch):
+    lanes = small_lanes(FP16)
+    walks = counted_walks(monkeypatch, torch.nn.Module)
+    assert sum(bool(found.checked) for found in comparisons(FP16, lanes)) > 50
+    assert len(walks) == len(lanes)
+
+
+def test_a_model_with_its_own_way_to_name_parameters_is_walked_at_each_phase(monkeypatch):
+    reference, candidate = small_lanes(FP16)
+    walks = counted_walks(monkeypatch, reference.run.model)
+    phases = sum(bool(found.checked) for found in comparisons(FP16, [reference, candidate]))
+    assert len(walks) == phases + 1
 
 
 def with_loss(lane, loss):

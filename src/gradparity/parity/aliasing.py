@@ -1,13 +1,14 @@
 """Tensors that share memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from operator import add, attrgetter, le
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from gradparity.parity.dense_parts import COMPRESSED, is_simple, is_wrapper, wrapped_by
+from gradparity.parity.dense_parts import COMPRESSED, PLAIN, is_simple, is_wrapper, wrapped_by
 
 _Stretch: TypeAlias = tuple[int, int, int]
 """A device, -1 for the CPU, the address of the first byte, and the address after the last byte."""
@@ -15,6 +16,8 @@ _Stretch: TypeAlias = tuple[int, int, int]
 
 def clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
     """Yield each group of two or more tensors whose stretches of memory overlap: their names, in the order given."""
+    if _all_apart(list(tensors.values())):
+        return
     place = {name: index for index, name in enumerate(tensors)}
     spans = [(*span, place[name], name) for name, tensor in tensors.items() for span in stretches(tensor)]
     cluster, reach, where = dict[str, int](), 0, -2
@@ -29,11 +32,29 @@ def clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
         yield sorted(cluster, key=cluster.__getitem__)
 
 
+def _all_apart(tensors: Sequence[Tensor]) -> bool:
+    """Return whether all tensors are plain and contiguous and no two overlap: the most frequent case, found fast.
+
+    Addresses on two devices can be the same by chance; then the answer is no.
+    """
+    if not PLAIN.issuperset(map(type, tensors)):
+        return False
+    try:
+        if not all(map(Tensor.is_contiguous, tensors)):
+            return False
+        starts = list(map(Tensor.data_ptr, tensors))
+    except (RuntimeError, NotImplementedError):  # a sparse tensor has no address
+        return False
+    ends = sorted(map(add, starts, map(attrgetter("nbytes"), tensors)))
+    # No two overlap if all that began before a tensor have ended where it begins.
+    return all(map(le, ends, sorted(starts)[1:]))
+
+
 def stretches(tensor: Tensor) -> list[_Stretch]:
     """Return the stretches of memory from the first to the last element of ``tensor``; none if they cannot be found."""
     if is_simple(tensor):
         start = tensor.data_ptr()
-        return [(tensor.get_device(), start, start + _reach(tensor))] if tensor.numel() else []
+        return [(tensor.get_device(), start, start + reach(tensor))] if tensor.numel() else []
     try:
         return list(_stretches(tensor))
     except Exception:  # no storage, or an unknown class
@@ -51,10 +72,10 @@ def _stretches(tensor: Tensor) -> Iterator[_Stretch]:
     elif tensor.layout in COMPRESSED:
         yield from _stretches(tensor.detach().values())
     elif tensor.layout == torch.strided and tensor.numel() and (start := tensor.data_ptr()):
-        yield tensor.get_device(), start, start + _reach(tensor)
+        yield tensor.get_device(), start, start + reach(tensor)
 
 
-def _reach(tensor: Tensor) -> int:
+def reach(tensor: Tensor) -> int:
     """Return the number of bytes from the first to the last element."""
     if tensor.is_contiguous():
         return tensor.nbytes

@@ -1,12 +1,11 @@
 """Comparison of live values of one name. Each difference is reported with its kind: dtype, shape, bits, ..."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
 from gradparity.parity.aliasing import share_memory
 from gradparity.parity.bits import same_bits
-from gradparity.parity.compare_on_gpu import Same
 from gradparity.parity.dense_parts import is_readable, is_simple, layout_of, pieces, shape_of
 from gradparity.parity.difference_kinds import ZEROS_WORD, Kind, TensorForm, form_in_words, kind_of_values, kinds
 from gradparity.parity.flatten_values import Unseen, Value
@@ -22,7 +21,7 @@ def compare(
     part: Part,
     reference: Mapping[str, Value],
     candidate: Mapping[str, Value],
-    same: Same = same_bits,
+    names: Sequence[str] | None = None,
     constants: dict[str, dict[str, Tensor]] | None = None,
 ) -> Compared:
     """Compare the live values of a part, in the reference's order; values that only the candidate has come last.
@@ -31,7 +30,7 @@ def compare(
         part: the part to which the values belong.
         reference: the reference's values by name.
         candidate: the candidate's values by name.
-        same: returns whether two dense tensors have the same bits.
+        names: the names to compare, if the values of all others are known to be the same; by default all.
         constants: copies of buffers that both runs share, kept here from one comparison to the next. Both runs may
             share a buffer that never changes; without ``constants``, they may share no tensor.
 
@@ -44,14 +43,14 @@ def compare(
             simple = is_simple(a) and is_simple(b)
             if share_memory(a, b, simple=simple) and not (part == Part.BUFFERS and _is_constant(name, a, constants)):
                 raise SharedMemoryError(f"both runs hold the same tensor as {part} {name}; give each its own copy")
-            for kind, ours, theirs in _differences(a, b, same, simple):
+            for kind, ours, theirs in _differences(a, b, simple):
                 real = ours.is_floating_point() or ours.is_complex()
                 figures = measure(ours, theirs) if kind == Kind.BITS and real else None
                 yield Mismatch(part, name, kind, _in_words(kind, ours), _in_words(kind, theirs), figures)
         elif a is not b and not _unseen_twice(a, b) and (other := kind_of_values(a, b)):
             yield Mismatch(part, name, other, _in_words(other, a), _in_words(other, b))
 
-    return compare_by_name(part, reference, candidate, mismatches, _unreadable)
+    return compare_by_name(part, reference, candidate, mismatches, _unreadable, names)
 
 
 def _unreadable(a: Value, b: Value) -> bool:
@@ -79,21 +78,20 @@ def _is_constant(name: str, shared: Tensor, constants: dict[str, dict[str, Tenso
     )
 
 
-def tensor_differences(a: Tensor, b: Tensor, same: Same = same_bits) -> Iterator[tuple[Kind, Tensor, Tensor]]:
+def tensor_differences(a: Tensor, b: Tensor) -> Iterator[tuple[Kind, Tensor, Tensor]]:
     """Yield the kinds in which two tensors differ, in order: tensors of different shapes have no bits to compare.
 
-    ``same`` returns whether two dense tensors have the same bits. Each kind comes with the two tensors that show it;
-    for sparse tensors, these are their indices or values.
+    Each kind comes with the two tensors that show it; for sparse tensors, these are their indices or values.
     """
-    yield from _differences(a, b, same, is_simple(a) and is_simple(b))
+    yield from _differences(a, b, is_simple(a) and is_simple(b))
 
 
-def _differences(a: Tensor, b: Tensor, same: Same, simple: bool) -> Iterator[tuple[Kind, Tensor, Tensor]]:
+def _differences(a: Tensor, b: Tensor, simple: bool) -> Iterator[tuple[Kind, Tensor, Tensor]]:
     inside: list[tuple[Kind, Tensor, Tensor]] = []
 
     def same_content() -> bool:
         if simple:
-            return same(a, b)
+            return same_bits(a, b)
         inside.extend(_differences_inside(a, b))
         return True  # the kinds of the pieces are reported in place of one for the whole
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-_PLAIN: Final = (Tensor, nn.Parameter)
+PLAIN: Final = frozenset({Tensor, nn.Parameter})
+"""Classes whose operations are PyTorch's own."""
 
 COMPRESSED: Final = {
     torch.sparse_csr: ("crow_indices", "col_indices", "values"),
@@ -36,12 +37,17 @@ def pieces(tensor: Tensor) -> dict[str, Tensor] | None:
 def is_simple(tensor: Tensor) -> bool:
     """Return whether ``tensor`` is its own only piece, so that its memory is its content, as for most tensors."""
     return (
-        type(tensor) in _PLAIN
+        type(tensor) in PLAIN
         and tensor.layout == torch.strided
-        and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested or tensor.is_conj() or tensor.is_neg())
-        and not any(getattr(tensor, "names", ()))  # torch 2.13 has no named tensors any more
+        and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested or tensor.is_neg())
+        and not (tensor.dtype.is_complex and tensor.is_conj())
+        and not (_HAS_NAMES and any(getattr(tensor, "names", ())))
         and has_memory(tensor)
     )
+
+
+_HAS_NAMES: Final = hasattr(Tensor, "names")
+"""False from torch 2.13 on, which has no named tensors any more."""
 
 
 def is_readable(tensor: Tensor) -> bool:
@@ -54,7 +60,7 @@ def _pieces(tensor: Tensor) -> dict[str, Tensor] | None:
         return None
     if tensor.is_nested:
         return _together({f"[{i}]": part for i, part in enumerate(tensor.detach().unbind())})
-    if type(tensor) not in _PLAIN:
+    if type(tensor) not in PLAIN:
         if not _is_opaque(tensor):
             tensor = _without_class(tensor)
         elif is_wrapper(tensor):
@@ -126,12 +132,12 @@ def _dense(tensor: Tensor) -> Tensor:
 
 def has_memory(tensor: Tensor) -> bool:
     """Return whether the storage holds all elements of a strided tensor: FSDP frees it, and reading it then crashes."""
+    size = tensor.untyped_storage().nbytes()
     if tensor.is_contiguous():
-        end = tensor.storage_offset() * tensor.element_size() + tensor.nbytes
-    else:
-        last = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-        end = (tensor.storage_offset() + last) * tensor.element_size()
-    return not tensor.numel() or end <= tensor.untyped_storage().nbytes()
+        start = tensor.storage_offset()
+        return (start * tensor.element_size() if start else 0) + tensor.nbytes <= size or not tensor.numel()
+    last = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return not tensor.numel() or (tensor.storage_offset() + last) * tensor.element_size() <= size
 
 
 def layout_of(tensor: Tensor) -> str:
@@ -142,7 +148,7 @@ def layout_of(tensor: Tensor) -> str:
         return "on meta, without content"
     if tensor.is_nested:
         return "nested"
-    if type(tensor) not in _PLAIN and _is_opaque(tensor):
+    if type(tensor) not in PLAIN and _is_opaque(tensor):
         return type(tensor).__qualname__
     if tensor.is_quantized:
         return f"quantized, {tensor.qscheme()}".replace("torch.", "")

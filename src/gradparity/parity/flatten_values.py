@@ -105,6 +105,8 @@ def _opened(name: str, value: Any, within: tuple[int, ...]) -> Iterator[tuple[st
     elif isinstance(value, list | tuple | deque):
         if len(value) > _LONG and all(type(item) in _NUMBERS for item in value):
             yield name, f"{len(value)} numbers, digest {_digest(repr(list(value)).encode())}"
+        elif type(value) is tuple and {str}.issuperset(map(type, value)):
+            yield name, value
         elif all(isinstance(item, str) for item in value):
             yield name, tuple(str.__str__(item) for item in value)
         else:

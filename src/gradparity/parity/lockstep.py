@@ -11,17 +11,18 @@ from typing import Any, TypeAlias, TypeVar
 from torch import Tensor
 
 from gradparity.parity.compare import compare
-from gradparity.parity.compare_on_gpu import prefetch_device_comparisons
 from gradparity.parity.dense_parts import is_simple, pieces
 from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.explanation_kinds import LikelyCause
 from gradparity.parity.figures import Figures
 from gradparity.parity.flatten_values import Value
+from gradparity.parity.live_state import LiveState
+from gradparity.parity.many_at_once import ManyPairs, compare_all
 from gradparity.parity.mismatches import Compared, Mismatch
 from gradparity.parity.place_in_training import START, Place
 from gradparity.parity.random_stream import RandomStream
-from gradparity.parity.state import COMPARED, HasState, Part, state_of
-from gradparity.training import Moment, Run, Window
+from gradparity.parity.state import COMPARED, HasState, Part
+from gradparity.training import Moment, Phase, Run, Window
 
 _T = TypeVar("_T")
 _V = TypeVar("_V")
@@ -78,14 +79,14 @@ def lockstep(
     Raises:
         SharedMemoryError: if the runs share a tensor.
     """
-    constants: dict[str, dict[str, Tensor]] = {}
+    both = _Both(reference, candidate)
     if not done:
         start = Moment(START.phase)
-        yield _compare(START, start, start, reference, candidate, constants)
+        yield both.compare(START, start, start)
     for step, window in enumerate(windows, start=done):
         own = _copy_of(window)
         for place, ours, theirs in side_by_side(_moments(step, reference, window), _moments(step, candidate, own)):
-            yield _compare(place, ours, theirs, reference, candidate, constants)
+            yield both.compare(place, ours, theirs)
 
 
 def _copy_of(window: Window[Any]) -> Window[Any]:
@@ -126,64 +127,58 @@ def _moments(number: int, side: LockstepRun, window: Window[Any]) -> Iterator[tu
         yield Place.of(number, moment), moment
 
 
-def _compare(
-    place: Place,
-    ours: Moment | None,
-    theirs: Moment | None,
-    reference: LockstepRun,
-    candidate: LockstepRun,
-    constants: dict[str, dict[str, Tensor]],
-) -> Comparison:
-    found = Comparison(place, ours, theirs, {}, 0, [], {}, reference.run.scaler.get_scale())
-    if ours and theirs:
-        return _filled(found, reference, candidate, constants)
-    if place.microbatch is None:
-        words = (STOPS, "does not") if ours else ("does not", STOPS)
-        found.mismatches.extend(Mismatch(part, ALL, Kind.PRESENCE, *words) for part in COMPARED[place.phase])
-    return found
+class _Both:
+    """Both runs, and what is known of them from one comparison to the next."""
 
+    def __init__(self, reference: LockstepRun, candidate: LockstepRun) -> None:
+        self._scaler = reference.run.scaler
+        self._sides = [LiveState(side.run, side.random.state, side.extra_state) for side in (reference, candidate)]
+        safe = set[Any]()
+        self._pairs = {phase: ManyPairs(safe) for phase in Phase}
+        self._constants: dict[str, dict[str, Tensor]] = {}
+        """Copies of buffers that both runs share."""
 
-def _filled(
-    found: Comparison, reference: LockstepRun, candidate: LockstepRun, constants: dict[str, dict[str, Tensor]]
-) -> Comparison:
-    """Compare the state of both runs at this moment, and return ``found`` with the result."""
-    assert found.reference
-    assert found.candidate
-    parts = COMPARED[found.place.phase]
-    of_reference = state_of(reference.run, parts, found.reference, reference.random.state, reference.extra_state)
-    of_candidate = state_of(candidate.run, parts, found.candidate, candidate.random.state, candidate.extra_state)
-    same = prefetch_device_comparisons((of_reference[part], of_candidate[part]) for part in parts)
+    def compare(self, place: Place, ours: Moment | None, theirs: Moment | None) -> Comparison:
+        """Compare the state of both runs at the moments at which they have stopped."""
+        found = Comparison(place, ours, theirs, {}, 0, [], {}, self._scaler.get_scale())
+        if ours and theirs:
+            return self._filled(found, ours, theirs)
+        if place.microbatch is None:
+            words = (STOPS, "does not") if ours else ("does not", STOPS)
+            found.mismatches.extend(Mismatch(part, ALL, Kind.PRESENCE, *words) for part in COMPARED[place.phase])
+        return found
 
-    def compared() -> Iterator[tuple[Part, Mapping[str, Value], Mapping[str, Value], Compared]]:
-        for part in parts:
-            a, b = of_reference[part], of_candidate[part]
-            yield part, a, b, compare(part, a, b, same, constants)
-
-    return with_parts(found, compared(), _numbers_in)
+    def _filled(self, found: Comparison, ours: Moment, theirs: Moment) -> Comparison:
+        """Return ``found`` with the differences of all parts."""
+        reference, candidate = (side.at(moment) for side, moment in zip(self._sides, (ours, theirs), strict=True))
+        alike = compare_all(self._pairs[ours.phase], reference, candidate)
+        compared, numbers = dict[Part, Compared](), alike.numbers
+        for part, values in reference.items():
+            compared[part] = compare(part, values, candidate[part], alike.doubtful[part], self._constants)
+            unseen = compared[part].unseen
+            numbers += sum(_numbers_in(values[k]) for k in alike.doubtful[part] if k in values and k not in unseen)
+        return with_parts(found, alike.names, compared, numbers)
 
 
 def with_parts(
-    found: Comparison,
-    compared: Iterable[tuple[Part, Mapping[str, _V], Mapping[str, _V], Compared]],
-    numbers_in: Callable[[_V], int],
+    found: Comparison, names: Mapping[Part, int], compared: Mapping[Part, Compared], numbers: int
 ) -> Comparison:
-    """Return ``found`` with the results of its parts.
+    """Return ``found``, a comparison at a place without results, with the results of its parts.
 
     Args:
-        found: a comparison at a place, without results.
-        compared: for each part, the values of both runs and the result of comparing them.
-        numbers_in: returns the number of numbers in a value.
+        found: the comparison.
+        names: the number of names in each part.
+        compared: the result for each part.
+        numbers: the number of numbers in the values that were compared.
     """
-    numbers, unseen = 0, dict[Part, Sequence[str]]()
-    for part, ours, theirs, (mismatches, figures, names) in compared:
-        found.checked[part] = len(ours.keys() | theirs.keys()) - len(names)
-        passed_over = set(names)
-        numbers += sum(numbers_in(value) for name, value in ours.items() if name not in passed_over)
+    unseen = dict[Part, Sequence[str]]()
+    for part, (mismatches, figures, skipped) in compared.items():
+        found.checked[part] = names[part] - len(skipped)
         found.mismatches.extend(mismatches)
         if figures:
             found.figures[part] = figures
-        if names:
-            unseen[part] = names
+        if skipped:
+            unseen[part] = skipped
     return replace(found, numbers=numbers, unseen=unseen)
 
 

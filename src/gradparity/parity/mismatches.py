@@ -48,6 +48,7 @@ def compare_by_name(
     candidate: Mapping[str, Any],
     differences: Callable[[str, Any, Any, Measure], Iterator[Mismatch]],
     unreadable: Callable[[Any, Any], bool],
+    names: Iterable[str] | None = None,
 ) -> Compared:
     """Compare the values of a part, in the reference's order; values that only the candidate has come last.
 
@@ -57,6 +58,7 @@ def compare_by_name(
         candidate: the candidate's values by name.
         differences: yields the mismatches of two values of one name, of which one may be :data:`ABSENT`.
         unreadable: returns whether two values cannot be compared, or only by type and shape.
+        names: the names to compare, if the values of all others are known to be the same; by default all.
     """
     mismatches: list[Mismatch] = []
     unseen: list[str] = []
@@ -68,7 +70,7 @@ def compare_by_name(
         whole = sums if whole is None else whole + sums
         return sums.figures()
 
-    for name in dict.fromkeys([*reference, *candidate]):
+    for name in dict.fromkeys([*reference, *candidate]) if names is None else names:
         a, b = reference.get(name, ABSENT), candidate.get(name, ABSENT)
         if part == Part.MODES:  # ``modes`` lists only flags with unusual values
             a, b = (usual(name) if flag is ABSENT else flag for flag in (a, b))

@@ -2,40 +2,38 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
 from torch import Tensor, nn
 
 from gradparity.parity.flatten_values import Unseen, Value, flatten
-
-_OWN: Final = frozenset(vars(nn.Module()))
-"""Attributes that every module has: hooks, and its parameters, buffers and modules, which are named elsewhere."""
-
-_SCALARS: Final = (int, float, str, bool, type(None), type)
+from gradparity.parity.model_tree import OF_EVERY_MODULE, SCALARS, ModelTree
 
 _LONGEST: Final = 1_000
 """Largest length of a list or dict that is searched for tensors."""
 
 
-def modes(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Value]:
+def modes(tree: ModelTree, parameters: Mapping[str, Tensor]) -> dict[str, Value]:
     """Return the flags with unusual values, by name; all others have the value that :func:`usual` returns.
 
     These are ``a.training`` if module ``a`` is in eval mode, ``b.requires_grad`` if parameter ``b`` is frozen, and
     ``b.grad.requires_grad`` if its gradient is part of a graph.
     """
     flags: dict[str, Value] = {}
-    for name, module in model.named_modules():
-        if not module.training:
-            flags[f"{name}.training" if name else "training"] = False
+    if not all(map(_TRAINS, tree.modules.values())):
+        eval_mode = [name for name, module in tree.modules.items() if not module.training]
+        flags |= {f"{name}.training" if name else "training": False for name in eval_mode}
     for name, p in parameters.items():
         if not p.requires_grad:
             flags[f"{name}.requires_grad"] = False
-        if p.grad is not None and p.grad.requires_grad:
+        if (gradient := p.grad) is not None and gradient.requires_grad:
             flags[f"{name}{_OF_GRADIENT}"] = True
     return flags
 
 
+_TRAINS: Final = attrgetter("training")
 _OF_GRADIENT: Final = ".grad.requires_grad"
 
 
@@ -44,7 +42,7 @@ def usual(flag: str) -> bool:
     return not flag.endswith(_OF_GRADIENT)
 
 
-def extras(model: nn.Module, *, extra_state: bool = True) -> dict[str, Value]:
+def extras(tree: ModelTree, *, extra_state: bool = True) -> dict[str, Value]:
     """Return tensors and NumPy arrays that are plain attributes of modules, and their ``get_extra_state``, by name.
 
     Both belong to ``Part.BUFFERS``. Lists, tuples, deques and dicts are searched for tensors, up to a thousand
@@ -53,24 +51,28 @@ def extras(model: nn.Module, *, extra_state: bool = True) -> dict[str, Value]:
     objects of other classes are ignored.
 
     Args:
-        model: the model, of which nothing is copied.
+        tree: the modules of a model, of which nothing is copied.
         extra_state: whether to call ``get_extra_state`` too, which runs the module's own code.
     """
-    modules = dict(model.named_modules())
-    known = {id(t) for m in modules.values() for t in (*m._parameters.values(), *m._buffers.values())}
+    keepers = tree.keepers()
+    if extra_state and any(map(_has_extra_state, tree.modules.values())):
+        keepers = tree.modules
+    if not keepers:
+        return {}
+    known = {id(t) for m in tree.modules.values() for t in (*m._parameters.values(), *m._buffers.values())}
     found: dict[str, Value] = {}
-    for name, module in modules.items():
+    for name, module in keepers.items():
         if _measures(module):
             continue
         prefix = f"{name}." if name else ""
         attributes = vars(module)
-        for key in [key for key in attributes if key not in _OWN]:
-            if not isinstance(value := attributes[key], _SCALARS):
+        for key in [key for key in attributes if key not in OF_EVERY_MODULE]:
+            if not isinstance(value := attributes[key], SCALARS):
                 for path, leaf in _held(f"{prefix}{key}", value, 0):
                     if id(leaf) not in known:
                         known.add(id(leaf))
                         found |= {path: leaf} if isinstance(leaf, Tensor | Unseen) else dict(flatten(path, leaf))
-        if extra_state and type(module).get_extra_state is not nn.Module.get_extra_state:
+        if extra_state and _has_extra_state(module):
             found |= _extra_state(f"{prefix}_extra_state", module)
     return found
 
@@ -78,6 +80,10 @@ def extras(model: nn.Module, *, extra_state: bool = True) -> dict[str, Value]:
 def _measures(module: nn.Module) -> bool:
     """Return whether ``module`` is a metric of torchmetrics, whose state measures the training without changing it."""
     return any(base.__module__.startswith("torchmetrics.") for base in type(module).__mro__)
+
+
+def _has_extra_state(module: nn.Module) -> bool:
+    return type(module).get_extra_state is not nn.Module.get_extra_state
 
 
 def _extra_state(name: str, module: nn.Module) -> dict[str, Value]:
@@ -95,7 +101,7 @@ def _held(name: str, value: object, depth: int) -> Iterator[tuple[str, Tensor | 
     elif isinstance(value, list | tuple | deque | dict) and depth < 4:
         if len(value) > _LONGEST:
             first = next(iter(value.values() if isinstance(value, dict) else value))
-            if not isinstance(first, _SCALARS):
+            if not isinstance(first, SCALARS):
                 yield name, Unseen(f"{type(value).__qualname__} of {len(value)}")
         elif isinstance(value, dict):
             for index, (key, item) in enumerate(list(value.items())):

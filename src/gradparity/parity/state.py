@@ -4,9 +4,8 @@ At each phase, the parts that it can change are compared. If a run writes, say, 
 shows at ``STEPPED`` at the latest, since everything but the loss is compared there.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from functools import cache
 from typing import Any, Final, Protocol
 
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch.optim import Optimizer
 from gradparity.parity.aliasing import clusters
 from gradparity.parity.flatten_values import Unseen, Value, flatten
 from gradparity.parity.other_model_state import extras, modes
-from gradparity.training import Moment, Phase, Run
+from gradparity.training import Phase
 
 __all__ = [
     "COMPARED",
@@ -32,8 +31,6 @@ __all__ = [
     "modes",
     "moments",
     "name_by_tensor",
-    "optimizer_state",
-    "state_of",
     "trained",
 ]
 
@@ -81,46 +78,18 @@ class HasState(Protocol):
         """Return the state by name."""
 
 
-def state_of(
-    run: Run, parts: Iterable[Part], moment: Moment, rng: Mapping[str, Tensor], extra_state: Mapping[str, HasState]
-) -> dict[Part, Mapping[str, Value]]:
-    """Return the values of some parts of a run by name, not copied; ``None`` if a parameter has no gradient.
-
-    Args:
-        run: the run, stopped at ``moment``.
-        parts: the parts to return.
-        moment: holds the loss.
-        rng: the state of the run's random stream, by device type.
-        extra_state: other objects of the run, by name.
-    """
-    # Walking through a model takes longer than comparing small tensors, so it is done at most once for all parts.
-    parameters = cache(lambda: trained(run.model, run.optimizer))
-    buffers = cache(lambda: dict(run.model.named_buffers()))
-    # Extra state may be costly to compute, so it is read once a step.
-    at_rest = moment.phase == Phase.STEPPED
-    values: dict[Part, Callable[[], Mapping[str, Value]]] = {
-        Part.LOSS: lambda: {"loss": moment.loss},
-        Part.GRADIENTS: lambda: {name: p.grad for name, p in parameters().items()},
-        Part.ALIASING: lambda: aliases(parameters(), buffers()),
-        Part.MODES: lambda: modes(run.model, parameters()),
-        Part.PARAMETERS: parameters,
-        Part.OPTIMIZER: lambda: optimizer_state(name_by_tensor(parameters()), run.optimizer),
-        Part.SCALER: lambda: dict(flatten("", run.scaler.state_dict())),
-        Part.SCHEDULER: lambda: dict(flatten("", run.scheduler.state_dict())),
-        Part.BUFFERS: lambda: {**buffers(), **extras(run.model, extra_state=at_rest)},
-        Part.RNG: lambda: rng,
-        Part.EXTRA: lambda: dict(flatten("", {name: thing.state_dict() for name, thing in extra_state.items()})),
-    }
-    return {part: values[part]() for part in parts}
-
-
 def trained(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """Return the model's parameters by name, then the optimizer's others: a criterion's weights, a raw tensor.
 
     The others are named by their place, such as ``outside the model: group 1[0]``, so optimizers of the same structure
     give the same names.
     """
-    parameters: dict[str, Tensor] = dict(model.named_parameters())
+    return with_outsiders(dict(model.named_parameters()), optimizer)
+
+
+def with_outsiders(parameters: Mapping[str, Tensor], optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return ``parameters``, those of a model, and then the optimizer's others."""
+    parameters = dict(parameters)
     known = set(map(id, parameters.values()))
     for index, group in enumerate(optimizer.param_groups):
         for place, p in enumerate(group["params"]):
@@ -128,11 +97,6 @@ def trained(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
                 known.add(id(p))
                 parameters[f"{OUTSIDE_MODEL}: group {index}[{place}]"] = p
     return parameters
-
-
-def optimizer_state(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> dict[str, Value]:
-    """Return moments and counters by parameter name, then the hyperparameters and members of each group."""
-    return {**dict(moments(name_of, optimizer)), **dict(groups(name_of, optimizer))}
 
 
 def moments(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
@@ -145,11 +109,21 @@ def moments(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> Iterator[tup
 
 def groups(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
     """Yield the hyperparameters of each parameter group, and the names of its members."""
-    for index, group in enumerate(optimizer.param_groups):
-        members = tuple(
-            name_of.get(p, f"{OUTSIDE_MODEL}: group {index}[{place}]") for place, p in enumerate(group["params"])
-        )
-        yield from flatten(f"group {index}", {**group, "params": members})
+    return groups_with(members(name_of, optimizer), optimizer)
+
+
+def members(name_of: Mapping[Tensor, str], optimizer: Optimizer) -> list[tuple[str, ...]]:
+    """Return the names of the members of each parameter group."""
+    return [
+        tuple(name_of.get(p) or f"{OUTSIDE_MODEL}: group {index}[{place}]" for place, p in enumerate(group["params"]))
+        for index, group in enumerate(optimizer.param_groups)
+    ]
+
+
+def groups_with(members: Iterable[tuple[str, ...]], optimizer: Optimizer) -> Iterator[tuple[str, Value]]:
+    """Yield the hyperparameters of each parameter group, and the names of its members, which are given."""
+    for index, (group, names) in enumerate(zip(optimizer.param_groups, members, strict=True)):
+        yield from flatten(f"group {index}", {**group, "params": names})
 
 
 def name_by_tensor(parameters: Mapping[str, Tensor]) -> dict[Tensor, str]:
@@ -163,15 +137,13 @@ def aliases(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> 
     An in-place write to one of two such tensors changes the other; no run should do that by accident. The check uses
     the stretch of memory from the first to the last element, so two interleaved views count as shared.
     """
-    tensors = dict(_tensors(parameters)) | dict(buffers)
+    tensors: dict[str, Tensor] = {}
+    for name, p in parameters.items():
+        tensors[name] = p
+        if (gradient := p.grad) is not None:
+            tensors[f"{name}.grad"] = gradient
+    tensors |= buffers
     owner: dict[str, Value] = dict.fromkeys(tensors, OWN)
     for first, *others in clusters(tensors):
         owner |= dict.fromkeys(others, f"memory of {first}")
     return owner
-
-
-def _tensors(parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    for name, p in parameters.items():
-        yield name, p
-        if p.grad is not None:
-            yield f"{name}.grad", p.grad

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from gradparity.parity.compare_on_gpu import read_at_once
 from gradparity.training import Moment, Phase, Run
 
 
@@ -52,6 +53,12 @@ class StepMetricsReader:
         readings = StepMetrics(self._loss, norm, clipped_norm, self._scale, self._lr, skipped)
         self._loss, self._norm = 0.0, {}
         return readings
+
+
+def read_at_once(scalars: Sequence[Tensor]) -> list[Any]:
+    """Return the values of ``scalars`` of one dtype, with one wait for the device."""
+    numbers: list[Any] = torch.stack([s.to(scalars[0].device) for s in scalars]).tolist() if scalars else []
+    return numbers
 
 
 def total_norm(parameters: Sequence[nn.Parameter]) -> float:

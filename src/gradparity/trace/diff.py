@@ -87,11 +87,11 @@ def _compared(
 def _filled(found: Comparison, reference: tuple[Trace, Record], candidate: tuple[Trace, Record]) -> Comparison:
     """Compare the values that two records of one place hold, and return ``found`` with the result."""
     parts = [p for p in Part if p != _UNJUDGED and (p in reference[1].parts or p in candidate[1].parts)]
-    values = ([values_of(part, record) for _, record in (reference, candidate)] for part in parts)
-    compared = (
-        (part, a, b, compare_records(part, reference, candidate)) for part, (a, b) in zip(parts, values, strict=True)
-    )
-    return with_parts(found, compared, hashed_numbers)
+    compared = {part: compare_records(part, reference, candidate) for part in parts}
+    ours, theirs = ({part: values_of(part, record) for part in parts} for _, record in (reference, candidate))
+    names = {part: len(ours[part].keys() | theirs[part].keys()) for part in parts}
+    numbers = sum(hashed_numbers(value) for values in ours.values() for value in values.values())
+    return with_parts(found, names, compared, numbers)
 
 
 def _scales(trace: Trace) -> dict[int, float]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from gradparity.parity.model_tree import ModelTree
+from gradparity.parity.optimizer_names import OptimizerNames
 from gradparity.parity.random_stream import generator_states
 from gradparity.parity.state import (
     OUTSIDE_MODEL,
@@ -23,9 +25,8 @@ from gradparity.parity.state import (
     flatten,
     groups,
     modes,
-    moments,
     name_by_tensor,
-    trained,
+    with_outsiders,
 )
 
 Snapshot: TypeAlias = dict[Part, Mapping[str, Value]]
@@ -42,26 +43,34 @@ class TrainingObjects:
     scheduler: Any = None
     parameters: dict[str, Tensor] = field(default_factory=dict)
     """The parameters of the model, and others that the optimizer trains."""
-    buffers: dict[str, Tensor] = field(default_factory=dict)
     name_of: dict[Tensor, str] = field(default_factory=dict)
+    tree: ModelTree = field(init=False)
+    """The modules of the model."""
+    optimizer_names: OptimizerNames = field(init=False)
+    _of_model: Mapping[str, Tensor] = field(default_factory=dict)
+    """The parameters of the model for which the names were found."""
 
     def __post_init__(self) -> None:
+        self.tree, self.optimizer_names = ModelTree(self.model), OptimizerNames(self.optimizer)
         self.look_again()
 
     def look_again(self) -> None:
-        """Update parameters, buffers and names from the model.
+        """Update parameters and names from the model.
 
-        This is done once a step, because walking through a model takes longer than hashing a small one.
+        This is done once a step. Modules are looked for again at each event that shows their modes or buffers.
         """
+        self.tree.look_again()
+        if not self.optimizer_names.has_other_members() and self.tree.parameters is self._of_model:
+            return
+        self._of_model = self.tree.parameters
         ids = self.trained()
-        for name, p in trained(self.model, self.optimizer).items():
+        for name, p in with_outsiders(self.tree.parameters, self.optimizer).items():
             # From forward to backward, FSDP replaces the trained shards in the model by whole parameters. The shards,
             # which already have a name, are then held only by the optimizer.
             if name.startswith(OUTSIDE_MODEL) and any(p is known for known in self.parameters.values()):
                 continue
             if id(p) in ids or id(self.parameters.get(name)) not in ids:
                 self.parameters[name] = p
-        self.buffers = dict(self.model.named_buffers())
         self.name_of = name_by_tensor(self.parameters)
 
     def trained(self) -> set[int]:
@@ -87,11 +96,12 @@ def at_forward(watched: TrainingObjects, roots: Iterable[Any], first: bool) -> S
     """
     if first:
         watched.look_again()
+    buffers = live_buffers(watched)
     losses = [root.detach() for root in roots if isinstance(root, Tensor)]
     seen: Snapshot = {
         Part.LOSS: {"loss" if len(losses) == 1 else f"loss {i}": loss for i, loss in enumerate(losses)},
-        Part.MODES: modes(watched.model, watched.parameters),
-        Part.BUFFERS: live_buffers(watched),
+        Part.MODES: modes(watched.tree, watched.parameters),
+        Part.BUFFERS: buffers,
         Part.RNG: generator_states(),
     }
     if first:
@@ -104,18 +114,20 @@ def at_accumulated(watched: TrainingObjects) -> Snapshot:
 
     For memory, return only the shared memory, of which there is hardly any.
     """
-    shared = {name: value for name, value in aliases(watched.parameters, watched.buffers).items() if value != OWN}
+    buffers = live_buffers(watched)
+    shared = {name: value for name, value in aliases(watched.parameters, watched.tree.buffers).items() if value != OWN}
     return {
         **live_gradients(watched),
         Part.ALIASING: shared,
-        Part.MODES: modes(watched.model, watched.parameters),
-        Part.BUFFERS: live_buffers(watched),
+        Part.MODES: modes(watched.tree, watched.parameters),
+        Part.BUFFERS: buffers,
     }
 
 
 def live_buffers(watched: TrainingObjects, extra_state: bool = False) -> dict[str, Value]:
-    """Return the buffers and other tensors that the modules keep; their extra state only on request."""
-    return {**watched.buffers, **extras(watched.model, extra_state=extra_state)}
+    """Look for modules again, and return the buffers and other tensors that they keep; extra state only on request."""
+    watched.tree.look_again()
+    return {**watched.tree.buffers, **extras(watched.tree, extra_state=extra_state)}
 
 
 def live_gradients(watched: TrainingObjects) -> Snapshot:
@@ -132,7 +144,7 @@ def at_stepped(watched: TrainingObjects) -> Snapshot:
     """Return the values that the optimizer writes."""
     return {
         Part.PARAMETERS: watched.parameters,
-        Part.OPTIMIZER: dict(moments(watched.name_of, watched.optimizer)),
+        Part.OPTIMIZER: watched.optimizer_names.moments(watched.name_of),
     }
 
 

@@ -1,0 +1,76 @@
+"""The live values of a run at each phase, by part and name; none is copied."""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from gradparity.parity.model_tree import ModelTree
+from gradparity.parity.optimizer_names import OptimizerNames
+from gradparity.parity.other_model_state import extras, modes
+from gradparity.parity.state import (
+    COMPARED,
+    HasState,
+    Part,
+    Value,
+    aliases,
+    flatten,
+    groups_with,
+    members,
+    name_by_tensor,
+    with_outsiders,
+)
+from gradparity.training import Moment, Phase, Run
+
+
+class LiveState:
+    """The values of one run, read anew at each phase; their names are found again only after a change.
+
+    Args:
+        run: the run.
+        rng: the states of the run's random stream, by device type; the stream keeps them up to date.
+        extra_state: other objects of the run, by name.
+    """
+
+    def __init__(self, run: Run, rng: Mapping[str, Tensor], extra_state: Mapping[str, HasState]) -> None:
+        self.run, self.rng, self.extra_state = run, rng, extra_state
+        self._tree = ModelTree(run.model)
+        self._optimizer_names = OptimizerNames(run.optimizer)
+        self._of_model: Mapping[str, Tensor] = {}
+        """The parameters of the model for which the names below were found."""
+        self._parameters: dict[str, Tensor] = {}
+        self._name_of: dict[Tensor, str] = {}
+        self._members: list[tuple[str, ...]] = []
+
+    def at(self, moment: Moment) -> dict[Part, Mapping[str, Value]]:
+        """Return the values to compare when the run has stopped at ``moment``; ``None`` for a missing gradient."""
+        self._look_again()
+        run, tree, parameters = self.run, self._tree, self._parameters
+        # Extra state may be costly to compute, so it is read once a step.
+        at_rest = moment.phase == Phase.STEPPED
+        values: dict[Part, Callable[[], Mapping[str, Value]]] = {
+            Part.LOSS: lambda: {"loss": moment.loss},
+            Part.GRADIENTS: lambda: {name: p.grad for name, p in parameters.items()},
+            Part.ALIASING: lambda: aliases(parameters, tree.buffers),
+            Part.MODES: lambda: modes(tree, parameters),
+            Part.PARAMETERS: lambda: parameters,
+            Part.OPTIMIZER: self._optimizer_state,
+            Part.SCALER: lambda: dict(flatten("", run.scaler.state_dict())),
+            Part.SCHEDULER: lambda: dict(flatten("", run.scheduler.state_dict())),
+            Part.BUFFERS: lambda: {**tree.buffers, **extras(tree, extra_state=at_rest)},
+            Part.RNG: lambda: self.rng,
+            Part.EXTRA: lambda: dict(flatten("", {k: thing.state_dict() for k, thing in self.extra_state.items()})),
+        }
+        return {part: values[part]() for part in COMPARED[moment.phase]}
+
+    def _optimizer_state(self) -> dict[str, Value]:
+        return {**self._optimizer_names.moments(self._name_of), **dict(groups_with(self._members, self.run.optimizer))}
+
+    def _look_again(self) -> None:
+        """Find the names of the parameters again if the model or the groups of the optimizer have changed."""
+        self._tree.look_again()
+        others = self._optimizer_names.has_other_members()
+        if others or self._tree.parameters is not self._of_model:
+            self._of_model = self._tree.parameters
+            self._parameters = with_outsiders(self._of_model, self.run.optimizer)
+            self._name_of = name_by_tensor(self._parameters)
+            self._members = members(self._name_of, self.run.optimizer)
