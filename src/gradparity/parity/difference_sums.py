@@ -1,6 +1,8 @@
 """Sums and maxima over pairs of tensors, from which the size of a difference follows; they need torch alone."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
+from functools import reduce
+from operator import add
 from typing import Final
 
 import torch
@@ -81,11 +83,8 @@ def sums_of(reference: Tensor, candidate: Tensor, device: torch.device | str = "
         candidate: on any device.
         device: where the sums are computed, piece by piece.
     """
-    whole = Sums()
-    whole = replace(whole, **{one.name: getattr(whole, one.name).to(device) for one in fields(Sums)})
-    for r, c in zip(_flat(reference).split(_AT_ONCE), _flat(candidate).split(_AT_ONCE), strict=True):
-        whole = whole + _of_a_piece(r.to(device), c.to(device))
-    return whole
+    pieces = zip(_flat(reference).split(_AT_ONCE), _flat(candidate).split(_AT_ONCE), strict=True)
+    return reduce(add, (_of_a_piece(r.to(device), c.to(device)) for r, c in pieces))  # of no elements: one piece
 
 
 def _of_a_piece(reference: Tensor, candidate: Tensor) -> Sums:
