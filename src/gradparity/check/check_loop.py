@@ -10,6 +10,7 @@ from gradparity.auditing.watching.user_lines import Line
 from gradparity.check.changing_lines import changing_lines
 from gradparity.check.closest_reference import ClosestReference, closest_reference
 from gradparity.check.intended import EVERYTHING, Said, intended
+from gradparity.check.kept_runs import KeptRuns
 from gradparity.check.lookup import Finding, Match, look_up
 from gradparity.check.observe import common_prefix, observe, observe_reference
 from gradparity.check.progress import progress_bar
@@ -39,6 +40,7 @@ def check(
     patience: float = PATIENCE,
     said: Said = Said(),  # noqa: B008  # it is frozen
     quiet: bool = False,
+    kept: KeptRuns | None = None,
 ) -> CheckResult:
     """Run a loop under the stress scenario, in a separate process, and look it up among the known faults.
 
@@ -49,6 +51,7 @@ def check(
         patience: seconds that each run of the loop may take.
         said: what its user says that it means.
         quiet: show no progress.
+        kept: runs of the dictionary from earlier checks; by default none.
 
     Raises:
         UserError: if no verdict can be given.
@@ -72,7 +75,7 @@ def check(
             precision,
         )
         closest = closest_reference(probe.observed, reference, options, precision, unasked)
-        finding = _look_up(probe, closest, unasked, quiet)
+        finding = _look_up(probe, closest, unasked, quiet, kept or KeptRuns(use=False))
         idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
         explanation = "" if idle else _explain(ours, theirs, precision, closest)
     draws = first_other_draw(closest.run.trace, probe.observed.trace)
@@ -93,7 +96,7 @@ def _lines(probe: Probe, closest: ClosestReference) -> Sequence[Line]:
     return changing_lines(probe.lines, loop, reference, common_prefix(loop, reference))
 
 
-def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], quiet: bool) -> Finding:
+def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], quiet: bool, kept: KeptRuns) -> Finding:
     """Return the faults with which the reference behaves as the loop does."""
     loop, precision = probe.observed, probe.precision
     stopped_by_torch = loop.end.exception in _TORCH_RAISES
@@ -105,7 +108,10 @@ def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], 
             progress,
             alone=bool(probe.instead or probe.also or (probe.uncheckable and not stopped_by_torch)),
             unasked=unasked,
+            memory=None if loop == closest.run else kept.of(closest.run, closest.changes, precision),
+            processes=None,
         )
+    kept.keep()
     if not finding.matched and probe.in_fp32 and not probe.uncheckable:
         faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked, closest.changes_in_fp32)
         if faults is not None:

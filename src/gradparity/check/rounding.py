@@ -11,7 +11,7 @@ has two such faults, a loss in half precision and a moving average that follows 
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import takewhile
 from typing import TypeAlias
 
@@ -19,6 +19,7 @@ from gradparity.check.observe import GoOn, Observation, ObservedLoop, Overflow, 
 from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.patching import ClashError, reference_with
 from gradparity.parity.state import Part
+from gradparity.processes.forked_map import forked_map
 from gradparity.trace.events import PHASE, Event, Record
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, number_of
 
@@ -77,10 +78,14 @@ def first_match(
 
     The reference itself comes first.
     """
-    for faults in ((), *((fault,) for fault in known if fault.kind == FaultKind.BUG)):
-        if is_close(in_fp32, faults, "fp32", CLOSE_IN_FP32) and is_close(loop, faults, precision, NOT_FAR[precision]):
-            return faults
-    return None
+
+    def matches(faults: Sequence[Fault]) -> bool:
+        in_both = ((in_fp32, "fp32", CLOSE_IN_FP32), (loop, precision, NOT_FAR[precision]))
+        return all(is_close(one, faults, kind, tolerance) for one, kind, tolerance in in_both)
+
+    sets: list[tuple[Fault, ...]] = [(), *((fault,) for fault in known if fault.kind == FaultKind.BUG)]
+    with closing(forked_map(matches, sets)) as results:
+        return next((faults for faults, same in zip(sets, results, strict=True) if same), None)
 
 
 def is_close(
