@@ -2,14 +2,26 @@
 
 import gc
 import os
+import shutil
+import tempfile
 
 import pytest
 
 
 def pytest_configure(config):
-    """GPUs are there for ``-m cuda`` alone: once gradients were computed where there is one, no fork computes any."""
+    """GPUs are there for ``-m cuda`` alone: once gradients were computed where there is one, no fork computes any.
+
+    The cache is a new one, which the processes of this session share: no test depends on what was kept before.
+    """
     if config.option.markexpr != "cuda":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ["GRADPARITY_CACHE"] = tempfile.mkdtemp(prefix="gradparity-cache-")
+
+
+def pytest_unconfigure():
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["GRADPARITY_CACHE"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):

@@ -29,6 +29,11 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code):
     assert imported(code) == set()
 
 
+def test_the_size_of_a_difference_is_measured_without_anything_heavy():
+    code = "import torch; from gradparity.parity.mismatches import figures_of"
+    assert imported(f"{code}; assert figures_of([(torch.ones(2), torch.zeros(2))]).differing == 2") == set()
+
+
 def test_what_is_imported_is_seen():
     assert imported("import matplotlib") == {"matplotlib"}
 

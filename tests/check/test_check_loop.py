@@ -95,11 +95,10 @@ def test_output_of_a_loop_does_not_mix_with_the_json(capsys):
     assert answer["faults"] == []
 
 
-def test_a_correct_loop_with_a_data_loader_passes_and_its_draws_are_named(capsys):
-    assert main(["check", "loops:a_data_loader_each_epoch"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("Not a bug, but not the same bits")
-    assert "data-loader-draws-a-seed" in out
+@pytest.mark.parametrize("loop", ["behind_a_data_loader", "a_data_loader_each_epoch"])
+def test_a_correct_loop_with_a_data_loader_is_identical_to_a_reference_with_its_random_numbers(loop, capsys):
+    assert main(["check", f"loops:{loop}"]) == 0
+    assert "like the reference with its random numbers, bit for bit" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +170,7 @@ def test_a_loop_that_differs_only_by_rounding_passes():
 
 @pytest.mark.usefixtures("_among_faults")
 def test_different_random_draws_are_reported(capsys):
-    assert main(["check", "loops:behind_a_data_loader"]) == 1
+    assert main(["check", "loops:seeded_and_shortened"]) == 1
     assert (
         "From step 0 on it draws different random numbers, as with a DataLoader or a seed;" in capsys.readouterr().out
     )

@@ -9,7 +9,7 @@ import torch
 
 import loops
 from gradparity.check import lookup
-from gradparity.check.lookup import Match, look_up
+from gradparity.check.lookup import Match
 from gradparity.check.observe import observe, observe_reference
 from gradparity.check.user_loop import call_by_name
 from gradparity.cli.check import EXAMPLE
@@ -18,7 +18,7 @@ from gradparity.faults.patching import ClashError
 from gradparity.parity.place_in_training import Place
 from gradparity.training import Phase
 from loops import IDENTICAL
-from stressed import PRECISION, known, see
+from stressed import PRECISION, known, look_up, see
 
 pytestmark = pytest.mark.processor
 
@@ -59,7 +59,9 @@ def test_a_loop_whose_gradients_are_partly_hidden_makes_the_same_updates():
     "name", ["clip-before-unscale", pytest.param("optimizer-not-restored", marks=pytest.mark.long)]
 )
 def test_a_fault_is_named_although_each_run_stops_at_its_first_difference(name):
-    found = look_up(known(name), known(None), lambda faults, expected: observe_reference(faults, PRECISION, expected))
+    found = look_up(
+        known(name), known(None), lambda faults, expected: observe_reference(faults, PRECISION, expected), memory={}
+    )
     assert found.match == Match.FAULT
     assert FAULTS[name] in found.faults
     assert found.first

@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from gradparity.parity.metrics import _AT_ONCE, Difference
+from gradparity.parity.difference_sums import _AT_ONCE
+from gradparity.parity.metrics import Difference
+from gradparity.parity.mismatches import figures_of
 from gradparity.processes.launch import launch
 
 
@@ -89,6 +91,12 @@ def test_the_histogram_counts_what_differs_by_powers_of_two():
     f = figures((a, (a.view(torch.int32) + torch.tensor([0, 1, 2, 3, 4, 9], dtype=torch.int32)).view(torch.float32)))
     assert f.histogram == (1, 2, 1, 1)
     assert figures((a, a.clone())).histogram == ()
+
+
+def test_without_torchmetrics_the_figures_are_the_same():
+    pairs = [(torch.randn(30), torch.randn(30)) for _ in range(3)]
+    assert figures_of(pairs) == figures(*pairs)
+    assert figures_of(pairs[:2]) != figures(*pairs)
 
 
 def test_a_reset_metric_has_forgotten():

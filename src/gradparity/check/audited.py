@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 from gradparity.auditing.finding import RuleFinding
 from gradparity.auditing.rules import judge
+from gradparity.auditing.rules.schedules import NEVER_STEPPED
 from gradparity.auditing.step_windows import StepWindow, windows
 from gradparity.auditing.watching.watch import Watch
-from gradparity.faults import stress_scenario
+from gradparity.faults.stress_scenario import Cast
 from gradparity.parity.random_stream import RandomStream, seed_of
+from gradparity.parity.state import Part
 
 _STEPS = 100
 """More steps than the stress scenario has, with one microbatch a step."""
@@ -30,12 +32,21 @@ class AuditedLoop:
     """The threshold of most calls of a clip by norm; ``None`` without one."""
 
 
-def audited(loop: Callable[..., Any], precision: str) -> AuditedLoop:
-    """Run a loop, which is known to end, under the stress scenario, and audit it."""
+def audited(
+    loop: Callable[..., Any], build: Callable[[str], Cast], precision: str, unasked: frozenset[Part]
+) -> AuditedLoop:
+    """Run a loop, which is known to end, under the stress scenario, and audit it.
+
+    Args:
+        loop: called with everything in the cast, by name.
+        build: makes the cast for a precision.
+        precision: a key of :data:`gradparity.training.PRECISIONS`.
+        unasked: parts of the state that the loop does not take: nothing is wrong if it leaves them alone.
+    """
     watch = Watch(_STEPS)
     with RandomStream(seed_of(0, "stress")).active(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cast = stress_scenario.build(precision)
+        cast = build(precision)
         watch.add(cast.optimizer, cast.model)
         with watch.watching():
             loop(**vars(cast))
@@ -44,7 +55,7 @@ def audited(loop: Callable[..., Any], precision: str) -> AuditedLoop:
         return AuditedLoop()
     steps = [window for story in facts.stories for window in windows(story) if window.made is not None]
     return AuditedLoop(
-        tuple(judge(facts)),
+        tuple(f for f in judge(facts) if not (f.rule is NEVER_STEPPED and Part.SCHEDULER in unasked)),
         _most_common(len(window.backwards) for window in steps),
         _most_common(threshold for window in steps for threshold in _thresholds(window)),
     )

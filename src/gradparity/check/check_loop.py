@@ -1,15 +1,18 @@
 """A user's loop run under the stress scenario, compared with the reference, and looked up among the known faults."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from gradparity.auditing.watching.user_lines import Line
+from gradparity.check.changing_lines import changing_lines
 from gradparity.check.closest_reference import ClosestReference, closest_reference
 from gradparity.check.intended import EVERYTHING, Said, intended
+from gradparity.check.kept_runs import KeptRuns
 from gradparity.check.lookup import Finding, Match, look_up
-from gradparity.check.observe import observe, observe_reference
+from gradparity.check.observe import common_prefix, observe, observe_reference
 from gradparity.check.progress import progress_bar
 from gradparity.check.result import CheckResult
 from gradparity.check.rounding import match_with_rounding, overflows_apart
@@ -37,6 +40,7 @@ def check(
     patience: float = PATIENCE,
     said: Said = Said(),  # noqa: B008  # it is frozen
     quiet: bool = False,
+    kept: KeptRuns | None = None,
 ) -> CheckResult:
     """Run a loop under the stress scenario, in a separate process, and look it up among the known faults.
 
@@ -47,6 +51,7 @@ def check(
         patience: seconds that each run of the loop may take.
         said: what its user says that it means.
         quiet: show no progress.
+        kept: runs of the dictionary from earlier checks; by default none.
 
     Raises:
         UserError: if no verdict can be given.
@@ -61,9 +66,16 @@ def check(
             raise UserError("the reference does not repeat itself on this machine, so no loop can be checked here")
         unasked = probe.asked.unasked
         ended = probe.observed.end.finished  # else it had no chance to read what comes later
-        options = intended(probe.asked if ended else EVERYTHING, probe.observed, probe.audit, said)
+        options = intended(
+            probe.asked if ended else EVERYTHING,
+            probe.observed,
+            probe.in_fp32 or probe.observed,
+            probe.audit,
+            said,
+            precision,
+        )
         closest = closest_reference(probe.observed, reference, options, precision, unasked)
-        finding = _look_up(probe, closest, unasked, quiet)
+        finding = _look_up(probe, closest, unasked, quiet, kept or KeptRuns(use=False))
         idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
         explanation = "" if idle else _explain(ours, theirs, precision, closest)
     draws = first_other_draw(closest.run.trace, probe.observed.trace)
@@ -72,10 +84,19 @@ def check(
             f"\nFrom step {draws} on it draws different random numbers, as with a DataLoader or a seed; this alone "
             "gives different dropout masks. Draw none in the loop, to see if anything else differs."
         )
-    return CheckResult(probe, finding, explanation, probe.reference_after != reference, meant=closest.meant)
+    lines = () if finding.matched and not finding.faults else _lines(probe, closest)
+    return CheckResult(
+        probe, finding, explanation, probe.reference_after != reference, lines=lines, meant=closest.meant
+    )
 
 
-def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], quiet: bool) -> Finding:
+def _lines(probe: Probe, closest: ClosestReference) -> Sequence[Line]:
+    """Return the lines of the loop that wrote what differs first from its reference."""
+    loop, reference = probe.observed.observations, closest.run.observations
+    return changing_lines(probe.lines, loop, reference, common_prefix(loop, reference))
+
+
+def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], quiet: bool, kept: KeptRuns) -> Finding:
     """Return the faults with which the reference behaves as the loop does."""
     loop, precision = probe.observed, probe.precision
     stopped_by_torch = loop.end.exception in _TORCH_RAISES
@@ -85,14 +106,17 @@ def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], 
             closest.run,
             lambda faults, expected: observe_reference([*closest.changes, *faults], precision, expected),
             progress,
-            alone=bool(probe.instead or (probe.uncheckable and not stopped_by_torch)),
+            alone=bool(probe.instead or probe.also or (probe.uncheckable and not stopped_by_torch)),
             unasked=unasked,
+            memory=None if loop == closest.run else kept.of(closest.run, closest.changes, precision),
+            processes=None,
         )
+    kept.keep()
     if not finding.matched and probe.in_fp32 and not probe.uncheckable:
-        faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked)
+        faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked, closest.changes_in_fp32)
         if faults is not None:
             return finding.except_for_rounding(faults)
-        overflow = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes, unasked)
+        overflow = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes_in_fp32, unasked)
         if overflow is not None:
             return replace(finding.except_for_rounding(()), overflow=overflow)
     return finding

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gradparity.check.intended import Intended
 from gradparity.check.observe import ObservedLoop, common_prefix, observe_reference
+from gradparity.check.rounding import steps_alike
 from gradparity.faults import Fault
 from gradparity.faults.patching import ClashError
 from gradparity.parity.state import Part
@@ -26,6 +27,11 @@ class ClosestReference:
         """Return the changes to the reference."""
         return [one.change for one in self.meant]
 
+    @property
+    def changes_in_fp32(self) -> list[Fault]:
+        """Return the changes to the reference in fp32."""
+        return [one.in_fp32 or one.change for one in self.meant]
+
 
 def closest_reference(
     loop: ObservedLoop,
@@ -34,7 +40,7 @@ def closest_reference(
     precision: str,
     unasked: frozenset[Part],
 ) -> ClosestReference:
-    """Return a reference of the same updates, if there is one, and of these the one of most shared observations.
+    """Return a reference of the same updates, if there is one, and of these the one that the loop is close to longest.
 
     So a reference that the loop is identical to comes before all others.
 
@@ -52,12 +58,14 @@ def closest_reference(
         except ClashError:
             continue
         found.append(ClosestReference(run, meant))
-    return max(found, key=lambda one: _closeness(loop, one.run, unasked))
+    return max(found, key=lambda one: _closeness(loop, one.run, unasked, precision))
 
 
-def _closeness(loop: ObservedLoop, reference: ObservedLoop, unasked: frozenset[Part]) -> tuple[bool, int]:
+def _closeness(
+    loop: ObservedLoop, reference: ObservedLoop, unasked: frozenset[Part], precision: str
+) -> tuple[bool, int, int]:
     shared = common_prefix(loop.observations, reference.observations)
-    return same_updates(loop, reference, unasked), shared
+    return same_updates(loop, reference, unasked), steps_alike(loop, reference, precision, unasked), shared
 
 
 def same_updates(loop: ObservedLoop, reference: ObservedLoop, unasked: frozenset[Part] = frozenset()) -> bool:

@@ -144,19 +144,23 @@ class GlobalState:
         now, before = torch_functions(), self.functions
         changed = [at for at, thing in now.items() if thing is not before.get(at, thing)]
         replaced = [at for at in changed if not _is_torchs_own(now[at], before[at])]
-        return sorted(replaced + [at for at in now.keys() - before.keys() if _is_user_code(now[at])])
+        imported = {owner for owner, _ in before}  # a module that was imported since has replaced nothing
+        new = [at for at in now.keys() - before.keys() if at[0] in imported and _is_user_code(now[at])]
+        return sorted(replaced + new)
 
 
 def _is_torchs_own(function: Any, was: object) -> bool:
     """Return whether torch itself has replaced a function.
 
-    It wraps some of its functions when they are first needed, and has a class that follows the default dtype.
+    It wraps some of its functions when they are first needed, its compiler replaces some when it is imported, and it
+    has a class that follows the default dtype.
     """
     code = getattr(function, "__code__", None)
     if code is None:
         return isinstance(function, type) and function.__module__.startswith("torch")
+    file, folder = str(getattr(code, "co_filename", "")), os.path.dirname(torch.__file__)
     wraps_it = getattr(function, "__wrapped__", None) is was
-    return wraps_it and str(getattr(code, "co_filename", "")).startswith(os.path.dirname(torch.__file__))
+    return (wraps_it and file.startswith(folder)) or file.startswith(os.path.join(folder, "_dynamo"))
 
 
 def _is_user_code(function: Any) -> bool:

@@ -13,13 +13,16 @@ from typing import Any, TypeAlias
 
 from gradparity.check.audited import AuditedLoop
 from gradparity.check.observe import ObservedLoop
+from gradparity.check.own_draws import OwnDraws, with_own_draws, with_own_order
 from gradparity.check.own_optimizers import OwnOptimizer, with_own_optimizers
 from gradparity.check.own_rates import learning_rates, with_rates
+from gradparity.check.own_scaler import WITHOUT_SCALER, OwnScaler, with_own_scaler
 from gradparity.check.parametric_faults import accumulating, clipping_to, largest_norm, nice
 from gradparity.faults import FAULTS, Fault
 from gradparity.faults.stress_scenario import ACCUMULATION_STEPS, MAX_NORM, Cast, Plan
 from gradparity.parity.state import Part
 
+_NORM = "--max-norm NORM"
 _SAID, _OWN = "was said to mean this", "trains with optimizers of its own"
 
 
@@ -34,6 +37,10 @@ class Intended:
     """The sign of what is meant, a predicate on the loop, such as ``takes no scheduler``."""
     unread: str = ""
     """In place of a reason: the field of the plan that the loop never reads."""
+    option: str = ""
+    """The option by which the user says that the loop means something else, such as ``--max-norm NORM``."""
+    in_fp32: Fault | None = None
+    """The change in fp32, if it is a different one: there no step is skipped."""
 
 
 def noting(plan: Plan, read: set[str]) -> Plan:
@@ -71,27 +78,38 @@ class Asked:
     """The fields of the plan that it reads."""
     own: tuple[OwnOptimizer, ...] = ()
     """The optimizers of its own with which it trains, if it makes no step with the one that it is given."""
+    own_in_fp32: tuple[OwnOptimizer, ...] = ()
+    """The same in fp32, where no step is skipped, so that a schedule advances at other steps."""
+    own_scaler: OwnScaler | None = None
+    """The loss scaler of its own that makes its steps."""
+    draws: OwnDraws = OwnDraws()  # noqa: RUF009  # it is frozen
+    """Its order of the batches and its random numbers, where they are not the reference's."""
 
     @property
     def unasked(self) -> frozenset[Part]:
         """Return the parts of the state that the loop does not take, so that they need not be the reference's."""
-        return frozenset() if "scheduler" in self.takes else frozenset({Part.SCHEDULER})
+        parts = {"scheduler": Part.SCHEDULER, "scaler": Part.SCALER}
+        return frozenset(part for name, part in parts.items() if name not in self.takes)
 
 
 EVERYTHING = Asked(frozenset(field.name for field in fields(Cast)), frozenset(field.name for field in fields(Plan)))
 
 
-def intended(asked: Asked, loop: ObservedLoop, audit: AuditedLoop, said: Said) -> list[tuple[Intended, ...]]:
+def intended(
+    asked: Asked, loop: ObservedLoop, in_fp32: ObservedLoop, audit: AuditedLoop, said: Said, precision: str
+) -> list[tuple[Intended, ...]]:
     """Return the sets of changes that the loop may mean, those with most changes first.
 
     Args:
         asked: everything that the loop asks for.
         loop: the loop as it was observed.
+        in_fp32: the same in fp32.
         audit: what an audit has seen of it.
         said: what its user says.
+        precision: a key of :data:`gradparity.training.PRECISIONS`.
     """
-    options = [_optimizers(asked), _schedule(asked, loop, said), _clip(asked, loop, audit.threshold, said)]
-    options += [_windows(asked, audit.backwards, said), _epochs(asked)]
+    options = [_optimizers(asked), _schedule(asked, loop, in_fp32, said), _clip(asked, loop, audit.threshold, said)]
+    options += [_windows(asked, audit.backwards, said), _epochs(asked), _scaler(asked, precision), *_draws(asked.draws)]
     sets = (tuple(one for one in some if one is not None) for some in product(*options))
     return sorted(sets, key=len, reverse=True)
 
@@ -103,12 +121,13 @@ Option: TypeAlias = Intended | None
 def _optimizers(asked: Asked) -> list[Option]:
     if not asked.own:
         return [None]
-    kinds = " and ".join(dict.fromkeys(one.kind for one in asked.own))
-    words = f"with {kinds} as it builds {'them' if asked.own[1:] else 'it'}"
-    return [Intended(with_own_optimizers(asked.own), words, _OWN)]
+    kinds, they = " and ".join(dict.fromkeys(one.kind for one in asked.own)), "them" if asked.own[1:] else "it"
+    schedules = " and schedules" if any(one.steps for one in asked.own) else ""
+    words = f"with {kinds} as it builds{schedules} {they}"
+    return [Intended(with_own_optimizers(asked.own), words, _OWN, in_fp32=with_own_optimizers(asked.own_in_fp32))]
 
 
-def _schedule(asked: Asked, loop: ObservedLoop, said: Said) -> list[Option]:
+def _schedule(asked: Asked, loop: ObservedLoop, in_fp32: ObservedLoop, said: Said) -> list[Option]:
     change = FAULTS["schedule-never-advanced"]
     if said.scheduler is not None:
         return [None if said.scheduler else Intended(change, "without a schedule", _SAID)]
@@ -116,10 +135,13 @@ def _schedule(asked: Asked, loop: ObservedLoop, said: Said) -> list[Option]:
         return [Intended(change, "without a schedule", _OWN)]
     if "scheduler" in asked.takes:
         return [None]
-    reason = "takes no scheduler"
-    rates = learning_rates(loop)
-    own = [Intended(with_rates(rates), "with the learning rates that it sets", reason)] if rates else []
-    return [Intended(change, "without a schedule", reason), *own, None]
+    reason, given = "takes no scheduler", "--scheduler given"
+    options: list[Option] = [Intended(change, "without a schedule", reason, option=given), None]
+    if rates := learning_rates(loop):
+        changes = with_rates(rates), with_rates(learning_rates(in_fp32))
+        words = "with the learning rates that it sets"
+        options.insert(1, Intended(changes[0], words, reason, option=given, in_fp32=changes[1]))
+    return options
 
 
 def _clip(asked: Asked, loop: ObservedLoop, threshold: float | None, said: Said) -> list[Option]:
@@ -130,14 +152,15 @@ def _clip(asked: Asked, loop: ObservedLoop, threshold: float | None, said: Said)
         return [_clip_to(said.max_norm, reason=_SAID)]
     if "max_norm" in asked.read:
         return [None]
-    without = Intended(none, "without a clip", unread="max_norm")
+    without = Intended(none, "without a clip", unread="max_norm", option=_NORM)
     if threshold is not None:
         return [_clip_to(threshold, unread="max_norm"), without]
     return [without, *(_clip_to(norm, unread="max_norm") for norm in nice(largest_norm(loop)))]  # it may clip by hand
 
 
 def _clip_to(norm: float, reason: str = "", unread: str = "") -> Option:
-    return None if norm == MAX_NORM else Intended(clipping_to(norm), f"clipped to {norm:g}", reason, unread)
+    option = _NORM if unread else ""
+    return None if norm == MAX_NORM else Intended(clipping_to(norm), f"clipped to {norm:g}", reason, unread, option)
 
 
 def _windows(asked: Asked, seen: int | None, said: Said) -> list[Option]:
@@ -149,13 +172,32 @@ def _windows(asked: Asked, seen: int | None, said: Said) -> list[Option]:
     change, words = accumulating(number), f"with {number} microbatch{'es' if number > 1 else ''} a step"
     if not unasked:
         return [Intended(change, words, _SAID)]
-    return [Intended(change, words, unread="accumulation_steps"), None]
+    return [Intended(change, words, unread="accumulation_steps", option="--accumulation-steps N"), None]
 
 
 def _epochs(asked: Asked) -> list[Option]:
     if "epochs" in asked.read:
         return [None]
     return [Intended(FAULTS["one-epoch-missing"], "for one epoch", unread="epochs"), None]
+
+
+def _scaler(asked: Asked, precision: str) -> list[Option]:
+    if asked.own_scaler is not None:
+        words = "with a loss scaler as it builds it"
+        return [Intended(with_own_scaler(asked.own_scaler), words, "scales the loss with a scaler of its own")]
+    if "scaler" in asked.takes or precision != "fp16":
+        return [None]
+    return [Intended(WITHOUT_SCALER, "without a loss scale", "takes no scaler")]
+
+
+def _draws(draws: OwnDraws) -> list[list[Option]]:
+    order: list[Option] = [None]
+    if draws.orders:
+        order = [Intended(with_own_order(draws), "with its batches in the same order", "shuffles its batches")]
+    states: list[Option] = [None]
+    if draws.states:
+        states.insert(0, Intended(with_own_draws(draws), "with its random numbers", "draws random numbers of its own"))
+    return [order, states]
 
 
 def in_words(changes: Sequence[Intended]) -> str:

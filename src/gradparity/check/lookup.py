@@ -1,29 +1,25 @@
 """Lookup in the fault dictionary: find the known fault, or the known faults, that behave exactly as a loop did.
 
-A fault is run only until it diverges from the loop. Most do so at once, so nothing is stored between lookups.
+A fault is run only until it diverges from the loop; most do so at once. What was seen of its run is remembered.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import combinations, islice
-from typing import TypeAlias
+from itertools import islice
 
 from gradparity.check.closest_reference import same_updates
-from gradparity.check.loop_end import EndKind
+from gradparity.check.likely_pairs import Candidate, likely_pairs, not_before, visible_at
 from gradparity.check.observe import Observation, ObservedLoop, Overflow, common_prefix
 from gradparity.check.parametric_faults import inferred_faults
+from gradparity.check.seen_runs import SeenRun
+from gradparity.check.tries import Faults, Observe, Tries, WrongMemoryError
 from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.fault import Divergence, Shown, Stop
-from gradparity.faults.patching import ClashError
 from gradparity.parity.lockstep import Comparison
-from gradparity.parity.place_in_training import END
 from gradparity.parity.state import Part
 from gradparity.trace.diff import compare_traces
-
-Observe: TypeAlias = Callable[[Sequence[Fault], Sequence[Observation]], ObservedLoop]
-"""Observes the reference with some faults, until it differs from the observations that are expected."""
 
 _MOST_FAULTS = 4
 """Most faults that a lookup assumes in one loop."""
@@ -84,15 +80,6 @@ class Finding:
         return replace(self, match=Match.ROUNDING, faults=faults, parted=None, also_here=())
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A fault, and the number of observations that it shares with the loop."""
-
-    fault: Fault
-    run: ObservedLoop
-    shared: int
-
-
 def look_up(
     loop: ObservedLoop,
     reference: ObservedLoop,
@@ -102,6 +89,8 @@ def look_up(
     most_pairs: int | None = None,
     alone: bool = False,
     unasked: frozenset[Part] = frozenset(),
+    memory: dict[str, SeenRun] | None = None,
+    processes: int | None = 1,
 ) -> Finding:
     """Find the faults with which the reference behaves as ``loop`` does.
 
@@ -115,24 +104,44 @@ def look_up(
         most_pairs: number of pairs to try; by default :data:`MOST_PAIRS`.
         alone: look for one fault only, because nothing else could explain the loop.
         unasked: parts of the state that the loop does not take, so that it cannot keep them as the reference does.
+        memory: runs of this reference with faults that are remembered; those that are made here are added.
+        processes: number of processes that run the reference; ``None`` for as many as there are cores.
+
+    A fault is named only after it was run here. If that shows that ``memory`` is wrong, it is emptied.
     """
     if loop == reference:
         return Finding(Match.IDENTICAL)
+    tries = Tries(loop, observe, {} if memory is None else memory, processes)
+    try:
+        return _look_up(tries, reference, progress, known, most_pairs, alone, unasked)
+    except WrongMemoryError:
+        tries.memory.clear()
+        return _look_up(tries, reference, progress, known, most_pairs, alone, unasked)
+
+
+def _look_up(
+    tries: Tries,
+    reference: ObservedLoop,
+    progress: Callable[[int, int], None],
+    known: Mapping[str, Fault],
+    most_pairs: int | None,
+    alone: bool,
+    unasked: frozenset[Part],
+) -> Finding:
+    """Find the faults for a loop that is not identical to ``reference``."""
+    loop = tries.loop
     first = next((c for c in compare_traces(reference.trace, loop.trace) if c.mismatches), None)
     candidates = []
-    for done, fault in enumerate(known.values()):
+    for done, ((fault,), agreement) in enumerate(tries.each((fault,) for fault in known.values())):
         progress(done, len(known))
-        try:
-            run = observe([fault], loop.observations)
-        except ClashError:  # with what was changed of the reference, as the loop means it
-            continue
-        candidates.append(_Candidate(fault, run, common_prefix(run.observations, loop.observations)))
-    if same := tuple(x.fault for x in candidates if x.run == loop):
+        candidates.append(Candidate(fault, agreement))
+    if same := tuple(x.fault for x in candidates if x.agreement.same):
+        for fault in same:
+            tries.confirm((fault,))
         return Finding(Match.FAULT, same, first, tried=len(known))
-    for guess in inferred_faults(loop, first) if first else ():
-        with suppress(ClashError):
-            if observe([guess], loop.observations) == loop:
-                return Finding(Match.FAULT, (guess,), first, tried=len(known))
+    guesses = ((guess,) for guess in inferred_faults(loop, first)) if first else ()
+    if guess := _first_same(tries, guesses):
+        return Finding(Match.FAULT, guess, first, tried=len(known))
     if same_updates(loop, reference, unasked):
         return Finding(Match.SAME_UPDATES, first=first, tried=len(known))
     if alone:
@@ -140,27 +149,37 @@ def look_up(
 
     base = common_prefix(loop.observations, reference.observations)
     tried, most_pairs = 0, most_pairs or (MOST_PAIRS if base else MOST_PAIRS_AT_ONCE)
-    pairs = _pairs(loop, reference, base, candidates)
-    for tried, pair in enumerate(islice(pairs, most_pairs), start=1):
-        progress(len(known) + tried, len(known) + most_pairs)
-        with suppress(ClashError):
-            if observe(pair, loop.observations) == loop:
+    pairs = likely_pairs(loop, reference, base, candidates)
+    with closing(tries.each(islice(pairs, most_pairs))) as results:
+        for tried, (pair, agreement) in enumerate(results, start=1):
+            progress(len(known) + tried, len(known) + most_pairs)
+            if agreement.same:
+                tries.confirm(pair)
                 return Finding(Match.PAIR, pair, first, tried=len(known) + tried)
 
     tried += len(known)
     if max((x.shared for x in candidates), default=0) > base:
-        faults, shared, whole = _add_one_by_one(loop, observe, candidates)
+        unmasked = [x for x in not_before(candidates, base) if x not in visible_at(candidates, reference, base)]
+        faults, shared, whole = _add_one_by_one(loop, tries, unmasked)
         if whole:
             return Finding(Match.PAIR, faults, first, tried=tried)
         parted = loop.observations[shared] if shared < len(loop.observations) else None
         return Finding(Match.CLOSEST, faults, first, parted, tried=tried)
-    also_here = tuple(x.fault for x in _visible(candidates, reference, base))
+    also_here = tuple(x.fault for x in visible_at(candidates, reference, base))
     return Finding(Match.UNKNOWN, first=first, also_here=also_here, tried=tried)
 
 
-def _add_one_by_one(
-    loop: ObservedLoop, observe: Observe, candidates: Sequence[_Candidate]
-) -> tuple[tuple[Fault, ...], int, bool]:
+def _first_same(tries: Tries, sets: Iterable[Faults]) -> Faults:
+    """Return the first of ``sets`` with which the reference behaves as the loop does; empty if there is none."""
+    with closing(tries.each(sets)) as results:
+        for faults, agreement in results:
+            if agreement.same:
+                tries.confirm(faults)
+                return faults
+    return ()
+
+
+def _add_one_by_one(loop: ObservedLoop, tries: Tries, candidates: Sequence[Candidate]) -> tuple[Faults, int, bool]:
     """Search for more than two faults: add one more, again and again, to those that match the loop for longest.
 
     Several sets are extended if they match for equally long: two faults may be alike until a partial window comes.
@@ -169,75 +188,30 @@ def _add_one_by_one(
         The faults, the number of observations that the loop shares with them, and whether they match all of it.
     """
     shared = max(x.shared for x in candidates)
-    furthest: list[tuple[Fault, ...]] = [(x.fault,) for x in candidates if x.shared == shared]
+    furthest: list[Faults] = [(x.fault,) for x in candidates if x.shared == shared]
     others = [x.fault for x in candidates if x.fault.kind != FaultKind.ROUNDING]
     while len(furthest[0]) < _MOST_FAULTS and shared < len(loop.observations):
         where = loop.observations[shared].place
         likely = [[fault for fault in others if fault.may_show(where) == shows] for shows in (True, False)]
-        reach, further = shared, list[tuple[Fault, ...]]()
-        tried = set[frozenset[str]]()
         ties = furthest[:_MOST_TIES]
         sets = ((*some, other) for group in likely for some in ties for other in group if other not in some)
-        for faults in islice(sets, _MOST_SETS):
-            names = frozenset(fault.name for fault in faults)
-            if names in tried:
-                continue
-            tried.add(names)
-            with suppress(ClashError):
-                run = observe(faults, loop.observations)
-                if run == loop:
+        once = {
+            frozenset(fault.name for fault in faults): faults for faults in reversed(list(islice(sets, _MOST_SETS)))
+        }
+        reach, further = shared, list[Faults]()
+        with closing(tries.each(once.values())) as results:
+            for faults, agreement in results:
+                if agreement.same:
+                    tries.confirm(faults)
                     return faults, len(loop.observations), True
-                reached = common_prefix(run.observations, loop.observations)
-                if reached > reach:
-                    reach, further = reached, []
-                if reached == reach > shared:
+                if agreement.shared > reach:
+                    reach, further = agreement.shared, []
+                if agreement.shared == reach > shared:
                     further.append(faults)
         if not further:
             break
         furthest, shared = further, reach
     return furthest[0], shared, False
-
-
-def _pairs(
-    loop: ObservedLoop, reference: ObservedLoop, base: int, candidates: Sequence[_Candidate]
-) -> Iterator[tuple[Fault, Fault]]:
-    """Yield pairs that may behave as the loop does, the likely ones first.
-
-    One of the two must show where the loop diverges from the reference. If it behaves like the loop there, the other
-    one shows where the loop diverges from the first. If not, both show there at once. A loop that raised an exception
-    has a fault that raises.
-    """
-    if loop.end.kind == EndKind.ENDLESS:
-        return
-    yielded = set[frozenset[str]]()
-    for one, other in _by_likelihood(loop, reference, base, candidates):
-        key = frozenset((one.name, other.name))
-        raises = FaultKind.RAISES in (one.kind, other.kind)
-        if len(key) == 2 and key not in yielded and raises == (not loop.end.finished):
-            yielded.add(key)
-            yield one, other
-
-
-def _by_likelihood(
-    loop: ObservedLoop, reference: ObservedLoop, base: int, candidates: Sequence[_Candidate]
-) -> Iterator[tuple[Fault, Fault]]:
-    leading = sorted((x for x in candidates if x.shared > base), key=lambda x: -x.shared)
-    for x in leading:
-        where = loop.observations[x.shared].place if x.shared < len(loop.observations) else END
-        yield from ((x.fault, y.fault) for y in candidates if y.fault.may_show(where))
-    yield from ((x.fault, y.fault) for x in leading[:1] for y in candidates)
-    here = [x.fault for x in _visible(candidates, reference, base)]
-    yield from combinations(here, 2)
-    for x in leading[1:]:
-        yield from ((x.fault, y.fault) for y in candidates)
-    for fault in here:
-        yield from ((fault, y.fault) for y in candidates)
-
-
-def _visible(candidates: Sequence[_Candidate], reference: ObservedLoop, base: int) -> list[_Candidate]:
-    """Return the faults that diverge from the reference where the loop does, in whatever way."""
-    there = slice(base, base + 1)
-    return [x for x in candidates if x.shared == base and x.run.observations[there] != reference.observations[there]]
 
 
 def first_shown(reference: ObservedLoop, loop: ObservedLoop) -> Shown | None:

@@ -1,11 +1,12 @@
 """Optimizers that a loop builds itself for the model that it was given, and the reference with the same ones.
 
-The reference can be given them if they are PyTorch's own and their hyperparameters are plain values. A schedule of the
-loop's own is not followed: then the updates differ after its first step.
+The reference can be given them if they are PyTorch's own and their hyperparameters are plain values. It follows a
+schedule of the loop's own by setting the hyperparameters that the loop's optimizers had at each step.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,27 @@ class OwnOptimizer:
         ]
         return f"torch.optim.{self.kind}([{', '.join(groups)}])"
 
+    steps: tuple[str, ...] = ()
+    """The hyperparameters of all groups at each step, as Python code; empty if they never change."""
+
+
+def with_its_steps(found: Sequence[OwnOptimizer]) -> OwnOptimizer:
+    """Return an optimizer with the hyperparameters that it had at each step, given as it was at each of them."""
+    steps = tuple(f"[{', '.join(values for _, values in one.groups)}]" for one in found)
+    return replace(found[0], steps=steps) if len(set(steps)) > 1 else found[0]
+
+
+def follow_steps(optimizer: Optimizer, steps: Iterable[Sequence[dict[str, Any]]]) -> Optimizer:
+    """Return the optimizer, which sets its hyperparameters to the next of ``steps`` before it makes a step."""
+    left = iter(steps)
+
+    def follow(*_: object) -> None:
+        for group, values in zip(optimizer.param_groups, next(left, ()), strict=False):
+            group.update(values)
+
+    optimizer.register_step_pre_hook(follow)
+    return optimizer
+
 
 def own_optimizer(optimizer: Optimizer, names: Mapping[int, str]) -> OwnOptimizer | None:
     """Return the description of an optimizer; ``None`` if no other can be built from it.
@@ -45,7 +67,7 @@ def own_optimizer(optimizer: Optimizer, names: Mapping[int, str]) -> OwnOptimize
         names: the name of each parameter of the model, by ``id``.
     """
     kind = type(optimizer)
-    if getattr(torch.optim, kind.__name__, None) is not kind:
+    if getattr(torch.optim, kind.__name__, None) is not kind or kind is torch.optim.LBFGS:  # which needs a closure
         return None
     groups = []
     for group in optimizer.param_groups:
@@ -68,7 +90,7 @@ def _plain(value: object) -> str | None:
 
 def with_own_optimizers(optimizers: Iterable[OwnOptimizer]) -> Fault:
     """Return the change that makes the reference train with such optimizers, each stepped by the scaler in turn."""
-    built = ", ".join(one.code for one in optimizers)
+    built = ", ".join(f"follow_steps({one.code}, [{', '.join(one.steps)}])" for one in optimizers)
     return Fault(
         name="own-optimizers",
         symptom="The model is trained by other optimizers than the one that the loop is given.",
@@ -77,6 +99,7 @@ def with_own_optimizers(optimizers: Iterable[OwnOptimizer]) -> Fault:
         changes={
             build: f"""
      optimizer.register_step_post_hook(lambda *_: model.follow())
++    from gradparity.check.own_optimizers import follow_steps
 +    model.own = [{built}]
 """,
             train_step: """

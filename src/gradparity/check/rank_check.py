@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from gradparity.check.kept_runs import KeptRuns
 from gradparity.check.lookup import Finding, Match, first_shown
 from gradparity.check.rank_lookup import known_on_ranks, look_up_on_ranks, match_with_rounding_on_ranks, merge_ranks
 from gradparity.check.rank_worker import error_of_rank, observe_both, observe_both_again, observe_in_fp32
@@ -32,7 +33,14 @@ _HOUR, _MINUTES = 3600.0, 300.0
 """Seconds for a lookup, and for a rank to wait in it. No user code runs in a lookup, so nothing hangs."""
 
 
-def check_on_ranks(name: str, precision: str, ranks: int, patience: float = PATIENCE) -> CheckResult:
+def check_on_ranks(
+    name: str,
+    precision: str,
+    ranks: int,
+    patience: float = PATIENCE,
+    quiet: bool = False,
+    kept: KeptRuns | None = None,
+) -> CheckResult:
     """Run the loop ``name``, ``MODULE:FUNCTION``, on ``ranks`` ranks under the stress scenario, and look it up.
 
     Raises:
@@ -63,9 +71,13 @@ def check_on_ranks(name: str, precision: str, ranks: int, patience: float = PATI
     first = differences.diverging[0] if differences.diverging else 0
     finding = Finding(Match.IDENTICAL)
     if loops != references:
-        (finding, *_) = launch(
-            look_up_on_ranks, ranks, loops, references, precision, first, seconds=_HOUR, patience=_MINUTES
-        )
+        kept = kept or KeptRuns(use=False)
+        memory = kept.of(merge_ranks([run.observations for run in references]), [], precision)
+        given = (loops, references, precision, first, quiet, memory)
+        ((finding, runs), *_) = launch(look_up_on_ranks, ranks, *given, seconds=_HOUR, patience=_MINUTES)
+        memory.clear()
+        memory |= runs
+        kept.keep()
     if not finding.matched:
         with suppress(UserError):  # a loop that needs a scaler keeps its finding
             in_fp32 = on_each(observe_in_fp32, name)

@@ -4,7 +4,7 @@ The observations of all ranks are merged into one list, which every rank gets. S
 makes the same decisions, as if one rank observed everything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import zip_longest
@@ -12,11 +12,12 @@ from itertools import zip_longest
 import torch.distributed as dist
 
 from gradparity.check.lookup import Finding, look_up
-from gradparity.check.loop_end import LoopEnd
+from gradparity.check.loop_end import EndKind, LoopEnd
 from gradparity.check.observe import GoOn, Observation, ObservedLoop, common_prefix
 from gradparity.check.progress import progress_bar
 from gradparity.check.rank_worker import observe_rank
 from gradparity.check.rounding import RunReference, first_match, is_close
+from gradparity.check.seen_runs import SeenRun
 from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.faults.patching_on_ranks import on_ranks_with
@@ -60,8 +61,13 @@ def fits_on_ranks(fault: Fault) -> bool:
 
 
 def look_up_on_ranks(
-    loops: Sequence[ObservedLoop], references: Sequence[ObservedLoop], precision: str, first: int
-) -> Finding:
+    loops: Sequence[ObservedLoop],
+    references: Sequence[ObservedLoop],
+    precision: str,
+    first: int,
+    quiet: bool,
+    memory: dict[str, SeenRun],
+) -> tuple[Finding, dict[str, SeenRun]]:
     """Find the faults with which the reference behaves as a loop does, on all ranks.
 
     Args:
@@ -69,6 +75,11 @@ def look_up_on_ranks(
         references: the reference, observed on each rank.
         precision: of both.
         first: the rank that diverges first.
+        quiet: show no progress.
+        memory: the runs that are remembered, the same on all ranks.
+
+    Returns:
+        The finding, and on rank 0 the memory with the runs that were made here.
     """
     guard = CollectiveGuard()
     run_reference, mine = guarded_reference(guard), loops[dist.get_rank()].observations
@@ -81,17 +92,31 @@ def look_up_on_ranks(
         shared = common_prefix(run.observations, mine)  # most of them; all ranks have these already
         parts = guard.gather((shared, run.observations[shared:], run.end))
         merged = merge_ranks([[*loop.observations[:n], *rest] for loop, (n, rest, _) in zip(loops, parts, strict=True)])
-        return replace(merged, end=next((end for *_, end in parts if not end.finished), LoopEnd()))
+        ends = [end for *_, end in parts if not end.finished]
+        stopped = [end for end in ends if end.kind == EndKind.STOPPED]
+        if stopped:  # then the other ranks did not get as far, and what they lack is not what a whole run has there
+            merged = replace(merged, observations=list(_in_turns(merged.observations, len(loops))))
+        return replace(merged, end=next(iter([*stopped, *ends]), LoopEnd()))
 
-    with progress_bar(shown=dist.get_rank() == 0) as progress:
-        return look_up(
+    with progress_bar(shown=dist.get_rank() == 0 and not quiet) as progress:
+        finding = look_up(
             merge_ranks([loop.observations for loop in loops], loops[first].trace),
             merge_ranks([reference.observations for reference in references], references[first].trace),
             observe,
             progress,
             known_on_ranks(),
             _MOST_PAIRS,
+            memory=memory,
         )
+    return finding, memory if dist.get_rank() == 0 else {}
+
+
+def _in_turns(merged: Sequence[Observation], ranks: int) -> Iterator[Observation]:
+    """Yield the observations of all ranks up to the first that a rank lacks."""
+    for index, one in enumerate(merged):
+        if (Part.RNG, "rank", index % ranks) not in one.content:
+            return
+        yield one
 
 
 def match_with_rounding_on_ranks(

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from gradparity.auditing.finding import RuleVerdict
+from gradparity.auditing.finding import RuleFinding, RuleVerdict
 from gradparity.check.float64_reference import RELATIVE_ROUNDING
 from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.intended import Intended, in_words
 from gradparity.check.lookup import Match
 from gradparity.check.observe import ObservedLoop
+from gradparity.check.own_scaler import WITHOUT_SCALER
 from gradparity.check.result import CheckResult
 from gradparity.check.uncheckable import no_finite_gradients, no_gradients, steps_made
 from gradparity.faults import Fault
@@ -43,6 +44,8 @@ _PRECISION_REASON = {
     "fp32": "takes no scaler and never reads plan.autocast",
 }
 
+_LEAVE_OUT = "its loss may depend on them; leave that part out to have the rest judged"
+
 _NUMBERS = ("no", "one", "two", "three", "four")
 
 _COLOURS = {"+": "green", "-": "red"}
@@ -54,7 +57,7 @@ def headline(result: CheckResult) -> str:
     reference = f"the reference{in_words(result.meant)}"
     faults = listed([fault.name for fault in finding.faults]) if finding.faults else ""
     if result.same_updates and not result.passed:
-        problem = _kept(probe.graphs) if probe.graphs.steps_kept else _left_behind(probe.left)
+        problem = _kept(probe.graphs) if probe.graphs.steps_kept else probe.wrong_average or _left_behind(probe.left)
         return f"The same updates, but {name} {problem}."
     match finding.match:
         case Match.IDENTICAL:
@@ -76,6 +79,8 @@ def headline(result: CheckResult) -> str:
             return f"{name} behaves, bit for bit, like {reference} with {number} faults: {faults}."
         case Match.CLOSEST:
             return f"{name} has a fault that is not in the dictionary{_audit_names_it(result)}."
+    if probe.also and not probe.uncheckable:
+        return f"{name} cannot be judged: it {probe.also}, and {_LEAVE_OUT}."
     problem = probe.uncheckable or no_gradients(probe.observed) or no_finite_gradients(probe.observed)
     return f"{name} {problem or 'has a fault that is not in the dictionary' + _audit_names_it(result)}."
 
@@ -86,11 +91,23 @@ def _audit_names_it(result: CheckResult) -> str:
 
 def _audited(result: CheckResult) -> Iterator[str]:
     """Yield what an audit found wrong, with the line; of a loop that passes, only what breaks a promise."""
+    for finding in _findings(result):
+        where = f"\n    {finding.line}: {finding.line.source}" if finding.line and finding.line.number else ""
+        yield f"{finding.rule.code} {finding.rule.name}: {finding.sentence}{where}"
+
+
+def _findings(result: CheckResult) -> list[RuleFinding]:
     findings = () if result.probe.uncheckable else result.probe.audit.findings
-    for finding in findings:
-        if finding.verdict == RuleVerdict.WRONG or not result.passed:
-            where = f"\n    {finding.line}: {finding.line.source}" if finding.line and finding.line.number else ""
-            yield f"{finding.rule.code} {finding.rule.name}: {finding.sentence}{where}"
+    return [f for f in findings if f.verdict == RuleVerdict.WRONG or not result.passed]
+
+
+def _written_in(result: CheckResult) -> Iterator[str]:
+    """Yield the lines that wrote what differs first; nothing if an audit has named all of them already."""
+    named = {(f.line.file, f.line.number) for f in _findings(result) if f.line}
+    if not result.passed and any((line.file, line.number) not in named for line in result.lines):
+        only = "This line" if len(result.lines) == 1 else "One of these lines"
+        yield f"{only} in your file wrote what differs first:"
+        yield from (f"    {line}: {line.source}" for line in result.lines)
 
 
 def _why_meant(meant: Sequence[Intended]) -> str:
@@ -98,10 +115,9 @@ def _why_meant(meant: Sequence[Intended]) -> str:
     unread = [f"plan.{one.unread}" for one in meant if one.unread]
     reasons = list(dict.fromkeys(one.reason for one in meant if one.reason))
     reasons += [f"never reads {listed(unread)}"] if unread else []
-    return (
-        f"The loop {listed(reasons)}, so the reference does as it does. If the loop should do more, say what: "
-        "--accumulation-steps N, --max-norm NORM, --scheduler given."
-    )
+    options = list(dict.fromkeys(one.option for one in meant if one.option))
+    more = f" If it should do more, say so: {', '.join(options)}." if options else ""
+    return f"The reference follows the loop, which {listed(reasons)}.{more}"
 
 
 def _kept(graphs: GraphLeaks) -> str:
@@ -129,12 +145,15 @@ def remarks(result: CheckResult) -> list[str]:
     lines = []
     if result.meant:
         lines.append(_why_meant(result.meant))
+    if any(one.change is WITHOUT_SCALER for one in result.meant):
+        lines.append("In fp16 without a loss scale, gradients below 6e-8 become zero; take the scaler to keep them.")
     if probe.found_precision and probe.precision != "fp16":
         lines.append(f"Checked in {probe.precision} only: the loop {_PRECISION_REASON[probe.precision]}.")
     if not loop.end.finished and finding.match != Match.UNKNOWN:
         lines.append(f"It did not finish: {str(loop.end).rstrip('.')}.")
     scaled = any(r.event == Event.UPDATE for r in loop.trace.records)
-    if probe.precision == "fp16" and steps_made(loop) and not scaled and not result.passed:
+    unscaled = probe.precision == "fp16" and steps_made(loop) and not scaled
+    if unscaled and "scaler" in probe.asked.takes and not result.passed:
         lines.append("It never updates the scaler; check a loop without mixed precision with --precision fp32.")
     if finding.overflow is not None:
         step, of_loop = finding.overflow
@@ -154,9 +173,14 @@ def remarks(result: CheckResult) -> list[str]:
         lines.append(f"It leaves {listed(probe.left)}, which makes no difference here.")
     if probe.hooks:
         lines.append(f"It leaves hooks on {listed(probe.hooks)}; remove them before returning, or each call adds more.")
-    if probe.own_models:
-        names = listed([f"{name} ({kind})" for name, kind in probe.own_models.items()])
-        lines.append(f"Not compared: {names}, which the loop builds itself.")
+    if probe.compiles:
+        lines.append("It ran uncompiled: the rounding and the dropout masks of torch.compile are not judged.")
+    if probe.wrong_average and (probe.graphs.steps_kept or not result.same_updates):
+        lines.append(f"It also {probe.wrong_average}.")
+    kinds = {**dict.fromkeys(probe.averages, "an average"), **probe.own_models}
+    if kinds:
+        names = listed([f"{name} ({kind})" for name, kind in kinds.items()])
+        lines.append(f"Not compared: {names}, which the loop builds itself. The reference has none.")
     if finding.match == Match.CLOSEST:
         where = f"until {finding.parted.place}" if finding.parted else "until the end"
         faults = listed([fault.name for fault in finding.faults])
@@ -167,8 +191,6 @@ def remarks(result: CheckResult) -> list[str]:
         lines.append(
             f"Compared with the whole window in float64, its first gradient, before any clip, is {right}: {error}."
         )
-    if finding.also_here and loop.end.finished and steps_made(loop):
-        lines.append(f"{len(finding.also_here)} known faults first show at the same place, but differently.")
     return lines
 
 
@@ -176,6 +198,8 @@ def show(result: CheckResult, console: Console) -> None:
     """Print the report: the verdict, what to change, the evidence, and one line on what was not checked."""
     console.print(headline(result), style="bold green" if result.passed else "bold red", soft_wrap=True)
     for line in _audited(result):
+        console.print(line, soft_wrap=True, markup=False)
+    for line in _written_in(result):
         console.print(line, soft_wrap=True, markup=False)
     answers = () if result.finding.match == Match.CLOSEST else result.finding.faults
     for fault in answers:

@@ -34,6 +34,7 @@ def as_json(result: CheckResult) -> dict[str, object]:
             }
             for f in probe.audit.findings
         ],
+        "lines": [{"file": line.file, "line": line.number} for line in result.lines],
         "error": str(end) or None,
         "where": str(end.frame) if end.frame else None,
         "oracle": probe.oracle if probe.oracle is None or math.isfinite(probe.oracle) else None,

@@ -1,7 +1,9 @@
 """The one result of a check: the probed loop, the known faults that it behaves like, and whether it passes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gradparity.auditing.watching.user_lines import Line
 from gradparity.check.intended import Intended
 from gradparity.check.lookup import Finding, Match
 from gradparity.check.run_in_child import Probe
@@ -22,6 +24,8 @@ class CheckResult:
     """True if the reference behaves differently in the process that the loop leaves."""
     ranks: RankDifferences | None = None
     """For a loop on several ranks: the difference of each rank from the reference."""
+    lines: Sequence[Line] = ()
+    """The lines of the user's file that wrote what differs first."""
     meant: tuple[Intended, ...] = ()
     """The changes to the reference that make it do what the loop means to do."""
 
@@ -29,16 +33,18 @@ class CheckResult:
     def passed(self) -> bool:
         """Return whether the loop passes.
 
-        It passes if it makes the updates of the reference, except for rounding, keeps no graphs, and leaves the process
-        in a state in which the reference behaves the same.
+        It passes if it makes the updates of the reference, except for rounding, keeps no graphs, has no average that
+        does not follow its steps, and leaves the process in a state in which the reference behaves the same.
         """
-        return self.same_updates and not self.probe.graphs.steps_kept and not self.reference_changed
+        kept = self.probe.graphs.steps_kept or self.probe.wrong_average
+        return self.same_updates and not kept and not self.reference_changed
 
     @property
     def code(self) -> int:
         """Return the exit code of the command."""
         loop = self.probe.observed
-        unchecked = self.finding.match == Match.UNKNOWN and not (loop.end.finished and steps_made(loop))
+        judged = loop.end.finished and steps_made(loop) and not self.probe.also
+        unchecked = self.finding.match == Match.UNKNOWN and not judged
         return 0 if self.passed else 2 if unchecked else 1
 
     @property

@@ -11,13 +11,15 @@ has two such faults, a loss in half precision and a moving average that follows 
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from itertools import takewhile
 from typing import TypeAlias
 
 from gradparity.check.observe import GoOn, Observation, ObservedLoop, Overflow, observe
 from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.patching import ClashError, reference_with
 from gradparity.parity.state import Part
+from gradparity.processes.forked_map import forked_map
 from gradparity.trace.events import PHASE, Event, Record
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, number_of
 
@@ -25,7 +27,7 @@ RunReference: TypeAlias = Callable[[Sequence[Fault], str, GoOn], ObservedLoop]
 """Runs the reference with faults, in a precision, until its third argument says to stop."""
 
 CLOSE_IN_FP32 = 1e-4
-NOT_FAR = {"fp16": 0.01, "bf16": 0.08, "fp32": CLOSE_IN_FP32}
+NOT_FAR = {"fp16": 0.01, "bf16": 0.08, "fp32": CLOSE_IN_FP32, "fp64": CLOSE_IN_FP32}
 """Tolerances relative to the norm of a tensor, by precision: about 20 rounding errors of a number in half precision."""
 
 
@@ -41,6 +43,7 @@ def match_with_rounding(
     precision: str,
     meant: Sequence[Fault] = (),
     unasked: frozenset[Part] = frozenset(),
+    meant_in_fp32: Sequence[Fault] | None = None,
 ) -> tuple[Fault, ...] | None:
     """Return the fault that a loop behaves like, except for rounding.
 
@@ -52,11 +55,13 @@ def match_with_rounding(
         precision: a key of :data:`gradparity.training.PRECISIONS`.
         meant: changes to the reference that make it do what the loop means to do.
         unasked: parts of the state that the loop does not take, so that it cannot keep them as the reference does.
+        meant_in_fp32: the same changes in fp32, if they are different.
     """
 
     def close(one: ObservedLoop, faults: Sequence[Fault], precision: str, tolerance: float) -> bool:
         with suppress(ClashError):
-            return is_close(one, [*meant, *faults], precision, tolerance, unasked=unasked)
+            changes = meant if one is not in_fp32 or meant_in_fp32 is None else meant_in_fp32
+            return is_close(one, [*changes, *faults], precision, tolerance, unasked=unasked)
         return False
 
     return first_match(loop, in_fp32, precision, FAULTS.values(), close)
@@ -73,10 +78,14 @@ def first_match(
 
     The reference itself comes first.
     """
-    for faults in ((), *((fault,) for fault in known if fault.kind == FaultKind.BUG)):
-        if is_close(in_fp32, faults, "fp32", CLOSE_IN_FP32) and is_close(loop, faults, precision, NOT_FAR[precision]):
-            return faults
-    return None
+
+    def matches(faults: Sequence[Fault]) -> bool:
+        in_both = ((in_fp32, "fp32", CLOSE_IN_FP32), (loop, precision, NOT_FAR[precision]))
+        return all(is_close(one, faults, kind, tolerance) for one, kind, tolerance in in_both)
+
+    sets: list[tuple[Fault, ...]] = [(), *((fault,) for fault in known if fault.kind == FaultKind.BUG)]
+    with closing(forked_map(matches, sets)) as results:
+        return next((faults for faults, same in zip(sets, results, strict=True) if same), None)
 
 
 def is_close(
@@ -98,6 +107,14 @@ def is_close(
 
     run = run_reference(faults, precision, go_on)
     return run.end.finished and loop.end.finished and sum(map(_of_a_step, run.trace.records)) == len(expected)
+
+
+def steps_alike(loop: ObservedLoop, reference: ObservedLoop, precision: str, unasked: frozenset[Part]) -> int:
+    """Return the number of records of steps until one that differs from the reference's by more than rounding."""
+    ours, theirs = ([r for r in run.trace.records if _of_a_step(r)] for run in (reference, loop))
+    pairs = zip(ours, theirs, strict=False)
+    alike = takewhile(bool, (_close(one, other, NOT_FAR[precision], unasked) for one, other in pairs))
+    return len(list(alike))
 
 
 def overflows_apart(
@@ -148,9 +165,9 @@ def _of_a_step(record: Record) -> bool:
 
 def _close(one: Record, other: Record, tolerance: float, unasked: frozenset[Part]) -> bool:
     """Return whether two records are of the same place, and their tensors have about the same norms."""
-    if (one.step, one.event, one.parts.keys()) != (other.step, other.event, other.parts.keys()):
-        return False
     ignored = {Part.RNG, *unasked}
+    if (one.step, one.event, one.parts.keys() - ignored) != (other.step, other.event, other.parts.keys() - ignored):
+        return False
     if not (_has_finite_gradients(one) or _has_finite_gradients(other)):
         ignored.add(Part.GRADIENTS)  # both overflow; in which elements they do is rounding
     return all(

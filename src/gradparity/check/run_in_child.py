@@ -1,8 +1,9 @@
 """All observations of a user's loop, made in a process that the loop may spoil; the verdict is given elsewhere."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from gradparity.check.audited import AuditedLoop, audited
+from gradparity.check.changing_lines import LineRun, LineWatcher
 from gradparity.check.float64_reference import error_of_first_gradient, first_window
 from gradparity.check.global_state import GlobalState
 from gradparity.check.graph_leaks import GraphLeaks
@@ -17,9 +19,13 @@ from gradparity.check.intended import EVERYTHING, Asked
 from gradparity.check.lookup import first_shown
 from gradparity.check.loop_end import EndKind
 from gradparity.check.observe import ObservedLoop, UserLoop, observe, observe_reference
+from gradparity.check.own_averages import OwnAverages
+from gradparity.check.own_optimizers import OwnOptimizer
+from gradparity.check.own_scaler import build_without_scaler
 from gradparity.check.trained_objects import InputGuard, still_running
 from gradparity.check.uncheckable import steps_made, why_uncheckable
 from gradparity.check.user_loop import LoadedLoop
+from gradparity.check.without_compiler import without_compiler
 from gradparity.errors import UserError
 from gradparity.faults import stress_scenario
 from gradparity.processes.sandbox import TimeLimit
@@ -59,6 +65,16 @@ class Probe:
     """Everything that an audit has seen of it; nothing if it did not finish."""
     found_precision: bool = False
     """True if the precision was chosen by what the loop takes and reads."""
+    lines: Sequence[LineRun] = ()
+    """Its lines as they ran, if it finished and is not the plain reference."""
+    also: str = ""
+    """A predicate on another model that it trains, on which its loss may depend; empty if there is none."""
+    wrong_average: str = ""
+    """A predicate on an average of its own that does not follow the weights as it should; empty if all do."""
+    averages: Sequence[str] = ()
+    """The variables in which it keeps averages of its own."""
+    compiles: bool = False
+    """True if the loop asked for a compiler; it ran without."""
 
 
 def probe_loop(
@@ -70,13 +86,21 @@ def probe_loop(
         load: imports the loop.
         name: the name of the loop in messages.
         asked_precision: a key of :data:`gradparity.training.PRECISIONS`; ``None`` for the one that the loop is made
-            for: fp16 if it takes the scaler, else bf16 if it reads ``plan.autocast``, else fp32.
+            for: fp16 if it takes the scaler or builds one, else bf16 if it reads ``plan.autocast``, else fp32.
         folder: for a trace with all tensors.
         limit: limits the time of each run of the loop.
 
     Raises:
         UserError: if the loop cannot be loaded, does not repeat itself, or leaves something running.
     """
+    with without_compiler() as compiled:
+        probe = _probe_loop(load, name, asked_precision, folder, limit)
+    return replace(probe, compiles=bool(compiled))
+
+
+def _probe_loop(
+    load: Callable[[], LoadedLoop], name: str, asked_precision: str | None, folder: Path, limit: TimeLimit
+) -> Probe:
     torch.set_num_threads(1)  # observe sets this too; without it here, the loop would seem to have changed it
     before = GlobalState.now()
     threads = set(threading.enumerate())
@@ -88,12 +112,15 @@ def probe_loop(
         with limit.on(name):
             loop(**arguments)
 
+    build = stress_scenario.build if "scaler" in loop.takes else build_without_scaler
     precision = asked_precision or _made_for(loop, limited)
     before.restore()
-    guard, writer = InputGuard(), Writer(folder, about(), full=True)
+    guard, writer = InputGuard(build), Writer(folder, about(), full=True)
     try:
+        began = time.monotonic()
         with guard.watching_others():
             observed = observe(limited, guard.build, precision, writer=writer)
+        seconds = time.monotonic() - began
     finally:
         writer.close()
     if running := still_running(threads):
@@ -104,9 +131,14 @@ def probe_loop(
     except Exception:  # such as a default device that holds no tensors, or a function replaced by a non-function
         reference_after = None
     before.restore()
-    graphs = GraphLeaks()
+    graphs, averages = GraphLeaks(), OwnAverages()
     if observed.end.kind != EndKind.ENDLESS:
-        again = observe(limited, graphs.build, precision, graphs.count)
+        again = observe(
+            limited,
+            lambda precision: averages.of(graphs.build(precision, build)),
+            precision,
+            lambda *seen: graphs.count(*seen) and averages.look(*seen),
+        )
         before.restore()
         if again != observed:
             raise UserError(
@@ -114,13 +146,21 @@ def probe_loop(
                 "keep no state between calls, and draw random numbers only from torch"
             )
     in_fp32 = oracle = None
-    audit = AuditedLoop()
+    own_in_fp32: tuple[OwnOptimizer, ...] = ()
+    audit, watcher = AuditedLoop(), LineWatcher()
     if observed.end.finished:
-        in_fp32 = observe(limited, stress_scenario.build, "fp32")
+        guard_in_fp32 = InputGuard(build)
+        with guard_in_fp32.watching_others():
+            in_fp32 = observe(limited, guard_in_fp32.build, "fp32")
+        own_in_fp32 = guard_in_fp32.own_optimizers()
         before.restore()
-        audit = audited(limited, precision)
+        audit = audited(limited, build, precision, Asked(loop.takes, frozenset()).unasked)
         before.restore()
-        if "max_norm" in guard.read:  # else it may clip to a threshold of its own, which this cannot lift
+        if observed != reference_after and seconds < limit.seconds / 4:  # watched, it takes longer
+            observe(watcher.watching(limited), partial(watcher.build, build), precision, watcher.count)
+            before.restore()
+        # Else it may clip to a threshold of its own, which this cannot lift, or its first window is another one.
+        if "max_norm" in guard.read and not guard.draws.own().orders:
             number = None if "accumulation_steps" in guard.read else audit.backwards
             oracle = error_of_first_gradient(limited, window=partial(first_window, number=number))
     # A schedule that it advances belongs to the optimizer that it was given: with another one, that is a mistake.
@@ -140,10 +180,21 @@ def probe_loop(
         oracle,
         left,
         guard.hooks_left(),
-        Asked(loop.takes, frozenset(guard.read), () if on_what_it_was_given else guard.own_optimizers()),
+        Asked(
+            loop.takes,
+            frozenset(guard.read),
+            () if on_what_it_was_given else guard.own_optimizers(),
+            own_in_fp32,
+            guard.scaler,
+            guard.draws.own(),
+        ),
         guard.own_models,
         audit,
         asked_precision is None,
+        watcher.runs,
+        also=guard.other_training() if steps_made(observed) else "",
+        wrong_average=averages.wrong(),
+        averages=averages.names(),
     )
 
 
@@ -152,5 +203,6 @@ def _made_for(loop: LoadedLoop, limited: UserLoop) -> str:
     if "scaler" in loop.takes:
         return "fp16"
     guard = InputGuard()
-    observe(limited, guard.build, "bf16")
-    return "bf16" if "autocast" in guard.read else "fp32"
+    with guard.watching_others():
+        observe(limited, guard.build, "bf16")
+    return "fp16" if guard.scaler is not None else "bf16" if "autocast" in guard.read else "fp32"

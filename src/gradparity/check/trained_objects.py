@@ -4,7 +4,7 @@ import multiprocessing
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import thread as pools
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,16 +17,22 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from gradparity.auditing.watching.user_lines import of_the_user
 from gradparity.check import user_loop
 from gradparity.check.intended import noting
-from gradparity.check.own_optimizers import OwnOptimizer, own_optimizer
+from gradparity.check.own_draws import DrawsWatcher
+from gradparity.check.own_optimizers import OwnOptimizer, own_optimizer, with_its_steps
+from gradparity.check.own_scaler import OwnScaler, own_scaler
 from gradparity.faults import stress_scenario
 from gradparity.faults.stress_scenario import Cast
+from gradparity.parity.likely_cause import listed
 from gradparity.processes.user_frames import Frame, in_brackets, innermost
+
+_WHY_NOT = "that needs a class of torch.optim that takes no closure, over parameters of the given model alone"
 
 
 class InputGuard:
     """The stress scenario, and a record of it from before the loop ran."""
 
-    def __init__(self) -> None:
+    def __init__(self, build: Callable[[str], Cast] = stress_scenario.build) -> None:
+        self._build = build
         self.read: set[str] = set()
         """The fields of the plan that the loop has read."""
         self.own_models: dict[str, str] = {}
@@ -34,12 +40,15 @@ class InputGuard:
 
     def build(self, precision: str) -> Cast:
         """Build the scenario and record it; for :func:`gradparity.check.observe.observe`."""
-        self.cast = stress_scenario.build(precision)
-        self.cast = replace(self.cast, plan=noting(self.cast.plan, self.read))
+        self.cast = self._build(precision)
+        self.draws = DrawsWatcher(self.cast.model, self.cast.batches)
+        plan = replace(self.cast.plan, restart=self.draws.restarting(self.cast.plan.restart))
+        self.cast = replace(self.cast, plan=noting(plan, self.read))
         self.parameters = dict(self.cast.model.named_parameters(remove_duplicate=False))
         self.hooks = _number_of_hooks(self.cast)
         self.others: list[Optimizer] = []
-        self.own: list[OwnOptimizer | None] = []
+        self.own: list[list[OwnOptimizer | None]] = []
+        self.scaler: OwnScaler | None = None
         return self.cast
 
     @contextmanager
@@ -48,10 +57,15 @@ class InputGuard:
 
         def notice(optimizer: Optimizer, *_: Any) -> None:
             self.own_models |= _models_on_the_stack(self.cast.model)
-            if optimizer is not self.cast.optimizer and not any(optimizer is other for other in self.others):
+            self.scaler = self.scaler or own_scaler(sys._getframe(1), self.cast.scaler)
+            if optimizer is self.cast.optimizer:
+                return
+            if not any(optimizer is other for other in self.others):
                 self.others.append(optimizer)
-                names = {id(p): name for name, p in self.cast.model.named_parameters()}
-                self.own.append(own_optimizer(optimizer, names))
+                self.own.append([])
+            index = next(i for i, other in enumerate(self.others) if other is optimizer)
+            names = {id(p): name for name, p in self.cast.model.named_parameters()}
+            self.own[index].append(own_optimizer(optimizer, names))
 
         handle = register_optimizer_step_pre_hook(notice)
         try:
@@ -64,13 +78,26 @@ class InputGuard:
         for other in self.others:
             kind = type(other).__name__
             if _trained_by(other) & {id(p) for p in self.parameters.values()}:
-                return f"trains the model with an optimizer of its own ({kind}), not with the one that it was given"
+                did = f"trains the model with an optimizer of its own ({kind}), not with the one that it was given"
+                return did if self.own_optimizers() else f"{did}, and no reference can be built with it: {_WHY_NOT}"
             return f"trains other parameters than the given model's, such as a copy's, with an {kind} of its own"
         return ""
 
+    def other_training(self) -> str:
+        """Return a predicate on another model that the loop trains beside the given one; empty if there is none."""
+        ours = {id(p) for p in self.parameters.values()}
+        beside = [type(other).__name__ for other in self.others if not _trained_by(other) & ours]
+        if not beside:
+            return ""
+        models = f", such as {listed([f'{name} ({kind})' for name, kind in self.own_models.items()])}"
+        return (
+            f"also trains other parameters than the given model's{models if self.own_models else ''}, with "
+            f"{listed(list(dict.fromkeys(beside)))} of its own"
+        )
+
     def own_optimizers(self) -> tuple[OwnOptimizer, ...]:
         """Return the optimizers of its own with which it trains; none if one of them cannot be built again."""
-        own = tuple(one for one in self.own if one is not None)
+        own = tuple(with_its_steps([one for one in steps if one is not None]) for steps in self.own if all(steps))
         return own if len(own) == len(self.others) else ()
 
     def untrained_parameter(self) -> str:

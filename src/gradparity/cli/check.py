@@ -11,6 +11,7 @@ from rich.console import Console
 
 from gradparity.check.check_loop import check
 from gradparity.check.intended import Said
+from gradparity.check.kept_runs import KeptRuns
 from gradparity.check.rank_check import MOST_RANKS, check_on_ranks
 from gradparity.check.report import LIMITS, LIMITS_ON_RANKS, show
 from gradparity.check.report_as_json import as_json
@@ -26,6 +27,10 @@ _HELP_OF_PRECISION = (
     "of the training; by default fp16 if the loop takes the scaler, else bf16 if it reads plan.autocast, else fp32"
 )
 _MEANT = "what the loop means; by default found out from what it takes and reads"
+_HELP_OF_NO_CACHE = (
+    "neither read nor write the runs of known faults that are kept between checks, "
+    "in $GRADPARITY_CACHE or the user's cache folder"
+)
 _HELP_OF_PATIENCE = "limit for each run of the loop, and for a rank that waits for others (default: %(default)g)"
 
 EXAMPLE = """\
@@ -94,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("loop", metavar="MODULE:FUNCTION", help="looked up in the current folder first")
-    parser.add_argument("--precision", choices=("fp16", "bf16", "fp32"), help=_HELP_OF_PRECISION)
+    parser.add_argument("--precision", choices=("fp16", "bf16", "fp32", "fp64"), help=_HELP_OF_PRECISION)
     parser.add_argument("--accumulation-steps", type=int, metavar="N", help=_MEANT)
     parser.add_argument("--max-norm", type=_norm, metavar="NORM", help=f"{_MEANT}; none for a loop that does not clip")
     parser.add_argument("--scheduler", choices=("given", "none"), help=_MEANT)
@@ -103,6 +108,7 @@ def main(arguments: Sequence[str]) -> int:
         "--nproc", type=int, default=1, help=f"number of ranks to run it on, 1 to {MOST_RANKS} (default: %(default)s)"
     )
     parser.add_argument("--quiet", action="store_true", help="print no progress")
+    parser.add_argument("--no-cache", action="store_true", help=_HELP_OF_NO_CACHE)
     parser.add_argument("--patience", type=float, default=PATIENCE, metavar="SECONDS", help=_HELP_OF_PATIENCE)
     given = parser.parse_args(arguments)
     check_range("--nproc", given.nproc, 1, MOST_RANKS)
@@ -113,10 +119,12 @@ def main(arguments: Sequence[str]) -> int:
     scheduler = None if given.scheduler is None else given.scheduler == "given"
     said = Said(given.accumulation_steps, given.max_norm, scheduler)
     hide_gpus()  # before torch has looked for any: the loop runs in a fork of this process
+    kept = KeptRuns(use=not given.no_cache)
     if given.nproc > 1:
-        result = check_on_ranks(given.loop, given.precision or "fp16", given.nproc, given.patience)
+        result = check_on_ranks(given.loop, given.precision or "fp16", given.nproc, given.patience, given.quiet, kept)
     else:
-        result = check(partial(load_loop, given.loop), given.loop, given.precision, given.patience, said, given.quiet)
+        load = partial(load_loop, given.loop)
+        result = check(load, given.loop, given.precision, given.patience, said, given.quiet, kept)
     if given.format == "json":
         print(json.dumps(as_json(result)))
     else:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from gradparity.cli.arguments import Parser
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--format", choices=("table", "json"), default="table", help="for people, or for programs")
     parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="also write the result for TensorBoard")
     given = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # many small operations: more threads mostly wait for each other, and keep cores busy
     traces = [(read(ours), read(theirs)) for ours, theirs in paired(given.reference, given.candidate)]
     found = [trace_difference(reference, candidate) for reference, candidate in traces]
     together = RankDifferences(found, ranks_apart(traces)) if len(found) > 1 else None

@@ -78,11 +78,16 @@ def reference_with(faults: Sequence[Fault], functions: Sequence[Callable[..., An
     for thing in functions:
         names |= vars(sys.modules[thing.__module__])
     names |= {"__name__": __name__, "contextlib": contextlib, "itertools": itertools}
+    names["check_it_loads"] = _loads  # no fault changes what is saved
     for thing in functions:
         exec(_compiled(thing, tuple(fault.changes[thing] for fault in faults if thing in fault.changes)), names)
     if any(manual in fault.changes for fault in faults):
         names["backward"] = names["manual"]
     return names
+
+
+def _loads(_: Any) -> None:
+    """Stand in for a check that takes a tenth of the time of a run, and always passes here."""
 
 
 @cache

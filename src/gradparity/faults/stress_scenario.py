@@ -7,6 +7,7 @@ parameters that enter only as a sum, a branch that most windows do not take, dro
 takes part in the forward, a learning rate that never stays the same, validation, and a resume from a checkpoint.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from gradparity.parity.batch import PADDING, Batch, count, summed_loss
 from gradparity.training import PRECISIONS, Run, backward, clip_by_norm, resume, train, warmup_cosine
 from gradparity.training.checkpoint import resume as load_all
-from gradparity.training.checkpoint import save as save_all
+from gradparity.training.checkpoint import state_of
 from gradparity.training.optimizers import decay_groups
 
 TOKENS, LENGTH, WIDTH = 11, 6, 8
@@ -119,7 +120,7 @@ class StressModel(nn.Module):
 
     def measurements(self, tokens: Tensor) -> Tensor:
         """Return large numbers for each token, like inputs that were not normalized."""
-        return F.one_hot(tokens % 4, 4) * 1024.0
+        return F.one_hot(tokens % 4, 4) * self.average.new_tensor(1024.0)
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -129,7 +130,7 @@ class StressModel(nn.Module):
 
 def build(precision: str) -> Cast:
     """Build everything in its initial state; weights come from torch's random state, data from its own generator."""
-    model = StressModel()
+    model = StressModel().to(PRECISIONS[precision].parameters)
     optimizer = AdamW(decay_groups(model.parameters(), weight_decay=0.1), lr=0.02, amsgrad=True)
     optimizer.register_step_post_hook(lambda *_: model.follow())
     scheduler = warmup_cosine(optimizer, warmup_steps=2, total_steps=EPOCHS * -(-MICROBATCHES // ACCUMULATION_STEPS))
@@ -143,8 +144,8 @@ def build(precision: str) -> Cast:
     )
     autocast = partial(PRECISIONS[precision].autocast, "cpu")
     run = run_of(model, optimizer, summed_loss, scaler, scheduler, autocast, MAX_NORM)
-    beginning = BytesIO()
-    save_all(run, beginning)
+    now = state_of(run)
+    beginning = copy.deepcopy(now, {id(now["random"]): now["random"]})  # its thousands of numbers are a copy already
     plan = Plan(
         epochs=EPOCHS,
         accumulation_steps=ACCUMULATION_STEPS,
@@ -153,9 +154,16 @@ def build(precision: str) -> Cast:
         count=count,
         held_out=microbatches(3, seed=1),
         checkpoint=BytesIO(),
-        restart=partial(load_all, run, beginning),
+        restart=partial(_restart, run, beginning),
     )
     return Cast(model, optimizer, microbatches(MICROBATCHES, seed=0), summed_loss, scaler, scheduler, plan)
+
+
+def _restart(run: Run, beginning: dict[str, Any]) -> None:
+    """Bring ``run`` back to its beginning, by way of a file as in a new process."""
+    file = BytesIO()
+    torch.save(beginning, file)
+    load_all(run, file)
 
 
 def run_of(

@@ -6,5 +6,5 @@ values at each phase), ``flatten_values`` and ``dense_parts`` (values and tensor
 ``many_at_once`` (all values together), ``live_state`` (those of a run), ``lockstep`` (two runs), ``verdict``,
 ``likely_cause``, ``explain_difference`` and ``report`` (the result, in words). Beside these: ``model_tree`` and
 ``optimizer_names`` (names, found once), ``other_model_state``, ``explanation_kinds``, ``aliasing``, ``on_gpu/``,
-``random_stream``, ``figures``, ``metrics``, ``step_metrics``, ``batch``.
+``random_stream``, ``figures``, ``difference_sums``, ``metrics``, ``step_metrics``, ``batch``.
 """

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
 from gradparity.parity.difference_kinds import ABSENT, Kind
+from gradparity.parity.difference_sums import Sums, sums_of
 from gradparity.parity.figures import Figures
 from gradparity.parity.other_model_state import usual
 from gradparity.parity.state import Part
-
-if TYPE_CHECKING:
-    from gradparity.parity.metrics import Difference
 
 Measure: TypeAlias = Callable[[Tensor, Tensor], Figures]
 """Returns the size of the difference between two tensors, and adds it to that of the whole part."""
@@ -64,13 +62,13 @@ def compare_by_name(
     """
     mismatches: list[Mismatch] = []
     unseen: list[str] = []
-    whole: Difference | None = None
+    whole: Sums | None = None
 
     def measure(ours: Tensor, theirs: Tensor) -> Figures:
         nonlocal whole
-        whole = whole or _difference()
-        figures: Figures = whole(ours, theirs)  # of these two; the metric accumulates over all pairs
-        return figures
+        sums = sums_of(ours, theirs)
+        whole = sums if whole is None else whole + sums
+        return sums.figures()
 
     for name in dict.fromkeys([*reference, *candidate]) if names is None else names:
         a, b = reference.get(name, ABSENT), candidate.get(name, ABSENT)
@@ -79,20 +77,9 @@ def compare_by_name(
         mismatches += differences(name, a, b, measure)
         if unreadable(a, b):
             unseen.append(name)
-    return Compared(mismatches, whole.compute() if whole else None, unseen)
-
-
-def _difference() -> "Difference":
-    """Return a metric that does not sync ranks: another rank may have no difference, and never join."""
-    from gradparity.parity.metrics import Difference  # torchmetrics takes seconds to import; most pairs are the same
-
-    return Difference(sync_on_compute=False)
+    return Compared(mismatches, whole.figures() if whole else None, unseen)
 
 
 def figures_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Figures:
     """Return the size of the difference over all ``pairs`` together, on this rank alone."""
-    metric = _difference()
-    for reference, candidate in pairs:
-        metric.update(reference, candidate)
-    figures: Figures = metric.compute()
-    return figures
+    return sum((sums_of(reference, candidate) for reference, candidate in pairs), Sums()).figures()

@@ -2,8 +2,8 @@
 
 Read in this order: ``determinism`` (a process made ready for a GPU, or without any), ``fork_server`` (a fast start),
 ``sandbox`` (one process that may hang or crash), ``launch`` (one process for each rank), ``failed_ranks`` (the first
-rank that failed, and its error), ``collective_guard`` (all ranks make an exchange, or none), ``user_frames`` (the line
-of the user's code where something happened).
+rank that failed, and its error), ``collective_guard`` (all ranks make an exchange, or none), ``forked_map`` (a function
+of ours on all cores), ``user_frames`` (the line of the user's code where something happened).
 """
 
 from gradparity.processes.collective_guard import CollectiveGuard

@@ -1,14 +1,16 @@
 """Processes that start in milliseconds: forks of one that has imported torch, an import that takes seconds."""
 
 import multiprocessing
+import sys
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 _PRELOADED = (
     "torch",
     "torch._dynamo",  # else the first optimizer imports it, which takes a second
-    "torchmetrics",
-    "sklearn.datasets",  # for experiments; passed over where it is not installed
 )
+
+_IF_IMPORTED_HERE = ("torchmetrics", "sklearn.datasets")
+"""Needed by experiments, and slow to import; a process that has not imported them needs them in no rank either."""
 
 
 def fork_context(*modules: str) -> ForkServerContext | SpawnContext:
@@ -23,5 +25,7 @@ def fork_context(*modules: str) -> ForkServerContext | SpawnContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*_PRELOADED, *modules])
+    context.set_forkserver_preload(
+        [*_PRELOADED, *(name for name in _IF_IMPORTED_HERE if name in sys.modules), *modules]
+    )
     return context

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import IO
+from typing import IO, Any
 
 import torch
 
@@ -34,7 +34,14 @@ def save(run: Run, file: Path | IO[bytes], done: int = 0) -> None:
     Raises:
         ValueError: if :func:`resume` could not read the state; ``file`` then holds what it held before.
     """
-    state = {
+    with written_over(file) as opened:
+        torch.save(state_of(run, done), opened)
+        check_it_loads(opened)
+
+
+def state_of(run: Run, done: int = 0) -> dict[str, Any]:
+    """Return everything that :func:`save` writes; its tensors are those of ``run``, not copies."""
+    return {
         "done": done,
         "model": run.model.state_dict(),
         "buffers": buffers_outside(run.model),
@@ -43,9 +50,6 @@ def save(run: Run, file: Path | IO[bytes], done: int = 0) -> None:
         "scaler": plain(run.scaler.state_dict()),
         "random": random_state(),
     }
-    with written_over(file) as opened:
-        torch.save(state, opened)
-        check_it_loads(opened)
 
 
 def resume(run: Run, file: Path | IO[bytes]) -> int:

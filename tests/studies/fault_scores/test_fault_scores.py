@@ -47,7 +47,7 @@ def test_with_all_there_is_a_row_for_each_fault(tmp_path, capsys):
 
 
 def test_a_fault_that_is_not_named_makes_it_fail(tmp_path, monkeypatch):
-    monkeypatch.setattr(score, "look_up", lambda *_: Finding(Match.UNKNOWN))
+    monkeypatch.setattr(score, "look_up", lambda *_, **__: Finding(Match.UNKNOWN))
     assert run("--only", "naive", "--output", tmp_path) == 1
 
 

@@ -150,7 +150,7 @@ class LoopWatchers:
             mode = modes[trainee.story.number]
             what = Backward(
                 into_grad,
-                tuple(graph.scales),
+                graph.scales,
                 reading.weights(),
                 reaches,
                 inside,

@@ -42,7 +42,8 @@ class Graph:
     leaves: list[Tensor] = field(default_factory=list)
     losses: list[Any] = field(default_factory=list)
     """The loss nodes, in the order of the walk."""
-    scales: list[float] = field(default_factory=list)
+    scales: tuple[float, ...] = ()
+    """The loss scales on the way to a leaf, the longest way if several were met: losses side by side count once."""
     half: bool = False
     """True if there is a cast, or a loss or leaf of half precision."""
     signs: GraphSigns = field(default_factory=GraphSigns)
@@ -53,13 +54,13 @@ class Graph:
 
 def walked(roots: tuple[Any, ...]) -> Graph:
     """Walk the graph behind ``roots``, which are tensors or ``GradientEdge`` objects, without computing anything."""
-    found, seen, waiting = Graph(), set[Any](), list[Any]()
+    found, seen, waiting = Graph(), set[Any](), list[tuple[Any, tuple[float, ...]]]()
     for root in roots:
         if isinstance(root, Tensor) and root.grad_fn is None:
             found.leaves.append(root)
-        waiting.append(root.grad_fn if isinstance(root, Tensor) else getattr(root, "node", None))
+        waiting.append((root.grad_fn if isinstance(root, Tensor) else getattr(root, "node", None), ()))
     while waiting:
-        node = waiting.pop()
+        node, scales = waiting.pop()
         if node is None or node in seen:
             continue
         if len(seen) > MOST_NODES:
@@ -79,8 +80,9 @@ def walked(roots: tuple[Any, ...]) -> Graph:
         if name == "EmbeddingBackward0" and (padding := _padding(node)) is not None:
             found.paddings.add(padding)
         if "Mul" in name and SCALED in node.metadata:
-            found.scales.append(node.metadata[SCALED])
-        waiting += (following for following, _ in node.next_functions)
+            scales = (*scales, node.metadata[SCALED])
+            found.scales = max(found.scales, scales, key=len)
+        waiting += ((following, scales) for following, _ in node.next_functions)
     return found
 
 

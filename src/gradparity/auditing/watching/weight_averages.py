@@ -49,7 +49,7 @@ class _Average:
             return False
         before, self.seen = self.seen, now.detach().clone()
         alive = [p for ref in self.parameters if (p := ref()) is not None]
-        follows = any(_towards(before, self.seen, p.detach()) for p in alive)
+        follows = any(moves_towards(before, self.seen, p.detach()) for p in alive)
         self.astray += not follows
         return follows
 
@@ -122,7 +122,7 @@ def _fits(tensor: Tensor) -> bool:
     return plain and tensor.is_floating_point() and SMALLEST <= tensor.numel() <= LARGEST
 
 
-def _towards(before: Tensor, now: Tensor, parameter: Tensor) -> bool:
+def moves_towards(before: Tensor, now: Tensor, parameter: Tensor) -> bool:
     """Return whether ``now`` lies between ``before`` and a parameter, on the straight line."""
     if parameter.device != now.device:
         return False

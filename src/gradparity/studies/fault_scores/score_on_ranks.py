@@ -7,6 +7,7 @@ import torch.distributed as dist
 from gradparity.check.lookup import first_shown, look_up
 from gradparity.check.observe import Observation, ObservedLoop, common_prefix
 from gradparity.check.rank_lookup import guarded_reference, known_on_ranks, merge_ranks
+from gradparity.check.seen_runs import SeenRun
 from gradparity.faults import Fault
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.processes.collective_guard import CollectiveGuard
@@ -42,19 +43,24 @@ def scores_of_this_rank(names: Sequence[str]) -> list[Score]:
     for name, fault in known_on_ranks().items():
         if name not in rows:
             rows[name] = merge_ranks(ranks.gather(watch([fault], PRECISION, like_one).observations))
-    return [_score(RANK_FAULTS[name], on_ranks, reference, rows) for name, on_ranks in of_each.items()]
+    memory: dict[str, SeenRun] = {}
+    return [_score(RANK_FAULTS[name], on_ranks, reference, rows, memory) for name, on_ranks in of_each.items()]
 
 
 def _score(
-    fault: Fault, seen: Sequence[ObservedLoop], reference: Sequence[ObservedLoop], rows: Mapping[str, ObservedLoop]
+    fault: Fault,
+    seen: Sequence[ObservedLoop],
+    reference: Sequence[ObservedLoop],
+    rows: Mapping[str, ObservedLoop],
+    memory: dict[str, SeenRun],
 ) -> Score:
-    """Observation up ``fault`` and return its score.
+    """Look up ``fault`` and return its score.
 
     ``seen`` and ``reference`` hold each rank's observation of ``fault`` and of the reference. ``rows`` holds the
-    observations of every known fault, all ranks together.
+    observations of every known fault, all ranks together; ``memory`` is for all lookups.
     """
     first = min(range(len(seen)), key=lambda rank: common_prefix(reference[rank].observations, seen[rank].observations))
     loop = merge_ranks([one.observations for one in seen], seen[first].trace)
     right = merge_ranks([one.observations for one in reference], reference[first].trace)
-    found = look_up(loop, right, lambda faults, _: rows[faults[0].name], known=known_on_ranks())
+    found = look_up(loop, right, lambda faults, _: rows[faults[0].name], known=known_on_ranks(), memory=memory)
     return score_of(fault, found, diverged=loop != right, first=first_shown(reference[first], seen[first]))

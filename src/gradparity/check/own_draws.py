@@ -1,0 +1,150 @@
+"""Batches in an order of the loop's own, random numbers that it draws besides, and the reference with the same ones.
+
+A loop that shuffles is right, and so is one that draws a seed. Its dropout masks are then different ones. So the state
+of torch's generator before each forward is noted, and the reference is given the same states. This is not done for a
+loop that repeats a state, whose masks repeat too, nor for one that resumes, which has to restore its state.
+"""
+
+import base64
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradparity.faults import Fault
+from gradparity.faults.stress_scenario import build
+from gradparity.parity.batch import Batch
+
+
+@dataclass(frozen=True)
+class OwnDraws:
+    """The order of the batches and the random states of a loop, where they are not the reference's."""
+
+    orders: tuple[tuple[int, ...], ...] = ()
+    """For each epoch, the indices of its batches; empty if they come as they are given."""
+    states: tuple[bytes, ...] = ()
+    """The state of torch's generator before each forward; empty if nothing but the model draws."""
+
+
+@dataclass
+class DrawsWatcher:
+    """Hooks that note the batch and the random state of each forward in a training."""
+
+    model: nn.Module
+    batches: Sequence[Batch]
+    resumed: bool = False
+    """True once the loop has restored its initial state."""
+    _indices: list[int | None] = field(default_factory=list)
+    _before: list[bytes] = field(default_factory=list)
+    _after: list[bytes] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._after.append(_state())
+        self.model.register_forward_pre_hook(self._begins)
+        self.model.register_forward_hook(self._ends)
+
+    def restarting(self, restart: Callable[[], object]) -> Callable[[], object]:
+        """Return a function that calls ``restart`` and notes it."""
+
+        def noting() -> object:
+            self.resumed = True
+            return restart()
+
+        return noting
+
+    def own(self) -> OwnDraws:
+        """Return what the loop draws itself, once it is over."""
+        elsewhere = self._before != self._after[: len(self._before)]
+        distinct = len(set(self._before)) == len(self._before)
+        return OwnDraws(self._orders(), tuple(self._before) if elsewhere and distinct and not self.resumed else ())
+
+    def _orders(self) -> tuple[tuple[int, ...], ...]:
+        each, natural = len(self.batches), list(range(len(self.batches)))
+        known = [index for index in self._indices if index is not None]
+        epochs = [known[start : start + each] for start in range(0, len(known), each)]
+        whole = len(known) == len(self._indices) and all(sorted(epoch) == natural for epoch in epochs)
+        return tuple(map(tuple, epochs)) if whole and any(epoch != natural for epoch in epochs) else ()
+
+    def _begins(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if module is self.model and module.training and torch.is_grad_enabled():
+            same = (i for i, batch in enumerate(self.batches) if _equal(batch.inputs, inputs[0] if inputs else None))
+            self._indices.append(next(same, None))
+            self._before.append(_state())
+
+    def _ends(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if len(self._after) == len(self._before):
+            self._after.append(_state())
+
+
+def _equal(tensor: Tensor, other: object) -> bool:
+    return isinstance(other, Tensor) and torch.equal(tensor, other)
+
+
+def _state() -> bytes:
+    return torch.get_rng_state().numpy().tobytes()
+
+
+class InOrders:
+    """The same batches in each epoch, in the order that is due."""
+
+    def __init__(self, batches: Sequence[Batch], orders: Sequence[Sequence[int]]) -> None:
+        self.batches, self.orders = batches, iter(orders)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of the next epoch."""
+        return (self.batches[index] for index in next(self.orders))
+
+
+def draw_from(model: nn.Module, states: str) -> None:
+    """Let each forward of ``model`` in a training draw from the next of the ``states``, written by :func:`_written`."""
+    whole = zlib.decompress(base64.b85decode(states))
+    each = len(_state())
+    left = iter([whole[start : start + each] for start in range(0, len(whole), each)])
+
+    def restore(module: nn.Module, _: tuple[Any, ...]) -> None:
+        if module.training and torch.is_grad_enabled() and (state := next(left, None)) is not None:
+            torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+
+    model.register_forward_pre_hook(restore)
+
+
+def _written(states: Sequence[bytes]) -> str:
+    return base64.b85encode(zlib.compress(b"".join(states))).decode()
+
+
+def with_own_order(draws: OwnDraws) -> Fault:
+    """Return the change that makes the reference take its batches in such an order."""
+    return Fault(
+        name="own-order",
+        symptom="The batches come in an order of the loop's own.",
+        needs="nothing",
+        first=None,
+        changes={
+            build: f"""
+-    return Cast(model, optimizer, microbatches(MICROBATCHES, seed=0), summed_loss, scaler, scheduler, plan)
++    from gradparity.check.own_draws import InOrders
++    made = InOrders(microbatches(MICROBATCHES, seed=0), {draws.orders!r})
++    return Cast(model, optimizer, made, summed_loss, scaler, scheduler, plan)
+""",
+        },
+    )
+
+
+def with_own_draws(draws: OwnDraws) -> Fault:
+    """Return the change that makes the reference draw from such states."""
+    return Fault(
+        name="own-draws",
+        symptom="Each forward draws from a random state of the loop's own.",
+        needs="nothing",
+        first=None,
+        changes={
+            build: f"""
+     autocast = partial(PRECISIONS[precision].autocast, "cpu")
++    from gradparity.check.own_draws import draw_from
++    draw_from(model, {_written(draws.states)!r})
+""",
+        },
+    )
