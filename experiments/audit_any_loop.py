@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from gradparity.cli.only_option import add_choice, choose
+from gradparity.cli.choose_by_name import add_choice, choose
 from gradparity.studies import experiment
 from gradparity.studies.audit_any_loop.outcome import audited_loop
 from gradparity.studies.audit_any_loop.result import audits_result

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from gradparity.cli.arguments import check_range
-from gradparity.cli.only_option import add_choice, choose
+from gradparity.cli.choose_by_name import add_choice, choose
 from gradparity.errors import writing
 from gradparity.studies import experiment
 from gradparity.studies.benchmark.all_parts import DEFAULT, PARTS

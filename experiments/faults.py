@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from rich.console import Console
 
-from gradparity.cli.only_option import add_choice, choose
+from gradparity.cli.choose_by_name import add_choice, choose
 from gradparity.faults import FAULTS
 from gradparity.faults.all_faults import THEMES
 from gradparity.faults.on_ranks import RANK_FAULTS

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from rich.console import Console
 
-from gradparity.cli.only_option import add_choice, choose
+from gradparity.cli.choose_by_name import add_choice, choose
 from gradparity.errors import UserError
 from gradparity.studies import experiment
 from gradparity.studies.experiment import Finished

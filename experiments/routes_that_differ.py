@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from gradparity.cli.arguments import check_range
-from gradparity.cli.only_option import add_choice, choose
+from gradparity.cli.choose_by_name import add_choice, choose
 from gradparity.studies import experiment
 from gradparity.studies.experiment import Finished
 from gradparity.studies.routes_that_differ import VARIANTS, VariantOutcome, variant_outcome

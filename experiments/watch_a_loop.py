@@ -28,8 +28,8 @@ from gradparity.studies.tasks import Batch, count
 from gradparity.studies.train_two_ways import build
 from gradparity.studies.train_two_ways.config import ClipConfig, Config
 from gradparity.tensorboard import new_folder
-from gradparity.trace.file import read
 from gradparity.trace.report import print_difference
+from gradparity.trace.trace_file import read
 from gradparity.training import Run
 
 CONFIG = Config(task="transformer", precision="fp32", accumulation_steps=3, clip=ClipConfig(by="norm", threshold=0.5))

@@ -17,7 +17,7 @@ from gradparity.auditing.recorded.optimizer_class import optimizer_class
 from gradparity.auditing.rules import RULES
 from gradparity.cli.main import main
 from gradparity.cli.show import NOT_IN_A_TRACE, SHOWN
-from gradparity.trace.file import read
+from gradparity.trace.trace_file import read
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of the wrong loops
 

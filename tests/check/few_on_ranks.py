@@ -1,6 +1,6 @@
 """A lookup among few faults, as each rank makes it; tests/faults covers all of them."""
 
-from gradparity.check import rank_lookup
+from gradparity.check import fault_lookup_on_ranks
 from gradparity.faults import FAULTS
 from gradparity.faults.on_ranks import RANK_FAULTS
 
@@ -20,10 +20,10 @@ def few():
 
 
 def look_up(*given):
-    rank_lookup.known_on_ranks = few
-    return rank_lookup.look_up_on_ranks(*given)
+    fault_lookup_on_ranks.known_on_ranks = few
+    return fault_lookup_on_ranks.look_up_on_ranks(*given)
 
 
 def match_with_rounding(*given):
-    rank_lookup.known_on_ranks = few
-    return rank_lookup.match_with_rounding_on_ranks(*given)
+    fault_lookup_on_ranks.known_on_ranks = few
+    return fault_lookup_on_ranks.match_with_rounding_on_ranks(*given)

@@ -9,8 +9,8 @@ import pytest
 
 import test_check_loop
 from bad_loops import CODES, ENDLESS, FAULTY, HELPERS, KINDS, LOOPS, RIGHT, SENTENCES, loop_named, path_of
-from gradparity.check import check, check_loop, lookup, rounding
-from gradparity.check.lookup import Match
+from gradparity.check import check, check_loop, fault_lookup, rounding
+from gradparity.check.fault_lookup import Match
 from gradparity.check.observe import observe_reference
 from gradparity.check.user_loop import call_by_name
 from gradparity.cli.main import main
@@ -42,7 +42,7 @@ def known(request, monkeypatch):
     if request.param == "all":
         return FAULTS
     few = {name: FAULTS[name] for name in ("loss-detached", "naive")}
-    monkeypatch.setattr(check_loop, "look_up", partial(lookup.look_up, known=few))
+    monkeypatch.setattr(check_loop, "look_up", partial(fault_lookup.look_up, known=few))
     monkeypatch.setattr(rounding, "FAULTS", few)
     return few
 

@@ -11,7 +11,7 @@ import unknown_faults
 from gradparity.check import changing_lines, check_loop
 from gradparity.check.changing_lines import LineRun, LineWatcher
 from gradparity.check.check_loop import check
-from gradparity.check.lookup import Finding, Match
+from gradparity.check.fault_lookup import Finding, Match
 from gradparity.check.observe import observe
 from gradparity.check.report import headline
 from gradparity.check.user_loop import call_by_name

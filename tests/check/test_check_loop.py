@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 
 import loops
-from gradparity.check import check, check_loop, lookup
-from gradparity.check.lookup import Finding, Match
+from gradparity.check import check, check_loop, fault_lookup
+from gradparity.check.fault_lookup import Finding, Match
 from gradparity.check.report import LIMITS, LIMITS_ON_RANKS, NOT_COVERED, headline, show
 from gradparity.check.report_as_json import as_json
 from gradparity.check.result import CheckResult
@@ -122,7 +122,7 @@ def test_two_faults_are_named_with_the_fix_of_each(two_faults):
 @pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.slow)])
 def _among_faults(request, monkeypatch):
     """Compare with few faults, or with all."""
-    monkeypatch.setattr(lookup, "MOST_PAIRS", 1)
+    monkeypatch.setattr(fault_lookup, "MOST_PAIRS", 1)
     if request.param == "few":
         names = (
             "zero-grad-missing",
@@ -132,7 +132,7 @@ def _among_faults(request, monkeypatch):
             "clip-twice",
         )
         monkeypatch.setattr(
-            check_loop, "look_up", partial(lookup.look_up, known={name: FAULTS[name] for name in names})
+            check_loop, "look_up", partial(fault_lookup.look_up, known={name: FAULTS[name] for name in names})
         )
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gradparity.check import check
-from gradparity.check.lookup import Match
+from gradparity.check.fault_lookup import Match
 from gradparity.check.user_loop import call_by_name
 from gradparity.cli.main import main
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import loops
-from gradparity.check import environment, kept_runs, lookup
+from gradparity.check import environment, fault_lookup, kept_runs
+from gradparity.check.fault_lookup import Match, look_up
 from gradparity.check.kept_runs import KeptRuns
-from gradparity.check.lookup import Match, look_up
 from gradparity.check.loop_end import EndKind, LoopEnd
 from gradparity.check.observe import observe, observe_reference
 from gradparity.check.seen_runs import SeenRun, name_of, seen_run
@@ -291,8 +291,8 @@ LOOPS = {
 @pytest.mark.parametrize("kind", [*(pytest.param(k, marks=pytest.mark.long) for k in LOOPS if k in ("three", "a late fault")),
                                   *(k for k in LOOPS if k not in ("three", "a late fault"))])  # fmt: skip
 def test_an_answer_from_the_cache_is_the_answer_without_one(kind, monkeypatch):
-    monkeypatch.setattr(lookup, "MOST_PAIRS", 60)
-    monkeypatch.setattr(lookup, "_MOST_SETS", 300)
+    monkeypatch.setattr(fault_lookup, "MOST_PAIRS", 60)
+    monkeypatch.setattr(fault_lookup, "_MOST_SETS", 300)
     loop = LOOPS[kind]()
     without = found(loop, {})
     for processes in (2, 1):

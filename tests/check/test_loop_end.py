@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gradparity.check.lookup import look_up
+from gradparity.check.fault_lookup import look_up
 from gradparity.check.loop_end import EndKind, LoopEnd, end_by
 from gradparity.check.observe import observe, observe_reference
 from gradparity.faults import FAULTS, stress_scenario

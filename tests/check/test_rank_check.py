@@ -9,13 +9,13 @@ import pytest
 
 import few_on_ranks
 from gradparity.check import rank_check
-from gradparity.check.rank_check import MOST_RANKS
-from gradparity.check.rank_lookup import (
+from gradparity.check.fault_lookup_on_ranks import (
     NEEDING_UNUSED_PARAMETERS,
     fits_on_ranks,
     known_on_ranks,
     match_with_rounding_on_ranks,
 )
+from gradparity.check.rank_check import MOST_RANKS
 from gradparity.check.rank_worker import observe_both, observe_in_fp32
 from gradparity.cli.main import main
 from gradparity.faults import FAULTS, FaultKind

@@ -3,7 +3,7 @@
 import pytest
 from loops_of_reports import REPORTED, trained
 
-from gradparity.check.lookup import Match
+from gradparity.check.fault_lookup import Match
 from gradparity.check.observe import observe, observe_reference
 from gradparity.faults import stress_scenario
 from stressed import PRECISION, known, look_up, see

@@ -12,7 +12,7 @@ from gradparity.check.global_state import GlobalState
 from gradparity.check.user_loop import ARGUMENTS, call_by_name
 from gradparity.faults import stress_scenario
 from gradparity.processes.sandbox import run_in_subprocess
-from gradparity.trace.file import read
+from gradparity.trace.trace_file import read
 from left import of_a_recorder
 
 NAMES = sorted(

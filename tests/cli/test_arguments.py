@@ -3,7 +3,7 @@
 import pytest
 
 from gradparity.cli.arguments import Parser, check_range
-from gradparity.cli.only_option import add_choice, choose
+from gradparity.cli.choose_by_name import add_choice, choose
 from gradparity.errors import UserError
 
 NAMES = ["clipping", "clipping, by value", "zero-grad", "Fabric", "Fabric, word for word"]

@@ -11,10 +11,10 @@ from gradparity.parity.bits import same_bits
 from gradparity.parity.state import Part
 from gradparity.trace.digest import Hash
 from gradparity.trace.events import Event
-from gradparity.trace.file import read, tensor_of
 from gradparity.trace.fingerprint import digest_by, fingerprint
 from gradparity.trace.report import TraceOutcome, trace_difference
 from gradparity.trace.to_cpu import copy_to_cpu, fingerprints
+from gradparity.trace.trace_file import read, tensor_of
 from gradparity.training import Phase
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("on_a_gpu")]

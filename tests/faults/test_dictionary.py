@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gradparity.check.lookup import first_shown
+from gradparity.check.fault_lookup import first_shown
 from gradparity.check.loop_end import EndKind
 from gradparity.check.observe import observe_reference
 from gradparity.faults import FAULTS, FaultKind

@@ -20,8 +20,8 @@ from gradparity.cli.main import main
 from gradparity.errors import UserError
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event
-from gradparity.trace.file import MOST_OF_A_LINE, MOST_TRACE_BYTES, TRACE_FILE, read, tensor_of
 from gradparity.trace.line_format import about_in, form_in, parsed, record_in
+from gradparity.trace.trace_file import MOST_OF_A_LINE, MOST_TRACE_BYTES, TRACE_FILE, read, tensor_of
 from hostile import KINDS, TEXTS, VALUES, cases, one_sentence, put_in_place_of, spoiled, spoiled_bytes
 
 

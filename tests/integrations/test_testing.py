@@ -10,7 +10,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import ExponentialLR
 
 import gradparity
-from gradparity.trace.file import read
+from gradparity.trace.trace_file import read
 
 
 def make():

@@ -16,9 +16,9 @@ from gradparity.parity.explanation_kinds import Meaning
 from gradparity.parity.random_stream import RandomStream
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record, Trace
-from gradparity.trace.file import TRACE_FILE, read
 from gradparity.trace.matching_names import named_alike
 from gradparity.trace.report import event_sequence, past_the_scaler, sentences, trace_difference
+from gradparity.trace.trace_file import TRACE_FILE, read
 from gradparity.training import Phase
 from watched import changed, config_of, trace_of
 

@@ -15,12 +15,12 @@ from gradparity.parity.state import Part
 from gradparity.trace import late_digests, late_records, snapshot
 from gradparity.trace.digest import Hash
 from gradparity.trace.events import Event, Record
-from gradparity.trace.file import read, tensor_of
 from gradparity.trace.fingerprint import Fingerprint, fingerprint, fingerprints_of, late_hash_of_all
 from gradparity.trace.late_digests import LateDigests
 from gradparity.trace.late_records import LateRecord, LateRecords
 from gradparity.trace.report import TraceOutcome, sentences, trace_difference
 from gradparity.trace.to_cpu import LateSnapshot
+from gradparity.trace.trace_file import read, tensor_of
 from gradparity.trace.until_difference import is_zero
 
 

@@ -13,7 +13,7 @@ from gradparity.faults.patching import reference_with
 from gradparity.parity.explanation_kinds import Meaning
 from gradparity.trace import compare_fingerprints, explain_gradients
 from gradparity.trace.diff import compare_traces
-from gradparity.trace.file import kept
+from gradparity.trace.trace_file import kept
 
 THEME_OF = {fault.name: theme for theme, faults in THEMES.items() for fault in faults}
 ROUNDING = {name for name, fault in FAULTS.items() if fault.kind == FaultKind.ROUNDING}

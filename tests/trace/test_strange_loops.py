@@ -14,8 +14,8 @@ import gradparity
 from gradparity.parity.bits import same_bits
 from gradparity.parity.dense_parts import pieces
 from gradparity.trace.events import Event
-from gradparity.trace.file import read
 from gradparity.trace.isolation import RecordingWarning
+from gradparity.trace.trace_file import read
 from strange_loops import LOOPS
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from gradparity.auditing.events import LoopEvent
-from gradparity.auditing.watching.frozen_norms import Unfrozen
+from gradparity.auditing.watching.frozen_batch_norms import Unfrozen
 from gradparity.auditing.watching.graph_facts import AverageMove, InputGradient
 from gradparity.auditing.watching.parameters_without_optimizer import NotFrozen, Outsider
 from gradparity.auditing.watching.samplers import Pass

@@ -1,18 +1,18 @@
 """The ``gradparity check`` command, which looks a user's loop up among the known faults.
 
 Read in this order: ``observe`` (a loop under the stress scenario), ``loop_end``, ``run_in_child`` (all observations of
-it), ``intended`` and ``closest_reference`` (the reference that the loop means to be, with ``own_optimizers``,
-``own_rates``, ``own_scaler`` and ``own_draws``), ``audited`` (what an audit sees of it), ``changing_lines`` (the lines
-that wrote what differs), ``own_averages``, ``without_compiler``, ``lookup`` (the fault that behaves the same),
-``likely_pairs``, ``tries`` and ``seen_runs`` (known faults run on all cores, and remembered), ``kept_runs`` and
-``environment`` (from one check to the next), ``parametric_faults`` (faults with a number in them), ``rounding``,
-``result``, ``report``, ``check_loop`` (all of it). Problems other than a fault of a step: ``uncheckable``,
-``trained_objects``, ``global_state``, ``graph_leaks``. ``float64_reference`` checks the first gradient in float64.
-``rank_*`` does the same on several ranks.
+it), ``intended_reference`` and ``closest_reference`` (the reference that the loop means to be, with
+``own_optimizers``, ``own_learning_rates``, ``own_scaler`` and ``own_draws``), ``audited`` (what an audit sees of it),
+``changing_lines`` (the lines that wrote what differs), ``own_averages``, ``without_compiler``, ``fault_lookup`` (the
+fault that behaves the same), ``likely_pairs``, ``tries`` and ``seen_runs`` (known faults run on all cores, and
+remembered), ``kept_runs`` and ``environment`` (from one check to the next), ``parametric_faults`` (faults with a
+number in them), ``rounding``, ``result``, ``report``, ``check_loop`` (all of it). Problems other than a fault of a
+step: ``uncheckable``, ``trained_objects``, ``global_state``, ``graph_leaks``. ``float64_reference`` checks the first
+gradient in float64. ``rank_*`` does the same on several ranks.
 """
 
 from gradparity.check.check_loop import check
-from gradparity.check.lookup import Finding, Match
+from gradparity.check.fault_lookup import Finding, Match
 from gradparity.check.rank_check import check_on_ranks
 from gradparity.check.result import CheckResult
 

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from gradparity.auditing.watching.user_lines import Line
 from gradparity.check.changing_lines import changing_lines
 from gradparity.check.closest_reference import ClosestReference, closest_reference
-from gradparity.check.intended import EVERYTHING, Said, intended
+from gradparity.check.fault_lookup import Finding, Match, look_up
+from gradparity.check.intended_reference import EVERYTHING, Said, intended
 from gradparity.check.kept_runs import KeptRuns
-from gradparity.check.lookup import Finding, Match, look_up
 from gradparity.check.observe import common_prefix, observe, observe_reference
 from gradparity.check.progress import progress_bar
 from gradparity.check.result import CheckResult
@@ -26,8 +26,8 @@ from gradparity.parity.state import Part
 from gradparity.processes.sandbox import PATIENCE, run_in_subprocess
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.events_compared import first_other_draw
-from gradparity.trace.file import Writer, read
 from gradparity.trace.record import about
+from gradparity.trace.trace_file import Writer, read
 
 _TORCH_RAISES = ("RuntimeError", "AssertionError", "CheckpointError")
 """Types of the exceptions with which torch stops a loop that has a fault."""

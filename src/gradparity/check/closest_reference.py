@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradparity.check.intended import Intended
+from gradparity.check.intended_reference import Intended
 from gradparity.check.observe import ObservedLoop, common_prefix, observe_reference
 from gradparity.check.rounding import steps_alike
 from gradparity.faults import Fault

@@ -9,9 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from gradparity.check.fault_lookup import Finding, Match, first_shown
+from gradparity.check.fault_lookup_on_ranks import (
+    known_on_ranks,
+    look_up_on_ranks,
+    match_with_rounding_on_ranks,
+    merge_ranks,
+)
 from gradparity.check.kept_runs import KeptRuns
-from gradparity.check.lookup import Finding, Match, first_shown
-from gradparity.check.rank_lookup import known_on_ranks, look_up_on_ranks, match_with_rounding_on_ranks, merge_ranks
 from gradparity.check.rank_worker import error_of_rank, observe_both, observe_both_again, observe_in_fp32
 from gradparity.check.result import CheckResult
 from gradparity.check.run_in_child import Probe
@@ -22,9 +27,9 @@ from gradparity.faults import FAULTS
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.processes.launch import launch
 from gradparity.processes.sandbox import PATIENCE
-from gradparity.trace.file import read
 from gradparity.trace.ranks import RankDifferences, as_sentences, paired, ranks_apart
 from gradparity.trace.report import trace_difference
+from gradparity.trace.trace_file import read
 
 MOST_RANKS = 8
 """The largest number of ranks on one machine."""

@@ -21,8 +21,8 @@ from gradparity.faults.stress_scenario_on_ranks import build_on_ranks, microbatc
 from gradparity.parity.batch import Batch
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
-from gradparity.trace.file import Writer
 from gradparity.trace.record import about, folder_of_rank
+from gradparity.trace.trace_file import Writer
 from gradparity.training.collectives import share
 from gradparity.training.distributed import tensors_of
 

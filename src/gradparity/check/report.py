@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.text import Text
 
 from gradparity.auditing.finding import RuleFinding, RuleVerdict
+from gradparity.check.fault_lookup import Match
 from gradparity.check.float64_reference import RELATIVE_ROUNDING
 from gradparity.check.graph_leaks import GraphLeaks
-from gradparity.check.intended import Intended, in_words
-from gradparity.check.lookup import Match
+from gradparity.check.intended_reference import Intended, in_words
 from gradparity.check.observe import ObservedLoop
 from gradparity.check.own_scaler import WITHOUT_SCALER
 from gradparity.check.result import CheckResult

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradparity.auditing.watching.user_lines import Line
-from gradparity.check.intended import Intended
-from gradparity.check.lookup import Finding, Match
+from gradparity.check.fault_lookup import Finding, Match
+from gradparity.check.intended_reference import Intended
 from gradparity.check.run_in_child import Probe
 from gradparity.check.uncheckable import steps_made
 from gradparity.faults import FaultKind

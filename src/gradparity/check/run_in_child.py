@@ -12,11 +12,11 @@ import torch
 
 from gradparity.check.audited import AuditedLoop, audited
 from gradparity.check.changing_lines import LineRun, LineWatcher
+from gradparity.check.fault_lookup import first_shown
 from gradparity.check.float64_reference import error_of_first_gradient, first_window
 from gradparity.check.global_state import GlobalState
 from gradparity.check.graph_leaks import GraphLeaks
-from gradparity.check.intended import EVERYTHING, Asked
-from gradparity.check.lookup import first_shown
+from gradparity.check.intended_reference import EVERYTHING, Asked
 from gradparity.check.loop_end import EndKind
 from gradparity.check.observe import ObservedLoop, UserLoop, observe, observe_reference
 from gradparity.check.own_averages import OwnAverages
@@ -30,8 +30,8 @@ from gradparity.errors import UserError
 from gradparity.faults import stress_scenario
 from gradparity.processes.sandbox import TimeLimit
 from gradparity.trace.events import Event
-from gradparity.trace.file import Writer
 from gradparity.trace.record import about
+from gradparity.trace.trace_file import Writer
 
 
 @dataclass(frozen=True)

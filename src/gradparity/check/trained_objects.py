@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gradparity.auditing.watching.user_lines import of_the_user
 from gradparity.check import user_loop
-from gradparity.check.intended import noting
+from gradparity.check.intended_reference import noting
 from gradparity.check.own_draws import DrawsWatcher
 from gradparity.check.own_optimizers import OwnOptimizer, own_optimizer, with_its_steps
 from gradparity.check.own_scaler import OwnScaler, own_scaler

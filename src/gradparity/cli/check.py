@@ -10,7 +10,7 @@ from functools import partial
 from rich.console import Console
 
 from gradparity.check.check_loop import check
-from gradparity.check.intended import Said
+from gradparity.check.intended_reference import Said
 from gradparity.check.kept_runs import KeptRuns
 from gradparity.check.rank_check import MOST_RANKS, check_on_ranks
 from gradparity.check.report import LIMITS, LIMITS_ON_RANKS, show

@@ -11,7 +11,6 @@ from gradparity.cli.arguments import Parser
 from gradparity.errors import UserError
 from gradparity.parity.verdict import Verdict
 from gradparity.trace.events import Trace
-from gradparity.trace.file import read
 from gradparity.trace.matching_names import named_alike, parameters
 from gradparity.trace.ranks import (
     RankDifferences,
@@ -28,6 +27,7 @@ from gradparity.trace.report import (
     sentences,
     trace_difference,
 )
+from gradparity.trace.trace_file import read
 
 
 def main(arguments: Sequence[str]) -> int:

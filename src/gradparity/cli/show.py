@@ -16,8 +16,8 @@ from gradparity.auditing.rules import RULES
 from gradparity.auditing.rules.expected import Expected, expected
 from gradparity.cli.arguments import Parser
 from gradparity.errors import UserError
-from gradparity.trace.file import read
 from gradparity.trace.ranks import traces_of
+from gradparity.trace.trace_file import read
 
 SHOWN = (
     "GP001", "GP002", "GP003", "GP004", "GP005",  # what was meant

@@ -17,9 +17,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from gradparity.parity.random_stream import RandomStream
 from gradparity.trace.events import Trace
-from gradparity.trace.file import read
 from gradparity.trace.record import record
 from gradparity.trace.report import sentences, trace_difference
+from gradparity.trace.trace_file import read
 
 
 def assert_parity(

@@ -10,8 +10,8 @@ from gradparity.parity.difference_kinds import kinds as kinds_of_tensors
 from gradparity.parity.mismatches import Compared, Measure, Mismatch, compare_by_name
 from gradparity.parity.state import OWN, Part, Unseen
 from gradparity.trace.events import Record, Trace
-from gradparity.trace.file import tensor_of
 from gradparity.trace.fingerprint import UNREAD, Fingerprint, FingerprintValue
+from gradparity.trace.trace_file import tensor_of
 from gradparity.trace.until_difference import is_zero
 
 _TRAINING = ".training"

@@ -12,7 +12,7 @@ from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
 from gradparity.trace.explain_clipping import cause_at_clip, cause_at_unscale, cause_of_clip_count
-from gradparity.trace.file import tensor_of
+from gradparity.trace.trace_file import tensor_of
 from gradparity.trace.until_difference import (
     NAMES,
     STEP_EVENTS,

@@ -16,8 +16,8 @@ from gradparity.parity.explain_difference import lowered, place_in_words
 from gradparity.parity.state import Part
 from gradparity.parity.verdict import Verdict
 from gradparity.trace.events import Event, Trace
-from gradparity.trace.file import TRACE_FILE
 from gradparity.trace.report import TraceDifference, difference_as_json, print_difference
+from gradparity.trace.trace_file import TRACE_FILE
 
 
 @dataclass(frozen=True)

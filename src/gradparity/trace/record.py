@@ -12,12 +12,12 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from gradparity.errors import UserError
-from gradparity.trace.file import Writer
 from gradparity.trace.hook_check import require_sight
 from gradparity.trace.isolation import warn
 from gradparity.trace.process_rank import this_rank, world_size
 from gradparity.trace.snapshot import TrainingObjects, unwrapped
 from gradparity.trace.step_recorder import Recorder
+from gradparity.trace.trace_file import Writer
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from gradparity.parity.verdict import Verdict, verdict_of
 from gradparity.trace.diff import compare_traces, count_not_comparable
 from gradparity.trace.events import Trace
 from gradparity.trace.events_compared import first_other_draw, first_other_events
-from gradparity.trace.file import missing_tensor_files
 from gradparity.trace.matching_names import named_alike, unmatched
 from gradparity.trace.same_updates import Updates, updates
+from gradparity.trace.trace_file import missing_tensor_files
 from gradparity.trace.until_difference import count_steps
 
 

@@ -18,9 +18,9 @@ from gradparity.trace.harmless_hooks import Guard
 from gradparity.trace.hook_check import require_sight
 from gradparity.trace.isolation import warn
 from gradparity.trace.late_records import LateRecords
+from gradparity.trace.missed_events import Lacks
 from gradparity.trace.snapshot import Snapshot, TrainingObjects, at_end
 from gradparity.trace.timeline import Timeline
-from gradparity.trace.unseen import Lacks
 from gradparity.trace.watchers import Watchers
 from gradparity.trace.wrapping import wrapped
 

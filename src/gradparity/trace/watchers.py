@@ -15,12 +15,12 @@ from gradparity.trace.autograd_graph import Reach, reach
 from gradparity.trace.events import Event
 from gradparity.trace.harmless_hooks import Call, Watching
 from gradparity.trace.hook_check import ENGINE, inputs_of
+from gradparity.trace.missed_events import Lacks
 from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
 from gradparity.trace.process_rank import world_size
 from gradparity.trace.snapshot import TrainingObjects, at_forward, at_ready, live_gradients, unwrapped
 from gradparity.trace.timeline import Timeline
 from gradparity.trace.to_cpu import fingerprints
-from gradparity.trace.unseen import Lacks
 from gradparity.trace.wrapping import definer
 
 

@@ -12,8 +12,8 @@ from gradparity.studies.frameworks.reference import by_examples, job_microbatche
 from gradparity.studies.frameworks.scenario import RANK_SCENARIOS, TWO_RANKS
 from gradparity.studies.frameworks.watch import loop_outcome, record_loop
 from gradparity.trace.events import Event
-from gradparity.trace.file import tensor_of
 from gradparity.trace.process_rank import this_rank, world_size
+from gradparity.trace.trace_file import tensor_of
 from gradparity.training import manual
 from gradparity.training.collectives import share
 from gradparity.training.distributed import RankRun, manual_step, tensors_of

@@ -28,8 +28,8 @@ from gradparity.studies.train_two_ways.checkpoint import CHECKPOINT, CHECKPOINT_
 from gradparity.studies.train_two_ways.command_line import SAVED_CONFIG
 from gradparity.tensorboard import FIGURES_FILE
 from gradparity.tensorboard.events import EVENTS
-from gradparity.trace.file import TRACE_FILE as TRACE
-from gradparity.trace.file import missing_tensor_files, read
+from gradparity.trace.trace_file import TRACE_FILE as TRACE
+from gradparity.trace.trace_file import missing_tensor_files, read
 
 pytestmark = pytest.mark.kill
 

@@ -18,7 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from gradparity.auditing.events import Modes
 from gradparity.auditing.facts import Retrained
-from gradparity.auditing.watching.frozen_norms import FrozenNorms
+from gradparity.auditing.watching.frozen_batch_norms import FrozenNorms
 from gradparity.auditing.watching.parameters_without_optimizer import Origin
 from gradparity.auditing.watching.replicas import Replicas
 from gradparity.auditing.watching.tensor_keys import TensorKeys

@@ -38,7 +38,7 @@ from gradparity.studies.benchmark.watched_steps import (
 from gradparity.studies.benchmark.watching_cost import WAY_COLORS
 from gradparity.studies.result import Result
 from gradparity.studies.tasks import Batch, Task
-from gradparity.trace.file import TRACE_FILE
+from gradparity.trace.trace_file import TRACE_FILE
 from gradparity.training import Window
 
 WIDTHS = (40, 190, 685, 2210, 7045)

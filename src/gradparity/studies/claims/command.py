@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from gradparity.cli.arguments import Parser
-from gradparity.cli.only_option import add_choice, choose
+from gradparity.cli.choose_by_name import add_choice, choose
 from gradparity.errors import UserError
 from gradparity.studies.claims import CLAIMS, name_of
 from gradparity.studies.claims.result import RECORDS, claims_markdown, claims_result

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 
-from gradparity.check.lookup import Finding, Match, first_shown, look_up
+from gradparity.check.fault_lookup import Finding, Match, first_shown, look_up
 from gradparity.check.observe import Observation, ObservedLoop, observe_reference
 from gradparity.check.seen_runs import SeenRun
 from gradparity.faults import FAULTS, Fault

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import torch.distributed as dist
 
-from gradparity.check.lookup import first_shown, look_up
+from gradparity.check.fault_lookup import first_shown, look_up
+from gradparity.check.fault_lookup_on_ranks import guarded_reference, known_on_ranks, merge_ranks
 from gradparity.check.observe import Observation, ObservedLoop, common_prefix
-from gradparity.check.rank_lookup import guarded_reference, known_on_ranks, merge_ranks
 from gradparity.check.seen_runs import SeenRun
 from gradparity.faults import Fault
 from gradparity.faults.on_ranks import RANK_FAULTS

@@ -19,8 +19,8 @@ from gradparity.studies.frameworks.reference import reference_loop
 from gradparity.studies.frameworks.scenario import SEED, Job, Scenario, new_job
 from gradparity.trace.diff import compare_traces
 from gradparity.trace.events import Event, Record, Trace
-from gradparity.trace.file import read
 from gradparity.trace.record import record
+from gradparity.trace.trace_file import read
 
 FrameworkLoop = Callable[[Job], None]
 

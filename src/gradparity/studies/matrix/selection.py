@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from gradparity.cli.arguments import check_range
-from gradparity.cli.only_option import add_choice, choose
+from gradparity.cli.choose_by_name import add_choice, choose
 from gradparity.errors import UserError
 from gradparity.processes.determinism import Device, prepare_device
 from gradparity.studies.matrix.cell import AXES, MatrixCell, full_cells, pairwise_cells, product_of

@@ -10,8 +10,8 @@ import torch
 import loops
 import peoples_loops
 from gradparity.check import check
-from gradparity.check.intended import noting
-from gradparity.check.lookup import Match
+from gradparity.check.fault_lookup import Match
+from gradparity.check.intended_reference import noting
 from gradparity.check.report import headline, remarks
 from gradparity.check.user_loop import call_by_name
 from gradparity.cli.check import main

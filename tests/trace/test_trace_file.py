@@ -17,9 +17,9 @@ from disk import no_file_longer_than
 from gradparity.errors import UserError
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event
-from gradparity.trace.file import TRACE_FILE, read, tensor_of
 from gradparity.trace.isolation import RecordingWarning
 from gradparity.trace.report import sentences, trace_difference
+from gradparity.trace.trace_file import TRACE_FILE, read, tensor_of
 from watched import watching
 
 

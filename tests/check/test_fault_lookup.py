@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import loops
-from gradparity.check import lookup
-from gradparity.check.lookup import Match
+from gradparity.check import fault_lookup
+from gradparity.check.fault_lookup import Match
 from gradparity.check.observe import observe, observe_reference
 from gradparity.check.user_loop import call_by_name
 from gradparity.cli.check import EXAMPLE
@@ -92,7 +92,7 @@ def test_all_pairs_that_first_show_at_one_place_are_tried():
     places = Counter(fault.first.place for fault in FAULTS.values() if fault.kind != FaultKind.RAISES)
     (place, number), *_ = places.most_common(1)
     assert place == Place(0, 0, Phase.FORWARD)
-    assert math.comb(number, 2) <= lookup.MOST_PAIRS_AT_ONCE
+    assert math.comb(number, 2) <= fault_lookup.MOST_PAIRS_AT_ONCE
 
 
 @pytest.mark.slow
@@ -133,20 +133,20 @@ def test_two_faults_in_a_hand_written_loop_are_named():
     ],
 )
 def test_three_faults_are_named_though_two_begin_like_other_faults(monkeypatch, loop, names):
-    monkeypatch.setattr(lookup, "MOST_PAIRS", 0)
+    monkeypatch.setattr(fault_lookup, "MOST_PAIRS", 0)
     found = look_up(seen(loop), known(None), see)
     assert (found.match, {fault.name for fault in found.faults}) == (Match.PAIR, names)
 
 
 def test_an_unknown_fault_is_unknown_with_its_first_divergence(monkeypatch):
-    monkeypatch.setattr(lookup, "MOST_PAIRS", 20)
+    monkeypatch.setattr(fault_lookup, "MOST_PAIRS", 20)
     found = look_up(seen(loops.shorter_and_shorter), known(None), see)
     assert found.match == Match.UNKNOWN
     assert found.first.place == Place(4, None, Phase.CLIPPED)
 
 
 def test_an_unknown_fault_that_begins_like_a_known_one_is_closest_to_it(monkeypatch):
-    monkeypatch.setattr(lookup, "MOST_PAIRS", 20)
+    monkeypatch.setattr(fault_lookup, "MOST_PAIRS", 20)
     first, second = FAULTS["clip-before-unscale"], FAULTS["partial-window-divided-by-full-k"]
     observations = [
         *known(first.name).observations[:20],

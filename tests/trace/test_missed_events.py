@@ -16,14 +16,14 @@ import gradparity
 from gradparity.errors import UserError
 from gradparity.parity.bits import same_bits
 from gradparity.parity.state import Part
-from gradparity.trace import file
+from gradparity.trace import trace_file
 from gradparity.trace.events import Event
-from gradparity.trace.file import read, tensor_of
 from gradparity.trace.harmless_hooks import Guard
 from gradparity.trace.isolation import RecordingWarning
 from gradparity.trace.report import sentences, trace_difference
 from gradparity.trace.snapshot import TrainingObjects
 from gradparity.trace.step_recorder import Recorder
+from gradparity.trace.trace_file import read, tensor_of
 from gradparity.trace.watchers import Watchers
 from gradparity.training import backward, manual
 
@@ -116,7 +116,7 @@ def test_every_callback_is_among_those_that_were_made_to_fail(monkeypatch):
 
 @pytest.mark.parametrize("nth", range(3, 32, 5))
 def test_an_error_while_something_is_written_changes_no_bit(nth, unwatched, tmp_path, monkeypatch):
-    written, write = [], file.Writer.write
+    written, write = [], trace_file.Writer.write
 
     def fails_once(self, *args):
         written.append(args)
@@ -124,7 +124,7 @@ def test_an_error_while_something_is_written_changes_no_bit(nth, unwatched, tmp_
             raise MemoryError("no room")
         write(self, *args)
 
-    monkeypatch.setattr(file.Writer, "write", fails_once)
+    monkeypatch.setattr(trace_file.Writer, "write", fails_once)
     bits, (warned,) = recorded(tmp_path, full=True)
     assert all(same_bits(a, b) for a, b in zip(bits, unwatched, strict=True))
     assert "MemoryError: no room" in str(warned.message)
@@ -295,7 +295,7 @@ def test_tensors_of_any_dtype_are_kept_and_read_back(dtype, tmp_path):
 
 
 def test_a_trace_that_could_not_be_read_back_ends_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(file, "MOST_VALUES", 10)
+    monkeypatch.setattr(trace_file, "MOST_VALUES", 10)
     model, optimizer, *_ = things()
     with pytest.warns(RecordingWarning, match="more than 10 values at one event"):  # noqa: SIM117
         with gradparity.record(model, optimizer, tmp_path):

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 from gradparity.check.audited import AuditedLoop
 from gradparity.check.observe import ObservedLoop
 from gradparity.check.own_draws import OwnDraws, with_own_draws, with_own_order
+from gradparity.check.own_learning_rates import learning_rates, with_rates
 from gradparity.check.own_optimizers import OwnOptimizer, with_own_optimizers
-from gradparity.check.own_rates import learning_rates, with_rates
 from gradparity.check.own_scaler import WITHOUT_SCALER, OwnScaler, with_own_scaler
 from gradparity.check.parametric_faults import accumulating, clipping_to, largest_norm, nice
 from gradparity.faults import FAULTS, Fault

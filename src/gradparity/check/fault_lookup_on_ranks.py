@@ -11,7 +11,7 @@ from itertools import zip_longest
 
 import torch.distributed as dist
 
-from gradparity.check.lookup import Finding, look_up
+from gradparity.check.fault_lookup import Finding, look_up
 from gradparity.check.loop_end import EndKind, LoopEnd
 from gradparity.check.observe import GoOn, Observation, ObservedLoop, common_prefix
 from gradparity.check.progress import progress_bar
