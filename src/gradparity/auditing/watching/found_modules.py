@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torchs
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -23,6 +22,8 @@ from gradparity.auditing.watching.parameters_without_optimizer import Origin
 from gradparity.auditing.watching.replicas import Replicas
 from gradparity.auditing.watching.tensor_keys import TensorKeys
 from gradparity.auditing.watching.user_lines import Line
+from gradparity.parity.bits import same_bits
+from gradparity.parity.dense_parts import is_simple
 from gradparity.trace.harmless_hooks import Guard
 
 _TWO_FACED = (_BatchNorm, _DropoutNd)
@@ -124,14 +125,17 @@ class Modules:
             key = self.key(leaf)
             first, times = self.reached_at.get(key, (line, 0))
             self.reached_at[key] = first, times + 1
-            if not times and key not in self._born and leaf.numel() <= SMALL:
+            if not times and key not in self._born and leaf.numel() <= SMALL and is_simple(leaf):
                 self._first[key] = leaf.detach().clone()
 
     def stays(self, leaf: Tensor) -> bool:
         """Return whether a leaf that is registered in no module has its first values, and all gradients added up."""
         key = self.key(leaf)
-        added = leaf.grad is not None and key in self._first and leaf.grad._version == self.reached_at[key][1] - 1
-        return added and torch.equal(self._first[key], leaf.detach())
+        first = self._first.get(key)
+        if first is None or leaf.grad is None or leaf.grad._version != self.reached_at[key][1] - 1:
+            return False
+        like = is_simple(leaf) and (leaf.dtype, leaf.shape, leaf.device) == (first.dtype, first.shape, first.device)
+        return like and same_bits(first, leaf.detach())
 
     def mode_set(self, module: nn.Module, training: bool, line: Line) -> None:
         """Note that the loop has called ``train(training)`` of ``module`` at ``line``."""

@@ -173,7 +173,8 @@ def _about(node: Any, paddings: Set[tuple[int, int]]) -> _About | None:
 def _padded(node: Any, target: Tensor, paddings: Set[tuple[int, int]]) -> tuple[int, int]:
     """Return the number of targets that are padding of an embedding with these classes, and of those in runs."""
     for classes, index in paddings:
-        if classes == node._saved_self.shape[1] and index != node._saved_ignore_index:
+        shape: torch.Size = node._saved_self.shape
+        if classes == shape[min(1, len(shape) - 1)] and index != node._saved_ignore_index:
             is_padding = (target == index).flatten()
             return int(is_padding.sum()), int((is_padding[1:] & is_padding[:-1]).sum())
     return 0, 0
