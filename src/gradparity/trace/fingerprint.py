@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 import torch
@@ -128,7 +128,7 @@ class _Form(NamedTuple):
 
 def _form_and_parts(tensor: Tensor) -> tuple[_Form, Sequence[Tensor]]:
     if _is_known_simple(tensor):  # most
-        return _Form(_name_of(tensor.dtype), tuple(tensor.shape), tensor.stride(), "dense"), (tensor.detach(),)
+        return _dense_form(tensor.dtype, tensor.shape, tensor.stride()), (tensor.detach(),)
     tensor = shard_of(tensor)
     dtype, layout = _name_of(tensor.dtype), layout_of(tensor)
     parts = pieces(tensor)
@@ -162,6 +162,11 @@ def _finished(form: _Form, digests: Sequence[Digest]) -> Fingerprint:
 
 def _digest_in(last: Fingerprint | None) -> Digest | None:
     return None if last is None else Digest(last.digest, last.norm, last.by)
+
+
+@lru_cache(maxsize=4096)
+def _dense_form(dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...]) -> _Form:
+    return _Form(_name_of(dtype), tuple(shape), strides, "dense")
 
 
 @cache

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gradparity.parity.on_gpu.mixing import WORD
 from gradparity.parity.on_gpu.plain import plain_rows
 from gradparity.parity.on_gpu.whole_words import in_whole_words
 from gradparity.parity.on_gpu.with_triton import launcher
@@ -48,9 +49,11 @@ def rows_of(tensors: Sequence[Tensor]) -> Tensor:
 
 def sums_in(rows: Tensor) -> list[Sums]:
     """Return the sums in rows that are on the CPU."""
+    numbers = rows.numpy()
+    digests = numbers[:, :2].astype(">i8").tobytes().hex()
+    beginnings = numbers[:, 4].astype("<i8").tobytes()
+    norms = rows[:, 2].view(torch.float64).sqrt().tolist()
     return [
-        Sums(f"{first % 2**64:016x}{second % 2**64:016x}", norm, others, (beginning % 2**64).to_bytes(8, "little"))
-        for (first, second, _, others, beginning), norm in zip(
-            rows.tolist(), rows[:, 2].view(torch.float64).sqrt().tolist(), strict=True
-        )
+        Sums(digests[32 * i : 32 * i + 32], norm, others, beginnings[WORD * i : WORD * i + WORD])
+        for i, (norm, others) in enumerate(zip(norms, rows[:, 3].tolist(), strict=True))
     ]
