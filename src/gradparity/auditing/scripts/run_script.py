@@ -20,6 +20,11 @@ from gradparity.errors import UserError
 
 _OUTSIDE = {__file__, runpy.__file__, "<frozen runpy>"}
 """Files whose frames are around a script; its own traceback begins below them."""
+_ENDED: list[object] = []
+"""The variables of scripts that have ended: as in Python, they live until the process ends.
+
+A process group that goes earlier waits for its threads, and one of them may be waiting for the caller.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def run(
         try:
             with before_the_end(lambda code, words: exiting(Ended(code, words))), watch.watching():
                 if module:
-                    runpy.run_module(target, run_name="__main__", alter_sys=True)
+                    _ENDED.append(runpy.run_module(target, run_name="__main__", alter_sys=True))
                 else:
                     _run_file(path.absolute())
                 _wait_for_threads()
@@ -103,6 +108,7 @@ def _run_file(path: Path) -> None:
         raise UserError(f"the script {path} cannot be read ({error.strerror}); make it readable") from None
     code = compile(source, str(path), "exec", dont_inherit=True)
     sys.modules["__main__"] = main
+    _ENDED.append(main)
     exec(code, main.__dict__)
 
 
