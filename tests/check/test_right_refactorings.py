@@ -23,6 +23,9 @@ IN_FULL_PRECISION = (
 )
 """Loops without autocast."""
 
+WRONG_IN_FP16 = "two_adams"
+"""One norm over two optimizers: if it is infinite, the clip writes NaN, and the optimizer without overflow steps."""
+
 QUICK = (
     "into_given_inputs",
     "clipped_over_finite_norms",
@@ -39,9 +42,15 @@ RIGHT = [
 ]
 
 CASES = [
-    pytest.param(loop, precision, id=f"{loop.__name__}-{precision}")
+    pytest.param(
+        loop,
+        precision,
+        id=f"{loop.__name__}-{precision}",
+        marks=pytest.mark.long if precision == "fp16" else pytest.mark.slow,
+    )
     for loop in RIGHT
     for precision in (("fp32", "fp64") if loop.__name__ in IN_FULL_PRECISION else PRECISIONS)
+    if (loop.__name__, precision) != (WRONG_IN_FP16, "fp16")
 ]
 
 
@@ -60,7 +69,6 @@ def test_no_right_loop_is_called_a_fault(loop):
     assert_right(loop, "fp16")
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("loop", "precision"), CASES)
 def test_no_right_loop_is_called_a_fault_in_any_precision(loop, precision, monkeypatch):
     """Without the dictionary, whose lookup takes most of the time: it is asked only if the reference differs."""

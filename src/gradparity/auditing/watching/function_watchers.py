@@ -62,6 +62,7 @@ class LoopWatchers:
         yield nn.Module, "train", self._mode
         yield nn.Module, "load_state_dict", self._load
         yield Optimizer, "load_state_dict", self._resume
+        yield torch.utils, "swap_tensors", self._swap
 
     def _built(self, call: Call) -> Watching:
         yield
@@ -106,6 +107,13 @@ class LoopWatchers:
     def _resume(self, call: Call) -> Watching:
         yield
         self.known.trainee(call.args[0]).resumed = True
+
+    def _swap(self, call: Call) -> Watching:
+        """Hold no weak reference to tensors that are to be swapped: PyTorch refuses that, as in ``model.to(dtype)``."""
+        tensors = [t for t in (call.get(0, "t1"), call.get(1, "t2")) if isinstance(t, torch.Tensor)]
+        self.averages.forget(tensors)
+        with self.modules.key.without(tensors):
+            yield
 
     def _differentiate(self, call: Call) -> Watching:
         # Inside another backward, as a checkpoint's; or the compiler traces, and would trace what is done here too.

@@ -1,6 +1,8 @@
 """Numbers for tensors. An ``id`` is used again once its tensor is gone, as between the folds of a cross-validation."""
 
 import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -19,3 +21,14 @@ class TensorKeys:
             self._count += 1
             known = self._known[id(tensor)] = weakref.ref(tensor), self._count
         return known[1]
+
+    @contextmanager
+    def without(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """Hold no reference to some tensors in the block; each has its number again after it."""
+        numbers = [self(tensor) for tensor in tensors]
+        for tensor in tensors:
+            self._known.pop(id(tensor), None)
+        try:
+            yield
+        finally:
+            self._known |= {id(t): (weakref.ref(t), number) for t, number in zip(tensors, numbers, strict=True)}

@@ -5,7 +5,7 @@ of the model, ``AveragedModel`` of ``torch.optim.swa_utils``, or another copy of
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from gradparity.auditing.events import Backward, StepMade
 from gradparity.auditing.watching.found_modules import Modules
 from gradparity.auditing.watching.graph_facts import AverageMove
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
+from gradparity.parity.dense_parts import is_simple
 
 LARGEST = 1 << 20
 """Elements of a tensor that is looked at, at most: a copy of it is kept."""
@@ -45,10 +46,10 @@ class _Average:
     def followed(self) -> bool:
         """Return whether it has moved towards a parameter since it was seen before."""
         now = self.tensor()
-        if now is None or now.shape != self.seen.shape or torch.equal(now.detach(), self.seen):
+        if now is None or not _fits(now) or now.shape != self.seen.shape or torch.equal(now.detach(), self.seen):
             return False
         before, self.seen = self.seen, now.detach().clone()
-        alive = [p for ref in self.parameters if (p := ref()) is not None]
+        alive = [p for ref in self.parameters if (p := ref()) is not None and is_simple(p)]
         follows = any(moves_towards(before, self.seen, p.detach()) for p in alive)
         self.astray += not follows
         return follows
@@ -93,6 +94,12 @@ class Averages:
                 )
                 average.events = len(story.events)
 
+    def forget(self, tensors: Sequence[Tensor]) -> None:
+        """Follow no average any more that one of these tensors is or may follow."""
+        gone = set(map(id, tensors))
+        for number, averages in self._of.items():
+            self._of[number] = [a for a in averages if gone.isdisjoint(id(ref()) for ref in (a.tensor, *a.parameters))]
+
     def _find(self, trainee: WatchedOptimizer) -> Iterator[_Average]:
         parameters = {id(p): p for p in trainee.parameters() if _fits(p)}
         trained = [root for root in self.modules.roots() if any(id(p) in parameters for p in root.parameters())]
@@ -118,8 +125,7 @@ def _copies(root: nn.Module, names: dict[str, Any]) -> Iterator[_Average]:
 
 
 def _fits(tensor: Tensor) -> bool:
-    plain = tensor.layout == torch.strided and type(tensor) in (Tensor, nn.Parameter) and tensor.device.type != "meta"
-    return plain and tensor.is_floating_point() and SMALLEST <= tensor.numel() <= LARGEST
+    return is_simple(tensor) and tensor.is_floating_point() and SMALLEST <= tensor.numel() <= LARGEST
 
 
 def moves_towards(before: Tensor, now: Tensor, parameter: Tensor) -> bool:
