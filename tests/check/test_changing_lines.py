@@ -34,7 +34,7 @@ def checked(loop):
 @pytest.mark.usefixtures("_no_dictionary")
 @pytest.mark.parametrize(
     "loop",
-    [pytest.param(loop, marks=() if loop.__name__ in QUICK else pytest.mark.long) for loop in unknown_faults.WRONG],
+    [pytest.param(loop, marks=() if loop.__name__ in QUICK else pytest.mark.slow) for loop in unknown_faults.WRONG],
     ids=lambda loop: loop.__name__,
 )
 def test_the_line_of_an_unknown_fault_is_shown(loop):

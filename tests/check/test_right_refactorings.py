@@ -42,12 +42,7 @@ RIGHT = [
 ]
 
 CASES = [
-    pytest.param(
-        loop,
-        precision,
-        id=f"{loop.__name__}-{precision}",
-        marks=pytest.mark.long if precision == "fp16" else pytest.mark.slow,
-    )
+    pytest.param(loop, precision, id=f"{loop.__name__}-{precision}", marks=pytest.mark.slow)
     for loop in RIGHT
     for precision in (("fp32", "fp64") if loop.__name__ in IN_FULL_PRECISION else PRECISIONS)
     if (loop.__name__, precision) != (WRONG_IN_FP16, "fp16")
