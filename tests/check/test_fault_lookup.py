@@ -48,7 +48,7 @@ def test_without_a_scale_no_scaler_is_needed():
     assert seen(loops.without_a_scaler, "fp16") != known(None)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_loop_whose_gradients_are_partly_hidden_makes_the_same_updates():
     loop = seen(loops.gradients_kept_aside)
     assert loop != known(None)
