@@ -61,8 +61,8 @@ def watched_seconds(
             lambda: of_both(REFERENCE, CANDIDATE),
             timed(LOCKSTEP, lambda: one_step(compared)),
             lambda: of_both(RECORD, BESIDE, lambda: recording(run, next(traces))),
-            lambda: of_both(AUDIT, BESIDE, lambda: auditing(run)),
-            lambda: {LET_GO: let_go_step(reference, window), BESIDE: sum(two_steps(candidate, window))},
+            lambda: {AUDIT: audited_step(reference, window), BESIDE: sum(steps_alone(candidate, window, 3))},
+            lambda: {LET_GO: let_go_step(reference, window), BESIDE: sum(steps_alone(candidate, window, 2))},
             *(partial(of_both, name, BESIDE, looks[name]) for name in others),
         ]
         return in_turn(ways, rounds, tick)
@@ -130,16 +130,23 @@ def auditing(run: Run) -> Iterator[None]:
         yield
 
 
+def audited_step(lane: LockstepRun, window: Window[Batch]) -> float:
+    """Return the seconds of a step in an audit, the mean of its second and third; an audit watches 20 of them."""
+    with auditing(lane.run):
+        _, second, third = steps_alone(lane, window, 3)
+    return (second + third) / 2
+
+
 def let_go_step(lane: LockstepRun, window: Window[Batch]) -> float:
     """Return the seconds of a step after an audit has seen enough, while its hooks are still there."""
     with gradparity.audit(lane.run.model, lane.run.optimizer, steps=1):
-        _, second = two_steps(lane, window)
+        _, second = steps_alone(lane, window, 2)
     return second
 
 
-def two_steps(lane: LockstepRun, window: Window[Batch]) -> tuple[float, float]:
-    """Return the seconds of each of two steps."""
-    return watched_step(lane, window, nullcontext), watched_step(lane, window, nullcontext)
+def steps_alone(lane: LockstepRun, window: Window[Batch], steps: int) -> list[float]:
+    """Return the seconds of each of some steps."""
+    return [watched_step(lane, window, nullcontext) for _ in range(steps)]
 
 
 @contextmanager
