@@ -84,7 +84,7 @@ def watched(**how):
 
 
 def shape_of(facts):
-    """What happened, with all digests replaced by the order in which they were first seen."""
+    """Return the events, with all digests replaced by the order in which they were first seen."""
     seen = {}
 
     def number(digest):

@@ -1,4 +1,4 @@
-"""What an audit states of a loop is true of it, also of a clip that does nothing."""
+"""The statement of an audit is true of its loop, also of a clip that does nothing."""
 
 import pytest
 import torch

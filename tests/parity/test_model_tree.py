@@ -69,7 +69,7 @@ def contents(tree):
 
 
 def same(one, other):
-    """Whether both hold the same names, and under each the same object."""
+    """Return whether both hold the same names, and under each the same object."""
     return [[(k, id(v)) for k, v in each] for each in one] == [[(k, id(v)) for k, v in each] for each in other]
 
 

@@ -1,5 +1,6 @@
 """Watchers of PyTorch's functions, in the order of a step. Each only reads, and adds what it saw to a story."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -110,7 +111,7 @@ class LoopWatchers:
 
     def _swap(self, call: Call) -> Watching:
         """Hold no weak reference to tensors that are to be swapped: PyTorch refuses that, as in ``model.to(dtype)``."""
-        tensors = [t for t in (call.get(0, "t1"), call.get(1, "t2")) if isinstance(t, torch.Tensor)]
+        tensors = [t for t in (*call.args, *call.kwargs.values()) if isinstance(t, torch.Tensor)]
         self.averages.forget(tensors)
         with self.modules.key.without(tensors):
             yield
@@ -139,9 +140,7 @@ class LoopWatchers:
         for trainee, gradients, _ in before:
             signs.begins(trainee, gradients)
             self.averages.look(trainee)
-        scale = 1.0
-        for one in graph.scales:
-            scale *= one
+        scale = math.prod(graph.scales, start=1.0)
         inside, again = bool(stepping()), into_grad and marked_again(graph.losses)
         self.modules.backward_passed_by(reached)
         loss = late_hash_of_all(root.detach() for root in roots if isinstance(root, torch.Tensor))

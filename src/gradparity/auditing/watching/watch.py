@@ -17,8 +17,8 @@ from gradparity.auditing.scripts.facts_of_ranks import Ranks, is_sharded
 from gradparity.auditing.scripts.spawned_processes import Spawned, go_on
 from gradparity.auditing.watching.found_modules import Modules
 from gradparity.auditing.watching.found_optimizers import Registry
+from gradparity.auditing.watching.found_without_optimizer import not_frozen, outsiders
 from gradparity.auditing.watching.function_watchers import LoopWatchers
-from gradparity.auditing.watching.outsiders import not_frozen, outsiders
 from gradparity.auditing.watching.parameters_without_optimizer import NotFrozen, Outsider
 from gradparity.auditing.watching.user_lines import Raised, here
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
