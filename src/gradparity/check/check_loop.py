@@ -13,6 +13,7 @@ from gradparity.check.fault_lookup import Finding, Match, look_up
 from gradparity.check.intended_reference import EVERYTHING, Said, intended
 from gradparity.check.kept_runs import KeptRuns
 from gradparity.check.observe import common_prefix, observe, observe_reference
+from gradparity.check.own_gradients import follow_gradients
 from gradparity.check.progress import progress_bar
 from gradparity.check.result import CheckResult
 from gradparity.check.rounding import match_with_rounding, overflows_apart
@@ -75,7 +76,12 @@ def check(
             precision,
         )
         closest = closest_reference(probe.observed, reference, options, precision, unasked)
-        finding = _look_up(probe, closest, unasked, quiet, kept or KeptRuns(use=False))
+        kept, plain = kept or KeptRuns(use=False), closest
+        own = follow_gradients(probe, closest, said, theirs)
+        finding = _look_up(probe, closest, unasked, quiet, kept, alone=own is not None)
+        if own is not None and not finding.matched:
+            closest = own
+            finding = _look_up(probe, closest, unasked, quiet, kept)
         idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
         explanation = "" if idle else _explain(ours, theirs, precision, closest)
     draws = first_other_draw(closest.run.trace, probe.observed.trace)
@@ -84,7 +90,7 @@ def check(
             f"\nFrom step {draws} on it draws different random numbers, as with a DataLoader or a seed; this alone "
             "gives different dropout masks. Draw none in the loop, to see if anything else differs."
         )
-    lines = () if finding.matched and not finding.faults else _lines(probe, closest)
+    lines = () if finding.matched and not finding.faults and closest is plain else _lines(probe, plain)
     return CheckResult(
         probe, finding, explanation, probe.reference_after != reference, lines=lines, meant=closest.meant
     )
@@ -96,8 +102,15 @@ def _lines(probe: Probe, closest: ClosestReference) -> Sequence[Line]:
     return changing_lines(probe.lines, loop, reference, common_prefix(loop, reference))
 
 
-def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], quiet: bool, kept: KeptRuns) -> Finding:
-    """Return the faults with which the reference behaves as the loop does."""
+def _look_up(
+    probe: Probe,
+    closest: ClosestReference,
+    unasked: frozenset[Part],
+    quiet: bool,
+    kept: KeptRuns,
+    alone: bool = False,
+) -> Finding:
+    """Return the faults with which the reference behaves as the loop does; look for one fault only if ``alone``."""
     loop, precision = probe.observed, probe.precision
     stopped_by_torch = loop.end.exception in _TORCH_RAISES
     with progress_bar(shown=not quiet) as progress:
@@ -106,13 +119,13 @@ def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], 
             closest.run,
             lambda faults, expected: observe_reference([*closest.changes, *faults], precision, expected),
             progress,
-            alone=bool(probe.instead or probe.also or (probe.uncheckable and not stopped_by_torch)),
+            alone=bool(alone or probe.instead or probe.also or (probe.uncheckable and not stopped_by_torch)),
             unasked=unasked,
             memory=None if loop == closest.run else kept.of(closest.run, closest.changes, precision),
             processes=None,
         )
     kept.keep()
-    if not finding.matched and probe.in_fp32 and not probe.uncheckable:
+    if not finding.matched and probe.in_fp32 and not probe.uncheckable and not alone:
         faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked, closest.changes_in_fp32)
         if faults is not None:
             return finding.except_for_rounding(faults)

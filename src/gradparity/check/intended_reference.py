@@ -22,7 +22,8 @@ from gradparity.faults import FAULTS, Fault
 from gradparity.faults.stress_scenario import ACCUMULATION_STEPS, MAX_NORM, Cast, Plan
 from gradparity.parity.state import Part
 
-_NORM = "--max-norm NORM"
+NORM = "--max-norm NORM"
+"""The option for a loop that means to clip by norm."""
 _SAID, _OWN = "was said to mean this", "trains with optimizers of its own"
 
 
@@ -152,14 +153,14 @@ def _clip(asked: Asked, loop: ObservedLoop, threshold: float | None, said: Said)
         return [_clip_to(said.max_norm, reason=_SAID)]
     if "max_norm" in asked.read:
         return [None]
-    without = Intended(none, "without a clip", unread="max_norm", option=_NORM)
+    without = Intended(none, "without a clip", unread="max_norm", option=NORM)
     if threshold is not None:
         return [_clip_to(threshold, unread="max_norm"), without]
     return [without, *(_clip_to(norm, unread="max_norm") for norm in nice(largest_norm(loop)))]  # it may clip by hand
 
 
 def _clip_to(norm: float, reason: str = "", unread: str = "") -> Option:
-    option = _NORM if unread else ""
+    option = NORM if unread else ""
     return None if norm == MAX_NORM else Intended(clipping_to(norm), f"clipped to {norm:g}", reason, unread, option)
 
 

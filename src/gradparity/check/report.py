@@ -40,9 +40,11 @@ NOT_COVERED_ON_RANKS = (
 )
 
 _PRECISION_REASON = {
-    "bf16": "reads plan.autocast and takes no scaler",
-    "fp32": "takes no scaler and never reads plan.autocast",
+    ("bf16", True): "reads plan.autocast and takes no scaler",
+    ("bf16", False): "computes under an autocast of its own",
+    ("fp32", False): "takes no scaler and never reads plan.autocast",
 }
+"""By the precision, and whether ``plan.autocast`` is read."""
 
 _LEAVE_OUT = "its loss may depend on them; leave that part out to have the rest judged"
 
@@ -103,6 +105,9 @@ def _findings(result: CheckResult) -> list[RuleFinding]:
 
 def _written_in(result: CheckResult) -> Iterator[str]:
     """Yield the lines that wrote what differs first; nothing if an audit has named all of them already."""
+    if result.passed and result.lines:
+        yield "Not judged: how it changes its gradients here."
+        yield from (f"    {line}: {line.source}" for line in result.lines)
     named = {(f.line.file, f.line.number) for f in _findings(result) if f.line}
     if not result.passed and any((line.file, line.number) not in named for line in result.lines):
         only = "This line" if len(result.lines) == 1 else "One of these lines"
@@ -148,7 +153,8 @@ def remarks(result: CheckResult) -> list[str]:
     if any(one.change is WITHOUT_SCALER for one in result.meant):
         lines.append("In fp16 without a loss scale, gradients below 6e-8 become zero; take the scaler to keep them.")
     if probe.found_precision and probe.precision != "fp16":
-        lines.append(f"Checked in {probe.precision} only: the loop {_PRECISION_REASON[probe.precision]}.")
+        reason = _PRECISION_REASON[probe.precision, "autocast" in probe.asked.read]
+        lines.append(f"Checked in {probe.precision} only: the loop {reason}.")
     if not loop.end.finished and finding.match != Match.UNKNOWN:
         lines.append(f"It did not finish: {str(loop.end).rstrip('.')}.")
     scaled = any(r.event == Event.UPDATE for r in loop.trace.records)

@@ -34,6 +34,10 @@ from gradparity.trace.record import about
 from gradparity.trace.trace_file import Writer
 
 
+_COMPUTES: Mapping[torch.dtype | None, str] = {torch.float16: "fp16", torch.bfloat16: "bf16"}
+"""The precision of each dtype of autocast."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """All observations of one loop, from several runs."""
@@ -86,7 +90,8 @@ def probe_loop(
         load: imports the loop.
         name: the name of the loop in messages.
         asked_precision: a key of :data:`gradparity.training.PRECISIONS`; ``None`` for the one that the loop is made
-            for: fp16 if it takes the scaler or builds one, else bf16 if it reads ``plan.autocast``, else fp32.
+            for: that of an autocast of its own; else fp16 if it takes the scaler or builds one, bf16 if it reads
+            ``plan.autocast``, fp32 if not.
         folder: for a trace with all tensors.
         limit: limits the time of each run of the loop.
 
@@ -159,8 +164,9 @@ def _probe_loop(
         if observed != reference_after and seconds < limit.seconds / 4:  # watched, it takes longer
             observe(watcher.watching(limited), partial(watcher.build, build), precision, watcher.count)
             before.restore()
-        # Else it may clip to a threshold of its own, which this cannot lift, or its first window is another one.
-        if "max_norm" in guard.read and not guard.draws.own().orders:
+        # Else it may clip to a threshold of its own, which this cannot lift, its first window is another one, or it
+        # computes in a precision of its own.
+        if "max_norm" in guard.read and not guard.draws.own().orders and guard.own_autocast is None:
             number = None if "accumulation_steps" in guard.read else audit.backwards
             oracle = error_of_first_gradient(limited, window=partial(first_window, number=number))
     # A schedule that it advances belongs to the optimizer that it was given: with another one, that is a mistake.
@@ -200,9 +206,12 @@ def _probe_loop(
 
 def _made_for(loop: LoadedLoop, limited: UserLoop) -> str:
     """Return the precision that a loop is made for."""
-    if "scaler" in loop.takes:
-        return "fp16"
     guard = InputGuard()
+    given = "scaler" in loop.takes
     with guard.watching_others():
-        observe(limited, guard.build, "bf16")
-    return "fp16" if guard.scaler is not None else "bf16" if "autocast" in guard.read else "fp32"
+        observe(limited, guard.build, "bf16", lambda *_: not given)  # of a given scaler, the first forward is enough
+    if guard.own_autocast in _COMPUTES:
+        return _COMPUTES[guard.own_autocast]
+    if given or guard.scaler is not None:
+        return "fp16"
+    return "bf16" if "autocast" in guard.read else "fp32"

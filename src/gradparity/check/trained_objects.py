@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -35,6 +36,8 @@ class InputGuard:
         self._build = build
         self.read: set[str] = set()
         """The fields of the plan that the loop has read."""
+        self.autocasts: set[torch.dtype | None] = set()
+        """The dtypes to which autocast was on at its forwards; ``None`` for a forward without autocast."""
         self.own_models: dict[str, str] = {}
         """The models in variables of the loop, other than the one that it was given: the class of each, by name."""
 
@@ -45,11 +48,22 @@ class InputGuard:
         plan = replace(self.cast.plan, restart=self.draws.restarting(self.cast.plan.restart))
         self.cast = replace(self.cast, plan=noting(plan, self.read))
         self.parameters = dict(self.cast.model.named_parameters(remove_duplicate=False))
+        self.cast.model.register_forward_pre_hook(self._note_autocast)
         self.hooks = _number_of_hooks(self.cast)
         self.others: list[Optimizer] = []
         self.own: list[list[OwnOptimizer | None]] = []
         self.scaler: OwnScaler | None = None
         return self.cast
+
+    def _note_autocast(self, model: nn.Module, _: object) -> None:
+        if model.training and torch.is_grad_enabled():
+            self.autocasts.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+
+    @property
+    def own_autocast(self) -> torch.dtype | None:
+        """Return the dtype of the autocast of its own under which all its forwards run; ``None`` without one."""
+        own = self.autocasts if "autocast" not in self.read else set()
+        return next(iter(own)) if len(own) == 1 else None
 
     @contextmanager
     def watching_others(self) -> Iterator[None]:
