@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gradparity.check.intended_reference import Intended
 from gradparity.check.observe import ObservedLoop, common_prefix, observe_reference
 from gradparity.check.rounding import steps_alike
-from gradparity.faults import Fault
+from gradparity.faults import Change
 from gradparity.faults.patching import ClashError
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
@@ -23,12 +23,12 @@ class ClosestReference:
     meant: tuple[Intended, ...] = ()
 
     @property
-    def changes(self) -> list[Fault]:
+    def changes(self) -> list[Change]:
         """Return the changes to the reference."""
         return [one.change for one in self.meant]
 
     @property
-    def changes_in_fp32(self) -> list[Fault]:
+    def changes_in_fp32(self) -> list[Change]:
         """Return the changes to the reference in fp32."""
         return [one.in_fp32 or one.change for one in self.meant]
 

@@ -18,7 +18,7 @@ from gradparity.check.progress import progress_bar
 from gradparity.check.rank_worker import observe_rank
 from gradparity.check.rounding import RunReference, first_match, is_close
 from gradparity.check.seen_runs import SeenRun
-from gradparity.faults import FAULTS, Fault, FaultKind
+from gradparity.faults import FAULTS, Change, Fault, FaultKind
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.faults.patching_on_ranks import on_ranks_with
 from gradparity.parity.state import Part
@@ -138,7 +138,7 @@ def match_with_rounding_on_ranks(
 def guarded_reference(guard: CollectiveGuard) -> RunReference:
     """Return a function that runs the reference with faults, on all ranks or on none."""
 
-    def run_reference(faults: Sequence[Fault], precision: str, go_on: GoOn) -> ObservedLoop:
+    def run_reference(faults: Sequence[Change], precision: str, go_on: GoOn) -> ObservedLoop:
         names = on_ranks_with(faults)
         guard.guard(names)
         run = observe_rank(names["reference_on_ranks"], names["build_on_ranks"], precision, go_on)

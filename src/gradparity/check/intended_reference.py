@@ -18,7 +18,7 @@ from gradparity.check.own_learning_rates import learning_rates, with_rates
 from gradparity.check.own_optimizers import OwnOptimizer, with_own_optimizers
 from gradparity.check.own_scaler import WITHOUT_SCALER, OwnScaler, with_own_scaler
 from gradparity.check.parametric_faults import accumulating, clipping_to, largest_norm, nice
-from gradparity.faults import FAULTS, Fault
+from gradparity.faults import FAULTS, Change
 from gradparity.faults.stress_scenario import ACCUMULATION_STEPS, MAX_NORM, Cast, Plan
 from gradparity.parity.state import Part
 
@@ -31,7 +31,7 @@ _SAID, _OWN = "was said to mean this", "trains with optimizers of its own"
 class Intended:
     """A change to the reference that makes it do what a loop means to do, and the change in words."""
 
-    change: Fault
+    change: Change
     words: str
     """Such as ``without a clip``."""
     reason: str = ""
@@ -40,7 +40,7 @@ class Intended:
     """In place of a reason: the field of the plan that the loop never reads."""
     option: str = ""
     """The option by which the user says that the loop means something else, such as ``--max-norm NORM``."""
-    in_fp32: Fault | None = None
+    in_fp32: Change | None = None
     """The change in fp32, if it is a different one: there no step is skipped."""
 
 

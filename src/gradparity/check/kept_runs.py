@@ -20,7 +20,7 @@ from gradparity.check.loop_end import EndKind, LoopEnd
 from gradparity.check.observe import ObservedLoop
 from gradparity.check.seen_runs import HASH_BYTES, SeenRun, name_of, seen_run
 from gradparity.errors import in_a_line
-from gradparity.faults import Fault
+from gradparity.faults import Change
 from gradparity.safe_files.open_regular import open_regular
 from gradparity.safe_files.user_cache import cache_folder, write_whole
 
@@ -60,7 +60,7 @@ class KeptRuns:
             return {}
         return _read(self._path, quietly=False)
 
-    def of(self, reference: ObservedLoop, changes: Sequence[Fault], precision: str) -> dict[str, SeenRun]:
+    def of(self, reference: ObservedLoop, changes: Sequence[Change], precision: str) -> dict[str, SeenRun]:
         """Return the runs of a reference with faults, by the name of the faults; what is added will be kept.
 
         Args:

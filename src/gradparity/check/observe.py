@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 
 from gradparity.check.loop_end import EndKind, LoopEnd, end_by
-from gradparity.faults.fault import Fault
+from gradparity.faults.fault import Change
 from gradparity.faults.patching import reference_with
 from gradparity.faults.stress_scenario import Cast
 from gradparity.parity.difference_kinds import effective_strides
@@ -134,7 +134,7 @@ def observe(
 
 
 def observe_reference(
-    faults: Sequence[Fault], precision: str, expected: Sequence[Observation] | None = None
+    faults: Sequence[Change], precision: str, expected: Sequence[Observation] | None = None
 ) -> ObservedLoop:
     """Run the reference with ``faults``, or without any; stop as soon as it differs from ``expected``.
 

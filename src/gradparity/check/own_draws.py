@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradparity.faults import Fault
+from gradparity.faults import Change
 from gradparity.faults.stress_scenario import build
 from gradparity.parity.batch import Batch
 
@@ -115,14 +115,11 @@ def _written(states: Sequence[bytes]) -> str:
     return base64.b85encode(zlib.compress(b"".join(states))).decode()
 
 
-def with_own_order(draws: OwnDraws) -> Fault:
+def with_own_order(draws: OwnDraws) -> Change:
     """Return the change that makes the reference take its batches in such an order."""
-    return Fault(
-        name="own-order",
-        symptom="The batches come in an order of the loop's own.",
-        needs="nothing",
-        first=None,
-        changes={
+    return Change(
+        "own-order",
+        {
             build: f"""
 -    return Cast(model, optimizer, microbatches(MICROBATCHES, seed=0), summed_loss, scaler, scheduler, plan)
 +    from gradparity.check.own_draws import InOrders
@@ -133,14 +130,11 @@ def with_own_order(draws: OwnDraws) -> Fault:
     )
 
 
-def with_own_draws(draws: OwnDraws) -> Fault:
+def with_own_draws(draws: OwnDraws) -> Change:
     """Return the change that makes the reference draw from such states."""
-    return Fault(
-        name="own-draws",
-        symptom="Each forward draws from a random state of the loop's own.",
-        needs="nothing",
-        first=None,
-        changes={
+    return Change(
+        "own-draws",
+        {
             build: f"""
      autocast = partial(PRECISIONS[precision].autocast, "cpu")
 +    from gradparity.check.own_draws import draw_from

@@ -16,14 +16,14 @@ from itertools import takewhile
 from typing import TypeAlias
 
 from gradparity.check.observe import GoOn, Observation, ObservedLoop, Overflow, observe
-from gradparity.faults import FAULTS, Fault, FaultKind
+from gradparity.faults import FAULTS, Change, Fault, FaultKind
 from gradparity.faults.patching import ClashError, reference_with
 from gradparity.parity.state import Part
 from gradparity.processes.forked_map import forked_map
 from gradparity.trace.events import PHASE, Event, Record
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, number_of
 
-RunReference: TypeAlias = Callable[[Sequence[Fault], str, GoOn], ObservedLoop]
+RunReference: TypeAlias = Callable[[Sequence[Change], str, GoOn], ObservedLoop]
 """Runs the reference with faults, in a precision, until its third argument says to stop."""
 
 CLOSE_IN_FP32 = 1e-4
@@ -31,7 +31,7 @@ NOT_FAR = {"fp16": 0.01, "bf16": 0.08, "fp32": CLOSE_IN_FP32, "fp64": CLOSE_IN_F
 """Tolerances relative to the norm of a tensor, by precision: about 20 rounding errors of a number in half precision."""
 
 
-def _run_reference(faults: Sequence[Fault], precision: str, go_on: GoOn) -> ObservedLoop:
+def _run_reference(faults: Sequence[Change], precision: str, go_on: GoOn) -> ObservedLoop:
     """Run the reference with ``faults`` until ``go_on`` says to stop."""
     names = reference_with(faults)
     return observe(names["reference"], names["build"], precision, go_on)
@@ -41,9 +41,9 @@ def match_with_rounding(
     loop: ObservedLoop,
     in_fp32: ObservedLoop,
     precision: str,
-    meant: Sequence[Fault] = (),
+    meant: Sequence[Change] = (),
     unasked: frozenset[Part] = frozenset(),
-    meant_in_fp32: Sequence[Fault] | None = None,
+    meant_in_fp32: Sequence[Change] | None = None,
 ) -> tuple[Fault, ...] | None:
     """Return the fault that a loop behaves like, except for rounding.
 
@@ -90,7 +90,7 @@ def first_match(
 
 def is_close(
     loop: ObservedLoop,
-    faults: Sequence[Fault],
+    faults: Sequence[Change],
     precision: str,
     tolerance: float,
     run_reference: RunReference = _run_reference,
@@ -122,7 +122,7 @@ def overflows_apart(
     reference: ObservedLoop,
     in_fp32: ObservedLoop,
     precision: str,
-    meant: Sequence[Fault] = (),
+    meant: Sequence[Change] = (),
     unasked: frozenset[Part] = frozenset(),
 ) -> Overflow | None:
     """Return where only one of loop and reference overflows, if nothing but rounding differs before it.

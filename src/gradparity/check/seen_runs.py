@@ -12,7 +12,7 @@ import xxhash
 
 from gradparity.check.loop_end import EndKind, LoopEnd
 from gradparity.check.observe import Observation, ObservedLoop
-from gradparity.faults import Fault
+from gradparity.faults import Change
 
 HASH_BYTES = 8
 
@@ -68,7 +68,7 @@ def hash_of(observation: Observation) -> bytes:
     return xxhash.xxh3_64_digest(repr((observation.place, values)).encode())
 
 
-def name_of(faults: Sequence[Fault]) -> str:
-    """Return a hash of everything that ``faults`` change in the reference."""
-    changes = [(thing.__module__, thing.__qualname__, patch) for f in faults for thing, patch in f.changes.items()]
-    return xxhash.xxh3_128_hexdigest(repr(sorted(changes)).encode())  # in any order they make the same reference
+def name_of(changes: Sequence[Change]) -> str:
+    """Return a hash of everything that ``changes`` change in the reference."""
+    patches = [(thing.__module__, thing.__qualname__, patch) for c in changes for thing, patch in c.changes.items()]
+    return xxhash.xxh3_128_hexdigest(repr(sorted(patches)).encode())  # in any order they make the same reference
