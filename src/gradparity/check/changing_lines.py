@@ -181,6 +181,11 @@ def changing_lines(
     return _lines(alone or [run for run in writing if run.ends > shared] or _computing(until, shared))
 
 
+def writing_weights(runs: Iterable[LineRun]) -> list[Line]:
+    """Return the lines that write weights without a step of the optimizer."""
+    return _lines(r for r in runs if r.begins == r.ends and any(part == Part.PARAMETERS for part, _ in r.changed))
+
+
 def _differing(one: Observation, other: Observation) -> set[Name]:
     names: set[Name] = {(part, name) for part, name, _ in one.content ^ other.content}
     if any(part == Part.LOSS for part, _ in names):  # statistics of a batch differ with it

@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gradparity.auditing.watching.user_lines import Line
-from gradparity.check.changing_lines import changing_lines
-from gradparity.check.closest_reference import ClosestReference, closest_reference
+from gradparity.check.changing_lines import changing_lines, writing_weights
+from gradparity.check.closest_reference import ClosestReference, closest_reference, identical
 from gradparity.check.fault_lookup import Finding, Match, look_up
 from gradparity.check.intended_reference import EVERYTHING, Said, intended
 from gradparity.check.kept_runs import KeptRuns
@@ -81,23 +81,28 @@ def check(
         finding = _look_up(probe, closest, unasked, quiet, kept, alone=own is not None)
         if own is not None and not finding.matched:
             closest = own
-            finding = _look_up(probe, closest, unasked, quiet, kept)
+            same = identical(probe.observed, own.run, unasked)
+            finding = Finding(Match.IDENTICAL if same else Match.SAME_UPDATES)
+        if finding.match == Match.CLOSEST and not ended:  # no fault that is known ends it so
+            finding = replace(finding, match=Match.UNKNOWN, faults=(), parted=None, first=None)
         idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
-        explanation = "" if idle else _explain(ours, theirs, precision, closest)
+        explanation = "" if idle or not finding.first else _explain(ours, theirs, precision, closest)
     draws = first_other_draw(closest.run.trace, probe.observed.trace)
     if draws is not None and not finding.matched and not probe.uncheckable:
         explanation += (
             f"\nFrom step {draws} on it draws different random numbers, as with a DataLoader or a seed; this alone "
             "gives different dropout masks. Draw none in the loop, to see if anything else differs."
         )
-    lines = () if finding.matched and not finding.faults and closest is plain else _lines(probe, plain)
+    lines = () if finding.matched and not finding.faults and closest is plain else _lines(probe, plain, finding)
     return CheckResult(
         probe, finding, explanation, probe.reference_after != reference, lines=lines, meant=closest.meant
     )
 
 
-def _lines(probe: Probe, closest: ClosestReference) -> Sequence[Line]:
+def _lines(probe: Probe, closest: ClosestReference, finding: Finding) -> Sequence[Line]:
     """Return the lines of the loop that wrote what differs first from its reference."""
+    if probe.ways.weights and probe.ways.why_unlike(finding) == probe.ways.weights:
+        return writing_weights(probe.lines)
     loop, reference = probe.observed.observations, closest.run.observations
     return changing_lines(probe.lines, loop, reference, common_prefix(loop, reference))
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradparity.check.intended_reference import Intended
-from gradparity.check.observe import ObservedLoop, common_prefix, observe_reference
+from gradparity.check.observe import Observation, ObservedLoop, common_prefix, observe_reference
 from gradparity.check.rounding import steps_alike
 from gradparity.faults import Change
 from gradparity.faults.patching import ClashError
+from gradparity.parity.place_in_training import END
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
 from gradparity.trace.same_updates import updates
@@ -87,6 +88,31 @@ def same_updates(loop: ObservedLoop, reference: ObservedLoop, unasked: frozenset
         return True
     elsewhere = not any(record.event in (Event.STEP, Event.SKIP) for record in loop.trace.records)
     return elsewhere and _parameters_before_backwards(loop) == _parameters_before_backwards(reference)
+
+
+def identical(loop: ObservedLoop, reference: ObservedLoop, unasked: frozenset[Part]) -> bool:
+    """Return whether a loop is the reference, bit for bit, in all that it was given and takes.
+
+    It cannot keep a scaler or a scheduler that it does not take. Without the scheduler, the hyperparameters after the
+    last step are its own: no step reads them.
+    """
+    if loop == reference or not unasked:
+        return loop == reference
+    if loop.end != reference.end or len(loop.observations) != len(reference.observations):
+        return False
+    pairs = zip(loop.observations, reference.observations, strict=True)
+    return all(_asked_of(one, unasked) == _asked_of(other, unasked) for one, other in pairs)
+
+
+def _asked_of(seen: Observation, unasked: frozenset[Part]) -> Observation:
+    own = seen.place == END and Part.SCHEDULER in unasked
+    return seen._replace(
+        content=frozenset(
+            (part, name, value)
+            for part, name, value in seen.content
+            if part not in unasked and not (own and part == Part.OPTIMIZER and name.startswith("group "))
+        )
+    )
 
 
 def _of_steps(run: ObservedLoop) -> list[object]:

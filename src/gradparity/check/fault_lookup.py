@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
 
-from gradparity.check.closest_reference import same_updates
+from gradparity.check.closest_reference import identical, same_updates
 from gradparity.check.likely_pairs import Candidate, likely_pairs, not_before, visible_at
 from gradparity.check.observe import Observation, ObservedLoop, Overflow, common_prefix
 from gradparity.check.parametric_faults import inferred_faults
@@ -109,7 +109,7 @@ def look_up(
 
     A fault is named only after it was run here. If that shows that ``memory`` is wrong, it is emptied.
     """
-    if loop == reference:
+    if identical(loop, reference, unasked):
         return Finding(Match.IDENTICAL)
     tries = Tries(loop, observe, {} if memory is None else memory, processes)
     try:

@@ -8,6 +8,7 @@ loop that repeats a state, whose masks repeat too, nor for one that resumes, whi
 import base64
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,11 +81,16 @@ class DrawsWatcher:
 
 
 def _equal(tensor: Tensor, other: object) -> bool:
-    return isinstance(other, Tensor) and torch.equal(tensor, other)
+    with suppress(RuntimeError):
+        return isinstance(other, Tensor) and torch.equal(tensor, other)
+    return False
 
 
 def _state() -> bytes:
-    return torch.get_rng_state().numpy().tobytes()
+    """Return the state of torch's generator; nothing in a transform of torch.func, where no tensor can be read."""
+    with suppress(RuntimeError):
+        return torch.get_rng_state().numpy().tobytes()
+    return b""
 
 
 class InOrders:

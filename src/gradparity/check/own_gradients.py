@@ -8,15 +8,20 @@ One common factor for all gradients of a step is no such change: it is a clip by
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from gradparity.auditing.finding import RuleVerdict
 from gradparity.check.closest_reference import ClosestReference, same_updates
 from gradparity.check.intended_reference import NORM, Intended, Said
 from gradparity.check.observe import ObservedLoop, observe_reference
 from gradparity.check.run_in_child import Probe
-from gradparity.faults import Fault
+from gradparity.faults import Change
+from gradparity.faults.patching import ClashError
 from gradparity.faults.stress_scenario import build
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
@@ -41,12 +46,19 @@ def follow_gradients(probe: Probe, closest: ClosestReference, said: Said, folder
         folder: holds its trace with all tensors.
     """
     clips = "max_norm" in probe.asked.read or probe.audit.threshold is not None or said.max_norm is not None
-    if clips or not probe.observed.end.finished or not changes_gradients(probe.observed):
+    wrong = any(finding.verdict == RuleVerdict.WRONG for finding in probe.audit.findings)
+    hooks = probe.ways.hooks
+    changes = hooks or changes_gradients(probe.observed)
+    if clips or wrong or not changes or not probe.observed.end.finished:
         return None
-    change = Intended(with_own_gradients(folder), OWN_GRADIENTS, "changes its gradients itself", option=NORM)
+    by = "by hooks" if hooks else "itself"
+    change = Intended(with_own_gradients(folder, hooks), OWN_GRADIENTS, f"changes its gradients {by}", option=NORM)
     meant = (change, *(one for one in closest.meant if one.option != NORM))
-    run = observe_reference([one.change for one in meant], probe.precision)
-    return ClosestReference(run, meant) if same_updates(probe.observed, run, probe.asked.unasked) else None
+    with suppress(ClashError):
+        run = observe_reference([one.change for one in meant], probe.precision)
+        if same_updates(probe.observed, run, probe.asked.unasked):
+            return ClosestReference(run, meant)
+    return None
 
 
 def changes_gradients(loop: ObservedLoop) -> bool:
@@ -76,46 +88,68 @@ def _ratios(before: Mapping[str, object], after: Mapping[str, object]) -> Iterat
             yield other.norm / one.norm if isinstance(other, Fingerprint) else 0.0
 
 
-def with_own_gradients(folder: Path) -> Fault:
-    """Return the change that makes the reference step with the gradients of the loop whose trace is in ``folder``."""
-    return Fault(
-        name="own-gradients",
-        symptom="The gradients of each step are those that the loop makes of them.",
-        needs="nothing",
-        first=None,
-        changes={
+def with_own_gradients(folder: Path, hooks: bool) -> Change:
+    """Return the change that makes the reference step with the gradients of a loop.
+
+    Args:
+        folder: holds the trace of the loop with all tensors.
+        hooks: whether hooks change them in the backward already.
+    """
+    return Change(
+        "own-gradients",
+        {
             build: f"""
      optimizer.register_step_post_hook(lambda *_: model.follow())
 +    from gradparity.check.own_gradients import Gradients
-+    model.gradients = Gradients({str(folder)!r})
++    model.gradients = Gradients(model, {str(folder)!r}, {hooks!r})
 """,
             train_step: """
 -    run.clip(run.parameters)
-+    run.model.gradients.put_into(run.model)
++    run.model.gradients.of_a_step()
 """,
         },
     )
 
 
 class Gradients:
-    """The gradients of each step of a loop, in order.
+    """The gradients of a loop after each backward and before each step.
 
     Args:
-        folder: holds its trace with all tensors.
+        model: gets them in place of its own.
+        folder: holds the loop's trace with all tensors.
+        hooks: whether it gets those after each backward too.
     """
 
-    def __init__(self, folder: str) -> None:
-        self._trace = read(Path(folder))
-        self._left = iter([record for record in self._trace.records if record.event == Event.READY])
+    def __init__(self, model: nn.Module, folder: str, hooks: bool) -> None:
+        self._named, self._trace = dict(model.named_parameters()), read(Path(folder))
+        records = self._trace.records
+        self._ready = iter([r for r in records if r.event == Event.READY])
+        self._backwards = iter([r for r in records if r.event == Event.ACCUMULATED])
+        self._now: Record | None = None
+        if hooks:
+            model.register_forward_pre_hook(self._begins)
+            for name, p in self._named.items():
+                p.register_post_accumulate_grad_hook(partial(self._accumulated, name))
 
-    def put_into(self, model: nn.Module) -> None:
-        """Replace the gradients of ``model`` by those of the next step."""
-        record = next(self._left, None)
-        for name, p in model.named_parameters() if record is not None else ():
-            printed = record.parts[Part.GRADIENTS].get(name)
-            if not isinstance(printed, Fingerprint):
-                p.grad = None
-                continue
-            tensor = tensor_of(self._trace, record, Part.GRADIENTS, name)
-            if tensor is not None and p.grad is not None:
-                p.grad.copy_(tensor)  # in place: whatever lies in memory as before stays so
+    def of_a_step(self) -> None:
+        """Replace the gradients by those of the next step."""
+        record = next(self._ready, None)
+        for name, p in self._named.items() if record is not None else ():
+            self._put(record, name, p)
+
+    def _begins(self, model: nn.Module, _: object) -> None:
+        if model.training and torch.is_grad_enabled():
+            self._now = next(self._backwards, None)
+
+    def _accumulated(self, name: str, p: Tensor) -> None:
+        if self._now is not None:
+            self._put(self._now, name, p)
+
+    @torch.no_grad()
+    def _put(self, record: Record, name: str, p: Tensor) -> None:
+        if not isinstance(record.parts[Part.GRADIENTS].get(name), Fingerprint):
+            p.grad = None
+            return
+        tensor = tensor_of(self._trace, record, Part.GRADIENTS, name)
+        if tensor is not None and p.grad is not None:
+            p.grad.copy_(tensor)  # in place: whatever lies in memory as before stays so

@@ -61,6 +61,8 @@ def headline(result: CheckResult) -> str:
     if result.same_updates and not result.passed:
         problem = _kept(probe.graphs) if probe.graphs.steps_kept else probe.wrong_average or _left_behind(probe.left)
         return f"The same updates, but {name} {problem}."
+    if result.own_way and not probe.uncheckable:
+        return f"{name} cannot be judged: it {result.own_way}; leave that out to have the rest judged."
     match finding.match:
         case Match.IDENTICAL:
             return f"Identical: {name} behaves like {reference}, bit for bit, {_steps(probe.observed)}."
@@ -187,7 +189,7 @@ def remarks(result: CheckResult) -> list[str]:
     if kinds:
         names = listed([f"{name} ({kind})" for name, kind in kinds.items()])
         lines.append(f"Not compared: {names}, which the loop builds itself. The reference has none.")
-    if finding.match == Match.CLOSEST:
+    if finding.match == Match.CLOSEST and not result.own_way:
         where = f"until {finding.parted.place}" if finding.parted else "until the end"
         faults = listed([fault.name for fault in finding.faults])
         lines.append(f"It behaves like the reference with {faults} {where}, and differently from there on.")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gradparity.auditing.finding import RuleVerdict
 from gradparity.auditing.watching.user_lines import Line
 from gradparity.check.fault_lookup import Finding, Match
 from gradparity.check.intended_reference import Intended
@@ -40,11 +41,20 @@ class CheckResult:
         return self.same_updates and not kept and not self.reference_changed
 
     @property
+    def own_way(self) -> str:
+        """Return a predicate on what the loop may do by intent, which no reference can judge; empty if nothing is.
+
+        What an audit finds wrong is not meant.
+        """
+        wrong = any(finding.verdict == RuleVerdict.WRONG for finding in self.probe.audit.findings)
+        return "" if wrong else self.probe.ways.why_unlike(self.finding)
+
+    @property
     def code(self) -> int:
         """Return the exit code of the command."""
         loop = self.probe.observed
         judged = loop.end.finished and steps_made(loop) and not self.probe.also
-        unchecked = self.finding.match == Match.UNKNOWN and not judged
+        unchecked = (self.finding.match == Match.UNKNOWN and not judged) or self.own_way
         return 0 if self.passed else 2 if unchecked else 1
 
     @property

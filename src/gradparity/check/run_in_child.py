@@ -22,6 +22,7 @@ from gradparity.check.observe import ObservedLoop, UserLoop, observe, observe_re
 from gradparity.check.own_averages import OwnAverages
 from gradparity.check.own_optimizers import OwnOptimizer
 from gradparity.check.own_scaler import build_without_scaler
+from gradparity.check.own_ways import OwnWays, WeightsWritten, own_loss
 from gradparity.check.trained_objects import InputGuard, still_running
 from gradparity.check.uncheckable import steps_made, why_uncheckable
 from gradparity.check.user_loop import LoadedLoop
@@ -32,7 +33,6 @@ from gradparity.processes.sandbox import TimeLimit
 from gradparity.trace.events import Event
 from gradparity.trace.record import about
 from gradparity.trace.trace_file import Writer
-
 
 _COMPUTES: Mapping[torch.dtype | None, str] = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 """The precision of each dtype of autocast."""
@@ -77,6 +77,8 @@ class Probe:
     """A predicate on an average of its own that does not follow the weights as it should; empty if all do."""
     averages: Sequence[str] = ()
     """The variables in which it keeps averages of its own."""
+    ways: OwnWays = OwnWays()  # noqa: RUF009  # it is frozen
+    """The things that it may do by intent and the reference does not."""
     compiles: bool = False
     """True if the loop asked for a compiler; it ran without."""
 
@@ -136,23 +138,23 @@ def _probe_loop(
     except Exception:  # such as a default device that holds no tensors, or a function replaced by a non-function
         reference_after = None
     before.restore()
-    graphs, averages = GraphLeaks(), OwnAverages()
+    graphs, averages, weights = GraphLeaks(), OwnAverages(), WeightsWritten()
     if observed.end.kind != EndKind.ENDLESS:
         again = observe(
             limited,
-            lambda precision: averages.of(graphs.build(precision, build)),
+            lambda precision: weights.of(averages.of(graphs.build(precision, build))),
             precision,
-            lambda *seen: graphs.count(*seen) and averages.look(*seen),
+            lambda *seen: graphs.count(*seen) and averages.look(*seen) and weights.look(*seen),
         )
         before.restore()
-        if again != observed:
+        if again != observed and not {observed.end.kind, again.end.kind} <= {EndKind.RAISED}:
             raise UserError(
                 f"{name} does not repeat itself: a second run differs at {first_shown(observed, again) or 'its end'}; "
                 "keep no state between calls, and draw random numbers only from torch"
             )
     in_fp32 = oracle = None
     own_in_fp32: tuple[OwnOptimizer, ...] = ()
-    audit, watcher = AuditedLoop(), LineWatcher()
+    audit, watcher, ways = AuditedLoop(), LineWatcher(), OwnWays()
     if observed.end.finished:
         guard_in_fp32 = InputGuard(build)
         with guard_in_fp32.watching_others():
@@ -163,6 +165,10 @@ def _probe_loop(
         before.restore()
         if observed != reference_after and seconds < limit.seconds / 4:  # watched, it takes longer
             observe(watcher.watching(limited), partial(watcher.build, build), precision, watcher.count)
+            before.restore()
+            ways = OwnWays(
+                own_loss(limited, build, precision), *weights.found(steps_made(observed) > 0 and not guard.others)
+            )
             before.restore()
         # Else it may clip to a threshold of its own, which this cannot lift, its first window is another one, or it
         # computes in a precision of its own.
@@ -201,6 +207,7 @@ def _probe_loop(
         also=guard.other_training() if steps_made(observed) else "",
         wrong_average=averages.wrong(),
         averages=averages.names(),
+        ways=ways,
     )
 
 

@@ -3,7 +3,7 @@
 import inspect
 import os
 import sys
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any
@@ -97,13 +97,18 @@ def call_by_name(loop: UserLoop, name: str) -> LoadedLoop:
 
 
 def _run_to_the_end(loop: UserLoop) -> UserLoop:
+    """Return ``loop``, which prints to stderr until it has once come to its end: it runs several times."""
+    ended = False
+
     def call(**given: Any) -> None:
-        with redirect_stdout(sys.stderr):
+        nonlocal ended
+        with open(os.devnull, "w") if ended else nullcontext(sys.stderr) as out, redirect_stdout(out):
             result = loop(**given)
             if inspect.isgenerator(result):
                 for _ in result:
                     pass
             if inspect.isawaitable(result) or inspect.isasyncgen(result):
                 raise TypeError(f"it returned a {type(result).__name__} that is never awaited, so nothing was trained")
+        ended = True
 
     return call
