@@ -11,6 +11,7 @@ from gradparity.check.changing_lines import changing_lines
 from gradparity.check.closest_reference import ClosestReference, closest_reference
 from gradparity.check.fault_lookup import Finding, Match, look_up
 from gradparity.check.intended_reference import EVERYTHING, Said, intended
+from gradparity.check.judged_updates import judged_updates
 from gradparity.check.kept_runs import KeptRuns
 from gradparity.check.observe import common_prefix, observe, observe_reference
 from gradparity.check.progress import progress_bar
@@ -21,6 +22,7 @@ from gradparity.check.uncheckable import steps_made
 from gradparity.check.user_loop import LoadedLoop
 from gradparity.errors import UserError
 from gradparity.faults.patching import reference_with
+from gradparity.faults.stress_scenario import MAX_NORM
 from gradparity.parity.explain_difference import explain
 from gradparity.parity.state import Part
 from gradparity.processes.sandbox import PATIENCE, run_in_subprocess
@@ -76,8 +78,10 @@ def check(
         )
         closest = closest_reference(probe.observed, reference, options, precision, unasked)
         finding = _look_up(probe, closest, unasked, quiet, kept or KeptRuns(use=False))
-        idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
+        trains = steps_made(probe.observed) or probe.asked.trains_elsewhere
+        idle = finding.match == Match.IDENTICAL or not trains
         explanation = "" if idle else _explain(ours, theirs, precision, closest)
+        updates = judged_updates(probe.observed, probe.asked.updates, theirs, _thresholds(probe))
     draws = first_other_draw(closest.run.trace, probe.observed.trace)
     if draws is not None and not finding.matched and not probe.uncheckable:
         explanation += (
@@ -85,9 +89,14 @@ def check(
             "gives different dropout masks. Draw none in the loop, to see if anything else differs."
         )
     lines = () if finding.matched and not finding.faults else _lines(probe, closest)
-    return CheckResult(
-        probe, finding, explanation, probe.reference_after != reference, lines=lines, meant=closest.meant
-    )
+    changed = probe.reference_after != reference
+    return CheckResult(probe, finding, explanation, changed, lines=lines, meant=closest.meant, updates=updates)
+
+
+def _thresholds(probe: Probe) -> list[float]:
+    """Return the norms to which a loop may clip that makes its updates itself."""
+    asked = [MAX_NORM] if "max_norm" in probe.asked.read else []
+    return list(dict.fromkeys([*asked, *([] if probe.audit.threshold is None else [probe.audit.threshold])]))
 
 
 def _lines(probe: Probe, closest: ClosestReference) -> Sequence[Line]:
