@@ -11,6 +11,7 @@ from gradparity.check.changing_lines import changing_lines, writing_weights
 from gradparity.check.closest_reference import ClosestReference, closest_reference, identical
 from gradparity.check.fault_lookup import Finding, Match, look_up
 from gradparity.check.intended_reference import EVERYTHING, Said, intended
+from gradparity.check.judged_updates import judged_updates
 from gradparity.check.kept_runs import KeptRuns
 from gradparity.check.observe import common_prefix, observe, observe_reference
 from gradparity.check.own_gradients import follow_gradients
@@ -22,6 +23,7 @@ from gradparity.check.uncheckable import steps_made
 from gradparity.check.user_loop import LoadedLoop
 from gradparity.errors import UserError
 from gradparity.faults.patching import reference_with
+from gradparity.faults.stress_scenario import MAX_NORM
 from gradparity.parity.explain_difference import explain
 from gradparity.parity.state import Part
 from gradparity.processes.sandbox import PATIENCE, run_in_subprocess
@@ -76,17 +78,12 @@ def check(
             precision,
         )
         closest = closest_reference(probe.observed, reference, options, precision, unasked)
-        kept, plain = kept or KeptRuns(use=False), closest
-        own = follow_gradients(probe, closest, said, theirs)
-        finding = _look_up(probe, closest, unasked, quiet, kept, alone=own is not None)
-        if own is not None and not finding.matched:
-            closest = own
-            same = identical(probe.observed, own.run, unasked)
-            finding = Finding(Match.IDENTICAL if same else Match.SAME_UPDATES)
-        if finding.match == Match.CLOSEST and not ended:  # no fault that is known ends it so
-            finding = replace(finding, match=Match.UNKNOWN, faults=(), parted=None, first=None)
-        idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
-        explanation = "" if idle or not finding.first else _explain(ours, theirs, precision, closest)
+        plain = closest
+        finding, closest = _judged(probe, plain, said, theirs, quiet, kept or KeptRuns(use=False))
+        trains = steps_made(probe.observed) or probe.asked.trains_elsewhere
+        idle = finding.match == Match.IDENTICAL or finding.first is None or not trains
+        explanation = "" if idle else _explain(ours, theirs, precision, closest)
+        updates = judged_updates(probe.observed, probe.asked.updates, theirs, _thresholds(probe))
     draws = first_other_draw(closest.run.trace, probe.observed.trace)
     if draws is not None and not finding.matched and not probe.uncheckable:
         explanation += (
@@ -94,9 +91,14 @@ def check(
             "gives different dropout masks. Draw none in the loop, to see if anything else differs."
         )
     lines = () if finding.matched and not finding.faults and closest is plain else _lines(probe, plain, finding)
-    return CheckResult(
-        probe, finding, explanation, probe.reference_after != reference, lines=lines, meant=closest.meant
-    )
+    changed = probe.reference_after != reference
+    return CheckResult(probe, finding, explanation, changed, lines=lines, meant=closest.meant, updates=updates)
+
+
+def _thresholds(probe: Probe) -> list[float]:
+    """Return the norms to which a loop may clip that makes its updates itself."""
+    asked = [MAX_NORM] if "max_norm" in probe.asked.read else []
+    return list(dict.fromkeys([*asked, *([] if probe.audit.threshold is None else [probe.audit.threshold])]))
 
 
 def _lines(probe: Probe, closest: ClosestReference, finding: Finding) -> Sequence[Line]:
@@ -105,6 +107,23 @@ def _lines(probe: Probe, closest: ClosestReference, finding: Finding) -> Sequenc
         return writing_weights(probe.lines)
     loop, reference = probe.observed.observations, closest.run.observations
     return changing_lines(probe.lines, loop, reference, common_prefix(loop, reference))
+
+
+def _judged(
+    probe: Probe, closest: ClosestReference, said: Said, trace: Path, quiet: bool, kept: KeptRuns
+) -> tuple[Finding, ClosestReference]:
+    """Return the result of the lookup, and the reference that it is about.
+
+    A loop that changes its gradients itself, and has no known fault, is compared with a reference that follows it.
+    """
+    unasked, loop = probe.asked.unasked, probe.observed
+    own = follow_gradients(probe, closest, said, trace)
+    finding = _look_up(probe, closest, unasked, quiet, kept, alone=own is not None)
+    if own is not None and not finding.matched:
+        return Finding(Match.IDENTICAL if identical(loop, own.run, unasked) else Match.SAME_UPDATES), own
+    if finding.match == Match.CLOSEST and not loop.end.finished:  # no fault that is known ends it so
+        return replace(finding, match=Match.UNKNOWN, faults=(), parted=None, first=None), closest
+    return finding, closest
 
 
 def _look_up(

@@ -17,9 +17,11 @@ from gradparity.check.own_draws import OwnDraws, with_own_draws, with_own_order
 from gradparity.check.own_learning_rates import learning_rates, with_rates
 from gradparity.check.own_optimizers import OwnOptimizer, with_own_optimizers
 from gradparity.check.own_scaler import WITHOUT_SCALER, OwnScaler, with_own_scaler
+from gradparity.check.own_updates import OwnUpdates, with_own_updates
 from gradparity.check.parametric_faults import accumulating, clipping_to, largest_norm, nice
 from gradparity.faults import FAULTS, Change
 from gradparity.faults.stress_scenario import ACCUMULATION_STEPS, MAX_NORM, Cast, Plan
+from gradparity.parity.likely_cause import listed
 from gradparity.parity.state import Part
 
 NORM = "--max-norm NORM"
@@ -81,16 +83,25 @@ class Asked:
     """The optimizers of its own with which it trains, if it makes no step with the one that it is given."""
     own_in_fp32: tuple[OwnOptimizer, ...] = ()
     """The same in fp32, where no step is skipped, so that a schedule advances at other steps."""
+    updates: OwnUpdates = OwnUpdates()  # noqa: RUF009  # it is frozen
+    """Its updates, if no optimizer makes them that can be built again."""
+    updates_in_fp32: OwnUpdates = OwnUpdates()  # noqa: RUF009  # it is frozen
     own_scaler: OwnScaler | None = None
     """The loss scaler of its own that makes its steps."""
     draws: OwnDraws = OwnDraws()  # noqa: RUF009  # it is frozen
     """Its order of the batches and its random numbers, where they are not the reference's."""
 
     @property
+    def trains_elsewhere(self) -> bool:
+        """Return whether it trains the given model, without the optimizer that it was given."""
+        return bool(self.own or self.updates.weights)
+
+    @property
     def unasked(self) -> frozenset[Part]:
         """Return the parts of the state that the loop does not take, so that they need not be the reference's."""
         parts = {"scheduler": Part.SCHEDULER, "scaler": Part.SCALER}
-        return frozenset(part for name, part in parts.items() if name not in self.takes)
+        own = {Part.PARAMETERS} if self.updates.weights else set()
+        return frozenset(own | {part for name, part in parts.items() if name not in self.takes})
 
 
 EVERYTHING = Asked(frozenset(field.name for field in fields(Cast)), frozenset(field.name for field in fields(Plan)))
@@ -120,12 +131,22 @@ Option: TypeAlias = Intended | None
 
 
 def _optimizers(asked: Asked) -> list[Option]:
+    if asked.updates.weights:
+        return [_updates(asked)]
     if not asked.own:
         return [None]
     kinds, they = " and ".join(dict.fromkeys(one.kind for one in asked.own)), "them" if asked.own[1:] else "it"
     schedules = " and schedules" if any(one.steps for one in asked.own) else ""
     words = f"with {kinds} as it builds{schedules} {they}"
     return [Intended(with_own_optimizers(asked.own), words, _OWN, in_fp32=with_own_optimizers(asked.own_in_fp32))]
+
+
+def _updates(asked: Asked) -> Intended:
+    by = asked.updates.by
+    words = f"with the updates that its {listed(list(by))} makes" if by else "with the updates that it writes out"
+    reason = _OWN if by else "makes its updates without an optimizer of PyTorch"
+    change, in_fp32 = with_own_updates(asked.updates), with_own_updates(asked.updates_in_fp32)
+    return Intended(change, words, reason, in_fp32=in_fp32)
 
 
 def _schedule(asked: Asked, loop: ObservedLoop, in_fp32: ObservedLoop, said: Said) -> list[Option]:
@@ -147,6 +168,8 @@ def _schedule(asked: Asked, loop: ObservedLoop, in_fp32: ObservedLoop, said: Sai
 
 def _clip(asked: Asked, loop: ObservedLoop, threshold: float | None, said: Said) -> list[Option]:
     none = FAULTS["clipping-missing"]
+    if asked.updates.weights:  # which are what they are, clipped or not
+        return [None]
     if said.max_norm == math.inf:
         return [Intended(none, "without a clip", _SAID)]
     if said.max_norm is not None:

@@ -133,9 +133,9 @@ class Gradients:
 
     def of_a_step(self) -> None:
         """Replace the gradients by those of the next step."""
-        record = next(self._ready, None)
-        for name, p in self._named.items() if record is not None else ():
-            self._put(record, name, p)
+        if (record := next(self._ready, None)) is not None:
+            for name, p in self._named.items():
+                self._put(record, name, p)
 
     def _begins(self, model: nn.Module, _: object) -> None:
         if model.training and torch.is_grad_enabled():

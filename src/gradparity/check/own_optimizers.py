@@ -91,13 +91,18 @@ def _plain(value: object) -> str | None:
 def with_own_optimizers(optimizers: Iterable[OwnOptimizer]) -> Change:
     """Return the change that makes the reference train with such optimizers, each stepped by the scaler in turn."""
     built = ", ".join(f"follow_steps({one.code}, [{', '.join(one.steps)}])" for one in optimizers)
+    return training_with("own-optimizers", f"[{built}]", "from gradparity.check.own_optimizers import follow_steps")
+
+
+def training_with(name: str, optimizers: str, imports: str) -> Change:
+    """Return the change that makes the reference train with other ``optimizers``, a list in Python code."""
     return Change(
-        "own-optimizers",
+        name,
         {
             build: f"""
      optimizer.register_step_post_hook(lambda *_: model.follow())
-+    from gradparity.check.own_optimizers import follow_steps
-+    model.own = [{built}]
++    {imports}
++    model.own = {optimizers}
 """,
             train_step: """
 -    run.scaler.unscale_(run.optimizer)

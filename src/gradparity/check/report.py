@@ -95,6 +95,8 @@ def _audit_names_it(result: CheckResult) -> str:
 
 def _audited(result: CheckResult) -> Iterator[str]:
     """Yield what an audit found wrong, with the line; of a loop that passes, only what breaks a promise."""
+    if result.passed and _findings(result):
+        yield "An audit of the loop's own run found what is wrong in it, and in the reference that does the same:"
     for finding in _findings(result):
         where = f"\n    {finding.line}: {finding.line.source}" if finding.line and finding.line.number else ""
         yield f"{finding.rule.code} {finding.rule.name}: {finding.sentence}{where}"
@@ -125,6 +127,12 @@ def _why_meant(meant: Sequence[Intended]) -> str:
     options = list(dict.fromkeys(one.option for one in meant if one.option))
     more = f" If it should do more, say so: {', '.join(options)}." if options else ""
     return f"The reference follows the loop, which {listed(reasons)}.{more}"
+
+
+def _of_updates(result: CheckResult) -> str:
+    """Return what is known of updates that the loop makes itself."""
+    judged = "The reference takes its updates over, so that all losses and gradients are judged."
+    return f"{judged} {result.updates or 'The updates themselves are not.'}"
 
 
 def _kept(graphs: GraphLeaks) -> str:
@@ -181,6 +189,8 @@ def remarks(result: CheckResult) -> list[str]:
         lines.append(f"It leaves {listed(probe.left)}, which makes no difference here.")
     if probe.hooks:
         lines.append(f"It leaves hooks on {listed(probe.hooks)}; remove them before returning, or each call adds more.")
+    if probe.asked.updates.weights:
+        lines.append(_of_updates(result))
     if probe.compiles:
         lines.append("It ran uncompiled: the rounding and the dropout masks of torch.compile are not judged.")
     if probe.wrong_average and (probe.graphs.steps_kept or not result.same_updates):

@@ -27,6 +27,7 @@ def as_json(result: CheckResult) -> dict[str, object]:
         "audit": [
             {
                 "code": f.rule.code,
+                "name": f.rule.name,
                 "verdict": f.verdict,
                 "sentence": f.sentence,
                 "file": f.line.file,

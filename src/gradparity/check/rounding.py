@@ -10,7 +10,7 @@ has two such faults, a loss in half precision and a moving average that follows 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import takewhile
 from typing import TypeAlias
@@ -25,6 +25,8 @@ from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, number_o
 
 RunReference: TypeAlias = Callable[[Sequence[Change], str, GoOn], ObservedLoop]
 """Runs the reference with faults, in a precision, until its third argument says to stop."""
+
+Parts: TypeAlias = Mapping[Part, Mapping[str, FingerprintValue]]
 
 CLOSE_IN_FP32 = 1e-4
 NOT_FAR = {"fp16": 0.01, "bf16": 0.08, "fp32": CLOSE_IN_FP32, "fp64": CLOSE_IN_FP32}
@@ -97,6 +99,9 @@ def is_close(
     unasked: frozenset[Part] = frozenset(),
 ) -> bool:
     """Return whether optimizer steps of ``loop`` and of the reference with ``faults`` read and write about the same."""
+    if bool(loop.moves) and not any(r.event in (Event.STEP, Event.SKIP) for r in loop.trace.records):
+        run = run_reference(faults, precision, lambda *_: True)
+        return run.end.finished and loop.end.finished and _close_moves(loop, run, tolerance, unasked)
     expected = [r for r in loop.trace.records if _of_a_step(r)]
 
     def go_on(records: Sequence[Record], _: Sequence[Observation]) -> bool:
@@ -107,6 +112,17 @@ def is_close(
 
     run = run_reference(faults, precision, go_on)
     return run.end.finished and loop.end.finished and sum(map(_of_a_step, run.trace.records)) == len(expected)
+
+
+def _close_moves(loop: ObservedLoop, run: ObservedLoop, tolerance: float, unasked: frozenset[Part]) -> bool:
+    """Return whether the gradients before each change of the weights, and the ends, are about the same."""
+    if len(loop.moves) != len(run.moves):
+        return False
+    ours, theirs = (
+        [*({Part.GRADIENTS: r.parts.get(Part.GRADIENTS, {})} for r in one.moves), one.trace.records[-1].parts]
+        for one in (loop, run)
+    )
+    return all(_close_parts(a, b, tolerance, unasked) for a, b in zip(ours, theirs, strict=True))
 
 
 def steps_alike(loop: ObservedLoop, reference: ObservedLoop, precision: str, unasked: frozenset[Part]) -> int:
@@ -146,15 +162,15 @@ def overflows_apart(
         if one.step == other.step and {one.event, other.event} == {Event.STEP, Event.SKIP}:
             return Overflow(one.step, one.event == Event.SKIP) if overflown else None
         if not _close(one, other, NOT_FAR[precision], unasked):
-            finite = [_has_finite_gradients(r) for r in (one, other)]
+            finite = [_has_finite_gradients(r.parts) for r in (one, other)]
             if one.event != other.event or finite[0] == finite[1]:
                 return None
             overflown = True
     return None
 
 
-def _has_finite_gradients(record: Record) -> bool:
-    gradients = record.parts.get(Part.GRADIENTS, {}).values()
+def _has_finite_gradients(parts: Parts) -> bool:
+    gradients = parts.get(Part.GRADIENTS, {}).values()
     return all(math.isfinite(g.norm) for g in gradients if isinstance(g, Fingerprint))
 
 
@@ -165,15 +181,21 @@ def _of_a_step(record: Record) -> bool:
 
 def _close(one: Record, other: Record, tolerance: float, unasked: frozenset[Part]) -> bool:
     """Return whether two records are of the same place, and their tensors have about the same norms."""
+    return (one.step, one.event) == (other.step, other.event) and _close_parts(
+        one.parts, other.parts, tolerance, unasked
+    )
+
+
+def _close_parts(one: Parts, other: Parts, tolerance: float, unasked: frozenset[Part]) -> bool:
     ignored = {Part.RNG, *unasked}
-    if (one.step, one.event, one.parts.keys() - ignored) != (other.step, other.event, other.parts.keys() - ignored):
+    if one.keys() - ignored != other.keys() - ignored:
         return False
     if not (_has_finite_gradients(one) or _has_finite_gradients(other)):
         ignored.add(Part.GRADIENTS)  # both overflow; in which elements they do is rounding
     return all(
-        one.parts[part].keys() == other.parts[part].keys()
-        and all(_close_values(value, other.parts[part][name], tolerance) for name, value in one.parts[part].items())
-        for part in one.parts
+        one[part].keys() == other[part].keys()
+        and all(_close_values(value, other[part][name], tolerance) for name, value in one[part].items())
+        for part in one
         if part not in ignored
     )
 

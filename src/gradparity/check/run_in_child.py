@@ -20,7 +20,6 @@ from gradparity.check.intended_reference import EVERYTHING, Asked
 from gradparity.check.loop_end import EndKind
 from gradparity.check.observe import ObservedLoop, UserLoop, observe, observe_reference
 from gradparity.check.own_averages import OwnAverages
-from gradparity.check.own_optimizers import OwnOptimizer
 from gradparity.check.own_scaler import build_without_scaler
 from gradparity.check.own_ways import OwnWays, WeightsWritten, own_loss
 from gradparity.check.trained_objects import InputGuard, still_running
@@ -153,13 +152,11 @@ def _probe_loop(
                 "keep no state between calls, and draw random numbers only from torch"
             )
     in_fp32 = oracle = None
-    own_in_fp32: tuple[OwnOptimizer, ...] = ()
+    guard_in_fp32 = InputGuard(build)
     audit, watcher, ways = AuditedLoop(), LineWatcher(), OwnWays()
     if observed.end.finished:
-        guard_in_fp32 = InputGuard(build)
         with guard_in_fp32.watching_others():
             in_fp32 = observe(limited, guard_in_fp32.build, "fp32")
-        own_in_fp32 = guard_in_fp32.own_optimizers()
         before.restore()
         audit = audited(limited, build, precision, Asked(loop.takes, frozenset()).unasked)
         before.restore()
@@ -177,8 +174,11 @@ def _probe_loop(
             oracle = error_of_first_gradient(limited, window=partial(first_window, number=number))
     # A schedule that it advances belongs to the optimizer that it was given: with another one, that is a mistake.
     scheduled = any(record.event == Event.SCHEDULE for record in observed.trace.records)
-    on_what_it_was_given = scheduled or bool(steps_made(observed))
-    other = "" if steps_made(observed) else guard.other_optimizer()
+    on_what_it_was_given = bool(steps_made(observed) or (scheduled and guard.others))
+    asked = Asked(loop.takes, frozenset(guard.read), own_scaler=guard.scaler, draws=guard.draws.own())
+    if observed.end.finished and not on_what_it_was_given:
+        asked = _training_elsewhere(asked, guard, guard_in_fp32)
+    other = "" if steps_made(observed) or asked.trains_elsewhere else guard.other_optimizer()
     instead = other or guard.untrained_parameter()
     return Probe(
         name,
@@ -187,28 +187,28 @@ def _probe_loop(
         in_fp32,
         reference_after,
         instead,
-        why_uncheckable(observed, instead),
+        why_uncheckable(observed, instead, asked.trains_elsewhere),
         graphs,
         oracle,
         left,
         guard.hooks_left(),
-        Asked(
-            loop.takes,
-            frozenset(guard.read),
-            () if on_what_it_was_given else guard.own_optimizers(),
-            own_in_fp32,
-            guard.scaler,
-            guard.draws.own(),
-        ),
+        asked,
         guard.own_models,
         audit,
         asked_precision is None,
         watcher.runs,
-        also=guard.other_training() if steps_made(observed) else "",
+        also=guard.other_training() if steps_made(observed) or asked.trains_elsewhere else "",
         wrong_average=averages.wrong(),
         averages=averages.names(),
         ways=ways,
     )
+
+
+def _training_elsewhere(asked: Asked, guard: InputGuard, in_fp32: InputGuard) -> Asked:
+    """Return what a loop asks for that trains the given model without the given optimizer."""
+    if own := guard.own_optimizers():
+        return replace(asked, own=own, own_in_fp32=in_fp32.own_optimizers())
+    return replace(asked, updates=guard.own_updates(), updates_in_fp32=in_fp32.own_updates())
 
 
 def _made_for(loop: LoadedLoop, limited: UserLoop) -> str:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import groupby, pairwise
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from gradparity import training
@@ -44,6 +45,10 @@ REFERENCE_FUNCTIONS: tuple[Callable[..., Any], ...] = (
     reference,
 )
 """The functions and classes that a fault may change."""
+
+
+_HERE = Path(__file__)
+"""Where compiled functions say that they are from, so that no line of theirs is taken for the user's."""
 
 
 class ClashError(ValueError):
@@ -95,7 +100,8 @@ def _loads(_: Any) -> None:
 @cache
 def _compiled(thing: Callable[..., Any], patches: tuple[str, ...]) -> Any:
     try:
-        return compile(patched(thing, *patches), f"<{thing.__name__} with {len(patches)} patches>", "exec")
+        name = f"<{thing.__name__} with {len(patches)} patches>"
+        return compile(patched(thing, *patches), str(_HERE.with_name(name)), "exec")
     except SyntaxError:
         if len(patches) == 1:
             raise
