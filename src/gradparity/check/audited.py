@@ -30,10 +30,16 @@ class AuditedLoop:
     """The number of backwards in most steps; ``None`` if no step was made."""
     threshold: float | None = None
     """The threshold of most calls of a clip by norm; ``None`` without one."""
+    steps: int = 0
+    """The number of steps."""
 
 
 def audited(
-    loop: Callable[..., Any], build: Callable[[str], Cast], precision: str, unasked: frozenset[Part]
+    loop: Callable[..., Any],
+    build: Callable[[str], Cast],
+    precision: str,
+    unasked: frozenset[Part],
+    takes_optimizer: bool = True,
 ) -> AuditedLoop:
     """Run a loop, which is known to end, under the stress scenario, and audit it.
 
@@ -42,12 +48,16 @@ def audited(
         build: makes the cast for a precision.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
         unasked: parts of the state that the loop does not take: nothing is wrong if it leaves them alone.
+        takes_optimizer: whether it takes the optimizer; if not, the parameters in it may still be in none of its own.
     """
     watch = Watch(_STEPS)
     with RandomStream(seed_of(0, "stress")).active(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cast = build(precision)
-        watch.add(cast.optimizer, cast.model)
+        if takes_optimizer:
+            watch.add(cast.optimizer, cast.model)
+        else:
+            watch.modules.add(cast.model)
         with watch.watching():
             loop(**vars(cast))
     facts = watch.facts()
@@ -58,6 +68,7 @@ def audited(
         tuple(f for f in judge(facts) if not (f.rule is NEVER_STEPPED and Part.SCHEDULER in unasked)),
         _most_common(len(window.backwards) for window in steps),
         _most_common(threshold for window in steps for threshold in _thresholds(window)),
+        len(steps),
     )
 
 

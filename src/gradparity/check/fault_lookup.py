@@ -15,6 +15,7 @@ from gradparity.check.observe import Observation, ObservedLoop, Overflow, common
 from gradparity.check.parametric_faults import inferred_faults
 from gradparity.check.seen_runs import SeenRun
 from gradparity.check.tries import Faults, Observe, Tries, WrongMemoryError
+from gradparity.check.uncheckable import steps_made
 from gradparity.faults import FAULTS, Fault, FaultKind
 from gradparity.faults.fault import Divergence, Shown, Stop
 from gradparity.parity.lockstep import Comparison
@@ -131,6 +132,8 @@ def _look_up(
     """Find the faults for a loop that is not identical to ``reference``."""
     loop = tries.loop
     first = next((c for c in compare_traces(reference.trace, loop.trace) if c.mismatches), None)
+    if not steps_made(loop) and same_updates(loop, reference, unasked):
+        return Finding(Match.SAME_UPDATES, first=first)  # what its own optimizers leave alone may be as it likes
     candidates = []
     for done, ((fault,), agreement) in enumerate(tries.each((fault,) for fault in known.values())):
         progress(done, len(known))

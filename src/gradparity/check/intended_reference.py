@@ -13,12 +13,13 @@ from typing import Any, TypeAlias
 
 from gradparity.check.audited import AuditedLoop
 from gradparity.check.observe import ObservedLoop
+from gradparity.check.meant_numbers import meant_norm, meant_steps
 from gradparity.check.own_draws import OwnDraws, with_own_draws, with_own_order
 from gradparity.check.own_learning_rates import learning_rates, with_rates
 from gradparity.check.own_optimizers import OwnOptimizer, with_own_optimizers
 from gradparity.check.own_scaler import WITHOUT_SCALER, OwnScaler, with_own_scaler
 from gradparity.check.own_updates import OwnUpdates, with_own_updates
-from gradparity.check.parametric_faults import accumulating, clipping_to, largest_norm, nice
+from gradparity.check.parametric_faults import largest_norm, nice
 from gradparity.faults import FAULTS, Change
 from gradparity.faults.stress_scenario import ACCUMULATION_STEPS, MAX_NORM, Cast, Plan
 from gradparity.parity.likely_cause import listed
@@ -88,6 +89,8 @@ class Asked:
     updates_in_fp32: OwnUpdates = OwnUpdates()  # noqa: RUF009  # it is frozen
     own_scaler: OwnScaler | None = None
     """The loss scaler of its own that makes its steps."""
+    batches: int = 0
+    """The number of batches that it takes; one that it takes again, as for a second backward, counts once."""
     draws: OwnDraws = OwnDraws()  # noqa: RUF009  # it is frozen
     """Its order of the batches and its random numbers, where they are not the reference's."""
 
@@ -121,7 +124,7 @@ def intended(
         precision: a key of :data:`gradparity.training.PRECISIONS`.
     """
     options = [_optimizers(asked), _schedule(asked, loop, in_fp32, said), _clip(asked, loop, audit.threshold, said)]
-    options += [_windows(asked, audit.backwards, said), _epochs(asked), _scaler(asked, precision), *_draws(asked.draws)]
+    options += [_windows(asked, audit, said), _epochs(asked), _scaler(asked, precision), *_draws(asked.draws)]
     sets = (tuple(one for one in some if one is not None) for some in product(*options))
     return sorted(sets, key=len, reverse=True)
 
@@ -184,19 +187,23 @@ def _clip(asked: Asked, loop: ObservedLoop, threshold: float | None, said: Said)
 
 def _clip_to(norm: float, reason: str = "", unread: str = "") -> Option:
     option = NORM if unread else ""
-    return None if norm == MAX_NORM else Intended(clipping_to(norm), f"clipped to {norm:g}", reason, unread, option)
+    return None if norm == MAX_NORM else Intended(meant_norm(norm), f"clipped to {norm:g}", reason, unread, option)
 
 
-def _windows(asked: Asked, seen: int | None, said: Said) -> list[Option]:
-    unasked = said.accumulation_steps is None and "accumulation_steps" not in asked.read
-    number = seen if unasked else said.accumulation_steps
-    if number in (None, 0, ACCUMULATION_STEPS):
+def _windows(asked: Asked, audit: AuditedLoop, said: Said) -> list[Option]:
+    if said.accumulation_steps is not None:
+        return [_steps_of(said.accumulation_steps, reason=_SAID)]
+    if "accumulation_steps" in asked.read:
         return [None]
-    assert number is not None
-    change, words = accumulating(number), f"with {number} microbatch{'es' if number > 1 else ''} a step"
-    if not unasked:
-        return [Intended(change, words, _SAID)]
-    return [Intended(change, words, unread="accumulation_steps", option="--accumulation-steps N"), None]
+    by_batches = math.ceil(asked.batches / audit.steps) if audit.steps else None
+    seen = dict.fromkeys(number for number in (audit.backwards, by_batches) if number)
+    return [*(_steps_of(n, unread="accumulation_steps") for n in seen if n != ACCUMULATION_STEPS), None]
+
+
+def _steps_of(number: int, reason: str = "", unread: str = "") -> Option:
+    words, option = f"with {number} microbatch{'es' if number > 1 else ''} a step", "--accumulation-steps N"
+    change = Intended(meant_steps(number), words, reason, unread, option if unread else "")
+    return None if number == ACCUMULATION_STEPS else change
 
 
 def _epochs(asked: Asked) -> list[Option]:

@@ -66,6 +66,15 @@ class DrawsWatcher:
         distinct = len(set(self._before)) == len(self._before)
         return OwnDraws(self._orders(), tuple(self._before) if elsewhere and distinct and not self.unrestored else ())
 
+    def batches_in_a_row(self) -> int:
+        """Return the number of batches that the loop takes, one after the other; a batch taken again counts once."""
+        return sum(one is None or one != before for before, one in zip([None, *self._indices], self._indices, strict=False))
+
+    def never_taken(self) -> tuple[int, ...]:
+        """Return the indices of the batches that the loop never trains on; none if it makes batches of its own."""
+        known = bool(self._indices) and None not in self._indices
+        return tuple(index for index in range(len(self.batches)) if known and index not in self._indices)
+
     def _orders(self) -> tuple[tuple[int, ...], ...]:
         each, natural = len(self.batches), list(range(len(self.batches)))
         known = [index for index in self._indices if index is not None]

@@ -78,6 +78,8 @@ class Probe:
     """The variables in which it keeps averages of its own."""
     ways: OwnWays = OwnWays()  # noqa: RUF009  # it is frozen
     """The things that it may do by intent and the reference does not."""
+    never_taken: Sequence[int] = ()
+    """The indices of the batches that it never trains on."""
     compiles: bool = False
     """True if the loop asked for a compiler; it ran without."""
 
@@ -158,7 +160,8 @@ def _probe_loop(
         with guard_in_fp32.watching_others():
             in_fp32 = observe(limited, guard_in_fp32.build, "fp32")
         before.restore()
-        audit = audited(limited, build, precision, Asked(loop.takes, frozenset()).unasked)
+        unasked = Asked(loop.takes, frozenset()).unasked
+        audit = audited(limited, build, precision, unasked, "optimizer" in loop.takes)
         before.restore()
         if observed != reference_after and seconds < limit.seconds / 4:  # watched, it takes longer
             observe(watcher.watching(limited), partial(watcher.build, build), precision, watcher.count)
@@ -175,7 +178,7 @@ def _probe_loop(
     # A schedule that it advances belongs to the optimizer that it was given: with another one, that is a mistake.
     scheduled = any(record.event == Event.SCHEDULE for record in observed.trace.records)
     on_what_it_was_given = bool(steps_made(observed) or (scheduled and guard.others))
-    asked = Asked(loop.takes, frozenset(guard.read), own_scaler=guard.scaler, draws=guard.draws.own())
+    asked = Asked(loop.takes, frozenset(guard.read), own_scaler=guard.scaler, batches=guard.draws.batches_in_a_row(), draws=guard.draws.own())
     if observed.end.finished and not on_what_it_was_given:
         asked = _training_elsewhere(asked, guard, guard_in_fp32)
     other = "" if steps_made(observed) or asked.trains_elsewhere else guard.other_optimizer()
@@ -201,6 +204,7 @@ def _probe_loop(
         wrong_average=averages.wrong(),
         averages=averages.names(),
         ways=ways,
+        never_taken=guard.draws.never_taken(),
     )
 
 

@@ -28,7 +28,8 @@ def why_uncheckable(loop: ObservedLoop, instead: str, trains_elsewhere: bool = F
     if not end.finished:
         did = "calls exit instead of returning" if end.kind == EndKind.EXITED else "did not finish"
         before = f". Before that, it {no_gradient}" if no_gradient else ""
-        return f"{did}: {str(end).rstrip('.')}{in_brackets(end.frame)}{before}"
+        seek = "; call plan.checkpoint.seek(0) before each save and each load" if end.exception == "EOFError" else ""
+        return f"{did}: {str(end).rstrip('.')}{in_brackets(end.frame)}{seek}{before}"
     if not (steps_made(loop) or trains_elsewhere):
         events = {record.event for record in loop.trace.records}
         did = "computed gradients, but" if Event.ACCUMULATED in events else "computed no gradients, and"

@@ -63,7 +63,7 @@ order:
   scaler, scheduler
   plan       .epochs, .accumulation_steps (the last step of an epoch has fewer), .max_norm, .autocast() (a context),
              .count(batch) (its number of tokens), and if the loop uses them: .held_out (batches to validate on),
-             .checkpoint (a file to save to and load from) and .restart() (restores the initial state)
+             .checkpoint (a file in memory; seek(0) before each save and load) and .restart() (the initial state)
 
 This loop is correct:
 
