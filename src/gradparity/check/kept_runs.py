@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import xxhash
 
+from gradparity.check.effects import EFFECT_BYTES
 from gradparity.check.environment import environment, hash_of_parts
 from gradparity.check.loop_end import EndKind, LoopEnd
 from gradparity.check.observe import ObservedLoop
@@ -27,7 +28,7 @@ from gradparity.safe_files.user_cache import cache_folder, write_whole
 Runs: TypeAlias = dict[str, dict[str, SeenRun]]
 """For each reference: its runs, by the name of their faults."""
 
-_FORMAT = "gradparity check, runs of known faults, 1"
+_FORMAT = "gradparity check, runs of known faults, 2"
 
 MOST_BYTES = 2**23
 """Largest file that is kept or read, in bytes: the runs of about ten loops that have several faults."""
@@ -111,7 +112,7 @@ def _merged(some: dict[str, SeenRun], others: dict[str, SeenRun]) -> dict[str, S
 def _written(runs: Runs) -> bytes:
     """Return the content of a file with ``runs``; without the oldest, if they are too many."""
     lines = [
-        json.dumps([reference, name, run.hashes.hex(), _end_written(run)])
+        json.dumps([reference, name, run.hashes.hex(), _end_written(run), run.effect and run.effect.hex()])
         for reference, some in runs.items()
         for name, run in some.items()
     ]
@@ -141,8 +142,9 @@ def _read(path: Path, quietly: bool) -> Runs:
             raise ValueError("its checksum is wrong")
         runs: Runs = {}
         for line in body.splitlines():
-            reference, name, hashes, end = json.loads(line)
-            runs.setdefault(str(reference), {})[str(name)] = _run_read(bytes.fromhex(hashes), end)
+            reference, name, hashes, end, effect = json.loads(line)
+            run = _run_read(bytes.fromhex(hashes), end, effect and bytes.fromhex(effect))
+            runs.setdefault(str(reference), {})[str(name)] = run
         return runs
     except FileNotFoundError:
         return {}
@@ -152,12 +154,13 @@ def _read(path: Path, quietly: bool) -> Runs:
         return {}
 
 
-def _run_read(hashes: bytes, end: Any) -> SeenRun:
-    if len(hashes) % HASH_BYTES:
+def _run_read(hashes: bytes, end: Any, effect: bytes | None) -> SeenRun:
+    if len(hashes) % HASH_BYTES or len(effect or b"") % EFFECT_BYTES:
         raise ValueError("a hash is cut off")
     if end == "clashes":
         return SeenRun(hashes, None, clashes=True)
-    return SeenRun(hashes, None if end is None else LoopEnd(EndKind(end["kind"]), end["exception"], end["message"]))
+    ended = None if end is None else LoopEnd(EndKind(end["kind"]), end["exception"], end["message"])
+    return SeenRun(hashes, ended, effect=effect)
 
 
 def _remove_oldest(folder: Path) -> None:

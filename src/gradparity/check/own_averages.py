@@ -117,7 +117,7 @@ def _shadows_in(
     tensors: Mapping[object, object] = {}
     if isinstance(value, nn.Module) and value is not model:
         tensors = dict(value.named_parameters())
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):  # another mapping may take no such keys, as os.environ does
         tensors = value
     elif isinstance(value, list | tuple) and len(value) == len(list(model.parameters())):
         tensors = dict(zip(dict(model.named_parameters()), value, strict=True))

@@ -38,6 +38,8 @@ class SeenRun:
     """``None`` if it was stopped."""
     clashes: bool = False
     """True if there is no such run, because two faults cannot be combined."""
+    effect: bytes | None = None
+    """For one fault: its effect where it first shows, from :mod:`gradparity.check.effects`; ``None`` if not seen."""
 
     def agreement(self, loop: "SeenRun") -> Agreement | None:
         """Return the agreement with a whole ``loop``; ``None`` if too little of this run was seen to know it."""
