@@ -81,7 +81,8 @@ def check(
         plain = closest
         finding, closest = _judged(probe, plain, said, theirs, quiet, kept or KeptRuns(use=False))
         trains = steps_made(probe.observed) or probe.asked.trains_elsewhere
-        idle = finding.match == Match.IDENTICAL or finding.first is None or not trains
+        elsewhere = finding.match == Match.SAME_UPDATES and not steps_made(probe.observed)
+        idle = finding.match == Match.IDENTICAL or finding.first is None or elsewhere or not trains
         explanation = "" if idle else _explain(ours, theirs, precision, closest)
         updates = judged_updates(probe.observed, probe.asked.updates, theirs, _thresholds(probe))
     draws = first_other_draw(closest.run.trace, probe.observed.trace)
@@ -150,7 +151,15 @@ def _look_up(
         )
     kept.keep()
     if not finding.matched and probe.in_fp32 and not probe.uncheckable and not alone:
-        faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked, closest.changes_in_fp32)
+        faults = match_with_rounding(
+            loop,
+            probe.in_fp32,
+            precision,
+            closest.changes,
+            unasked,
+            closest.changes_in_fp32,
+            finding.first.place if finding.first else None,
+        )
         if faults is not None:
             return finding.except_for_rounding(faults)
         overflow = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes_in_fp32, unasked)

@@ -12,10 +12,10 @@ from itertools import product
 from typing import Any, TypeAlias
 
 from gradparity.check.audited import AuditedLoop
-from gradparity.check.observe import ObservedLoop
 from gradparity.check.meant_numbers import meant_norm, meant_steps
+from gradparity.check.observe import ObservedLoop
 from gradparity.check.own_draws import OwnDraws, with_own_draws, with_own_order
-from gradparity.check.own_learning_rates import learning_rates, with_rates
+from gradparity.check.own_learning_rates import OWN_RATES, learning_rates, with_rates
 from gradparity.check.own_optimizers import OwnOptimizer, with_own_optimizers
 from gradparity.check.own_scaler import WITHOUT_SCALER, OwnScaler, with_own_scaler
 from gradparity.check.own_updates import OwnUpdates, with_own_updates
@@ -164,8 +164,7 @@ def _schedule(asked: Asked, loop: ObservedLoop, in_fp32: ObservedLoop, said: Sai
     options: list[Option] = [Intended(change, "without a schedule", reason, option=given), None]
     if rates := learning_rates(loop):
         changes = with_rates(rates), with_rates(learning_rates(in_fp32))
-        words = "with the learning rates that it sets"
-        options.insert(1, Intended(changes[0], words, reason, option=given, in_fp32=changes[1]))
+        options.insert(1, Intended(changes[0], OWN_RATES, reason, option=given, in_fp32=changes[1]))
     return options
 
 

@@ -68,7 +68,9 @@ class DrawsWatcher:
 
     def batches_in_a_row(self) -> int:
         """Return the number of batches that the loop takes, one after the other; a batch taken again counts once."""
-        return sum(one is None or one != before for before, one in zip([None, *self._indices], self._indices, strict=False))
+        return sum(
+            one is None or one != before for before, one in zip([None, *self._indices], self._indices, strict=False)
+        )
 
     def never_taken(self) -> tuple[int, ...]:
         """Return the indices of the batches that the loop never trains on; none if it makes batches of its own."""

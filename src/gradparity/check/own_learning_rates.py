@@ -10,6 +10,9 @@ from gradparity.trace.events import Event
 from gradparity.trace.fingerprint import number_of
 from gradparity.training import train_step
 
+OWN_RATES = "with the learning rates that it sets"
+"""The change of the reference, in words."""
+
 
 def learning_rates(loop: ObservedLoop) -> list[tuple[float, ...]]:
     """Return the learning rate of each group with which each step was made or skipped, in order."""

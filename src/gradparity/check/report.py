@@ -11,6 +11,7 @@ from gradparity.check.fault_lookup import Match
 from gradparity.check.float64_reference import RELATIVE_ROUNDING
 from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.intended_reference import Intended, in_words
+from gradparity.check.not_judged import left_out, lines_not_judged, not_judged
 from gradparity.check.observe import ObservedLoop
 from gradparity.check.own_scaler import WITHOUT_SCALER
 from gradparity.check.result import CheckResult
@@ -109,9 +110,7 @@ def _findings(result: CheckResult) -> list[RuleFinding]:
 
 def _written_in(result: CheckResult) -> Iterator[str]:
     """Yield the lines that wrote what differs first; nothing if an audit has named all of them already."""
-    if result.passed and result.lines:
-        yield "Not judged: how it changes its gradients here."
-        yield from (f"    {line}: {line.source}" for line in result.lines)
+    yield from lines_not_judged(result)
     named = {(f.line.file, f.line.number) for f in _findings(result) if f.line}
     if not result.passed and any((line.file, line.number) not in named for line in result.lines):
         only = "This line" if len(result.lines) == 1 else "One of these lines"
@@ -178,6 +177,7 @@ def remarks(result: CheckResult) -> list[str]:
             f"fp32: the same to the end, except for rounding. {probe.precision}: at step {step} the gradients of {who} "
             f"overflow and those of {other} do not, so only {who} skips that step."
         )
+    lines.extend(left_out(result))
     if result.explanation:
         lines.append(result.explanation)
     if probe.graphs.steps_kept:
@@ -195,10 +195,7 @@ def remarks(result: CheckResult) -> list[str]:
         lines.append("It ran uncompiled: the rounding and the dropout masks of torch.compile are not judged.")
     if probe.wrong_average and (probe.graphs.steps_kept or not result.same_updates):
         lines.append(f"It also {probe.wrong_average}.")
-    kinds = {**dict.fromkeys(probe.averages, "an average"), **probe.own_models}
-    if kinds:
-        names = listed([f"{name} ({kind})" for name, kind in kinds.items()])
-        lines.append(f"Not compared: {names}, which the loop builds itself. The reference has none.")
+    lines.extend(not_judged(result))
     if finding.match == Match.CLOSEST and not result.own_way:
         where = f"until {finding.parted.place}" if finding.parted else "until the end"
         faults = listed([fault.name for fault in finding.faults])

@@ -17,16 +17,21 @@ from typing import TypeAlias
 
 from gradparity.check.observe import GoOn, Observation, ObservedLoop, Overflow, observe
 from gradparity.faults import FAULTS, Change, Fault, FaultKind
+from gradparity.faults.fault import Divergence
 from gradparity.faults.patching import ClashError, reference_with
+from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.processes.forked_map import forked_map
 from gradparity.trace.events import PHASE, Event, Record
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, number_of
+from gradparity.training import Phase
 
 RunReference: TypeAlias = Callable[[Sequence[Change], str, GoOn], ObservedLoop]
 """Runs the reference with faults, in a precision, until its third argument says to stop."""
 
 Parts: TypeAlias = Mapping[Part, Mapping[str, FingerprintValue]]
+
+FIRST_FORWARD = Place(0, 0, Phase.FORWARD)
 
 CLOSE_IN_FP32 = 1e-4
 NOT_FAR = {"fp16": 0.01, "bf16": 0.08, "fp32": CLOSE_IN_FP32, "fp64": CLOSE_IN_FP32}
@@ -46,6 +51,7 @@ def match_with_rounding(
     meant: Sequence[Change] = (),
     unasked: frozenset[Part] = frozenset(),
     meant_in_fp32: Sequence[Change] | None = None,
+    first: Place | None = None,
 ) -> tuple[Fault, ...] | None:
     """Return the fault that a loop behaves like, except for rounding.
 
@@ -58,6 +64,8 @@ def match_with_rounding(
         meant: changes to the reference that make it do what the loop means to do.
         unasked: parts of the state that the loop does not take, so that it cannot keep them as the reference does.
         meant_in_fp32: the same changes in fp32, if they are different.
+        first: where the loop differs first. If its first loss is the reference's, no fault in that loss explains it,
+            though a clip may hide the loss's factor from all that steps read.
     """
 
     def close(one: ObservedLoop, faults: Sequence[Fault], precision: str, tolerance: float) -> bool:
@@ -66,7 +74,10 @@ def match_with_rounding(
             return is_close(one, [*changes, *faults], precision, tolerance, unasked=unasked)
         return False
 
-    return first_match(loop, in_fp32, precision, FAULTS.values(), close)
+    known: Iterable[Fault] = FAULTS.values()
+    if first is not None and first != FIRST_FORWARD:
+        known = [fault for fault in known if fault.first != Divergence(FIRST_FORWARD, Part.LOSS)]
+    return first_match(loop, in_fp32, precision, known, close)
 
 
 def first_match(

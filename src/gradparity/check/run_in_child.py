@@ -178,7 +178,13 @@ def _probe_loop(
     # A schedule that it advances belongs to the optimizer that it was given: with another one, that is a mistake.
     scheduled = any(record.event == Event.SCHEDULE for record in observed.trace.records)
     on_what_it_was_given = bool(steps_made(observed) or (scheduled and guard.others))
-    asked = Asked(loop.takes, frozenset(guard.read), own_scaler=guard.scaler, batches=guard.draws.batches_in_a_row(), draws=guard.draws.own())
+    asked = Asked(
+        loop.takes,
+        frozenset(guard.read),
+        own_scaler=guard.scaler,
+        batches=guard.draws.batches_in_a_row(),
+        draws=guard.draws.own(),
+    )
     if observed.end.finished and not on_what_it_was_given:
         asked = _training_elsewhere(asked, guard, guard_in_fp32)
     other = "" if steps_made(observed) or asked.trains_elsewhere else guard.other_optimizer()

@@ -1,0 +1,53 @@
+"""Sentences on parts of a loop that no reference can judge, and on parts of the training that the loop leaves out."""
+
+from collections.abc import Iterator, Sequence
+
+from gradparity.check.own_gradients import OWN_GRADIENTS
+from gradparity.check.own_learning_rates import OWN_RATES, learning_rates
+from gradparity.check.result import CheckResult
+from gradparity.parity.likely_cause import listed
+from gradparity.parity.state import Part
+from gradparity.trace.events import Event
+
+_MOST_SHOWN = 5
+
+
+def lines_not_judged(result: CheckResult) -> Iterator[str]:
+    """Yield the lines with which a loop changes its gradients itself, under a heading."""
+    if any(one.words == OWN_GRADIENTS for one in result.meant) and result.lines:
+        yield "Not judged: how it changes its gradients here."
+        yield from (f"    {line}: {line.source}" for line in result.lines)
+
+
+def not_judged(result: CheckResult) -> Iterator[str]:
+    """Yield a sentence on each part that is not judged."""
+    probe = result.probe
+    if any(one.words == OWN_RATES for one in result.meant):
+        rates = [f"{rate:.4g}" for rate, *_ in learning_rates(probe.observed)]
+        yield f"Not judged: the learning rates that it sets ({_some(rates)})."
+    kinds = {**dict.fromkeys(probe.averages, "an average"), **probe.own_models}
+    if kinds:
+        names = listed([f"{name} ({kind})" for name, kind in kinds.items()])
+        yield f"Not compared: {names}, which the loop builds itself. The reference has none."
+    if outside := _in_no_optimizer(result):
+        yield f"Not trained: {_some(outside)}, which no optimizer of its own holds."
+
+
+def left_out(result: CheckResult) -> Iterator[str]:
+    """Yield a sentence on the batches that a loop with an unknown fault never trains on."""
+    never = result.probe.never_taken
+    if never and not result.finding.matched and not result.probe.uncheckable:
+        yield f"It never trains on {_some([f'batches[{index}]' for index in never])}."
+
+
+def _in_no_optimizer(result: CheckResult) -> list[str]:
+    """Return the parameters that the loop's own optimizers leave out; none if it has no own ones."""
+    held = {name for one in result.probe.asked.own for names, _ in one.groups for name in names}
+    records = result.probe.observed.trace.records
+    first = next((r.parts for r in records if r.event == Event.FORWARD and Part.PARAMETERS in r.parts), {})
+    return [name for name in first.get(Part.PARAMETERS, {}) if held and name not in held]
+
+
+def _some(words: Sequence[str]) -> str:
+    more = len(words) - _MOST_SHOWN
+    return listed([*words[:_MOST_SHOWN], *([f"{more} more"] if more > 0 else [])])
