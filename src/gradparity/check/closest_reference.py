@@ -59,6 +59,8 @@ def closest_reference(
         except ClashError:
             continue
         found.append(ClosestReference(run, meant))
+        if run == loop:  # no other can be closer
+            return found[-1]
     return max(found, key=lambda one: _closeness(loop, one.run, unasked, precision))
 
 

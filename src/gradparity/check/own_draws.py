@@ -63,7 +63,7 @@ class DrawsWatcher:
     def own(self) -> OwnDraws:
         """Return what the loop draws itself, once it is over."""
         elsewhere = self._before != self._after[: len(self._before)]
-        distinct = len(set(self._before)) == len(self._before)
+        distinct = len(set(self._before)) == len(self._before) and all(self._before)
         return OwnDraws(self._orders(), tuple(self._before) if elsewhere and distinct and not self.unrestored else ())
 
     def batches_in_a_row(self) -> int:

@@ -64,8 +64,8 @@ class WeightsWritten:
     def look(self, records: Sequence[Record], _: object) -> bool:
         """Look at the weights after an observation. The result is always true, so that the loop goes on."""
         record = records[-1]
-        if self._model is None or record.event == Event.END:
-            return True
+        if self._model is None or record.event in (Event.READY, Event.END):
+            return True  # a step with a closure tells of what it read when it is over
         if record.event == Event.ACCUMULATED:
             self.hooks = self.hooks or any(p._backward_hooks for p in self._model.parameters())
         if self.step is not None:
