@@ -113,7 +113,10 @@ def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], 
         )
     kept.keep()
     if not finding.matched and probe.in_fp32 and not probe.uncheckable:
-        faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked, closest.changes_in_fp32)
+        faults = match_with_rounding(
+            loop, probe.in_fp32, precision, closest.changes, unasked, closest.changes_in_fp32, kept.norms_of
+        )
+        kept.keep()
         if faults is not None:
             return finding.except_for_rounding(faults)
         overflow = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes_in_fp32, unasked)
