@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -32,6 +33,7 @@ RUNS = {
     "raised": SeenRun(b"", LoopEnd(EndKind.RAISED, "RuntimeError", "a message\nof two lines")),
     "clashes": SeenRun(b"", None, clashes=True),
     "with its effect": SeenRun(b"01234567", None, effect=b"name1.25"),
+    "with norms": SeenRun(b"", None, norms=({"a": 1.25, "b": None}, {"a": math.inf, "b": 0.1})),
 }
 
 

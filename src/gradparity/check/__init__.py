@@ -6,10 +6,10 @@ it), ``intended_reference`` and ``closest_reference`` (the reference that the lo
 ``changing_lines`` (the lines that wrote what differs), ``own_averages``, ``without_compiler``, ``fault_lookup`` (the
 fault that behaves the same), ``effects``, ``likely_pairs`` and ``several_faults`` (faults that behave the same
 together), ``tries`` and ``seen_runs`` (known faults run on all cores, and remembered), ``kept_runs`` and
-``environment`` (from one check to the next), ``parametric_faults`` (faults with a number in them), ``rounding``,
-``result``, ``report``, ``check_loop`` (all of it). Problems other than a fault of a step: ``uncheckable``,
-``trained_objects``, ``global_state``, ``graph_leaks``. ``float64_reference`` checks the first gradient in float64.
-``rank_*`` does the same on several ranks.
+``environment`` (from one check to the next), ``parametric_faults`` (faults with a number in them), ``rounding``
+and ``step_norms``, ``result``, ``report``, ``check_loop`` (all of it). Problems other than a fault of a step:
+``uncheckable``, ``trained_objects``, ``global_state``, ``graph_leaks``. ``float64_reference`` checks the first gradient
+in float64. ``rank_*`` does the same on several ranks.
 """
 
 from gradparity.check.check_loop import check

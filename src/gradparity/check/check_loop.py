@@ -151,15 +151,10 @@ def _look_up(
         )
     kept.keep()
     if not finding.matched and probe.in_fp32 and not probe.uncheckable and not alone:
-        faults = match_with_rounding(
-            loop,
-            probe.in_fp32,
-            precision,
-            closest.changes,
-            unasked,
-            closest.changes_in_fp32,
-            finding.first.place if finding.first else None,
-        )
+        first = finding.first.place if finding.first else None
+        changes = closest.changes, unasked, closest.changes_in_fp32
+        faults = match_with_rounding(loop, probe.in_fp32, precision, *changes, kept.norms_of, first)
+        kept.keep()
         if faults is not None:
             return finding.except_for_rounding(faults)
         overflow = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes_in_fp32, unasked)

@@ -16,6 +16,7 @@ from itertools import takewhile
 from typing import TypeAlias
 
 from gradparity.check.observe import GoOn, Observation, ObservedLoop, Overflow, observe
+from gradparity.check.step_norms import Remembered, with_its_norms
 from gradparity.faults import FAULTS, Change, Fault, FaultKind
 from gradparity.faults.fault import Divergence
 from gradparity.faults.patching import ClashError, reference_with
@@ -51,6 +52,7 @@ def match_with_rounding(
     meant: Sequence[Change] = (),
     unasked: frozenset[Part] = frozenset(),
     meant_in_fp32: Sequence[Change] | None = None,
+    remembered: Remembered = lambda reference, changes: {},
     first: Place | None = None,
 ) -> tuple[Fault, ...] | None:
     """Return the fault that a loop behaves like, except for rounding.
@@ -64,20 +66,28 @@ def match_with_rounding(
         meant: changes to the reference that make it do what the loop means to do.
         unasked: parts of the state that the loop does not take, so that it cannot keep them as the reference does.
         meant_in_fp32: the same changes in fp32, if they are different.
+        remembered: returns the norms of runs in fp32 that are remembered; those that are made here are added.
         first: where the loop differs first. If its first loss is the reference's, no fault in that loss explains it,
             though a clip may hide the loss's factor from all that steps read.
     """
+    changed = meant if meant_in_fp32 is None else meant_in_fp32
 
     def close(one: ObservedLoop, faults: Sequence[Fault], precision: str, tolerance: float) -> bool:
         with suppress(ClashError):
-            changes = meant if one is not in_fp32 or meant_in_fp32 is None else meant_in_fp32
+            changes = changed if one is in_fp32 else meant
             return is_close(one, [*changes, *faults], precision, tolerance, unasked=unasked)
         return False
 
-    known: Iterable[Fault] = FAULTS.values()
+    if first_match(loop, in_fp32, precision, (), close) == ():
+        return ()
+    possible = with_its_norms(in_fp32, changed, _bugs(FAULTS.values()), CLOSE_IN_FP32, remembered)
     if first is not None and first != FIRST_FORWARD:
-        known = [fault for fault in known if fault.first != Divergence(FIRST_FORWARD, Part.LOSS)]
-    return first_match(loop, in_fp32, precision, known, close)
+        possible = [fault for fault in possible if fault.first != Divergence(FIRST_FORWARD, Part.LOSS)]
+    return first_match(loop, in_fp32, precision, possible, close, reference_too=False)
+
+
+def _bugs(known: Iterable[Fault]) -> list[Fault]:
+    return [fault for fault in known if fault.kind == FaultKind.BUG]
 
 
 def first_match(
@@ -86,17 +96,19 @@ def first_match(
     precision: str,
     known: Iterable[Fault],
     is_close: Callable[[ObservedLoop, Sequence[Fault], str, float], bool],
+    reference_too: bool = True,
 ) -> tuple[Fault, ...] | None:
     """Return the first of the ``known`` faults that a loop is close to, both in fp32 and in ``precision``.
 
-    The reference itself comes first.
+    The reference itself comes first, unless it was compared already.
     """
 
     def matches(faults: Sequence[Fault]) -> bool:
         in_both = ((in_fp32, "fp32", CLOSE_IN_FP32), (loop, precision, NOT_FAR[precision]))
         return all(is_close(one, faults, kind, tolerance) for one, kind, tolerance in in_both)
 
-    sets: list[tuple[Fault, ...]] = [(), *((fault,) for fault in known if fault.kind == FaultKind.BUG)]
+    sets: list[tuple[Fault, ...]] = [()] if reference_too else []
+    sets += ((fault,) for fault in _bugs(known))
     with closing(forked_map(matches, sets)) as results:
         return next((faults for faults, same in zip(sets, results, strict=True) if same), None)
 
