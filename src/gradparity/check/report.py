@@ -1,7 +1,7 @@
 """The report of a check for people."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -12,6 +12,7 @@ from gradparity.check.float64_reference import RELATIVE_ROUNDING
 from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.intended_reference import Intended, in_words
 from gradparity.check.observe import ObservedLoop
+from gradparity.check.own_averages import Average
 from gradparity.check.own_scaler import WITHOUT_SCALER
 from gradparity.check.result import CheckResult
 from gradparity.check.uncheckable import no_finite_gradients, no_gradients, steps_made
@@ -128,6 +129,16 @@ def _of_updates(result: CheckResult) -> str:
     return f"{judged} {result.updates or 'The updates themselves are not.'}"
 
 
+def _of_averages(averages: Sequence[Average], asked: Collection[str]) -> Iterator[str]:
+    """Yield a sentence on each average that follows as it should, of a loop that has asked for some things by name."""
+    for average in averages:
+        if not average.wrong:
+            decay = "a decay that changes" if average.decay is None else f"a decay of {average.decay:.3g}"
+            known = "ema_decay" in asked or average.name in asked
+            meant = "" if known else " To have the decay judged too, take it from plan.ema_decay."
+            yield f"Its average {average.name} follows the weights after each step, with {decay}.{meant}"
+
+
 def _kept(graphs: GraphLeaks) -> str:
     """Return a predicate on the graphs that the loop keeps."""
     return f"keeps the graphs of {graphs.steps_kept} steps alive: {graphs.nodes_per_step:,} more nodes with each step"
@@ -187,8 +198,9 @@ def remarks(result: CheckResult) -> list[str]:
         lines.append("It ran uncompiled: the rounding and the dropout masks of torch.compile are not judged.")
     if probe.wrong_average and (probe.graphs.steps_kept or not result.same_updates):
         lines.append(f"It also {probe.wrong_average}.")
-    kinds = {**dict.fromkeys(probe.averages, "an average"), **probe.own_models}
-    if kinds:
+    lines += _of_averages(probe.averages, probe.asked.read | probe.asked.takes)
+    averages = {average.name for average in probe.averages}
+    if kinds := {name: kind for name, kind in probe.own_models.items() if name not in averages}:
         names = listed([f"{name} ({kind})" for name, kind in kinds.items()])
         lines.append(f"Not compared: {names}, which the loop builds itself. The reference has none.")
     if finding.match == Match.CLOSEST:
