@@ -32,6 +32,7 @@ SENTENCES = {
     "not_loops:no_function": "is not a plain function",
     "not_loops:awaits": "is not a plain function",
     "not_loops:asks_for_a_device": "takes device, but a loop gets only model, optimizer,",
+    "not_loops:takes_seven_with_a_device": "takes device, but a loop gets only model, optimizer,",
     "not_loops:takes_no_model": "does not take the model",
     "not_loops:counts_its_calls": "does not repeat itself: a second run differs at step 0, microbatch 0, forward: loss",
 }

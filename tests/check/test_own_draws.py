@@ -47,7 +47,7 @@ def draw():
     torch.rand(())
 
 
-SEEDED = partial(torch.manual_seed, 3)
+SEEDED, LONG = partial(torch.manual_seed, 3), pytest.mark.long
 
 
 @pytest.fixture(autouse=True)
@@ -59,14 +59,27 @@ def checked(loop):
     return check(partial(call_by_name, loop, "loop"), "loop", "fp32", quiet=True)
 
 
-@pytest.mark.parametrize("draws", [{"begin": SEEDED}, {"before_each": draw}, {"begin": SEEDED, "before_each": draw}])
+@pytest.mark.parametrize(
+    "draws",
+    [
+        pytest.param({"begin": SEEDED}, marks=LONG),
+        pytest.param({"before_each": draw}, marks=LONG),
+        {"begin": SEEDED, "before_each": draw},
+    ],
+)
 def test_a_loop_that_draws_and_resumes_is_followed(draws):
     result = checked(resuming(**draws))
     assert result.finding.match == Match.IDENTICAL, headline(result)
 
 
 @pytest.mark.parametrize(
-    "draws", [{}, {"begin": SEEDED}, {"before_each": draw}, {"begin": SEEDED, "before_each": draw}]
+    "draws",
+    [
+        pytest.param({}, marks=LONG),
+        {"begin": SEEDED},
+        pytest.param({"before_each": draw}, marks=LONG),
+        pytest.param({"begin": SEEDED, "before_each": draw}, marks=LONG),
+    ],
 )
 def test_a_loop_that_does_not_restore_its_random_numbers_is_not_followed(draws):
     assert not checked(resuming(**draws, restores=False)).passed

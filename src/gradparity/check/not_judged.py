@@ -1,7 +1,8 @@
-"""Sentences on parts of a loop that no reference can judge, and on parts of the training that the loop leaves out."""
+"""Sentences on parts of a loop that no reference has or can judge, and on parts of the training that it leaves out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+from gradparity.check.own_averages import Average
 from gradparity.check.own_gradients import OWN_GRADIENTS
 from gradparity.check.own_learning_rates import OWN_RATES, learning_rates
 from gradparity.check.result import CheckResult
@@ -20,17 +21,28 @@ def lines_not_judged(result: CheckResult) -> Iterator[str]:
 
 
 def not_judged(result: CheckResult) -> Iterator[str]:
-    """Yield a sentence on each part that is not judged."""
+    """Yield a sentence on each part that no reference has, or can judge."""
     probe = result.probe
     if any(one.words == OWN_RATES for one in result.meant):
         rates = [f"{rate:.4g}" for rate, *_ in learning_rates(probe.observed)]
         yield f"Not judged: the learning rates that it sets ({_some(rates)})."
-    kinds = {**dict.fromkeys(probe.averages, "an average"), **probe.own_models}
-    if kinds:
+    yield from _of_averages(probe.averages, probe.asked.read | probe.asked.takes)
+    averages = {average.name for average in probe.averages}
+    if kinds := {name: kind for name, kind in probe.own_models.items() if name not in averages}:
         names = listed([f"{name} ({kind})" for name, kind in kinds.items()])
         yield f"Not compared: {names}, which the loop builds itself. The reference has none."
     if outside := _in_no_optimizer(result):
         yield f"Not trained: {_some(outside)}, which no optimizer of its own holds."
+
+
+def _of_averages(averages: Sequence[Average], asked: Collection[str]) -> Iterator[str]:
+    """Yield a sentence on each average that follows as it should, of a loop that has asked for some things by name."""
+    for average in averages:
+        if not average.wrong:
+            decay = "a decay that changes" if average.decay is None else f"a decay of {average.decay:.3g}"
+            known = "ema_decay" in asked or average.name in asked
+            meant = "" if known else " To have the decay judged too, take it from plan.ema_decay."
+            yield f"Its average {average.name} follows the weights after each step, with {decay}.{meant}"
 
 
 def left_out(result: CheckResult) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The report of a check for programs."""
 
 import math
+from dataclasses import asdict
 
 from gradparity.check.report import headline
 from gradparity.check.result import CheckResult
@@ -40,6 +41,8 @@ def as_json(result: CheckResult) -> dict[str, object]:
         "where": str(end.frame) if end.frame else None,
         "oracle": probe.oracle if probe.oracle is None or math.isfinite(probe.oracle) else None,
         "graphs_kept": probe.graphs.steps_kept,
+        "averages": [asdict(average) for average in probe.averages],
+        "updates": result.updates or None,
         "left": [*probe.left],
         "spoilt": result.reference_changed,
         "hooks_left": [*probe.hooks],

@@ -19,7 +19,7 @@ from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.intended_reference import EVERYTHING, Asked
 from gradparity.check.loop_end import EndKind
 from gradparity.check.observe import ObservedLoop, UserLoop, observe, observe_reference
-from gradparity.check.own_averages import OwnAverages
+from gradparity.check.own_averages import Average, OwnAverages
 from gradparity.check.own_scaler import build_without_scaler
 from gradparity.check.own_ways import OwnWays, WeightsWritten, own_loss
 from gradparity.check.trained_objects import InputGuard, still_running
@@ -28,6 +28,7 @@ from gradparity.check.user_loop import LoadedLoop
 from gradparity.check.without_compiler import without_compiler
 from gradparity.errors import UserError
 from gradparity.faults import stress_scenario
+from gradparity.faults.stress_scenario import EMA_DECAY
 from gradparity.processes.sandbox import TimeLimit
 from gradparity.trace.events import Event
 from gradparity.trace.record import about
@@ -72,16 +73,19 @@ class Probe:
     """Its lines as they ran, if it finished and is not the plain reference."""
     also: str = ""
     """A predicate on another model that it trains, on which its loss may depend; empty if there is none."""
-    wrong_average: str = ""
-    """A predicate on an average of its own that does not follow the weights as it should; empty if all do."""
-    averages: Sequence[str] = ()
-    """The variables in which it keeps averages of its own."""
+    averages: Sequence[Average] = ()
+    """The averages of the weights that it keeps."""
     ways: OwnWays = OwnWays()  # noqa: RUF009  # it is frozen
     """The things that it may do by intent and the reference does not."""
     never_taken: Sequence[int] = ()
     """The indices of the batches that it never trains on."""
     compiles: bool = False
     """True if the loop asked for a compiler; it ran without."""
+
+    @property
+    def wrong_average(self) -> str:
+        """Return a predicate on an average that does not follow the weights as it should; empty if all do."""
+        return next((average.wrong for average in self.averages if average.wrong), "")
 
 
 def probe_loop(
@@ -139,7 +143,7 @@ def _probe_loop(
     except Exception:  # such as a default device that holds no tensors, or a function replaced by a non-function
         reference_after = None
     before.restore()
-    graphs, averages, weights = GraphLeaks(), OwnAverages(), WeightsWritten()
+    graphs, averages, weights = GraphLeaks(), OwnAverages(given=loop.averages), WeightsWritten()
     if observed.end.kind != EndKind.ENDLESS:
         again = observe(
             limited,
@@ -207,8 +211,7 @@ def _probe_loop(
         asked_precision is None,
         watcher.runs,
         also=guard.other_training() if steps_made(observed) or asked.trains_elsewhere else "",
-        wrong_average=averages.wrong(),
-        averages=averages.names(),
+        averages=averages.judged(EMA_DECAY if "ema_decay" in guard.read else None),
         ways=ways,
         never_taken=guard.draws.never_taken(),
     )

@@ -48,7 +48,7 @@ REFERENCE_FUNCTIONS: tuple[Callable[..., Any], ...] = (
 
 
 _HERE = Path(__file__)
-"""Where compiled functions say that they are from, so that no line of theirs is taken for the user's."""
+"""The place that compiled functions name as their own, so that no line of theirs is taken for the user's."""
 
 
 class ClashError(ValueError):

@@ -36,6 +36,7 @@ MICROBATCHES = 11
 ACCUMULATION_STEPS = 3
 EPOCHS = 2
 MAX_NORM = 30.0
+EMA_DECAY = 0.9
 INIT_SCALE, GROWTH_INTERVAL, GROWTH_FACTOR, BACKOFF_FACTOR = 2.0**12, 2, 8.0, 1 / 8
 
 
@@ -58,6 +59,8 @@ class Plan:
     """An open file in memory for a checkpoint, if the loop makes one."""
     restart: Callable[[], object]
     """Restores the initial state, as in a new process, for a loop that resumes from its checkpoint."""
+    ema_decay: float = EMA_DECAY
+    """The decay of an average of the weights, if the loop keeps one."""
 
 
 @dataclass(frozen=True)
