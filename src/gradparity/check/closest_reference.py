@@ -61,7 +61,8 @@ def closest_reference(
         found.append(ClosestReference(run, meant))
         if run == loop:  # no other can be closer
             return found[-1]
-    return max(found, key=lambda one: _closeness(loop, one.run, unasked, precision))
+    closest = max(found, key=lambda one: _closeness(loop, one.run, unasked, precision), default=None)
+    return closest or ClosestReference(plain)
 
 
 def _closeness(

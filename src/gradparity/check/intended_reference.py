@@ -15,6 +15,7 @@ from gradparity.check.audited import AuditedLoop
 from gradparity.check.meant_numbers import meant_norm, meant_steps
 from gradparity.check.observe import ObservedLoop
 from gradparity.check.own_draws import OwnDraws, with_own_draws, with_own_order
+from gradparity.check.own_freezing import frozen, with_frozen
 from gradparity.check.own_learning_rates import OWN_RATES, learning_rates, with_rates
 from gradparity.check.own_optimizers import OwnOptimizer, with_own_optimizers
 from gradparity.check.own_scaler import WITHOUT_SCALER, OwnScaler, with_own_scaler
@@ -124,7 +125,13 @@ def intended(
         precision: a key of :data:`gradparity.training.PRECISIONS`.
     """
     options = [_optimizers(asked), _schedule(asked, loop, in_fp32, said), _clip(asked, loop, audit.threshold, said)]
-    options += [_windows(asked, audit, said), _epochs(asked), _scaler(asked, precision), *_draws(asked.draws)]
+    options += [
+        _windows(asked, audit, said),
+        _epochs(asked),
+        _scaler(asked, precision),
+        _freezing(loop),
+        *_draws(asked.draws),
+    ]
     sets = (tuple(one for one in some if one is not None) for some in product(*options))
     return sorted(sets, key=len, reverse=True)
 
@@ -194,7 +201,8 @@ def _windows(asked: Asked, audit: AuditedLoop, said: Said) -> list[Option]:
         return [_steps_of(said.accumulation_steps, reason=_SAID)]
     if "accumulation_steps" in asked.read:
         return [None]
-    by_batches = math.ceil(asked.batches / audit.steps) if audit.steps else None
+    steps = audit.steps or asked.updates.number
+    by_batches = math.ceil(asked.batches / steps) if steps else None
     seen = dict.fromkeys(number for number in (audit.backwards, by_batches) if number)
     return [*(_steps_of(n, unread="accumulation_steps") for n in seen if n != ACCUMULATION_STEPS), None]
 
@@ -218,6 +226,14 @@ def _scaler(asked: Asked, precision: str) -> list[Option]:
     if "scaler" in asked.takes or precision != "fp16":
         return [None]
     return [Intended(WITHOUT_SCALER, "without a loss scale", "takes no scaler")]
+
+
+def _freezing(loop: ObservedLoop) -> list[Option]:
+    each = frozen(loop)
+    names = list(dict.fromkeys(name for some in each for name in some))
+    if not names:
+        return [None]
+    return [Intended(with_frozen(each), f"with {listed(names)} frozen", "freezes parameters")]
 
 
 def _draws(draws: OwnDraws) -> list[list[Option]]:

@@ -20,6 +20,6 @@ def meant_norm(threshold: float) -> Change:
     """Return the change that makes the reference clip to a different norm."""
     patch = f"""
 +    globals()["MAX_NORM"] = {threshold!r}
-     run = run_of(model, optimizer, summed_loss, scaler, scheduler, autocast, MAX_NORM)
+     now = state_of(run)
 """
     return Change(f"with-a-norm-of-{threshold:g}", {build: patch})

@@ -54,7 +54,7 @@ def left_out(result: CheckResult) -> Iterator[str]:
 
 def _in_no_optimizer(result: CheckResult) -> list[str]:
     """Return the parameters that the loop's own optimizers leave out; none if it has no own ones."""
-    held = {name for one in result.probe.asked.own for names, _ in one.groups for name in names}
+    held = {name for one in result.probe.asked.own for name in one.names}
     records = result.probe.observed.trace.records
     first = next((r.parts for r in records if r.event == Event.FORWARD and Part.PARAMETERS in r.parts), {})
     return [name for name in first.get(Part.PARAMETERS, {}) if held and name not in held]

@@ -99,7 +99,7 @@ def with_own_gradients(folder: Path, hooks: bool) -> Change:
         "own-gradients",
         {
             build: f"""
-     optimizer.register_step_post_hook(lambda *_: model.follow())
+     model = StressModel().to(PRECISIONS[precision].parameters)
 +    from gradparity.check.own_gradients import Gradients
 +    model.gradients = Gradients(model, {str(folder)!r}, {hooks!r})
 """,

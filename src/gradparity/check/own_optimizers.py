@@ -6,6 +6,7 @@ schedule of the loop's own by setting the hyperparameters that the loop's optimi
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, pairwise
 from typing import Any
 
 import torch
@@ -28,30 +29,59 @@ class OwnOptimizer:
     groups: tuple[tuple[tuple[str, ...], str], ...]
     """For each group the names of its parameters, and its hyperparameters as Python code."""
 
+    steps: tuple[str, ...] = ()
+    """The hyperparameters of all groups at each step, as Python code; empty if they never change."""
+    later: tuple[tuple[int, tuple[str, ...], str], ...] = ()
+    """The groups that are added to it later, each with the number of steps before it, its parameters and the rest."""
+
+    @property
+    def names(self) -> set[str]:
+        """Return the names of all parameters that it ever holds."""
+        return {name for names, _ in self.groups for name in names} | {n for _, names, _ in self.later for n in names}
+
     @property
     def code(self) -> str:
         """Return the call that builds it for a ``model``."""
-        groups = [
-            f"{{'params': [dict(model.named_parameters())[n] for n in {names!r}], **{values}}}"
-            for names, values in self.groups
-        ]
-        return f"torch.optim.{self.kind}([{', '.join(groups)}])"
+        return f"torch.optim.{self.kind}([{', '.join(_group(*group) for group in self.groups)}])"
 
-    steps: tuple[str, ...] = ()
-    """The hyperparameters of all groups at each step, as Python code; empty if they never change."""
+    @property
+    def code_that_follows(self) -> str:
+        """Return the call that builds it so that it changes as the loop's did."""
+        later = ", ".join(f"({number}, {_group(*group)})" for number, *group in self.later)
+        return f"follow_steps({self.code}, [{', '.join(self.steps)}], [{later}])"
+
+
+def _group(names: tuple[str, ...], values: str) -> str:
+    return f"{{'params': [dict(model.named_parameters())[n] for n in {names!r}], **{values}}}"
 
 
 def with_its_steps(found: Sequence[OwnOptimizer]) -> OwnOptimizer:
     """Return an optimizer with the hyperparameters that it had at each step, given as it was at each of them."""
     steps = tuple(f"[{', '.join(values for _, values in one.groups)}]" for one in found)
-    return replace(found[0], steps=steps) if len(set(steps)) > 1 else found[0]
+    later = tuple(
+        (number, *group)
+        for number, (before, one) in enumerate(pairwise(found), start=1)
+        for group in one.groups[len(before.groups) :]
+    )
+    return replace(found[0], steps=steps, later=later) if len(set(steps)) > 1 else found[0]
 
 
-def follow_steps(optimizer: Optimizer, steps: Iterable[Sequence[dict[str, Any]]]) -> Optimizer:
-    """Return the optimizer, which sets its hyperparameters to the next of ``steps`` before it makes a step."""
-    left = iter(steps)
+def follow_steps(
+    optimizer: Optimizer, steps: Iterable[Sequence[dict[str, Any]]], later: Sequence[tuple[int, dict[str, Any]]] = ()
+) -> Optimizer:
+    """Return the optimizer, which changes before it makes a step as another one did.
+
+    Args:
+        optimizer: the optimizer.
+        steps: the hyperparameters of all its groups at each step.
+        later: groups to add, each with the number of steps before it.
+    """
+    left, made = iter(steps), count()
 
     def follow(*_: object) -> None:
+        number = next(made)
+        for group in (group for at, group in later if at == number):
+            optimizer.add_param_group(group)
         for group, values in zip(optimizer.param_groups, next(left, ()), strict=False):
             group.update(values)
 
@@ -90,7 +120,7 @@ def _plain(value: object) -> str | None:
 
 def with_own_optimizers(optimizers: Iterable[OwnOptimizer]) -> Change:
     """Return the change that makes the reference train with such optimizers, each stepped by the scaler in turn."""
-    built = ", ".join(f"follow_steps({one.code}, [{', '.join(one.steps)}])" for one in optimizers)
+    built = ", ".join(one.code_that_follows for one in optimizers)
     return training_with("own-optimizers", f"[{built}]", "from gradparity.check.own_optimizers import follow_steps")
 
 

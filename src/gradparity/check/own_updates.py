@@ -8,6 +8,7 @@ import base64
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ class OwnUpdates:
     """All parameters in their order, before each forward and at the end; empty if they never change."""
     by: tuple[str, ...] = ()
     """The classes of the optimizers that make the updates; empty if the loop writes them out."""
+    number: int = 0
+    """The number of updates."""
     dtype: torch.dtype = torch.float32
     numbers: tuple[float, ...] = ()
     """Numbers in the loop's code and variables, which may be hyperparameters."""
@@ -69,7 +72,8 @@ class WeightsWatcher:
         moved = alike and any(not torch.equal(one, first) for one in weights)
         if not moved:
             return OwnUpdates()
-        return OwnUpdates(torch.cat(weights).numpy().tobytes(), by, first.dtype, tuple(self.numbers))
+        number = sum(not torch.equal(one, other) for one, other in pairwise(found))
+        return OwnUpdates(torch.cat(weights).numpy().tobytes(), by, number, first.dtype, tuple(self.numbers))
 
 
 class TakenOver(Optimizer):
