@@ -25,14 +25,14 @@ def not_judged(result: CheckResult) -> Iterator[str]:
     probe = result.probe
     if any(one.words == OWN_RATES for one in result.meant):
         rates = [f"{rate:.4g}" for rate, *_ in learning_rates(probe.observed)]
-        yield f"Not judged: the learning rates that it sets ({_some(rates)})."
+        yield f"Not judged: the learning rates that it sets ({some(rates)})."
     yield from _of_averages(probe.averages, probe.asked.read | probe.asked.takes)
     averages = {average.name for average in probe.averages}
     if kinds := {name: kind for name, kind in probe.own_models.items() if name not in averages}:
         names = listed([f"{name} ({kind})" for name, kind in kinds.items()])
         yield f"Not compared: {names}, which the loop builds itself. The reference has none."
     if outside := _in_no_optimizer(result):
-        yield f"Not trained: {_some(outside)}, which no optimizer of its own holds."
+        yield f"Not trained: {some(outside)}, which no optimizer of its own holds."
 
 
 def _of_averages(averages: Sequence[Average], asked: Collection[str]) -> Iterator[str]:
@@ -49,7 +49,7 @@ def left_out(result: CheckResult) -> Iterator[str]:
     """Yield a sentence on the batches that a loop with an unknown fault never trains on."""
     never = result.probe.never_taken
     if never and not result.finding.matched and not result.probe.uncheckable:
-        yield f"It never trains on {_some([f'batches[{index}]' for index in never])}."
+        yield f"It never trains on {some([f'batches[{index}]' for index in never])}."
 
 
 def _in_no_optimizer(result: CheckResult) -> list[str]:
@@ -60,6 +60,7 @@ def _in_no_optimizer(result: CheckResult) -> list[str]:
     return [name for name in first.get(Part.PARAMETERS, {}) if held and name not in held]
 
 
-def _some(words: Sequence[str]) -> str:
+def some(words: Sequence[str]) -> str:
+    """Return the first of some words, and how many more there are."""
     more = len(words) - _MOST_SHOWN
     return listed([*words[:_MOST_SHOWN], *([f"{more} more"] if more > 0 else [])])

@@ -47,7 +47,7 @@ class OwnOptimizer:
     @property
     def code_that_follows(self) -> str:
         """Return the call that builds it so that it changes as the loop's did."""
-        later = ", ".join(f"({number}, {_group(*group)})" for number, *group in self.later)
+        later = ", ".join(f"({number}, {_group(names, values)})" for number, names, values in self.later)
         return f"follow_steps({self.code}, [{', '.join(self.steps)}], [{later}])"
 
 

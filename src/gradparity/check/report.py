@@ -11,7 +11,7 @@ from gradparity.check.fault_lookup import Match
 from gradparity.check.float64_reference import RELATIVE_ROUNDING
 from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.intended_reference import Intended, in_words
-from gradparity.check.not_judged import left_out, lines_not_judged, not_judged
+from gradparity.check.not_judged import left_out, lines_not_judged, not_judged, some
 from gradparity.check.observe import ObservedLoop
 from gradparity.check.own_scaler import WITHOUT_SCALER
 from gradparity.check.result import CheckResult
@@ -188,7 +188,7 @@ def remarks(result: CheckResult) -> list[str]:
     elif probe.left and not result.reference_changed:
         lines.append(f"It leaves {listed(probe.left)}, which makes no difference here.")
     if probe.hooks:
-        lines.append(f"It leaves hooks on {listed(probe.hooks)}; remove them before returning, or each call adds more.")
+        lines.append(f"It leaves hooks on {some(probe.hooks)}; remove them before returning, or each call adds more.")
     if probe.asked.updates.weights:
         lines.append(_of_updates(result))
     if probe.compiles:

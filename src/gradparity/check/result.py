@@ -47,9 +47,11 @@ class CheckResult:
     def own_way(self) -> str:
         """Return a predicate on what the loop may do by intent, which no reference can judge; empty if nothing is.
 
-        What an audit finds wrong is not meant.
+        What an audit finds wrong is not meant, nor is an average that does not follow.
         """
-        wrong = any(finding.verdict == RuleVerdict.WRONG for finding in self.probe.audit.findings)
+        wrong = self.probe.wrong_average or any(
+            finding.verdict == RuleVerdict.WRONG for finding in self.probe.audit.findings
+        )
         return "" if wrong else self.probe.ways.why_unlike(self.finding)
 
     @property
