@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 import loops
-from gradparity.check import rounding
+from gradparity.check import rounding, step_norms
 from gradparity.check.loop_end import EndKind, LoopEnd
 from gradparity.check.observe import observe, observe_reference
 from gradparity.check.rounding import CLOSE_IN_FP32, is_close, match_with_rounding
@@ -88,9 +88,9 @@ def test_norms_that_are_remembered_give_the_same_answer_without_a_run(monkeypatc
         for precision in ("fp16", "fp32")
     )
     ran, memory = list[list[str]](), dict[str, SeenRun]()
-    run = rounding.run_norms
+    run = step_norms.run_norms
     monkeypatch.setattr(
-        rounding, "run_norms", lambda faults, *given: ran.append([f.name for f in faults]) or run(faults, *given)
+        step_norms, "run_norms", lambda faults, *given: ran.append([f.name for f in faults]) or run(faults, *given)
     )
 
     def remembered(reference, changes):

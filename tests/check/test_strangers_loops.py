@@ -14,9 +14,18 @@ from gradparity.check.fault_lookup import Match
 from gradparity.check.loop_end import EndKind, LoopEnd
 from gradparity.check.meant_numbers import meant_norm, meant_steps
 from gradparity.check.observe import ObservedLoop, observe, observe_reference
-from gradparity.check.own_draws import DrawsWatcher
+from gradparity.check.own_draws import DrawsWatcher, OwnDraws, with_own_draws, with_own_order
+from gradparity.check.own_freezing import frozen, with_frozen
 from gradparity.check.own_gradients import changes_gradients, with_own_gradients
-from gradparity.check.own_scaler import build_without_scaler
+from gradparity.check.own_learning_rates import with_rates
+from gradparity.check.own_optimizers import (
+    OwnOptimizer,
+    follow_steps,
+    own_optimizer,
+    with_its_steps,
+    with_own_optimizers,
+)
+from gradparity.check.own_scaler import OwnScaler, build_without_scaler, with_own_scaler
 from gradparity.check.own_ways import WeightsWritten, own_loss
 from gradparity.check.report import headline, remarks, show
 from gradparity.check.run_in_child import _made_for
@@ -24,6 +33,7 @@ from gradparity.check.uncheckable import why_uncheckable
 from gradparity.check.user_loop import call_by_name
 from gradparity.faults import FAULTS
 from gradparity.faults.fault import Divergence
+from gradparity.faults.patching import reference_with
 from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.trace.events import Trace
@@ -205,6 +215,64 @@ def test_a_loop_with_a_penalty_that_an_audit_finds_wrong_is_wrong():
     assert "has a fault" in headline(result)
 
 
+# --- frozen parameters, and optimizers of its own ----------------------------------------------------------------
+
+
+def test_the_reference_freezes_what_a_loop_freezes():
+    seen = observed(strangers_loops.freezes_a_layer)
+    each = frozen(seen)
+    assert set(each) == {("embedding.weight",)}
+    assert seen == observe_reference([with_frozen(each)], "fp32")
+    assert seen != observe_reference([], "fp32")
+    wrong = observed(strangers_loops.freezes_a_layer_and_never_empties)
+    assert wrong != observe_reference([with_frozen(frozen(wrong))], "fp32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loop", "words"),
+    [
+        (strangers_loops.freezes_a_layer, "with embedding.weight frozen"),
+        (strangers_loops.unfreezes_in_the_second_epoch, "with position and position_correction frozen"),
+        (strangers_loops.descends_by_hand, "with 1 microbatch a step"),
+    ],
+)
+def test_a_loop_that_freezes_or_descends_by_hand_is_followed(loop, words):
+    result = checked(loop)
+    assert (result.finding.match, result.code) == (Match.IDENTICAL, 0), headline(result)
+    assert words in headline(result)
+    assert "wrong" not in " ".join(remarks(result))
+    assert "Not trained" not in " ".join(remarks(result))
+
+
+def test_an_optimizer_that_gets_a_group_later_is_built_again_with_it():
+    model = torch.nn.Linear(2, 1)
+    names = {id(p): name for name, p in model.named_parameters()}
+    optimizer = torch.optim.SGD([model.weight], lr=0.1)
+    first = own_optimizer(optimizer, names)
+    optimizer.add_param_group({"params": [model.bias], "lr": 0.2})
+    whole = with_its_steps([first, own_optimizer(optimizer, names)])
+    assert whole.names == {"weight", "bias"}
+    built = eval(whole.code_that_follows, {"torch": torch, "model": model, "follow_steps": follow_steps})
+    groups = []
+    for _ in range(2):
+        built.step()
+        groups.append([group["lr"] for group in built.param_groups])
+    assert groups == [[0.1], [0.1, 0.2]]
+
+
+def test_what_a_loop_means_can_be_combined(tmp_path):
+    draws = OwnDraws(((0, 1),), (b"state",))
+    scaler = OwnScaler(1.0, 2.0, 0.5, 1, enabled=True)
+    meant = [
+        *(meant_norm(1.0), meant_steps(2), with_frozen([("position",)]), with_own_draws(draws), with_own_order(draws)),
+        *(with_own_gradients(tmp_path, hooks=True), with_own_scaler(scaler), FAULTS["one-epoch-missing"]),
+    ]
+    optimizers = with_own_optimizers([OwnOptimizer("SGD", ())]), FAULTS["schedule-never-advanced"]
+    for others in (optimizers, (with_rates([(1.0, 1.0)]),)):
+        assert reference_with([*meant, *others])
+
+
 # --- numbers, batches and ends -----------------------------------------------------------------------------------
 
 
@@ -284,14 +352,13 @@ def test_a_loop_prints_until_it_has_ended_once(capsys):
     assert capsys.readouterr().err == "an epoch\n" * 2
 
 
-@pytest.mark.parametrize("first", [Place(0, 0, Phase.FORWARD), Place(4, None, Phase.CLIPPED)])
-def test_no_fault_in_the_first_loss_explains_a_loop_with_the_right_one(first, monkeypatch):
-    seen = []
-    monkeypatch.setattr(rounding, "first_match", lambda *a, **k: seen.extend(a[3]))
-    loop = ObservedLoop(Trace({}, []), [])
-    rounding.match_with_rounding(loop, loop, "fp32", first=first)
-    in_the_loss = {f.name for f in FAULTS.values() if f.first == Divergence(Place(0, 0, Phase.FORWARD), Part.LOSS)}
-    assert "not-divided-at-all" in in_the_loss
-    assert (
-        in_the_loss <= {f.name for f in seen} if first.microbatch == 0 else in_the_loss.isdisjoint(f.name for f in seen)
-    )
+def test_no_fault_in_the_first_loss_explains_a_loop_with_the_right_one(monkeypatch):
+    monkeypatch.setattr(rounding, "first_match", lambda *a, **_: known.append([*a[3]]))
+    known, loop = [], ObservedLoop(Trace({}, []), [])
+    at_once, later = Place(0, 0, Phase.FORWARD), Place(4, None, Phase.CLIPPED)
+    for first in (at_once, later):
+        rounding.match_with_rounding(loop, loop, "fp32", first=first)
+    _, all_of_them, _, others = known  # each time after the reference itself
+    in_the_loss = [f for f in all_of_them if f.first == Divergence(at_once, Part.LOSS)]
+    assert FAULTS["not-divided-at-all"] in in_the_loss
+    assert others == [f for f in all_of_them if f not in in_the_loss]

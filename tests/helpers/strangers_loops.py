@@ -204,3 +204,50 @@ def raises_after_a_step(model, optimizer, batches, loss, plan):
             (loss(model, batch) / tokens).backward()
             optimizer.step()
             torch.zeros(1, dtype=torch.long).mul_(0.5)
+
+
+def freezes_a_layer(model, optimizer, batches, loss, scheduler, plan):
+    model.embedding.weight.requires_grad = False
+    for window, tokens in windows(batches, plan):
+        optimizer.zero_grad()
+        for batch in window:
+            (loss(model, batch) / tokens).backward()
+        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], plan.max_norm)
+        optimizer.step()
+        scheduler.step()
+
+
+def freezes_a_layer_and_never_empties(model, optimizer, batches, loss, scheduler, plan):
+    model.embedding.weight.requires_grad = False
+    for window, tokens in windows(batches, plan):
+        for batch in window:
+            (loss(model, batch) / tokens).backward()
+        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], plan.max_norm)
+        optimizer.step()
+        scheduler.step()
+
+
+def unfreezes_in_the_second_epoch(model, batches, loss, plan):
+    late = [model.position, model.position_correction]
+    for p in late:
+        p.requires_grad_(False)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    for epoch in range(plan.epochs):
+        if epoch == 1:
+            for p in late:
+                p.requires_grad_(True)
+            optimizer.add_param_group({"params": late, "lr": 1e-4})
+        for batch in batches:
+            optimizer.zero_grad()
+            (loss(model, batch) / plan.count(batch)).backward()
+            optimizer.step()
+
+
+def descends_by_hand(model, batches, loss, plan):
+    for batch in batches * plan.epochs:
+        model.zero_grad()
+        (loss(model, batch) / plan.count(batch)).backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.grad is not None:
+                    p -= 0.01 * p.grad

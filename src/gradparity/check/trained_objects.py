@@ -52,7 +52,7 @@ class InputGuard:
         plan = replace(self.cast.plan, restart=self.draws.restarting(self.cast.plan.restart))
         self.cast = replace(self.cast, plan=noting(plan, self.read))
         self.parameters = dict(self.cast.model.named_parameters(remove_duplicate=False))
-        self.cast.model.register_forward_pre_hook(self._note_autocast)
+        _note_autocasts(self.cast.model, self.autocasts)
         self.hooks = _number_of_hooks(self.cast)
         self.others: list[Optimizer] = []
         self.own: list[list[OwnOptimizer | None]] = []
@@ -60,10 +60,6 @@ class InputGuard:
         self.searching = ""
         """The class of an optimizer that calls its closure several times a step."""
         return self.cast
-
-    def _note_autocast(self, model: nn.Module, _: object) -> None:
-        if model.training and torch.is_grad_enabled():
-            self.autocasts.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
 
     @property
     def own_autocast(self) -> torch.dtype | None:
@@ -158,6 +154,16 @@ class InputGuard:
         """Return the modules, parameters and optimizers that have more hooks now than before."""
         now = _number_of_hooks(self.cast)
         return [owner for owner, number in now.items() if number > self.hooks.get(owner, 0)]
+
+
+def _note_autocasts(given: nn.Module, found: set[torch.dtype | None]) -> None:
+    """Add to ``found`` the dtype of autocast at each forward of a model in a training; ``None`` without autocast."""
+
+    def note(model: nn.Module, _: object) -> None:  # no method: a copy of the model would copy its object
+        if model is given and model.training and torch.is_grad_enabled():
+            found.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+
+    given.register_forward_pre_hook(note)
 
 
 def _models_on_the_stack(given: nn.Module) -> dict[str, str]:
