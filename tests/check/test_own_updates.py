@@ -11,7 +11,8 @@ from gradparity.check import check_loop, fault_lookup, rounding
 from gradparity.check.check_loop import check
 from gradparity.check.fault_lookup import Match
 from gradparity.check.fitted_updates import Move, fit
-from gradparity.check.report import headline, remarks
+from gradparity.check.remarks import remarks
+from gradparity.check.report import headline
 from gradparity.check.user_loop import call_by_name
 from gradparity.faults import FAULTS
 from own_updates import Lion, sgd_written_out, with_its

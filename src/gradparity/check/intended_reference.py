@@ -225,5 +225,4 @@ def _draws(draws: OwnDraws) -> list[list[Option]]:
 
 def in_words(changes: Sequence[Intended]) -> str:
     """Return what is changed of the reference, to follow the word reference; empty if nothing is."""
-    words = [one.words for one in changes]
-    return "" if not words else " " + (", ".join(words[:-1]) + " and " if words[1:] else "") + words[-1]
+    return f" ({', '.join(one.words for one in changes)})" if changes else ""

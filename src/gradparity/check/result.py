@@ -45,11 +45,15 @@ class CheckResult:
     @property
     def code(self) -> int:
         """Return the exit code of the command."""
+        return 0 if self.passed else 2 if self.cannot_be_judged else 1
+
+    @property
+    def cannot_be_judged(self) -> bool:
+        """Return whether nothing is known of the updates of the loop."""
         loop = self.probe.observed
         trains = steps_made(loop) or self.probe.asked.trains_elsewhere
         judged = loop.end.finished and trains and not self.probe.also
-        unchecked = self.finding.match == Match.UNKNOWN and not judged
-        return 0 if self.passed else 2 if unchecked else 1
+        return self.finding.match == Match.UNKNOWN and not judged
 
     @property
     def same_updates(self) -> bool:
