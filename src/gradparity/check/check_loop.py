@@ -13,7 +13,7 @@ from gradparity.check.fault_lookup import Finding, Match, look_up
 from gradparity.check.intended_reference import EVERYTHING, Said, intended
 from gradparity.check.judged_updates import judged_updates
 from gradparity.check.kept_runs import KeptRuns
-from gradparity.check.observe import common_prefix, observe, observe_reference
+from gradparity.check.observe import ObservedLoop, common_prefix, observe, observe_reference
 from gradparity.check.progress import progress_bar
 from gradparity.check.result import CheckResult
 from gradparity.check.rounding import match_with_rounding, overflows_apart
@@ -27,6 +27,7 @@ from gradparity.parity.explain_difference import explain
 from gradparity.parity.state import Part
 from gradparity.processes.sandbox import PATIENCE, run_in_subprocess
 from gradparity.trace.diff import compare_traces
+from gradparity.trace.events import Event
 from gradparity.trace.events_compared import first_other_draw
 from gradparity.trace.record import about
 from gradparity.trace.trace_file import Writer, read
@@ -90,7 +91,15 @@ def check(
         )
     lines = () if finding.matched and not finding.faults else _lines(probe, closest)
     changed = probe.reference_after != reference
-    return CheckResult(probe, finding, explanation, changed, lines=lines, meant=closest.meant, updates=updates)
+    elsewhere = probe.asked.trains_elsewhere and not finding.matched
+    other = elsewhere and _forwards(probe.observed) != _forwards(closest.run)
+    return CheckResult(
+        probe, finding, explanation, changed, lines=lines, meant=closest.meant, other_forwards=other, updates=updates
+    )
+
+
+def _forwards(run: ObservedLoop) -> int:
+    return sum(record.event == Event.FORWARD for record in run.trace.records)
 
 
 def _thresholds(probe: Probe) -> list[float]:

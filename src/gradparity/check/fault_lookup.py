@@ -131,6 +131,8 @@ def _look_up(
     """Find the faults for a loop that is not identical to ``reference``."""
     loop = tries.loop
     first = next((c for c in compare_traces(reference.trace, loop.trace) if c.mismatches), None)
+    if Part.PARAMETERS in unasked and same_updates(loop, reference, unasked):  # a fault may be one of updates
+        return Finding(Match.SAME_UPDATES, first=first)
     candidates = []
     for done, ((fault,), agreement) in enumerate(tries.each((fault,) for fault in known.values())):
         progress(done, len(known))

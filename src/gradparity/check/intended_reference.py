@@ -6,13 +6,15 @@ changed in the same way, and compared with the loop. One that reads ``plan.max_n
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any, TypeAlias
 
+from gradparity.auditing.watching.user_lines import of_the_user
 from gradparity.check.audited import AuditedLoop
-from gradparity.check.observe import ObservedLoop
+from gradparity.check.observe import ObservedLoop, backwards_a_move
 from gradparity.check.own_draws import OwnDraws, with_own_draws, with_own_order
 from gradparity.check.own_learning_rates import learning_rates, with_rates
 from gradparity.check.own_optimizers import OwnOptimizer, with_own_optimizers
@@ -52,9 +54,9 @@ def noting(plan: Plan, read: set[str]) -> Plan:
     class NotingPlan(Plan):
         def __getattribute__(self, name: str) -> Any:
             if name == "__dict__":
-                read.update(names)
-            if name in names:
-                read.add(name)
+                read.update(names - {"ema_decay"})
+            if name in names and (name != "ema_decay" or of_the_user(sys._getframe(1).f_code.co_filename)):
+                read.add(name)  # a copy of the plan reads that too, which says nothing of an average
             return super().__getattribute__(name)
 
     return NotingPlan(**{name: getattr(plan, name) for name in names})
@@ -119,8 +121,9 @@ def intended(
         said: what its user says.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
     """
+    seen = audit.backwards or backwards_a_move(loop)
     options = [_optimizers(asked), _schedule(asked, loop, in_fp32, said), _clip(asked, loop, audit.threshold, said)]
-    options += [_windows(asked, audit.backwards, said), _epochs(asked), _scaler(asked, precision), *_draws(asked.draws)]
+    options += [_windows(asked, seen, said), _epochs(asked), _scaler(asked, precision), *_draws(asked.draws)]
     sets = (tuple(one for one in some if one is not None) for some in product(*options))
     return sorted(sets, key=len, reverse=True)
 
@@ -167,8 +170,6 @@ def _schedule(asked: Asked, loop: ObservedLoop, in_fp32: ObservedLoop, said: Sai
 
 def _clip(asked: Asked, loop: ObservedLoop, threshold: float | None, said: Said) -> list[Option]:
     none = FAULTS["clipping-missing"]
-    if asked.updates.weights:  # which are what they are, clipped or not
-        return [None]
     if said.max_norm == math.inf:
         return [Intended(none, "without a clip", _SAID)]
     if said.max_norm is not None:

@@ -23,15 +23,14 @@ _PRECISION_REASON = {
 def remarks(result: CheckResult) -> list[str]:
     """Return further sentences about the loop, the most important first."""
     finding, probe, loop = result.finding, result.probe, result.probe.observed
-    lines = [*_differences(result)]
+    lines = []
+    if probe.graphs.steps_kept:
+        fix = "Memory grows, because a loss or output is kept with its graph; keep its .item() or .detach() instead."
+        lines.append(fix if result.same_updates else f"It also {kept(probe.graphs)}. {fix}")
     if probe.also and result.cannot_be_judged and not probe.audit.findings:
         lines.append("An audit of its steps, which needs no reference, found nothing wrong.")
-    if result.meant:
-        lines.append(_why_meant(result.meant))
-    if any(one.change is WITHOUT_SCALER for one in result.meant):
-        lines.append("In fp16 without a loss scale, gradients below 6e-8 become zero; take the scaler to keep them.")
-    if probe.found_precision and probe.precision != "fp16":
-        lines.append(f"Checked in {probe.precision} only: the loop {_PRECISION_REASON[probe.precision]}.")
+    if not result.cannot_be_judged or result.other_forwards:
+        lines += [*_differences(result), *_comparison(result)]
     if not loop.end.finished and finding.match != Match.UNKNOWN:
         lines.append(f"It did not finish: {str(loop.end).rstrip('.')}.")
     scaled = any(r.event == Event.UPDATE for r in loop.trace.records)
@@ -45,9 +44,6 @@ def remarks(result: CheckResult) -> list[str]:
             f"fp32: the same to the end, except for rounding. {probe.precision}: at step {step} the gradients of {who} "
             f"overflow and those of {other} do not, so only {who} skips that step."
         )
-    if probe.graphs.steps_kept:
-        fix = "Memory grows, because a loss or output is kept with its graph; keep its .item() or .detach() instead."
-        lines.append(fix if result.same_updates else f"It also {kept(probe.graphs)}. {fix}")
     if result.reference_changed and (probe.graphs.steps_kept or not result.same_updates):
         lines.append(f"It also {left_behind(probe.left)}.")
     elif probe.left and not result.reference_changed:
@@ -62,7 +58,8 @@ def remarks(result: CheckResult) -> list[str]:
         lines.append(f"It also {probe.wrong_average}.")
     lines += _of_averages(probe.averages, probe.asked.read | probe.asked.takes)
     averages = {average.name for average in probe.averages}
-    if kinds := {name: kind for name, kind in probe.own_models.items() if name not in averages}:
+    kinds = {name: kind for name, kind in probe.own_models.items() if name not in averages}
+    if kinds and not result.cannot_be_judged:
         names = listed([f"{name} ({kind})" for name, kind in kinds.items()])
         lines.append(f"Not compared: {names}, which the loop builds itself. The reference has none.")
     return lines
@@ -74,7 +71,7 @@ def _differences(result: CheckResult) -> Iterator[str]:
     if result.passed and result.explanation:  # its figures would alarm
         first = result.explanation.strip().splitlines()[0]
         yield f"First difference on the way: {first[:1].lower()}{first[1:]}"
-    elif result.explanation and not result.cannot_be_judged:
+    elif result.explanation:
         yield result.explanation
     if finding.match == Match.CLOSEST:
         where = f"until {finding.parted.place}" if finding.parted else "until the end"
@@ -84,6 +81,17 @@ def _differences(result: CheckResult) -> Iterator[str]:
         right = "right" if probe.oracle < RELATIVE_ROUNDING else "wrong"
         error = f"relative error {probe.oracle:.1g}" if math.isfinite(probe.oracle) else "not finite"
         yield f"Compared with the whole window in float64, its first gradient, before any clip, is {right}: {error}."
+
+
+def _comparison(result: CheckResult) -> Iterator[str]:
+    """Yield what the loop was compared with, and in which precision."""
+    probe = result.probe
+    if result.meant:
+        yield _why_meant(result.meant)
+    if any(one.change is WITHOUT_SCALER for one in result.meant):
+        yield "In fp16 without a loss scale, gradients below 6e-8 become zero; take the scaler to keep them."
+    if probe.found_precision and probe.precision != "fp16":
+        yield f"Checked in {probe.precision} only: the loop {_PRECISION_REASON[probe.precision]}."
 
 
 def _why_meant(meant: Sequence[Intended]) -> str:

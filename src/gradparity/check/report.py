@@ -38,6 +38,10 @@ NOT_COVERED_ON_RANKS = (
 
 _LEAVE_OUT = "its loss may depend on them; leave that part out to have the rest judged"
 
+_OTHER_FORWARDS = (
+    "computes other losses than the reference; compute one for each microbatch to have the gradients judged"
+)
+
 _NUMBERS = ("no", "one", "two", "three", "four")
 
 _MOST_SOURCES = 3
@@ -54,6 +58,8 @@ def headline(result: CheckResult) -> str:
     if result.same_updates and not result.passed:
         problem = kept(probe.graphs) if probe.graphs.steps_kept else probe.wrong_average or left_behind(probe.left)
         return f"The same updates, but {name} {problem}."
+    if result.other_forwards:
+        return f"{name} cannot be judged: it trains without the optimizer that it was given, and {_OTHER_FORWARDS}."
     match finding.match:
         case Match.IDENTICAL:
             return f"Identical: {name} behaves like {reference}, bit for bit, {_steps(probe.observed)}."
@@ -103,7 +109,7 @@ def _findings(result: CheckResult) -> list[RuleFinding]:
 
 def _written_in(result: CheckResult) -> Iterator[str]:
     """Yield the lines that wrote what differs first; nothing if an audit has named all of them already."""
-    if result.passed or result.cannot_be_judged:
+    if result.passed or (result.cannot_be_judged and not result.other_forwards):
         return
     named = {(f.line.file, f.line.number) for f in _findings(result) if f.line}
     if any((line.file, line.number) not in named for line in result.lines):

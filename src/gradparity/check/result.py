@@ -29,6 +29,8 @@ class CheckResult:
     meant: tuple[Intended, ...] = ()
     """The changes to the reference that make it do what the loop means to do."""
 
+    other_forwards: bool = False
+    """True if the loop trains with an optimizer of its own, after other forwards than those of the reference."""
     updates: str = ""
     """A sentence on the updates that the loop makes itself; empty if an optimizer of PyTorch makes them."""
 
@@ -53,7 +55,7 @@ class CheckResult:
         loop = self.probe.observed
         trains = steps_made(loop) or self.probe.asked.trains_elsewhere
         judged = loop.end.finished and trains and not self.probe.also
-        return self.finding.match == Match.UNKNOWN and not judged
+        return self.other_forwards or (self.finding.match == Match.UNKNOWN and not judged)
 
     @property
     def same_updates(self) -> bool:
