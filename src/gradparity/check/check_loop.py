@@ -17,7 +17,6 @@ from gradparity.check.progress import progress_bar
 from gradparity.check.result import CheckResult
 from gradparity.check.rounding import match_with_rounding, overflows_apart
 from gradparity.check.run_in_child import Probe, probe_loop
-from gradparity.check.uncheckable import steps_made
 from gradparity.check.user_loop import LoadedLoop
 from gradparity.errors import UserError
 from gradparity.faults.patching import reference_with
@@ -76,7 +75,7 @@ def check(
         )
         closest = closest_reference(probe.observed, reference, options, precision, unasked)
         finding = _look_up(probe, closest, unasked, quiet, kept or KeptRuns(use=False))
-        idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
+        idle = finding.match == Match.IDENTICAL or not probe.trains
         explanation = "" if idle else _explain(ours, theirs, precision, closest)
     draws = first_other_draw(closest.run.trace, probe.observed.trace)
     if draws is not None and not finding.matched and not probe.uncheckable:

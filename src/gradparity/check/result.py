@@ -7,7 +7,6 @@ from gradparity.auditing.watching.user_lines import Line
 from gradparity.check.fault_lookup import Finding, Match
 from gradparity.check.intended_reference import Intended
 from gradparity.check.run_in_child import Probe
-from gradparity.check.uncheckable import steps_made
 from gradparity.faults import FaultKind
 from gradparity.trace.ranks import RankDifferences
 
@@ -42,8 +41,7 @@ class CheckResult:
     @property
     def code(self) -> int:
         """Return the exit code of the command."""
-        loop = self.probe.observed
-        judged = loop.end.finished and steps_made(loop) and not self.probe.also
+        judged = self.probe.observed.end.finished and self.probe.trains and not self.probe.also
         unchecked = self.finding.match == Match.UNKNOWN and not judged
         return 0 if self.passed else 2 if unchecked else 1
 

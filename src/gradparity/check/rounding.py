@@ -16,7 +16,7 @@ from itertools import takewhile
 from typing import TypeAlias
 
 from gradparity.check.observe import GoOn, Observation, ObservedLoop, Overflow, observe
-from gradparity.check.seen_runs import SeenRun, name_of
+from gradparity.check.seen_runs import Norms, SeenRun, name_of
 from gradparity.check.step_norms import may_be_close, norms_of, run_norms
 from gradparity.check.tries import CLASH
 from gradparity.faults import FAULTS, Fault, FaultKind
@@ -83,29 +83,35 @@ def match_with_rounding(
 
 def _with_its_norms(in_fp32: ObservedLoop, changes: Sequence[Fault], remembered: Remembered) -> list[Fault]:
     """Return the known faults with which the gradients of all steps may have about the norms of a loop."""
-    bugs, expected = _bugs(FAULTS.values()), norms_of(in_fp32)
+    bugs, expected = bugs_of(FAULTS.values()), norms_of(in_fp32)
     if not expected:
         return bugs
-    memory = remembered(run_norms(changes, "fp32", None, CLOSE_IN_FP32), changes)
+
+    def seen(faults: Sequence[Fault], expected: Sequence[Norms] | None) -> SeenRun:
+        names = reference_with(faults)
+        return run_norms(names["reference"], names["build"], "fp32", expected, CLOSE_IN_FP32)
+
+    memory = remembered(seen(changes, None), changes)
 
     def may_be(fault: Fault) -> bool | None:
-        seen = memory.get(name_of((fault,)))
-        if seen is None:
+        known = memory.get(name_of((fault,)))
+        if known is None:
             return None
-        return not seen.clashes and may_be_close(seen, expected, CLOSE_IN_FP32)
+        return not known.clashes and may_be_close(known, expected, CLOSE_IN_FP32)
 
     def run(fault: Fault) -> SeenRun:
         with suppress(ClashError):
-            return run_norms([*changes, fault], "fp32", expected, CLOSE_IN_FP32)
+            return seen([*changes, fault], expected)
         return CLASH
 
     unknown = [fault for fault in bugs if may_be(fault) is None]
-    for fault, seen in zip(unknown, forked_map(run, unknown), strict=True):
-        memory[name_of((fault,))] = seen
+    for fault, found in zip(unknown, forked_map(run, unknown), strict=True):
+        memory[name_of((fault,))] = found
     return [fault for fault in bugs if may_be(fault)]
 
 
-def _bugs(known: Iterable[Fault]) -> list[Fault]:
+def bugs_of(known: Iterable[Fault]) -> list[Fault]:
+    """Return the faults that are bugs."""
     return [fault for fault in known if fault.kind == FaultKind.BUG]
 
 
@@ -127,7 +133,7 @@ def first_match(
         return all(is_close(one, faults, kind, tolerance) for one, kind, tolerance in in_both)
 
     sets: list[tuple[Fault, ...]] = [()] if reference_too else []
-    sets += ((fault,) for fault in _bugs(known))
+    sets += ((fault,) for fault in bugs_of(known))
     with closing(forked_map(matches, sets)) as results:
         return next((faults for faults, same in zip(sets, results, strict=True) if same), None)
 

@@ -76,6 +76,11 @@ class Probe:
     compiles: bool = False
     """True if the loop asked for a compiler; it ran without."""
 
+    @property
+    def trains(self) -> bool:
+        """Return whether the loop makes steps, with the optimizer that it was given or with its own."""
+        return bool(steps_made(self.observed) or self.asked.own)
+
 
 def probe_loop(
     load: Callable[[], LoadedLoop], name: str, asked_precision: str | None, folder: Path, limit: TimeLimit
@@ -165,8 +170,8 @@ def _probe_loop(
             oracle = error_of_first_gradient(limited, window=partial(first_window, number=number))
     # A schedule that it advances belongs to the optimizer that it was given: with another one, that is a mistake.
     scheduled = any(record.event == Event.SCHEDULE for record in observed.trace.records)
-    on_what_it_was_given = scheduled or bool(steps_made(observed))
-    other = "" if steps_made(observed) else guard.other_optimizer()
+    own = () if scheduled or steps_made(observed) else guard.own_optimizers()
+    other = "" if own or steps_made(observed) else guard.other_optimizer()
     instead = other or guard.untrained_parameter()
     return Probe(
         name,
@@ -175,7 +180,7 @@ def _probe_loop(
         in_fp32,
         reference_after,
         instead,
-        why_uncheckable(observed, instead),
+        why_uncheckable(observed, instead, bool(own)),
         graphs,
         oracle,
         left,
@@ -183,7 +188,7 @@ def _probe_loop(
         Asked(
             loop.takes,
             frozenset(guard.read),
-            () if on_what_it_was_given else guard.own_optimizers(),
+            own,
             own_in_fp32,
             guard.scaler,
             guard.draws.own(),

@@ -5,7 +5,7 @@ A run of which nothing else is recorded takes a third of the time. What it canno
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +14,9 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gradparity.check.loop_end import EndKind, LoopEnd, end_by
-from gradparity.check.observe import ObservedLoop
+from gradparity.check.observe import ObservedLoop, UserLoop
 from gradparity.check.seen_runs import Norms, SeenRun
-from gradparity.faults import Fault
-from gradparity.faults.patching import reference_with
+from gradparity.faults.stress_scenario import Cast
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event
@@ -38,13 +37,25 @@ def norms_of(loop: ObservedLoop) -> list[Norms]:
     return [{name: _norm_of_print(value) for name, value in step.items()} for step in ready]
 
 
-def run_norms(faults: Sequence[Fault], precision: str, expected: Sequence[Norms] | None, tolerance: float) -> SeenRun:
-    """Run the reference with ``faults`` until a step is not as ``expected``, and return the norms of its steps.
+def run_norms(
+    loop: UserLoop,
+    build: Callable[[str], Cast],
+    precision: str,
+    expected: Sequence[Norms] | None,
+    tolerance: float,
+    seed: int = 0,
+) -> SeenRun:
+    """Run ``loop`` until a step is not as ``expected``, and return the norms of its steps.
 
-    Raises:
-        ClashError: if two of the faults cannot be combined.
+    Args:
+        loop: the reference with faults; called with everything in the cast, by name.
+        build: makes the cast for a precision.
+        precision: a key of :data:`gradparity.training.PRECISIONS`.
+        expected: the norms at each step of the loop that is checked; ``None`` to run to the end.
+        tolerance: relative to a norm.
+        seed: of the weights and masks.
     """
-    names, steps = reference_with(faults), list[Norms]()
+    steps = list[Norms]()
 
     def look(optimizer: Optimizer, *_: Any) -> None:
         if optimizer is not cast.optimizer:
@@ -56,13 +67,13 @@ def run_norms(faults: Sequence[Fault], precision: str, expected: Sequence[Norms]
 
     torch.set_num_threads(1)
     end = LoopEnd()
-    with RandomStream(seed_of(0, "stress")).active(), warnings.catch_warnings():
+    with RandomStream(seed_of(seed, "stress")).active(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cast = names["build"](precision)
+        cast = build(precision)
         watched = TrainingObjects(cast.model, cast.optimizer)
         handle = register_optimizer_step_pre_hook(look)
         try:
-            names["reference"](**vars(cast))
+            loop(**vars(cast))
         except _Enough:
             end = LoopEnd(EndKind.STOPPED)
         except Exception as error:

@@ -6,10 +6,12 @@ All its functions are compiled into one namespace, so that each calls the change
 import contextlib
 import inspect
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import groupby, pairwise
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from gradparity import training
@@ -44,6 +46,10 @@ REFERENCE_FUNCTIONS: tuple[Callable[..., Any], ...] = (
     reference,
 )
 """The functions and classes that a fault may change."""
+
+
+_HERE = f"{Path(__file__).parent}{os.sep}"
+"""The folder of this file, with a separator: what is compiled here is no code of the user's."""
 
 
 class ClashError(ValueError):
@@ -93,7 +99,7 @@ def _loads(_: Any) -> None:
 @cache
 def _compiled(thing: Callable[..., Any], patches: tuple[str, ...]) -> Any:
     try:
-        return compile(patched(thing, *patches), f"<{thing.__name__} with {len(patches)} patches>", "exec")
+        return compile(patched(thing, *patches), f"{_HERE}<{thing.__name__} with {len(patches)} patches>", "exec")
     except SyntaxError:
         if len(patches) == 1:
             raise
