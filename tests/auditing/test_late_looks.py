@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+from helpers import slow_gpu as slow_gpus
 from torch import nn
 
 from gradparity import audit
@@ -12,7 +13,9 @@ from gradparity.auditing.watching.watch import Watch
 from gradparity.parity.on_gpu.plain import plain_rows
 from gradparity.trace import late_digests
 from gradparity.trace.digest import Hash
-from gradparity.trace.fingerprint import Fingerprint, LateFingerprints, LateHash
+from gradparity.trace.fingerprint import Fingerprint
+from gradparity.trace.late_fingerprints import LateFingerprints
+from gradparity.trace.late_hash import LateHash
 
 
 class Written:
@@ -36,18 +39,17 @@ class Written:
 
 @pytest.fixture
 def slow_gpu(monkeypatch):
-    def start(tensors, indices):
-        single = [t.dtype if t.numel() == 1 and not t.is_complex() else None for t in tensors]
-        return late_digests._Batch(indices, single, plain_rows(tensors), Written())
-
+    slow_gpus.hash_by_sums(monkeypatch)
     monkeypatch.setattr(Written, "waits", 0)
-    monkeypatch.setattr(late_digests, "hashed_by_sums", lambda tensor: True)
-    monkeypatch.setattr(late_digests, "_start", start)
+    monkeypatch.setattr(
+        late_digests, "_start", lambda some, which: late_digests._Batch(which, plain_rows(some), Written())
+    )
     real = LateHash
     for module in ("watched_optimizer", "function_watchers"):
         name = f"gradparity.auditing.watching.{module}.late_hash_of_all"
         monkeypatch.setattr(name, lambda tensors, more="": real([*tensors], more))
-    return Written
+    yield Written
+    slow_gpus.forget_arrangements()
 
 
 def loop(model, optimizer, scaled=False, by_hand=False):

@@ -12,7 +12,8 @@ from gradparity.parity.on_gpu.count_differences import count_differences
 from gradparity.parity.on_gpu.digests import rows_of, sums_in
 from gradparity.parity.on_gpu.plain import plain_rows
 from gradparity.parity.on_gpu.with_triton import launcher
-from gradparity.trace.fingerprint import LateFingerprints, fingerprint, fingerprints_of, late_hash_of_all
+from gradparity.trace.late_fingerprints import LateFingerprints, fingerprint, fingerprints_of
+from gradparity.trace.late_hash import late_hash_of_all
 
 pytestmark = pytest.mark.cuda
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 from typing import overload
 
 from gradparity.auditing.events import Backward, GradientLook, LoopEvent, StepMade
-from gradparity.trace.fingerprint import Fingerprint, LateFingerprints, LateHash
+from gradparity.trace.fingerprint import Fingerprint
+from gradparity.trace.late_fingerprints import LateFingerprints
+from gradparity.trace.late_hash import LateHash
 
 
 class LateLook(Sequence[Fingerprint | None]):

@@ -14,7 +14,8 @@ from gradparity.auditing.events import GradientLook, Written
 from gradparity.auditing.facts import Story
 from gradparity.auditing.watching.late_looks import LateLook
 from gradparity.auditing.watching.user_lines import Line
-from gradparity.trace.fingerprint import LateFingerprints, LateHash, fingerprints_of, late_hash_of_all
+from gradparity.trace.late_fingerprints import LateFingerprints, fingerprints_of
+from gradparity.trace.late_hash import LateHash, late_hash_of_all
 
 
 def is_torchs(optimizer: Optimizer) -> bool:
