@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, overload
 
-from gradparity.trace.digest import Hash
+from gradparity.trace.digest import Digest, Hash
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
 HEX: Final = 32
@@ -52,6 +52,10 @@ class Columns(Sequence[Fingerprint]):
         """Return some of the fingerprints."""
         some = self.digests[HEX * start : HEX * stop]
         return Columns(self.forms.between(start, stop), some, self.norms[start:stop])
+
+    def digest(self, index: int) -> Digest:
+        """Return one digest and its norm."""
+        return Digest(self.digests[HEX * index : HEX * index + HEX], self.norms[index], self.forms.rows[index].by)
 
     def __len__(self) -> int:
         return len(self.norms)

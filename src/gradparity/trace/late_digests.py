@@ -1,6 +1,6 @@
 """Digests of many tensors, those on a GPU computed there: nothing waits for them until they are read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradparity.parity.on_gpu.digests import rows_of
 from gradparity.trace.arrangement import Arrangement, OnDevice
+from gradparity.trace.columns import Columns
 from gradparity.trace.digest import Digest, digest_of, digests_of_group
 
 BYTES = 16
@@ -26,19 +27,16 @@ class LateDigests:
     Args:
         tensors: plain dense tensors on any devices, as :func:`gradparity.parity.dense_parts.pieces` gives.
         arrangement: their arrangement.
-        last: an earlier digest of each, if there is one; for large tensors on the CPU, it saves a norm.
+        last: earlier fingerprints of the same tensors; they save the norms of large ones on the CPU.
     """
 
-    def __init__(
-        self, tensors: Sequence[Tensor], arrangement: Arrangement, last: Callable[[int], Digest | None] | None = None
-    ) -> None:
+    def __init__(self, tensors: Sequence[Tensor], arrangement: Arrangement, last: Columns | None = None) -> None:
         self._texts = np.empty((len(tensors), BYTES), dtype=np.uint8)
         self._norms = np.empty(len(tensors))
         for positions, group in arrangement.together:
             self._put(positions, *digests_of_group([tensors[i] for i in positions], group))
         for i in arrangement.alone:
-            before = last(i) if last is not None else None
-            found = digest_of(tensors[i].detach(), before)
+            found = digest_of(tensors[i].detach(), None if last is None else last.digest(i))
             self._put(i, bytes.fromhex(found.text), found.norm)
         self._batches = [_start([tensors[i] for i in some.positions], some) for some in arrangement.on_devices]
 

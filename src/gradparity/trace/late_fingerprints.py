@@ -11,7 +11,7 @@ from gradparity.parity.dense_parts import layout_of, pieces, shape_of
 from gradparity.parity.flatten_values import Value
 from gradparity.trace.arrangement import arrangement_of, if_simple, name_of
 from gradparity.trace.columns import Columns, in_columns
-from gradparity.trace.digest import Digest, Hash
+from gradparity.trace.digest import Hash
 from gradparity.trace.fingerprint import UNREAD, Fingerprint, FingerprintValue
 from gradparity.trace.late_digests import LateDigests
 
@@ -31,7 +31,7 @@ def fingerprint(tensor: Tensor, last: Fingerprint | None = None) -> Fingerprint:
         tensor: the tensor.
         last: an earlier fingerprint of it. If the content is still the same, the norm is not computed again.
     """
-    return LateFingerprints([tensor], [last]).get()[0]
+    return LateFingerprints([tensor], None if last is None else in_columns([last])).get()[0]
 
 
 def fingerprints_of(tensors: Sequence[Tensor]) -> Columns:
@@ -44,10 +44,10 @@ class LateFingerprints:
 
     Args:
         tensors: tensors of any kind, on any devices.
-        last: an earlier fingerprint of each, if there is one.
+        last: earlier fingerprints of the same tensors, which save the norms of large ones that have not changed.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], last: Sequence[Fingerprint | None] | None = None) -> None:
+    def __init__(self, tensors: Sequence[Tensor], last: Columns | None = None) -> None:
         arrangement = if_simple(tensors)
         self._whole: list[_Whole] | None = None
         if arrangement is None:  # a few of them are sparse, sharded, without content, ...
@@ -55,7 +55,7 @@ class LateFingerprints:
             self._whole, tensors, last = [one for one, _ in split], [part for _, some in split for part in some], None
             arrangement = arrangement_of(tensors)
         self._forms = arrangement.forms
-        self._digests = LateDigests(tensors, arrangement, None if last is None else lambda i: _digest_in(last[i]))
+        self._digests = LateDigests(tensors, arrangement, last)
 
     def ready(self) -> bool:
         """Return whether nothing has to be waited for."""
@@ -100,10 +100,6 @@ def _joined(whole: _Whole, parts: Sequence[Fingerprint]) -> Fingerprint:
     norm = math.hypot(*(one.norm for (_, floating), one in zip(names, parts, strict=True) if floating))
     by = Hash.SUMS if any(one.by == Hash.SUMS for one in parts) else Hash.XXH3
     return Fingerprint(dtype, shape, strides, layout, xxhash.xxh3_128_hexdigest(content.encode()), norm, by)
-
-
-def _digest_in(last: Fingerprint | None) -> Digest | None:
-    return None if last is None else Digest(last.digest, last.norm, last.by)
 
 
 def shard_of(tensor: Tensor) -> Tensor:

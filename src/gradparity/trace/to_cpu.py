@@ -7,6 +7,7 @@ from typing import TypeAlias, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from gradparity.parity.dense_parts import PLAIN
 from gradparity.parity.state import Part, Value
 from gradparity.trace.columns import NamedColumns
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
@@ -28,12 +29,13 @@ class LateSnapshot:
         self._parts: list[tuple[Part, Sequence[str], tuple[str, ...], dict[str, FingerprintValue]]] = []
         tensors: list[Tensor] = []
         for part, values in seen.items():
-            there = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-            others: dict[str, FingerprintValue] = {
-                name: value for name, value in values.items() if not isinstance(value, Tensor)
-            }
-            self._parts.append((part, list(values), tuple(there), others))
-            tensors += there.values()
+            order, others = list(values), dict[str, FingerprintValue]()
+            there: Sequence[str] = order
+            if not PLAIN.issuperset(map(type, values.values())):
+                there = [name for name, value in values.items() if isinstance(value, Tensor)]
+                others = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+            self._parts.append((part, order, tuple(there), others))
+            tensors += [value for value in values.values() if isinstance(value, Tensor)]
         self._tensors = LateFingerprints(tensors)
 
     def ready(self) -> bool:
