@@ -79,9 +79,8 @@ def _start(tensors: Sequence[Tensor], which: OnDevice) -> _Batch:
     if not rows.is_cuda:
         return _Batch(which, rows.cpu(), None)
     stream = torch.cuda.current_stream(rows.device)
-    if stream != torch.cuda.default_stream(rows.device):
-        for tensor in tensors:  # one that was made on a different stream stays until it is read
-            tensor.record_stream(stream)
+    for tensor in tensors:  # one that was made on a different stream stays until it is read
+        tensor.record_stream(stream)
     written = torch.cuda.Event()
     here = rows.to("cpu", non_blocking=True)  # into pinned memory, which PyTorch keeps and uses again
     written.record(stream)
