@@ -1,5 +1,7 @@
 """Fingerprints in columns are those that one call each would give, in every form and order."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -103,6 +105,12 @@ def test_freed_memory_is_not_read():
     tensor.untyped_storage().resize_(0)
     assert if_simple([tensor]) is None
     assert fingerprint(tensor).digest == "-" * 32
+
+
+def test_numbers_that_have_no_square_are_no_warning():
+    signalling = torch.tensor([0x7FF0000000000001, 0]).view(torch.float64)
+    assert math.isnan(fingerprint(signalling).norm)
+    assert fingerprint(torch.tensor([1e300, 0], dtype=torch.float64)).norm == math.inf
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e30])

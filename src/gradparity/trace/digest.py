@@ -92,7 +92,8 @@ def digests_of_group(tensors: Sequence[Tensor], group: Group) -> tuple[bytes, np
     numbers = flat.double().numpy()
     if not flat.is_floating_point():
         return digests, np.where(group.single, numbers[group.firsts], 0.0)
-    norms = np.sqrt(np.add.reduceat(np.square(numbers), group.firsts))
+    with np.errstate(all="ignore"):  # numbers may be infinite or NaN, and their squares too large
+        norms = np.sqrt(np.add.reduceat(np.square(numbers), group.firsts))
     return digests, np.where(group.single, numbers[group.firsts], norms)
 
 
