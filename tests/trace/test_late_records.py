@@ -120,6 +120,50 @@ def test_a_recording_does_not_wait_and_what_it_writes_is_in_order(tmp_path, slow
     assert [r.event for r in late.records] == [r.event for r in recorded(tmp_path / "full", full=True).records]
 
 
+def wired(model, optimizer, write, used=(True, True)):
+    """A loop by ``autograd.grad``, whose gradients it writes to ``p.grad``, or only looks at."""
+    generator, parameters = torch.Generator().manual_seed(0), list(model.parameters())
+    for _ in range(3):
+        for writes in used:
+            loss = model(torch.randn(4, 6, generator=generator)).square().mean()
+            gradients = torch.autograd.grad(loss, parameters)
+            if writes:
+                for p, g in zip(parameters, gradients, strict=True):
+                    write(p, g)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def added(p, g):
+    p.grad = g if p.grad is None else p.grad + g
+
+
+def added_in_place(p, g):
+    p.grad = g.clone() if p.grad is None else p.grad.add_(g)
+
+
+def added_through_data(p, g):
+    if p.grad is None:
+        p.grad = torch.zeros_like(p)
+    p.grad.data.add_(g)
+
+
+@pytest.mark.parametrize(("write", "waits"), [(added, False), (added_in_place, False), (added_through_data, True)])
+def test_gradients_written_by_hand_are_seen_and_a_counted_write_needs_no_wait(write, waits, tmp_path, slow_gpu):
+    model, optimizer = make()
+    with record(model, optimizer, tmp_path):
+        wired(model, optimizer, write)
+        assert any(event.waits for event in slow_gpu) == waits
+    assert [r.event for r in read(tmp_path).records].count(Event.ACCUMULATED) == 6
+
+
+def test_gradients_that_a_loop_only_looks_at_are_no_microbatch(tmp_path, slow_gpu):
+    model, optimizer = make()
+    with record(model, optimizer, tmp_path):
+        wired(model, optimizer, added, used=(True, False, True))
+    assert [r.event for r in read(tmp_path).records].count(Event.ACCUMULATED) == 6
+
+
 def test_values_are_those_of_the_moment_though_the_loop_has_gone_on(tmp_path, slow_gpu):
     late, at_once = recorded(tmp_path / "late"), recorded(tmp_path / "full", full=True)
     assert [r.parts for r in late.records] == [r.parts for r in at_once.records]

@@ -1,13 +1,13 @@
 """Looks at the gradients of an optimizer, in columns: many are made at each step, and few are read item by item."""
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import overload
 
 from torch import Tensor
 
 from gradparity.trace.columns import Columns
 from gradparity.trace.fingerprint import Fingerprint
+from gradparity.trace.gradients_before import versions_of
 from gradparity.trace.late_fingerprints import LateFingerprints
 
 
@@ -47,11 +47,8 @@ class Look(Sequence[Fingerprint | None]):
         return self._items
 
     def is_known_equal(self, other: "Look") -> bool:
-        """Return whether both saw the same bits, as far as that is known without a wait.
-
-        If it is not known yet, the version counters of the gradients are compared.
-        """
-        if self.ready() and other.ready():
+        """Return whether both saw the same bits; on a GPU, whether PyTorch has counted no write: that needs no wait."""
+        if self.versions is None or (self.ready() and other.ready()):
             return self == other
         return self.versions == other.versions
 
@@ -71,12 +68,3 @@ class Look(Sequence[Fingerprint | None]):
         return self.items() == other
 
     __hash__ = None  # type: ignore[assignment]  # like a list
-
-
-def versions_of(tensors: Sequence[Tensor]) -> object:
-    """Return what changes when PyTorch writes to any of these tensors; if that cannot be seen, something new."""
-    try:
-        places, versions = map(Tensor.data_ptr, tensors), map(attrgetter("_version"), tensors)
-        return list(map(id, tensors)), list(places), list(versions)
-    except RuntimeError:  # made in inference mode, or sparse
-        return object()

@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from gradparity.auditing.events import GradientLook, Written
 from gradparity.auditing.facts import Story
-from gradparity.auditing.gradient_looks import Look, versions_of
+from gradparity.auditing.gradient_looks import Look
 from gradparity.auditing.watching.user_lines import Line
+from gradparity.trace.gradients_before import versions_of
 from gradparity.trace.late_fingerprints import LateFingerprints, fingerprints_of
 from gradparity.trace.late_hash import LateHash, late_hash_of_all
 
@@ -69,8 +70,9 @@ class WatchedOptimizer:
         values = [*chain.from_iterable(map(dict.values, kept))]
         tensors = [value for value in values if isinstance(value, Tensor)]
         others = repr([value for value in values if not isinstance(value, Tensor)])
-        versions = list(map(list, kept)), others, versions_of(tensors)
-        if versions != self._versions:
+        written = versions_of(tensors)
+        versions = list(map(list, kept)), others, written
+        if written is None or versions != self._versions:
             self._versions, self._state = versions, late_hash_of_all(tensors, others)
         return self._state
 
