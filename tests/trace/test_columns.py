@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradparity.trace import arrangement
-from gradparity.trace.arrangement import SMALL, if_simple
+from gradparity.trace.arrangement import SMALL, arrangement_if_simple
 from gradparity.trace.columns import Columns, Forms, NamedColumns, in_columns, split
 from gradparity.trace.digest import digest_of
 from gradparity.trace.late_fingerprints import LateFingerprints, fingerprint, fingerprints_of
@@ -75,7 +75,7 @@ def test_more_small_tensors_than_one_buffer_takes(monkeypatch):
     monkeypatch.setattr(arrangement, "_AT_ONCE", 64)
     arrangement._arranged.cache_clear()
     tensors = [torch.full((n,), float(n)) for n in range(1, 20)]
-    assert len(if_simple(tensors).together) > 5
+    assert len(arrangement_if_simple(tensors).together) > 5
     assert list(fingerprints_of(tensors)) == [fingerprint(tensor) for tensor in tensors]
     arrangement._arranged.cache_clear()
 
@@ -94,7 +94,7 @@ def test_more_small_tensors_than_one_buffer_takes(monkeypatch):
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_tensors_whose_memory_is_not_their_content_are_read_in_their_own_way(make):
     odd, plain = make(), torch.arange(4.0)
-    assert if_simple([plain, odd]) is None
+    assert arrangement_if_simple([plain, odd]) is None
     found = fingerprints_of([plain, odd])
     assert (found[0], found[1]) == (fingerprint(plain), fingerprint(odd))
     assert fingerprint(plain) == fingerprint(plain.clone())
@@ -103,7 +103,7 @@ def test_tensors_whose_memory_is_not_their_content_are_read_in_their_own_way(mak
 def test_freed_memory_is_not_read():
     tensor = torch.ones(100)
     tensor.untyped_storage().resize_(0)
-    assert if_simple([tensor]) is None
+    assert arrangement_if_simple([tensor]) is None
     assert fingerprint(tensor).digest == "-" * 32
 
 

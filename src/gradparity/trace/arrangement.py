@@ -76,7 +76,7 @@ def arrangement_of(tensors: Sequence[Tensor]) -> Arrangement:
     return _arranged(*map(tuple, each))
 
 
-def if_simple(tensors: Sequence[Tensor]) -> Arrangement | None:
+def arrangement_if_simple(tensors: Sequence[Tensor]) -> Arrangement | None:
     """Return the arrangement of tensors if each of them is :func:`gradparity.parity.dense_parts.is_simple`."""
     if not PLAIN.issuperset(map(type, tensors)) or any(map(Tensor.is_neg, tensors)):
         return None

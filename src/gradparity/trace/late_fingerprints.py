@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradparity.parity.dense_parts import layout_of, pieces, shape_of
 from gradparity.parity.flatten_values import Value
-from gradparity.trace.arrangement import arrangement_of, if_simple, name_of
+from gradparity.trace.arrangement import arrangement_if_simple, arrangement_of, name_of
 from gradparity.trace.columns import Columns, in_columns
 from gradparity.trace.digest import Hash
 from gradparity.trace.fingerprint import UNREAD, Fingerprint, FingerprintValue
@@ -48,7 +48,7 @@ class LateFingerprints:
     """
 
     def __init__(self, tensors: Sequence[Tensor], last: Columns | None = None) -> None:
-        arrangement = if_simple(tensors)
+        arrangement = arrangement_if_simple(tensors)
         self._whole: list[_Whole] | None = None
         if arrangement is None:  # a few of them are sparse, sharded, without content, ...
             split = [_split(tensor) for tensor in tensors]

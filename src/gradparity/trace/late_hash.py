@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import xxhash
 from torch import Tensor
 
-from gradparity.trace.arrangement import if_simple
+from gradparity.trace.arrangement import arrangement_if_simple
 from gradparity.trace.digest import AS_NUMPY, buffer_of, digest_of
 from gradparity.trace.late_fingerprints import LateFingerprints
 
@@ -33,7 +33,7 @@ def late_hash_of_all(tensors: Iterable[Tensor], more: str = "") -> str | LateHas
     ``more`` is added at its end. On a GPU, the hash is late.
     """
     given, content = list(tensors), xxhash.xxh3_128()
-    arrangement = if_simple(given)
+    arrangement = arrangement_if_simple(given)
     if arrangement is None or arrangement.on_devices:
         late = LateHash(given, more)
         return str(late) if late.ready() else late
