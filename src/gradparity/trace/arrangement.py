@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gradparity.parity.dense_parts import PLAIN
+from gradparity.parity.dense_parts import HAS_NAMES, PLAIN
 from gradparity.trace.columns import Form, Forms
 from gradparity.trace.digest import Group, Hash, group_of
 
@@ -79,6 +79,8 @@ def arrangement_of(tensors: Sequence[Tensor]) -> Arrangement:
 def arrangement_if_simple(tensors: Sequence[Tensor]) -> Arrangement | None:
     """Return the arrangement of tensors if each of them is :func:`gradparity.parity.dense_parts.is_simple`."""
     if not PLAIN.issuperset(map(type, tensors)) or any(map(Tensor.is_neg, tensors)):
+        return None
+    if HAS_NAMES and any(any(names) for names in map(attrgetter("names"), tensors)):
         return None
     try:
         found = arrangement_of(tensors)
