@@ -131,21 +131,28 @@ def _wait_for_threads(before: Collection[threading.Thread]) -> None:
 def _ending(threads: Collection[threading.Thread]) -> Iterator[None]:
     """Have those of ``threads`` that belong to a pool end once its work is done, where the script has left it open.
 
-    Python does the same for all pools before it waits for threads (``concurrent.futures.thread._python_exit``). Without
-    it, such a thread waits for more work forever.
+    Python does the same for all pools before it waits for threads, in the two functions ``_python_exit`` of
+    ``concurrent.futures``. Without it, such a thread waits for more work forever.
     """
-    pools: Any = sys.modules.get("concurrent.futures.thread")
-    if pools is None:
-        yield
-        return
-    pools._shutdown = True
+    of_threads: Any = sys.modules.get("concurrent.futures.thread")
+    of_processes: Any = sys.modules.get("concurrent.futures.process")
     try:
-        for thread, work in list(pools._threads_queues.items()):
-            if thread in threads:
-                work.put(None)
+        if of_threads is not None:
+            of_threads._shutdown = True
+            for thread, work in list(of_threads._threads_queues.items()):
+                if thread in threads:
+                    work.put(None)
+        if of_processes is not None:
+            of_processes._global_shutdown = True
+            for thread, wakeup in list(of_processes._threads_wakeups.items()):
+                if thread in threads:
+                    wakeup.wakeup()
         yield
     finally:
-        pools._shutdown = False
+        if of_threads is not None:
+            of_threads._shutdown = False
+        if of_processes is not None:
+            of_processes._global_shutdown = False
 
 
 def _never_began(error: BaseException) -> bool:
