@@ -1,9 +1,11 @@
 """An average of the weights has to follow once a step, wherever the loop keeps it; the report names it."""
 
+import os
 from functools import partial
 
 import pytest
 
+import loops
 import own_averages
 from gradparity.check.check_loop import check
 from gradparity.check.remarks import remarks
@@ -63,3 +65,15 @@ def test_an_average_that_does_not_follow_once_a_step_fails(loop, words):
     assert result.same_updates
     assert (result.passed, result.code) == (False, 1)
     assert words in headline(result)
+
+
+def with_a_mapping_that_takes_no_text(model, optimizer, batches, loss, scaler, scheduler, plan):
+    import os  # it holds os.environb, whose keys are bytes
+
+    assert os.environb is not None
+    loops.example(model, optimizer, batches, loss, scaler, scheduler, plan)
+
+
+@pytest.mark.skipif(not hasattr(os, "environb"), reason="this system has none")
+def test_a_mapping_in_a_variable_that_takes_no_names_is_no_average():
+    assert checked(with_a_mapping_that_takes_no_text).passed

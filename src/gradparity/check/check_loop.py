@@ -18,7 +18,6 @@ from gradparity.check.progress import progress_bar
 from gradparity.check.result import CheckResult
 from gradparity.check.rounding import match_with_rounding, overflows_apart
 from gradparity.check.run_in_child import Probe, probe_loop
-from gradparity.check.uncheckable import steps_made
 from gradparity.check.user_loop import LoadedLoop
 from gradparity.errors import UserError
 from gradparity.faults.patching import reference_with
@@ -65,7 +64,8 @@ def check(
         probe = run_in_subprocess(partial(probe_loop, load, name, precision, theirs), patience)
         precision = probe.precision
         reference = observe_reference([], precision)
-        if observe_reference([], precision) != reference:
+        # Of the two processes, one is enough to see whether it repeats itself; if they differ, the loop may be why.
+        if probe.reference_after != reference and observe_reference([], precision) != reference:
             raise UserError("the reference does not repeat itself on this machine, so no loop can be checked here")
         unasked = probe.asked.unasked
         ended = probe.observed.end.finished  # else it had no chance to read what comes later
@@ -79,8 +79,7 @@ def check(
         )
         closest = closest_reference(probe.observed, reference, options, precision, unasked)
         finding = _look_up(probe, closest, unasked, quiet, kept or KeptRuns(use=False))
-        trains = steps_made(probe.observed) or probe.asked.trains_elsewhere
-        idle = finding.match == Match.IDENTICAL or not trains
+        idle = finding.match == Match.IDENTICAL or not probe.trains
         explanation = "" if idle else _explain(ours, theirs, precision, closest)
         updates = judged_updates(probe.observed, probe.asked.updates, theirs, _thresholds(probe))
     draws = first_other_draw(closest.run.trace, probe.observed.trace)
@@ -131,7 +130,10 @@ def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], 
         )
     kept.keep()
     if not finding.matched and probe.in_fp32 and not probe.uncheckable:
-        faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked, closest.changes_in_fp32)
+        faults = match_with_rounding(
+            loop, probe.in_fp32, precision, closest.changes, unasked, closest.changes_in_fp32, kept.norms_of
+        )
+        kept.keep()
         if faults is not None:
             return finding.except_for_rounding(faults)
         overflow = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes_in_fp32, unasked)

@@ -7,7 +7,6 @@ from gradparity.auditing.watching.user_lines import Line
 from gradparity.check.fault_lookup import Finding, Match
 from gradparity.check.intended_reference import Intended
 from gradparity.check.run_in_child import Probe
-from gradparity.check.uncheckable import steps_made
 from gradparity.faults import FaultKind
 from gradparity.trace.ranks import RankDifferences
 
@@ -52,9 +51,7 @@ class CheckResult:
     @property
     def cannot_be_judged(self) -> bool:
         """Return whether nothing is known of the updates of the loop."""
-        loop = self.probe.observed
-        trains = steps_made(loop) or self.probe.asked.trains_elsewhere
-        judged = loop.end.finished and trains and not self.probe.also
+        judged = self.probe.observed.end.finished and self.probe.trains and not self.probe.also
         return self.other_forwards or (self.finding.match == Match.UNKNOWN and not judged)
 
     @property

@@ -16,6 +16,9 @@ from itertools import takewhile
 from typing import TypeAlias
 
 from gradparity.check.observe import GoOn, Observation, ObservedLoop, Overflow, observe
+from gradparity.check.seen_runs import Norms, SeenRun, name_of
+from gradparity.check.step_norms import may_be_close, norms_of, run_norms
+from gradparity.check.tries import CLASH
 from gradparity.faults import FAULTS, Change, Fault, FaultKind
 from gradparity.faults.patching import ClashError, reference_with
 from gradparity.parity.state import Part
@@ -39,6 +42,11 @@ def _run_reference(faults: Sequence[Change], precision: str, go_on: GoOn) -> Obs
     return observe(names["reference"], names["build"], precision, go_on)
 
 
+Remembered: TypeAlias = Callable[[SeenRun, Sequence[Change]], dict[str, SeenRun]]
+"""Returns the remembered norms of a reference with faults, such as
+:meth:`gradparity.check.kept_runs.KeptRuns.norms_of`."""
+
+
 def match_with_rounding(
     loop: ObservedLoop,
     in_fp32: ObservedLoop,
@@ -46,6 +54,7 @@ def match_with_rounding(
     meant: Sequence[Change] = (),
     unasked: frozenset[Part] = frozenset(),
     meant_in_fp32: Sequence[Change] | None = None,
+    remembered: Remembered = lambda reference, changes: {},
 ) -> tuple[Fault, ...] | None:
     """Return the fault that a loop behaves like, except for rounding.
 
@@ -58,15 +67,54 @@ def match_with_rounding(
         meant: changes to the reference that make it do what the loop means to do.
         unasked: parts of the state that the loop does not take, so that it cannot keep them as the reference does.
         meant_in_fp32: the same changes in fp32, if they are different.
+        remembered: returns the norms of runs in fp32 that are remembered; those that are made here are added.
     """
+    changed = meant if meant_in_fp32 is None else meant_in_fp32
 
     def close(one: ObservedLoop, faults: Sequence[Fault], precision: str, tolerance: float) -> bool:
         with suppress(ClashError):
-            changes = meant if one is not in_fp32 or meant_in_fp32 is None else meant_in_fp32
+            changes = changed if one is in_fp32 else meant
             return is_close(one, [*changes, *faults], precision, tolerance, unasked=unasked)
         return False
 
-    return first_match(loop, in_fp32, precision, FAULTS.values(), close)
+    if first_match(loop, in_fp32, precision, (), close) == ():
+        return ()
+    possible = _with_its_norms(in_fp32, changed, remembered)
+    return first_match(loop, in_fp32, precision, possible, close, reference_too=False)
+
+
+def _with_its_norms(in_fp32: ObservedLoop, changes: Sequence[Change], remembered: Remembered) -> list[Fault]:
+    """Return the known faults with which the gradients of all steps may have about the norms of a loop."""
+    bugs, expected = bugs_of(FAULTS.values()), norms_of(in_fp32)
+    if not expected:
+        return bugs
+
+    def seen(faults: Sequence[Change], expected: Sequence[Norms] | None) -> SeenRun:
+        names = reference_with(faults)
+        return run_norms(names["reference"], names["build"], "fp32", expected, CLOSE_IN_FP32)
+
+    memory = remembered(seen(changes, None), changes)
+
+    def may_be(fault: Fault) -> bool | None:
+        known = memory.get(name_of((fault,)))
+        if known is None:
+            return None
+        return not known.clashes and may_be_close(known, expected, CLOSE_IN_FP32)
+
+    def run(fault: Fault) -> SeenRun:
+        with suppress(ClashError):
+            return seen([*changes, fault], expected)
+        return CLASH
+
+    unknown = [fault for fault in bugs if may_be(fault) is None]
+    for fault, found in zip(unknown, forked_map(run, unknown), strict=True):
+        memory[name_of((fault,))] = found
+    return [fault for fault in bugs if may_be(fault)]
+
+
+def bugs_of(known: Iterable[Fault]) -> list[Fault]:
+    """Return the faults that are bugs."""
+    return [fault for fault in known if fault.kind == FaultKind.BUG]
 
 
 def first_match(
@@ -75,17 +123,19 @@ def first_match(
     precision: str,
     known: Iterable[Fault],
     is_close: Callable[[ObservedLoop, Sequence[Fault], str, float], bool],
+    reference_too: bool = True,
 ) -> tuple[Fault, ...] | None:
     """Return the first of the ``known`` faults that a loop is close to, both in fp32 and in ``precision``.
 
-    The reference itself comes first.
+    The reference itself comes first, unless it was compared already.
     """
 
     def matches(faults: Sequence[Fault]) -> bool:
         in_both = ((in_fp32, "fp32", CLOSE_IN_FP32), (loop, precision, NOT_FAR[precision]))
         return all(is_close(one, faults, kind, tolerance) for one, kind, tolerance in in_both)
 
-    sets: list[tuple[Fault, ...]] = [(), *((fault,) for fault in known if fault.kind == FaultKind.BUG)]
+    sets: list[tuple[Fault, ...]] = [()] if reference_too else []
+    sets += ((fault,) for fault in bugs_of(known))
     with closing(forked_map(matches, sets)) as results:
         return next((faults for faults, same in zip(sets, results, strict=True) if same), None)
 

@@ -81,6 +81,11 @@ class Probe:
     """True if the loop asked for a compiler; it ran without."""
 
     @property
+    def trains(self) -> bool:
+        """Return whether the loop trains the given model, with the given optimizer or without."""
+        return bool(steps_made(self.observed) or self.asked.trains_elsewhere)
+
+    @property
     def wrong_average(self) -> str:
         """Return a predicate on an average that does not follow the weights as it should; empty if all do."""
         return next((average.wrong for average in self.averages if average.wrong), "")

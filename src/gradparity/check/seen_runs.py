@@ -6,7 +6,7 @@ different observations. Two equal ones could, in principle, be different too; so
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import xxhash
 
@@ -15,6 +15,9 @@ from gradparity.check.observe import Observation, ObservedLoop
 from gradparity.faults import Change
 
 HASH_BYTES = 8
+
+Norms: TypeAlias = dict[str, float | None]
+"""The norm of each gradient at one step, by parameter; ``None`` without a gradient."""
 
 
 class Agreement(NamedTuple):
@@ -38,6 +41,10 @@ class SeenRun:
     """``None`` if it was stopped."""
     clashes: bool = False
     """True if there is no such run, because two faults cannot be combined."""
+    effect: bytes | None = None
+    """For one fault: its effect where it first shows, from :mod:`gradparity.check.effects`; ``None`` if not seen."""
+    norms: tuple[Norms, ...] = ()
+    """For a run of which only these were seen, by :mod:`gradparity.check.step_norms`: the norms at each step."""
 
     def agreement(self, loop: "SeenRun") -> Agreement | None:
         """Return the agreement with a whole ``loop``; ``None`` if too little of this run was seen to know it."""
