@@ -20,6 +20,7 @@ from gradparity.check.result import CheckResult
 from gradparity.check.run_in_child import Probe
 from gradparity.check.user_loop import call_by_name
 from gradparity.cli.main import main
+from gradparity.errors import UserError
 from gradparity.faults import FAULTS
 from stressed import known
 
@@ -99,7 +100,7 @@ def test_output_of_a_loop_does_not_mix_with_the_json(capsys):
 @pytest.mark.parametrize("loop", ["behind_a_data_loader", "a_data_loader_each_epoch"])
 def test_a_correct_loop_with_a_data_loader_is_identical_to_a_reference_with_its_random_numbers(loop, capsys):
     assert main(["check", f"loops:{loop}"]) == 0
-    assert "like the reference with its random numbers, bit for bit" in capsys.readouterr().out
+    assert "like the reference (with its random numbers), bit for bit" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +192,21 @@ def test_help_shows_a_correct_loop_and_the_limits(capsys):
     assert "def train(model, optimizer, batches, loss, scaler, scheduler, plan):" in output
     assert LIMITS in output
     assert LIMITS_ON_RANKS in output
+
+
+def checked_with_references(monkeypatch, *seen):
+    """Check a correct loop in a process in which the reference is observed as ``seen``; return how often it was."""
+    runs = iter(seen)
+    monkeypatch.setattr(check_loop, "observe_reference", lambda *_: next(runs))
+    result = check(partial(call_by_name, loops.example, "loop"), "loop", "fp16", quiet=True)
+    return result, len(seen) - len(list(runs))
+
+
+def test_a_reference_that_repeats_itself_is_run_once_after_the_loop(monkeypatch):
+    result, run = checked_with_references(monkeypatch, known(None), known(None))
+    assert (result.finding.match, run) == (Match.IDENTICAL, 1)
+
+
+def test_a_reference_that_does_not_repeat_itself_judges_no_loop(monkeypatch):
+    with pytest.raises(UserError, match="the reference does not repeat itself on this machine"):
+        checked_with_references(monkeypatch, known("stepped-twice"), known(None))

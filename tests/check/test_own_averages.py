@@ -8,7 +8,8 @@ import pytest
 import loops
 import own_averages
 from gradparity.check.check_loop import check
-from gradparity.check.report import headline, remarks
+from gradparity.check.remarks import remarks
+from gradparity.check.report import headline
 from gradparity.check.user_loop import call_by_name
 
 LONG = pytest.mark.long

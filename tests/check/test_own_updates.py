@@ -11,7 +11,8 @@ from gradparity.check import check_loop, fault_lookup, rounding
 from gradparity.check.check_loop import check
 from gradparity.check.fault_lookup import Match
 from gradparity.check.fitted_updates import Move, fit
-from gradparity.check.report import headline, remarks
+from gradparity.check.remarks import remarks
+from gradparity.check.report import headline
 from gradparity.check.user_loop import call_by_name
 from gradparity.faults import FAULTS
 from own_updates import Lion, sgd_written_out, with_its
@@ -45,6 +46,7 @@ def checked(loop, precision=None):
             "those of torch.optim.SGD(momentum=0.9) with a learning rate that changes",
         ),
         (with_its(Lion), Match.IDENTICAL, "not those of SGD, Adam or AdamW"),
+        (own_updates.the_first_that_one_writes(), Match.SAME_UPDATES, "those of torch.optim.SGD(lr=0.05), up to"),
     ],
 )  # fmt: skip
 def test_a_right_loop_that_makes_its_updates_itself_passes_and_the_optimizer_is_named(loop, match, words):
@@ -57,6 +59,7 @@ def test_a_right_loop_that_makes_its_updates_itself_passes_and_the_optimizer_is_
     ("loop", "fault"),
     [
         (sgd_written_out(zeroes=False), "zero-grad-missing"),
+        (own_updates.the_first_that_one_writes(zeroes=False), "zero-grad-missing"),
         (sgd_written_out(factor=1.5), "loss-times-1.5"),
         (with_its(Lion, factor=0.5), "loss-times-0.5"),
         (with_its(partial(torch.optim.SGD, lr=0.1), factor=0.5), "loss-times-0.5"),
@@ -78,6 +81,8 @@ def test_a_right_loop_with_a_class_of_its_own_passes_in_other_precisions(precisi
     [
         (own_updates.searched_by_lbfgs, 2, "trains the model with LBFGS, which calls its closure several times a step"),
         (own_updates.by_a_closure, 0, "Identical: "),
+        (own_updates.with_gradients_of_its_own, 2, "with gradients that never reach p.grad, so they cannot be seen"),
+        (own_updates.sharpness_aware, 2, "and computes other losses than the reference"),
         (own_updates.as_a_gan(own=False), 2, "cannot be judged: it also trains other parameters than the given model's, such as judge"),
         (own_updates.as_a_gan(own=True), 2, "cannot be judged: it also trains other parameters than the given model's, such as judge"),
     ],

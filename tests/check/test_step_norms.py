@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 import loops
-from gradparity.check import rounding, step_norms
+from gradparity.check import rounding
 from gradparity.check.loop_end import EndKind, LoopEnd
 from gradparity.check.observe import observe, observe_reference
 from gradparity.check.rounding import CLOSE_IN_FP32, is_close, match_with_rounding
@@ -14,6 +14,7 @@ from gradparity.check.seen_runs import SeenRun
 from gradparity.check.step_norms import may_be_close, norms_of, run_norms
 from gradparity.check.user_loop import call_by_name
 from gradparity.faults import FAULTS, FaultKind, stress_scenario
+from gradparity.faults.patching import reference_with
 
 pytestmark = pytest.mark.processor
 
@@ -22,12 +23,17 @@ SOME = {"clip-before-unscale", "stepped-twice", "last-window-dropped", "paramete
 SOME |= {"zeros-instead-of-none", "optimizer-not-restored"}
 
 
+def norms_with(faults, expected):
+    names = reference_with(faults)
+    return run_norms(names["reference"], names["build"], "fp32", expected, CLOSE_IN_FP32)
+
+
 @pytest.mark.parametrize(
     "fault", [pytest.param(f, id=f.name, marks=() if f.name in SOME else pytest.mark.long) for f in BUGS]
 )
 def test_the_norms_are_those_of_the_records(fault):
     whole = observe_reference([fault], "fp32")
-    seen = run_norms([fault], "fp32", None, CLOSE_IN_FP32)
+    seen = norms_with([fault], None)
     if whole.end.finished:
         assert may_be_close(seen, norms_of(whole), 1e-6)
     else:
@@ -38,10 +44,10 @@ def test_the_norms_are_those_of_the_records(fault):
 
 def test_a_run_is_stopped_at_its_first_step_that_is_not_the_loops():
     expected = norms_of(observe_reference([], "fp32"))
-    assert len(run_norms([], "fp32", expected, CLOSE_IN_FP32).norms) == len(expected) == 8
-    stopped = run_norms([FAULTS["mean-of-microbatch-means"]], "fp32", expected, CLOSE_IN_FP32)
+    assert len(norms_with([], expected).norms) == len(expected) == 8
+    stopped = norms_with([FAULTS["mean-of-microbatch-means"]], expected)
     assert (stopped.end, len(stopped.norms)) == (None, 1)
-    longer = run_norms([FAULTS["stepped-twice"]], "fp32", expected[:1], CLOSE_IN_FP32)
+    longer = norms_with([FAULTS["stepped-twice"]], expected[:1])
     assert (longer.end, len(longer.norms)) == (None, 2), "a step too many stops it too"
 
 
@@ -87,11 +93,9 @@ def test_norms_that_are_remembered_give_the_same_answer_without_a_run(monkeypatc
         observe(call_by_name(loops.shorter_and_shorter, "loop"), stress_scenario.build, precision)
         for precision in ("fp16", "fp32")
     )
-    ran, memory = list[list[str]](), dict[str, SeenRun]()
-    run = step_norms.run_norms
-    monkeypatch.setattr(
-        step_norms, "run_norms", lambda faults, *given: ran.append([f.name for f in faults]) or run(faults, *given)
-    )
+    ran, memory = [], {}
+    run = rounding.run_norms
+    monkeypatch.setattr(rounding, "run_norms", lambda *given: ran.append(given) or run(*given))
 
     def remembered(reference, changes):
         assert len(reference.norms) == 8

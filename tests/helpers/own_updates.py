@@ -131,3 +131,52 @@ def as_a_gan(own):
             trains_model.step()
 
     return loop
+
+
+def the_first_that_one_writes(zeroes=True):
+    """A batch a step, and gradients that become zeros instead of none."""
+
+    def loop(model, batches, loss):
+        for batch in batches:
+            (loss(model, batch) / (batch.targets != -100).sum()).backward()
+            with torch.no_grad():
+                for p in model.parameters():
+                    if p.grad is not None:
+                        p -= 0.05 * p.grad
+                        if zeroes:
+                            p.grad.zero_()
+
+    return loop
+
+
+def with_gradients_of_its_own(model, batches, loss, plan):
+    parameters = list(model.parameters())
+    for window, tokens in windows(batches, plan):
+        totals = [torch.zeros_like(p) for p in parameters]
+        for batch in window:
+            gradients = torch.autograd.grad(loss(model, batch) / tokens, parameters, allow_unused=True)
+            for total, gradient in zip(totals, gradients, strict=True):
+                if gradient is not None:
+                    total += gradient
+        with torch.no_grad():
+            for p, total in zip(parameters, totals, strict=True):
+                p -= 0.05 * total
+
+
+def sharpness_aware(model, batches, loss):
+    """https://arxiv.org/abs/2010.01412: each gradient is taken where the one before it leads."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for batch in batches:
+        tokens = (batch.targets != -100).sum()
+        (loss(model, batch) / tokens).backward()
+        moved = [(p, 0.05 * p.grad / p.grad.norm().clamp(min=1e-6)) for p in model.parameters() if p.grad is not None]
+        with torch.no_grad():
+            for p, way in moved:
+                p += way
+        optimizer.zero_grad()
+        (loss(model, batch) / tokens).backward()
+        with torch.no_grad():
+            for p, way in moved:
+                p -= way
+        optimizer.step()
+        optimizer.zero_grad()

@@ -13,7 +13,7 @@ from gradparity.check.fault_lookup import Finding, Match, look_up
 from gradparity.check.intended_reference import EVERYTHING, Said, intended
 from gradparity.check.judged_updates import judged_updates
 from gradparity.check.kept_runs import KeptRuns
-from gradparity.check.observe import common_prefix, observe, observe_reference
+from gradparity.check.observe import ObservedLoop, common_prefix, observe, observe_reference
 from gradparity.check.own_gradients import follow_gradients
 from gradparity.check.progress import progress_bar
 from gradparity.check.result import CheckResult
@@ -28,6 +28,7 @@ from gradparity.parity.explain_difference import explain
 from gradparity.parity.state import Part
 from gradparity.processes.sandbox import PATIENCE, run_in_subprocess
 from gradparity.trace.diff import compare_traces
+from gradparity.trace.events import Event
 from gradparity.trace.events_compared import first_other_draw
 from gradparity.trace.record import about
 from gradparity.trace.trace_file import Writer, read
@@ -65,7 +66,8 @@ def check(
         probe = run_in_subprocess(partial(probe_loop, load, name, precision, theirs), patience)
         precision = probe.precision
         reference = observe_reference([], precision)
-        if observe_reference([], precision) != reference:
+        # Of the two processes, one is enough to see whether it repeats itself; if they differ, the loop may be why.
+        if probe.reference_after != reference and observe_reference([], precision) != reference:
             raise UserError("the reference does not repeat itself on this machine, so no loop can be checked here")
         unasked = probe.asked.unasked
         ended = probe.observed.end.finished  # else it had no chance to read what comes later
@@ -80,9 +82,8 @@ def check(
         closest = closest_reference(probe.observed, reference, options, precision, unasked)
         plain = closest
         finding, closest = _judged(probe, plain, said, theirs, quiet, kept or KeptRuns(use=False))
-        trains = steps_made(probe.observed) or probe.asked.trains_elsewhere
         elsewhere = finding.match == Match.SAME_UPDATES and not steps_made(probe.observed)
-        idle = finding.match == Match.IDENTICAL or finding.first is None or elsewhere or not trains
+        idle = finding.match == Match.IDENTICAL or finding.first is None or elsewhere or not probe.trains
         explanation = "" if idle else _explain(ours, theirs, precision, closest)
         updates = judged_updates(probe.observed, probe.asked.updates, theirs, _thresholds(probe))
     draws = first_other_draw(closest.run.trace, probe.observed.trace)
@@ -93,7 +94,15 @@ def check(
         )
     lines = () if finding.matched and not finding.faults and closest is plain else _lines(probe, plain, finding)
     changed = probe.reference_after != reference
-    return CheckResult(probe, finding, explanation, changed, lines=lines, meant=closest.meant, updates=updates)
+    elsewhere = probe.asked.trains_elsewhere and not finding.matched
+    other = elsewhere and _forwards(probe.observed) != _forwards(closest.run)
+    return CheckResult(
+        probe, finding, explanation, changed, lines=lines, meant=closest.meant, other_forwards=other, updates=updates
+    )
+
+
+def _forwards(run: ObservedLoop) -> int:
+    return sum(record.event == Event.FORWARD for record in run.trace.records)
 
 
 def _thresholds(probe: Probe) -> list[float]:

@@ -11,6 +11,7 @@ from gradparity.faults.patching import ClashError
 from gradparity.parity.place_in_training import END
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 from gradparity.trace.same_updates import updates
 
 _MOST_OPTIONS = 24
@@ -125,7 +126,12 @@ def _of_steps(run: ObservedLoop) -> list[object]:
 
 
 def _gradients(run: ObservedLoop) -> list[object]:
-    return [record.parts.get(Part.GRADIENTS) for record in run.moves]
+    return [dict(filter(_not_zero, record.parts.get(Part.GRADIENTS, {}).items())) for record in run.moves]
+
+
+def _not_zero(gradient: tuple[str, FingerprintValue]) -> bool:
+    """Return whether there is a gradient that is not zero; whether an update treats zero as none is judged apart."""
+    return isinstance(gradient[1], Fingerprint) and gradient[1].norm != 0
 
 
 def _parameters_before_backwards(run: ObservedLoop) -> list[object]:

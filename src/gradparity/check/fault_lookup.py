@@ -123,7 +123,7 @@ def _look_up(
     """Find the faults for a loop that is not identical to the reference."""
     loop, reference = tries.loop, tries.reference
     first = next((c for c in compare_traces(reference.trace, loop.trace) if c.mismatches), None)
-    if not steps_made(loop) and same_updates(loop, reference, unasked):
+    if (Part.PARAMETERS in unasked or not steps_made(loop)) and same_updates(loop, reference, unasked):
         return Finding(Match.SAME_UPDATES, first=first)  # what its own optimizers leave alone may be as it likes
     candidates = []
     for done, ((fault,), agreement) in enumerate(tries.each((fault,) for fault in known.values())):

@@ -6,14 +6,16 @@ changed in the same way, and compared with the loop. One that reads ``plan.max_n
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any, TypeAlias
 
+from gradparity.auditing.watching.user_lines import of_the_user
 from gradparity.check.audited import AuditedLoop
 from gradparity.check.meant_numbers import meant_norm, meant_steps
-from gradparity.check.observe import ObservedLoop
+from gradparity.check.observe import ObservedLoop, backwards_a_move
 from gradparity.check.own_draws import OwnDraws, with_own_draws, with_own_order
 from gradparity.check.own_freezing import frozen, with_frozen
 from gradparity.check.own_learning_rates import OWN_RATES, learning_rates, with_rates
@@ -55,9 +57,9 @@ def noting(plan: Plan, read: set[str]) -> Plan:
     class NotingPlan(Plan):
         def __getattribute__(self, name: str) -> Any:
             if name == "__dict__":
-                read.update(names)
-            if name in names:
-                read.add(name)
+                read.update(names - {"ema_decay"})
+            if name in names and (name != "ema_decay" or of_the_user(sys._getframe(1).f_code.co_filename)):
+                read.add(name)  # a copy of the plan reads that too, which says nothing of an average
             return super().__getattribute__(name)
 
     return NotingPlan(**{name: getattr(plan, name) for name in names})
@@ -124,9 +126,10 @@ def intended(
         said: what its user says.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
     """
+    seen = audit.backwards or backwards_a_move(loop)
     options = [_optimizers(asked), _schedule(asked, loop, in_fp32, said), _clip(asked, loop, audit.threshold, said)]
     options += [
-        _windows(asked, audit, said),
+        _windows(asked, seen, audit.steps or asked.updates.number, said),
         _epochs(asked),
         _scaler(asked, precision),
         _freezing(loop),
@@ -177,8 +180,6 @@ def _schedule(asked: Asked, loop: ObservedLoop, in_fp32: ObservedLoop, said: Sai
 
 def _clip(asked: Asked, loop: ObservedLoop, threshold: float | None, said: Said) -> list[Option]:
     none = FAULTS["clipping-missing"]
-    if asked.updates.weights:  # which are what they are, clipped or not
-        return [None]
     if said.max_norm == math.inf:
         return [Intended(none, "without a clip", _SAID)]
     if said.max_norm is not None:
@@ -196,14 +197,13 @@ def _clip_to(norm: float, reason: str = "", unread: str = "") -> Option:
     return None if norm == MAX_NORM else Intended(meant_norm(norm), f"clipped to {norm:g}", reason, unread, option)
 
 
-def _windows(asked: Asked, audit: AuditedLoop, said: Said) -> list[Option]:
+def _windows(asked: Asked, backwards: int | None, steps: int, said: Said) -> list[Option]:
     if said.accumulation_steps is not None:
         return [_steps_of(said.accumulation_steps, reason=_SAID)]
     if "accumulation_steps" in asked.read:
         return [None]
-    steps = audit.steps or asked.updates.number
     by_batches = math.ceil(asked.batches / steps) if steps else None
-    seen = dict.fromkeys(number for number in (audit.backwards, by_batches) if number)
+    seen = dict.fromkeys(number for number in (backwards, by_batches) if number)
     return [*(_steps_of(n, unread="accumulation_steps") for n in seen if n != ACCUMULATION_STEPS), None]
 
 
@@ -248,5 +248,4 @@ def _draws(draws: OwnDraws) -> list[list[Option]]:
 
 def in_words(changes: Sequence[Intended]) -> str:
     """Return what is changed of the reference, to follow the word reference; empty if nothing is."""
-    words = [one.words for one in changes]
-    return "" if not words else " " + (", ".join(words[:-1]) + " and " if words[1:] else "") + words[-1]
+    return f" ({', '.join(one.words for one in changes)})" if changes else ""

@@ -28,7 +28,8 @@ def not_judged(result: CheckResult) -> Iterator[str]:
         yield f"Not judged: the learning rates that it sets ({some(rates)})."
     yield from _of_averages(probe.averages, probe.asked.read | probe.asked.takes)
     averages = {average.name for average in probe.averages}
-    if kinds := {name: kind for name, kind in probe.own_models.items() if name not in averages}:
+    kinds = {name: kind for name, kind in probe.own_models.items() if name not in averages}
+    if kinds and not result.cannot_be_judged:
         names = listed([f"{name} ({kind})" for name, kind in kinds.items()])
         yield f"Not compared: {names}, which the loop builds itself. The reference has none."
     if outside := _in_no_optimizer(result):

@@ -1,8 +1,10 @@
 """Observation of a loop under the stress scenario: a trace in memory, and the part of it that is judged."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -153,6 +155,14 @@ def all_weights(model: nn.Module) -> Tensor | None:
 
 def _alike(before: Tensor | None, now: Tensor | None) -> bool:
     return before is None or now is None or (before.dtype == now.dtype and torch.equal(before, now))
+
+
+def backwards_a_move(loop: ObservedLoop) -> int | None:
+    """Return the number of backwards before most changes of the weights; ``None`` if they never change."""
+    backwards = [record for record in loop.trace.records if record.event == Event.ACCUMULATED]
+    ends = [index for index, record in enumerate(backwards, start=1) if any(record is move for move in loop.moves)]
+    numbers = Counter(end - begin for begin, end in pairwise([0, *ends]))
+    return next((number for number, _ in numbers.most_common(1)), None)
 
 
 def _last_backward(records: Sequence[Record]) -> list[Record]:

@@ -20,6 +20,9 @@ from gradparity.check.own_optimizers import training_with
 from gradparity.check.users_stack import numbers_in, users_frames
 from gradparity.faults import Change
 
+_ENOUGH = 2
+"""Changes of the weights that are a training: one may be an initialization, or weights that are loaded."""
+
 
 @dataclass(frozen=True)
 class OwnUpdates:
@@ -65,11 +68,11 @@ class WeightsWatcher:
         self.seen.append(all_weights(self.model))
 
     def own(self, by: tuple[str, ...]) -> OwnUpdates:
-        """Return the weights before each forward and at the end, once the loop is over; none if they never change."""
+        """Return the weights before each forward and at the end, once the loop is over; none if they hardly change."""
         self._look()
         first, *weights = found = [one for one in self.seen if one is not None]
         alike = len(found) == len(self.seen) and len({(one.dtype, one.shape) for one in found}) == 1
-        moved = alike and any(not torch.equal(one, first) for one in weights)
+        moved = alike and sum(not torch.equal(*pair) for pair in pairwise(weights)) >= _ENOUGH
         if not moved:
             return OwnUpdates()
         number = sum(not torch.equal(one, other) for one, other in pairwise(found))

@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict
 
+from gradparity.check.remarks import remarks
 from gradparity.check.report import headline
 from gradparity.check.result import CheckResult
 from gradparity.faults.how_to_fix import link, mend
@@ -25,6 +26,7 @@ def as_json(result: CheckResult) -> dict[str, object]:
         "compared_with": [one.words for one in result.meant],
         "answer": finding.match,
         "headline": headline(result),
+        "remarks": remarks(result),
         "audit": [
             {
                 "code": f.rule.code,

@@ -16,7 +16,9 @@ from itertools import takewhile
 from typing import TypeAlias
 
 from gradparity.check.observe import GoOn, Observation, ObservedLoop, Overflow, observe
-from gradparity.check.step_norms import Remembered, with_its_norms
+from gradparity.check.seen_runs import Norms, SeenRun, name_of
+from gradparity.check.step_norms import may_be_close, norms_of, run_norms
+from gradparity.check.tries import CLASH
 from gradparity.faults import FAULTS, Change, Fault, FaultKind
 from gradparity.faults.fault import Divergence
 from gradparity.faults.patching import ClashError, reference_with
@@ -43,6 +45,11 @@ def _run_reference(faults: Sequence[Change], precision: str, go_on: GoOn) -> Obs
     """Run the reference with ``faults`` until ``go_on`` says to stop."""
     names = reference_with(faults)
     return observe(names["reference"], names["build"], precision, go_on)
+
+
+Remembered: TypeAlias = Callable[[SeenRun, Sequence[Change]], dict[str, SeenRun]]
+"""Returns the remembered norms of a reference with faults, such as
+:meth:`gradparity.check.kept_runs.KeptRuns.norms_of`."""
 
 
 def match_with_rounding(
@@ -80,13 +87,43 @@ def match_with_rounding(
 
     if first_match(loop, in_fp32, precision, (), close) == ():
         return ()
-    possible = with_its_norms(in_fp32, changed, _bugs(FAULTS.values()), CLOSE_IN_FP32, remembered)
+    possible = _with_its_norms(in_fp32, changed, remembered)
     if first is not None and first != FIRST_FORWARD:
         possible = [fault for fault in possible if fault.first != Divergence(FIRST_FORWARD, Part.LOSS)]
     return first_match(loop, in_fp32, precision, possible, close, reference_too=False)
 
 
-def _bugs(known: Iterable[Fault]) -> list[Fault]:
+def _with_its_norms(in_fp32: ObservedLoop, changes: Sequence[Change], remembered: Remembered) -> list[Fault]:
+    """Return the known faults with which the gradients of all steps may have about the norms of a loop."""
+    bugs, expected = bugs_of(FAULTS.values()), norms_of(in_fp32)
+    if not expected:
+        return bugs
+
+    def seen(faults: Sequence[Change], expected: Sequence[Norms] | None) -> SeenRun:
+        names = reference_with(faults)
+        return run_norms(names["reference"], names["build"], "fp32", expected, CLOSE_IN_FP32)
+
+    memory = remembered(seen(changes, None), changes)
+
+    def may_be(fault: Fault) -> bool | None:
+        known = memory.get(name_of((fault,)))
+        if known is None:
+            return None
+        return not known.clashes and may_be_close(known, expected, CLOSE_IN_FP32)
+
+    def run(fault: Fault) -> SeenRun:
+        with suppress(ClashError):
+            return seen([*changes, fault], expected)
+        return CLASH
+
+    unknown = [fault for fault in bugs if may_be(fault) is None]
+    for fault, found in zip(unknown, forked_map(run, unknown), strict=True):
+        memory[name_of((fault,))] = found
+    return [fault for fault in bugs if may_be(fault)]
+
+
+def bugs_of(known: Iterable[Fault]) -> list[Fault]:
+    """Return the faults that are bugs."""
     return [fault for fault in known if fault.kind == FaultKind.BUG]
 
 
@@ -108,7 +145,7 @@ def first_match(
         return all(is_close(one, faults, kind, tolerance) for one, kind, tolerance in in_both)
 
     sets: list[tuple[Fault, ...]] = [()] if reference_too else []
-    sets += ((fault,) for fault in _bugs(known))
+    sets += ((fault,) for fault in bugs_of(known))
     with closing(forked_map(matches, sets)) as results:
         return next((faults for faults, same in zip(sets, results, strict=True) if same), None)
 
@@ -122,7 +159,9 @@ def is_close(
     unasked: frozenset[Part] = frozenset(),
 ) -> bool:
     """Return whether optimizer steps of ``loop`` and of the reference with ``faults`` read and write about the same."""
-    if bool(loop.moves) and not any(r.event in (Event.STEP, Event.SKIP) for r in loop.trace.records):
+    if Part.PARAMETERS in unasked and not loop.moves:  # nothing is left that could differ
+        return False
+    if loop.moves and not any(r.event in (Event.STEP, Event.SKIP) for r in loop.trace.records):
         run = run_reference(faults, precision, lambda *_: True)
         return run.end.finished and loop.end.finished and _close_moves(loop, run, tolerance, unasked)
     expected = [r for r in loop.trace.records if _of_a_step(r)]

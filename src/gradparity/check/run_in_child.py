@@ -21,6 +21,7 @@ from gradparity.check.loop_end import EndKind
 from gradparity.check.observe import ObservedLoop, UserLoop, observe, observe_reference
 from gradparity.check.own_averages import Average, OwnAverages
 from gradparity.check.own_scaler import build_without_scaler
+from gradparity.check.own_updates import OwnUpdates
 from gradparity.check.own_ways import OwnWays, WeightsWritten, own_loss
 from gradparity.check.trained_objects import InputGuard, still_running
 from gradparity.check.uncheckable import steps_made, why_uncheckable
@@ -36,6 +37,11 @@ from gradparity.trace.trace_file import Writer
 
 _COMPUTES: Mapping[torch.dtype | None, str] = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 """The precision of each dtype of autocast."""
+
+_UNSEEN = (
+    "updates the weights itself, with gradients that never reach p.grad, so they cannot be seen; write them to p.grad "
+    "before the update to have them judged"
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,11 @@ class Probe:
     """The indices of the batches that it never trains on."""
     compiles: bool = False
     """True if the loop asked for a compiler; it ran without."""
+
+    @property
+    def trains(self) -> bool:
+        """Return whether the loop trains the given model, with the given optimizer or without."""
+        return bool(steps_made(self.observed) or self.asked.trains_elsewhere)
 
     @property
     def wrong_average(self) -> str:
@@ -182,6 +193,7 @@ def _probe_loop(
     # A schedule that it advances belongs to the optimizer that it was given: with another one, that is a mistake.
     scheduled = any(record.event == Event.SCHEDULE for record in observed.trace.records)
     on_what_it_was_given = bool(steps_made(observed) or (scheduled and guard.others))
+    unseen = ""
     asked = Asked(
         loop.takes,
         frozenset(guard.read),
@@ -191,7 +203,9 @@ def _probe_loop(
     )
     if observed.end.finished and not on_what_it_was_given:
         asked = _training_elsewhere(asked, guard, guard_in_fp32)
-    other = "" if steps_made(observed) or asked.trains_elsewhere else guard.other_optimizer()
+    if asked.updates.weights and not observed.moves:
+        asked, unseen = replace(asked, updates=OwnUpdates()), _UNSEEN
+    other = "" if steps_made(observed) or asked.trains_elsewhere else unseen or guard.other_optimizer()
     instead = other or guard.untrained_parameter()
     return Probe(
         name,

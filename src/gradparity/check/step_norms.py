@@ -6,8 +6,7 @@ A run of which nothing else is recorded takes a third of the time. What it canno
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,29 +14,21 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gradparity.check.loop_end import EndKind, LoopEnd, end_by
-from gradparity.check.observe import ObservedLoop
-from gradparity.check.seen_runs import Norms, SeenRun, name_of
-from gradparity.check.tries import CLASH
-from gradparity.faults import Change, Fault
-from gradparity.faults.patching import ClashError, reference_with
+from gradparity.check.observe import ObservedLoop, UserLoop
+from gradparity.check.seen_runs import Norms, SeenRun
+from gradparity.faults.stress_scenario import Cast
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.state import Part
-from gradparity.processes.forked_map import forked_map
 from gradparity.trace.events import Event
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 from gradparity.trace.snapshot import TrainingObjects, live_gradients
 
 _MARGIN = 2.0
-"""The factor of the tolerance here over that of a full comparison: norms are computed in another way."""
+"""How much larger the tolerance is here than where runs are compared in full: norms are computed in another way."""
 
 
 class _Enough(BaseException):  # no error; and no `except Exception` in a fault may catch it
     """Stops a run whose steps are not those of the loop."""
-
-
-Remembered: TypeAlias = Callable[[SeenRun, Sequence[Change]], dict[str, SeenRun]]
-"""Returns the remembered norms of a reference with faults, such as
-:meth:`gradparity.check.kept_runs.KeptRuns.norms_of`."""
 
 
 def norms_of(loop: ObservedLoop) -> list[Norms]:
@@ -46,13 +37,25 @@ def norms_of(loop: ObservedLoop) -> list[Norms]:
     return [{name: _norm_of_print(value) for name, value in step.items()} for step in ready]
 
 
-def run_norms(faults: Sequence[Change], precision: str, expected: Sequence[Norms] | None, tolerance: float) -> SeenRun:
-    """Run the reference with ``faults`` until a step is not as ``expected``, and return the norms of its steps.
+def run_norms(
+    loop: UserLoop,
+    build: Callable[[str], Cast],
+    precision: str,
+    expected: Sequence[Norms] | None,
+    tolerance: float,
+    seed: int = 0,
+) -> SeenRun:
+    """Run ``loop`` until a step is not as ``expected``, and return the norms of its steps.
 
-    Raises:
-        ClashError: if two of the faults cannot be combined.
+    Args:
+        loop: the reference with faults; called with everything in the cast, by name.
+        build: makes the cast for a precision.
+        precision: a key of :data:`gradparity.training.PRECISIONS`.
+        expected: the norms at each step of the loop that is checked; ``None`` to run to the end.
+        tolerance: relative to a norm.
+        seed: of the weights and masks.
     """
-    names, steps = reference_with(faults), list[Norms]()
+    steps = list[Norms]()
 
     def look(optimizer: Optimizer, *_: Any) -> None:
         if optimizer is not cast.optimizer:
@@ -64,13 +67,13 @@ def run_norms(faults: Sequence[Change], precision: str, expected: Sequence[Norms
 
     torch.set_num_threads(1)
     end = LoopEnd()
-    with RandomStream(seed_of(0, "stress")).active(), warnings.catch_warnings():
+    with RandomStream(seed_of(seed, "stress")).active(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cast = names["build"](precision)
+        cast = build(precision)
         watched = TrainingObjects(cast.model, cast.optimizer)
         handle = register_optimizer_step_pre_hook(look)
         try:
-            names["reference"](**vars(cast))
+            loop(**vars(cast))
         except _Enough:
             end = LoopEnd(EndKind.STOPPED)
         except Exception as error:
@@ -78,44 +81,6 @@ def run_norms(faults: Sequence[Change], precision: str, expected: Sequence[Norms
         finally:
             handle.remove()
     return SeenRun(b"", None if end.kind == EndKind.STOPPED else end, norms=tuple(steps))
-
-
-def with_its_norms(
-    in_fp32: ObservedLoop,
-    changes: Sequence[Change],
-    known: Sequence[Fault],
-    tolerance: float,
-    remembered: Remembered,
-) -> list[Fault]:
-    """Return the ``known`` faults with which the gradients of all steps may have about the norms of a loop.
-
-    Args:
-        in_fp32: the loop, observed in fp32.
-        changes: changes to the reference that make it do what the loop means to do.
-        known: the faults to choose from.
-        tolerance: relative, of a norm.
-        remembered: returns the norms that are remembered; those of runs that are made here are added.
-    """
-    expected = norms_of(in_fp32)
-    if not expected:
-        return list(known)
-    memory = remembered(run_norms(changes, "fp32", None, tolerance), changes)
-
-    def may_be(fault: Fault) -> bool | None:
-        seen = memory.get(name_of((fault,)))
-        if seen is None:
-            return None
-        return not seen.clashes and may_be_close(seen, expected, tolerance)
-
-    def run(fault: Fault) -> SeenRun:
-        with suppress(ClashError):
-            return run_norms([*changes, fault], "fp32", expected, tolerance)
-        return CLASH
-
-    unknown = [fault for fault in known if may_be(fault) is None]
-    for fault, seen in zip(unknown, forked_map(run, unknown), strict=True):
-        memory[name_of((fault,))] = seen
-    return [fault for fault in known if may_be(fault)]
 
 
 def may_be_close(run: SeenRun, expected: Sequence[Norms], tolerance: float) -> bool | None:

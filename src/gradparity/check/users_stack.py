@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from types import CodeType, FrameType
 
 from gradparity.auditing.watching.user_lines import of_the_user
@@ -24,11 +25,17 @@ def numbers_in(frame: FrameType) -> list[float]:
     found = dict.fromkeys(_numbers(frame.f_code.co_consts))
     for value in list(frame.f_locals.values()):
         found |= dict.fromkeys(_numbers(value))
-        if of_the_user(getattr(sys.modules.get(type(value).__module__), "__file__", None) or "<string>"):
-            found |= dict.fromkeys(_numbers(list(vars(value).values()) if hasattr(value, "__dict__") else ()))
-            methods = [getattr(one, "__code__", None) for one in vars(type(value)).values()]
-            found |= dict.fromkeys(_numbers([code.co_consts for code in methods if code is not None]))
+        with suppress(Exception):  # of objects that answer in their own way
+            found |= dict.fromkeys(_of_an_object(value))
     return list(found)[:_MOST_NUMBERS]
+
+
+def _of_an_object(value: object) -> Iterator[float]:
+    """Yield the numbers in the attributes and methods of an object of a user's class."""
+    if of_the_user(getattr(sys.modules.get(type(value).__module__), "__file__", None) or "<string>"):
+        yield from _numbers(list(vars(value).values()) if hasattr(value, "__dict__") else ())
+        methods = [getattr(one, "__code__", None) for one in vars(type(value)).values()]
+        yield from _numbers([code.co_consts for code in methods if code is not None])
 
 
 def _numbers(value: object, deeper: int = 3) -> Iterator[float]:
