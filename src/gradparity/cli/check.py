@@ -24,7 +24,8 @@ from gradparity.processes.sandbox import PATIENCE
 
 _A_DAY = 86400
 _HELP_OF_PRECISION = (
-    "of the training; by default fp16 if the loop takes the scaler, else bf16 if it reads plan.autocast, else fp32"
+    "of the training; by default that of the loop's own autocast, else fp16 if it takes the scaler, "
+    "else bf16 if it reads plan.autocast, else fp32"
 )
 _MEANT = "what the loop means; by default found out from what it takes and reads"
 _HELP_OF_NO_CACHE = (
