@@ -70,7 +70,7 @@ def _differences(result: CheckResult) -> Iterator[str]:
     finding, probe = result.finding, result.probe
     if result.passed and result.explanation:  # its figures would alarm
         first = result.explanation.strip().splitlines()[0]
-        yield f"First difference on the way: {first[:1].lower()}{first[1:]}"
+        yield f"On the way to the same updates, {first[:1].lower()}{first[1:]}"
     elif result.explanation:
         yield result.explanation
     if finding.match == Match.CLOSEST:
