@@ -139,6 +139,7 @@ def test_a_plan_that_is_read_as_a_whole_counts_as_read(read):
     noted = set()
     read(noting(stress_scenario.build("fp32").plan, noted))
     assert {"max_norm", "accumulation_steps"} <= noted
+    assert "ema_decay" not in noted, "a copy of the plan says nothing of an average"
 
 
 def test_the_plan_is_the_same_plan():

@@ -67,7 +67,7 @@ def _differences(result: CheckResult) -> Iterator[str]:
     yield from left_out(result)
     if result.passed and result.explanation:  # its figures would alarm
         first = result.explanation.strip().splitlines()[0]
-        yield f"First difference on the way: {first[:1].lower()}{first[1:]}"
+        yield f"On the way to the same updates, {first[:1].lower()}{first[1:]}"
     elif result.explanation:
         yield result.explanation
     if finding.match == Match.CLOSEST:
