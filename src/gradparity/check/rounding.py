@@ -60,6 +60,7 @@ def match_with_rounding(
     unasked: frozenset[Part] = frozenset(),
     meant_in_fp32: Sequence[Change] | None = None,
     remembered: Remembered = lambda reference, changes: {},
+    progress: Callable[[int, int], None] = lambda done, total: None,
     first: Place | None = None,
 ) -> tuple[Fault, ...] | None:
     """Return the fault that a loop behaves like, except for rounding.
@@ -74,6 +75,7 @@ def match_with_rounding(
         unasked: parts of the state that the loop does not take, so that it cannot keep them as the reference does.
         meant_in_fp32: the same changes in fp32, if they are different.
         remembered: returns the norms of runs in fp32 that are remembered; those that are made here are added.
+        progress: called with the number of faults compared so far, and the number to compare.
         first: where the loop differs first. If its first loss is the reference's, no fault in that loss explains it,
             though a clip may hide the loss's factor from all that steps read.
     """
@@ -87,17 +89,22 @@ def match_with_rounding(
 
     if first_match(loop, in_fp32, precision, (), close) == ():
         return ()
-    possible = _with_its_norms(in_fp32, changed, remembered)
+    possible = _with_its_norms(in_fp32, changed, remembered, progress)
     if first is not None and first != FIRST_FORWARD:
         possible = [fault for fault in possible if fault.first != Divergence(FIRST_FORWARD, Part.LOSS)]
     return first_match(loop, in_fp32, precision, possible, close, reference_too=False)
 
 
-def _with_its_norms(in_fp32: ObservedLoop, changes: Sequence[Change], remembered: Remembered) -> list[Fault]:
+def _with_its_norms(
+    in_fp32: ObservedLoop,
+    changes: Sequence[Change],
+    remembered: Remembered,
+    progress: Callable[[int, int], None],
+) -> list[Fault]:
     """Return the known faults with which the gradients of all steps may have about the norms of a loop."""
     bugs, expected = bugs_of(FAULTS.values()), norms_of(in_fp32)
-    if not expected:
-        return bugs
+    if not expected:  # it steps an optimizer of its own, and only its last weights could be compared
+        return []
 
     def seen(faults: Sequence[Change], expected: Sequence[Norms] | None) -> SeenRun:
         names = reference_with(faults)
@@ -117,7 +124,8 @@ def _with_its_norms(in_fp32: ObservedLoop, changes: Sequence[Change], remembered
         return CLASH
 
     unknown = [fault for fault in bugs if may_be(fault) is None]
-    for fault, found in zip(unknown, forked_map(run, unknown), strict=True):
+    for done, (fault, found) in enumerate(zip(unknown, forked_map(run, unknown), strict=True)):
+        progress(done, len(unknown))
         memory[name_of((fault,))] = found
     return [fault for fault in bugs if may_be(fault)]
 
