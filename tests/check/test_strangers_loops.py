@@ -354,6 +354,7 @@ def test_a_loop_prints_until_it_has_ended_once(capsys):
 
 def test_no_fault_in_the_first_loss_explains_a_loop_with_the_right_one(monkeypatch):
     monkeypatch.setattr(rounding, "first_match", lambda *a, **_: known.append([*a[3]]))
+    monkeypatch.setattr(rounding, "_with_its_norms", lambda *_: list(FAULTS.values()))
     known, loop = [], ObservedLoop(Trace({}, []), [])
     at_once, later = Place(0, 0, Phase.FORWARD), Place(4, None, Phase.CLIPPED)
     for first in (at_once, later):

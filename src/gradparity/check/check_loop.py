@@ -161,7 +161,8 @@ def _look_up(
         kept.keep()
         if finding.matched or not probe.in_fp32 or probe.uncheckable or alone:
             return finding
-        meant, first = (closest.changes, unasked, closest.changes_in_fp32), finding.first and finding.first.place
+        meant = closest.changes, unasked, closest.changes_in_fp32
+        first = finding.first.place if finding.first is not None else None
         faults = match_with_rounding(loop, probe.in_fp32, precision, *meant, kept.norms_of, progress, first)
         kept.keep()
     if faults is not None:
