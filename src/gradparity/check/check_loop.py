@@ -128,18 +128,16 @@ def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], 
             memory=None if loop == closest.run else kept.of(closest.run, closest.changes, precision),
             processes=None,
         )
-    kept.keep()
-    if not finding.matched and probe.in_fp32 and not probe.uncheckable:
-        faults = match_with_rounding(
-            loop, probe.in_fp32, precision, closest.changes, unasked, closest.changes_in_fp32, kept.norms_of
-        )
         kept.keep()
-        if faults is not None:
-            return finding.except_for_rounding(faults)
-        overflow = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes_in_fp32, unasked)
-        if overflow is not None:
-            return replace(finding.except_for_rounding(()), overflow=overflow)
-    return finding
+        if finding.matched or not probe.in_fp32 or probe.uncheckable:
+            return finding
+        meant = closest.changes, unasked, closest.changes_in_fp32
+        faults = match_with_rounding(loop, probe.in_fp32, precision, *meant, kept.norms_of, progress)
+        kept.keep()
+    if faults is not None:
+        return finding.except_for_rounding(faults)
+    overflow = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes_in_fp32, unasked)
+    return finding if overflow is None else replace(finding.except_for_rounding(()), overflow=overflow)
 
 
 def _explain(ours: Path, theirs: Path, precision: str, closest: ClosestReference) -> str:

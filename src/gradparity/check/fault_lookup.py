@@ -143,7 +143,7 @@ def _look_up(
     base = common_prefix(loop.observations, reference.observations)
     most = most_pairs or (MOST_PAIRS if base else MOST_PAIRS_AT_ONCE)
     pairs = LikelyPairs(loop, reference, base, candidates)
-    several = several_faults(tries, pairs, most, lambda tried: progress(len(known) + tried, len(known) + most))
+    several = several_faults(tries, pairs, most, lambda done: progress(len(known) + done, len(known) + max(most, done)))
     tried = len(known) + several.pairs
     if several.whole:
         return Finding(Match.PAIR, several.faults, first, tried=tried)

@@ -55,6 +55,7 @@ def match_with_rounding(
     unasked: frozenset[Part] = frozenset(),
     meant_in_fp32: Sequence[Change] | None = None,
     remembered: Remembered = lambda reference, changes: {},
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Fault, ...] | None:
     """Return the fault that a loop behaves like, except for rounding.
 
@@ -68,6 +69,7 @@ def match_with_rounding(
         unasked: parts of the state that the loop does not take, so that it cannot keep them as the reference does.
         meant_in_fp32: the same changes in fp32, if they are different.
         remembered: returns the norms of runs in fp32 that are remembered; those that are made here are added.
+        progress: called with the number of faults compared so far, and the number to compare.
     """
     changed = meant if meant_in_fp32 is None else meant_in_fp32
 
@@ -79,15 +81,20 @@ def match_with_rounding(
 
     if first_match(loop, in_fp32, precision, (), close) == ():
         return ()
-    possible = _with_its_norms(in_fp32, changed, remembered)
+    possible = _with_its_norms(in_fp32, changed, remembered, progress)
     return first_match(loop, in_fp32, precision, possible, close, reference_too=False)
 
 
-def _with_its_norms(in_fp32: ObservedLoop, changes: Sequence[Change], remembered: Remembered) -> list[Fault]:
+def _with_its_norms(
+    in_fp32: ObservedLoop,
+    changes: Sequence[Change],
+    remembered: Remembered,
+    progress: Callable[[int, int], None],
+) -> list[Fault]:
     """Return the known faults with which the gradients of all steps may have about the norms of a loop."""
     bugs, expected = bugs_of(FAULTS.values()), norms_of(in_fp32)
-    if not expected:
-        return bugs
+    if not expected:  # it steps an optimizer of its own, and only its last weights could be compared
+        return []
 
     def seen(faults: Sequence[Change], expected: Sequence[Norms] | None) -> SeenRun:
         names = reference_with(faults)
@@ -107,7 +114,8 @@ def _with_its_norms(in_fp32: ObservedLoop, changes: Sequence[Change], remembered
         return CLASH
 
     unknown = [fault for fault in bugs if may_be(fault) is None]
-    for fault, found in zip(unknown, forked_map(run, unknown), strict=True):
+    for done, (fault, found) in enumerate(zip(unknown, forked_map(run, unknown), strict=True)):
+        progress(done, len(unknown))
         memory[name_of((fault,))] = found
     return [fault for fault in bugs if may_be(fault)]
 

@@ -35,7 +35,7 @@ class Several:
 
 
 def several_faults(
-    tries: Tries, pairs: LikelyPairs, most: int, progress: Callable[[int], None] = lambda tried: None
+    tries: Tries, pairs: LikelyPairs, most: int, progress: Callable[[int], None] = lambda done: None
 ) -> Several:
     """Return the faults that together behave like the loop for longest.
 
@@ -43,16 +43,21 @@ def several_faults(
         tries: the comparisons of the loop.
         pairs: the pairs to try.
         most: the number of pairs to try.
-        progress: called with the number of pairs tried so far.
+        progress: called with the number of sets tried so far.
     """
-    tried = 0
+    tried = done = 0
+
+    def told() -> None:
+        nonlocal done
+        done += 1
+        progress(done)
 
     def whole(some: Iterable[Faults], most: int) -> Faults:
         nonlocal tried
         with closing(tries.each(islice(some, most))) as results:
             for pair, agreement in results:
                 tried += 1
-                progress(tried)
+                told()
                 if agreement.same:
                     tries.confirm(pair)
                     return pair
@@ -60,13 +65,13 @@ def several_faults(
 
     if pair := whole(pairs.documented(), most):
         return Several(pair, whole=True, pairs=tried)
-    closest = _add_one_by_one(tries, pairs.later) if pairs.leading else Several()
+    closest = _add_one_by_one(tries, pairs.later, told) if pairs.leading else Several()
     if not closest.whole and (pair := whole(pairs.others(), _MOST_AFTER if pairs.leading else most)):
         return Several(pair, whole=True, pairs=tried)
     return replace(closest, pairs=tried)
 
 
-def _add_one_by_one(tries: Tries, candidates: Sequence[Candidate]) -> Several:
+def _add_one_by_one(tries: Tries, candidates: Sequence[Candidate], told: Callable[[], None]) -> Several:
     """Add one more of the ``candidates``, again and again, to those that match the loop for longest.
 
     Several sets are extended if they match for equally long: two faults may be alike until a partial window comes.
@@ -91,6 +96,7 @@ def _add_one_by_one(tries: Tries, candidates: Sequence[Candidate]) -> Several:
                 once.setdefault(frozenset(fault.name for fault in faults), faults)
             with closing(tries.each(once.values())) as results:
                 for faults, agreement in results:
+                    told()
                     if agreement.same:
                         tries.confirm(faults)
                         return Several(faults, len(loop.observations), whole=True)
