@@ -13,7 +13,7 @@ from gradparity.faults import Fault, FaultKind
 from gradparity.parity.place_in_training import END, Place
 
 _FEW = 150
-"""So many pairs of faults that show where the loop diverges are tried, even if their effects are not the loop's."""
+"""The number of pairs that show where the loop diverges which are tried even if their effects are not the loop's."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 from gradparity.trace.snapshot import TrainingObjects, live_gradients
 
 _MARGIN = 2.0
-"""How much larger the tolerance is here than where runs are compared in full: norms are computed in another way."""
+"""The tolerance is this times the one with which runs are compared in full: norms are computed differently here."""
 
 
 class _Enough(BaseException):  # no error; and no `except Exception` in a fault may catch it
