@@ -122,7 +122,7 @@ def _scaling(story: Story, own: Sequence[StepWindow]) -> Iterator[Item]:
 
 def _clipped(own: Sequence[StepWindow]) -> tuple[int, int, Item | None]:
     """Return the number of windows with a clip, the number in which it reached its threshold, and an item."""
-    last = [(w, event, clip) for w in own for event, clip in w.clips[-1:]]
+    last = [(w, event, clip) for w in own for event, clip in w.clips[-1:] if clip.covered]
     if not last:
         return 0, 0, None
     limits = sorted({f"{clip.threshold:g}" for _, _, clip in last if clip.threshold is not None})
@@ -152,9 +152,12 @@ def _rates(story: Story) -> Iterator[Item]:
         words += f", and as much as {largest:.4g} in between"
     if scheduled and isinstance(scheduled[0].what, Schedule):
         name = scheduled[0].what.name
-        yield Item(f"learning rate {words}; {name} stepped {times(len(scheduled), 'time')}", scheduled[0].line)
+        rate = f"learning rate {words}" if words else "the optimizer computes its learning rate itself"
+        yield Item(f"{rate}; {name} stepped {times(len(scheduled), 'time')}", scheduled[0].line)
     elif words:
         yield Item(f"learning rate {words}, by no scheduler that was seen")
+    elif story.groups and all("lr" in group for group in story.groups):
+        yield Item("the optimizer computes its learning rate itself")
 
 
 def _of_groups(rates: Sequence[float]) -> str:

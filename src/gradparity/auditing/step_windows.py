@@ -79,6 +79,16 @@ class StepWindow:
         return any(is_empty(e.before) or (e is not self.end and e.after != () and is_empty(e.after)) for e in later)
 
 
+def of_one_loss(backwards: Sequence[WindowBackward]) -> bool:
+    """Return whether backwards are of one line, weights and set of optimizers, each of a forward of its own.
+
+    The microbatches of a window are. Losses of several models or tasks are not, though one function or loop may
+    differentiate all of them.
+    """
+    alike = len({(event.line, what.weights, what.reaches) for event, what in backwards}) <= 1
+    return alike and not any(what.same_forward for _, what in backwards[1:])
+
+
 def windows(story: Story) -> list[StepWindow]:
     """Return the windows of a story, in order. What follows the last step comes last, if anything does."""
     found: list[StepWindow] = []

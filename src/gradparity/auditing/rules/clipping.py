@@ -37,9 +37,10 @@ SOME = Rule(
 NOTHING = Rule(
     "GP304",
     "clip-of-nothing",
-    "The clip was given no gradient, for example because a generator of parameters had been used up before. It has no "
-    "effect.",
-    "parameters = list(model.parameters())\ntorch.nn.utils.clip_grad_norm_(parameters, max_norm)",
+    "The clip was given no gradient, for example because it runs before the backward, or because a generator of "
+    "parameters had been used up. It has no effect.",
+    "parameters = list(model.parameters())\nloss.backward()\n"
+    "torch.nn.utils.clip_grad_norm_(parameters, max_norm)\noptimizer.step()",
     right_in="a clip of a part that has no gradients in this step",
 )
 BY_PARTS = Rule(
@@ -157,6 +158,13 @@ def _some(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 
 
 def _nothing(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+    early = [(w, first) for w in windows if (first := _before_the_backward(w)) is not None]
+    if len(early) > 1 and len(early) == sum(bool(w.clips) for w in windows if w.backwards):
+        window, event = early[0]
+        words = f"the clip runs before the backward, and finds no gradient, in {times(len(early))}: it has no effect"
+        after = window.backwards[0][0].line
+        yield RuleFinding(NOTHING, RuleVerdict.WRONG, words, event.line, after, window.step, times=len(early))
+        return
     found = [(w, e, clip) for w in windows for e, clip in w.clips if not clip.covered and w.made is not None]
     empty = [one for one in found if not any(clip.given_any for _, clip in one[0].clips)]
     others = any(clip.covered for w in windows for _, clip in w.clips)
@@ -170,6 +178,15 @@ def _nothing(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         window, event, _ = found[0]
         words = f"the clip was given no gradient, though the optimizer had some, in {times(len(found))}"
         yield RuleFinding(NOTHING, RuleVerdict.UNUSUAL, words, event.line, None, window.step, times=len(found))
+
+
+def _before_the_backward(window: StepWindow) -> LoopEvent | None:
+    """Return the first clip of a window if all its clips run on empty gradients before its first backward."""
+    if window.made is None or not window.clips or not window.backwards:
+        return None
+    first = window.backwards[0][0].number
+    early = all(event.number < first and event.before and is_empty(event.before) for event, _ in window.clips)
+    return window.clips[0][0] if early else None
 
 
 def _factors(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from gradparity.auditing.events import Backward, Written
 from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.step_windows import StepWindow, is_empty
+from gradparity.auditing.step_windows import StepWindow, is_empty, of_one_loss
 
 OVERWRITTEN = Rule(
     "GP701",
@@ -62,7 +62,7 @@ def _overwritten(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
         grads = [(e, what) for e, what in window.backwards if not what.into_grad]
-        alike = len({(e.line, what.weights) for e, what in grads}) == 1
+        alike = of_one_loss(grads)
         replaced = [e for e, what in grads[1:] if what.written and what.written.overwritten and not is_empty(e.after)]
         if window.made is not None and len(grads) > 1 and alike and len(replaced) == len(grads) - 1:
             found.append((window, replaced[0], len(grads)))

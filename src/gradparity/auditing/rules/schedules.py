@@ -191,11 +191,12 @@ def _rate(story: Story) -> Iterator[RuleFinding]:
     for event in story.events:
         if isinstance(event.what, Schedule):
             rates = event.what.rates
-        elif rates is not None and isinstance(event.what, StepMade) and event.what.rates != rates:
-            found.append((event, rates, event.what.rates))
+        elif rates is not None and isinstance(event.what, StepMade):
+            changed = [pair for pair in zip(rates, event.what.rates, strict=False) if pair[0] != pair[1]]
+            found += [(event, *changed[0])] if changed else []  # a group may have come since, with its own rate
     if found:
         event, planned, used = found[0]
-        words = f"the schedule set the learning rate to {planned[0]:.4g}, and the step used {used[0]:.4g}"
+        words = f"the schedule set the learning rate to {planned:.4g}, and the step used {used:.4g}"
         yield RuleFinding(RATE_WRITTEN, RuleVerdict.UNUSUAL, words, event.line, times=len(found))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from gradparity.auditing.events import LoopEvent, LossWeights
 from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.step_windows import StepWindow
+from gradparity.auditing.step_windows import StepWindow, of_one_loss
 
 MEAN_OF_MEANS = Rule(
     "GP401",
@@ -101,7 +101,7 @@ def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFindin
 
 def _readable(window: StepWindow) -> _Accumulated | None:
     backwards = window.accumulated
-    if window.made is None or not backwards or len({(e.line, what.weights) for e, what in backwards}) > 1:
+    if window.made is None or not backwards or not of_one_loss(backwards):
         return None
     if any(len(what.losses) != 1 for _, what in backwards) or not window.adds_up:
         return None
@@ -118,6 +118,8 @@ def _mean_of_means(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
         losses = [loss for _, loss in one.parts]
         counts = [loss.tokens for loss in losses]
         if len(losses) < 2 or not all(counts) or any(loss.weighted or loss.weight is None for loss in losses):
+            continue
+        if not _same_parameters(one):  # tasks with heads of their own, each with its own labels
             continue
         padded = any(loss.tokens < loss.elements for loss in losses)
         if padded and len(set(counts)) > 1 and all(_near(loss.total, losses[0].total) for loss in losses):

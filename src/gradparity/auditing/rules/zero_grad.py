@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from gradparity.auditing.events import LoopEvent, ZeroGrad
 from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.step_windows import StepWindow, is_empty, number_made, same
+from gradparity.auditing.step_windows import StepWindow, is_empty, number_made, of_one_loss, same
 
 LEFT_OVER = Rule(
     "GP101",
@@ -123,7 +123,7 @@ def _emptied_inside(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     for window in windows:
         backwards = window.accumulated
         number = len(backwards)
-        if window.made is None or number < 2 or len({(e.line, what.weights) for e, what in backwards}) > 1:
+        if window.made is None or number < 2 or not of_one_loss(backwards):
             continue
         readable = all(what.losses for _, what in backwards)
         whole = abs(sum(loss.total for _, what in backwards for loss in what.losses) - 1) < 1e-3
@@ -178,7 +178,7 @@ def _given_up(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 
 def _never_stepped(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     made = [window for window in windows if window.made is not None]
-    lines = {event.line for window in windows for event, _ in window.backwards}
+    lines = {(event.line, what.reaches) for window in windows for event, what in window.backwards}
     lengths = [len(window.backwards) for window in made]
     if not windows or len(lengths) < 2 or min(lengths) < 2 or len(lines) > 1:
         return

@@ -112,9 +112,10 @@ def _version(value: object) -> object:
 
 
 def rates(optimizer: Optimizer | None) -> tuple[float, ...]:
-    """Return the learning rate of each group; none if the optimizer is gone."""
+    """Return the learning rate of each group; none if the optimizer is gone, or computes its rates in each step."""
     groups = [] if optimizer is None else optimizer.param_groups
-    return tuple(float(group["lr"]) for group in groups if "lr" in group)
+    found = [group.get("lr") for group in groups]
+    return tuple(float(x) for x in found if isinstance(x, (int, float)) or (isinstance(x, Tensor) and x.numel() == 1))
 
 
 class ExpectedGradient(NamedTuple):
