@@ -80,13 +80,16 @@ class StepWindow:
 
 
 def of_one_loss(backwards: Sequence[WindowBackward]) -> bool:
-    """Return whether backwards are of one line, weights and set of optimizers, each of a forward of its own.
+    """Return whether backwards are of one line, from the same weights, to the same optimizers.
 
-    The microbatches of a window are. Losses of several models or tasks are not, though one function or loop may
-    differentiate all of them.
+    Losses of several models are not, though one function may differentiate all of them.
     """
-    alike = len({(event.line, what.weights, what.reaches) for event, what in backwards}) <= 1
-    return alike and not any(what.same_forward for _, what in backwards[1:])
+    return len({(event.line, what.weights, what.reaches) for event, what in backwards}) <= 1
+
+
+def are_microbatches(backwards: Sequence[WindowBackward]) -> bool:
+    """Return whether backwards are of one loss, each of a forward of its own; losses of several tasks share one."""
+    return of_one_loss(backwards) and not any(what.same_forward for _, what in backwards[1:])
 
 
 def windows(story: Story) -> list[StepWindow]:

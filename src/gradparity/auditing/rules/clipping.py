@@ -1,4 +1,4 @@
-"""Rules on clips that come too late, too often, or for some of the gradients only."""
+"""Rules on clips that come too early, too often, or for some of the gradients only."""
 
 import itertools
 import math
@@ -7,15 +7,8 @@ from collections.abc import Iterator, Sequence
 from gradparity.auditing.events import LoopEvent
 from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.step_windows import StepWindow, is_empty, number_made, same
+from gradparity.auditing.step_windows import StepWindow, is_empty, number_made
 
-TOO_LATE = Rule(
-    "GP301",
-    "clip-after-step",
-    "The gradients are clipped after the optimizer has read them, and emptied before the next step. The clip has no "
-    "effect.",
-    "loss.backward()\ntorch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)\noptimizer.step()",
-)
 INSIDE = Rule(
     "GP302",
     "clip-inside-a-window",
@@ -70,36 +63,11 @@ TWICE = Rule(
 
 def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
-    yield from _too_late(windows)
     yield from _inside(windows)
     yield from _some(windows)
     yield from _nothing(windows)
     yield from _factors(windows)
     yield from _twice(windows)
-
-
-def _too_late(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
-    found, in_time = [], 0
-    for window in windows:
-        for event, _ in window.clips:
-            earlier = [e for e, _ in window.backwards if e.number < event.number]
-            if earlier or window.previous is None or not same(event.before, window.previous.after):
-                in_time += 1
-            elif not window.backwards or is_empty(window.backwards[0][0].before):
-                found.append((window, event))
-    if len(found) < 2 or in_time:
-        return
-    window, event = found[0]
-    yield RuleFinding(
-        TOO_LATE,
-        RuleVerdict.WRONG,
-        f"the clip runs after the step has read the gradients, which are then emptied, {times(len(found), 'time')} of "
-        f"{len(found)}: it has no effect",
-        event.line,
-        window.previous.line if window.previous else None,
-        window.step,
-        times=len(found),
-    )
 
 
 def _inside(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:

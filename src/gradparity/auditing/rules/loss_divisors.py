@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gradparity.auditing.events import LossWeights
 from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.step_windows import StepWindow, of_one_loss, size, windows
+from gradparity.auditing.step_windows import StepWindow, are_microbatches, size, windows
 
 SUMMED = Rule(
     "GP408",
@@ -98,7 +98,7 @@ def _of(rule: Rule, window: StepWindow, words: str) -> RuleFinding:
 
 def _even(window: StepWindow) -> _Even | None:
     losses: list[LossWeights] = [loss for _, what in window.backwards for loss in what.losses]
-    alike = of_one_loss(window.backwards) and len({what.inside_step for _, what in window.backwards}) == 1
+    alike = are_microbatches(window.backwards) and len({what.inside_step for _, what in window.backwards}) == 1
     factor = _own_factor(window)
     if len(losses) != len(window.backwards) or not alike or not window.adds_up or factor is None:
         return None

@@ -63,6 +63,9 @@ NEVER_STEPPED = Rule(
     right_in="a schedule by epoch, if no epoch ended",
 )
 
+FEW = 8
+"""Steps in which a schedule that is made for each step runs more than once."""
+
 TOO_SELDOM = Rule(
     "GP831",
     "one-cycle-not-after-each-step",
@@ -145,7 +148,7 @@ def _number(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 def _cycle(story: Story, made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     schedules = [(e, e.what) for e in story.events if isinstance(e.what, Schedule)]
     each = [(e, what) for e, what in schedules if what.each_step]
-    if len(each) > 1 and len(each) * 2 <= len(made) - 1:
+    if each and len(each) * 2 <= len(made) - 1 and len(made) > FEW:
         event, what = each[0]
         words = f"{what.name} ran {times(len(each), 'time')} in {times(len(made))}"
         yield RuleFinding(TOO_SELDOM, RuleVerdict.UNUSUAL, words, event.line)
