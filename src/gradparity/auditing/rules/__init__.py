@@ -90,6 +90,7 @@ _IMPLIED = {
     parameters.IN_NO_OPTIMIZER.code: (optimizers.OF_ANOTHER_MODEL.code, optimizers.SAME_MODEL.code),
     stepping.NEVER_REACHED.code: (parameters.MADE_LATER.code,),
     several_backwards.OTHERS_GRADIENT.code: (between_backwards.LEAKS.code, zero_grad.LEFT_OVER.code),
+    gradients_by_hand.DROPPED.code: (zero_grad.THROWN_AWAY.code,),
     between_backwards.LEAKS.code: (zero_grad.LEFT_OVER.code,),
 }
 """Rules that say nothing new where one of these others has found its cause."""

@@ -148,7 +148,7 @@ def _number(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 def _cycle(story: Story, made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     schedules = [(e, e.what) for e in story.events if isinstance(e.what, Schedule)]
     each = [(e, what) for e, what in schedules if what.each_step]
-    if each and len(each) * 2 <= len(made) - 1 and len(made) > FEW:
+    if (len(each) > 1 or (each and len(made) > FEW)) and len(each) * 2 <= len(made) - 1:
         event, what = each[0]
         words = f"{what.name} ran {times(len(each), 'time')} in {times(len(made))}"
         yield RuleFinding(TOO_SELDOM, RuleVerdict.UNUSUAL, words, event.line)

@@ -48,31 +48,26 @@ class ClipWatchers:
             name, threshold, norm_type = running
             what = ClipCalled(threshold, "value" in name, covered, twice, norm_type)
             self.known.tell(trainee, what, gradients, (), here())
-        if running is not None and not given:
-            self._nothing_given()
 
     def _norm(self, call: Call) -> Watching:
+        """Record a clip that was given no gradient: those of an optimizer without any, or none of one that has some."""
         tensors = call.get(0, "tensors")
         yield
         if isinstance(tensors, (list, tuple)) and not tensors and runs_inside("clip_grad_norm_"):
-            self._nothing_given()
+            given = parameters_to_clip()
+            for trainee in self._without_gradients() or self._with_gradients():
+                self.known.settle(trainee)
+                what = ClipCalled(None, False, 0, given_any=given is None or bool(given))
+                self.known.tell(trainee, what, trainee.gradients(), (), here())
 
-    def _nothing_given(self) -> None:
-        """Record a clip that was given no gradient: none of an optimizer that has some, or those of one without any."""
-        given = parameters_to_clip()
-        found = self._without_gradients()
-        if not found:
-            reached = [t for t in self.known.alive() if t.story.number in self.reached_last]
-            with_gradients = [t for t in reached if any(g is not None and g.norm for g in t.gradients())]
-            found = with_gradients if len(with_gradients) == 1 else []
-        for trainee in found:
-            self.known.settle(trainee)
-            what = ClipCalled(None, False, 0, given_any=given is None or bool(given))
-            self.known.tell(trainee, what, trainee.gradients(), (), here())
+    def _with_gradients(self) -> list[WatchedOptimizer]:
+        """Return the one optimizer to which the last backward has given gradients; none if there are several."""
+        reached = [t for t in self.known.alive() if t.story.number in self.reached_last]
+        found = [t for t in reached if any(g is not None and g.norm for g in t.gradients())]
+        return found if len(found) == 1 else []
 
     def _without_gradients(self) -> list[WatchedOptimizer]:
         """Return the optimizers without any gradient that hold a parameter which the running clip was given."""
         given = {id(p) for p in parameters_to_clip() or ()}
-        alive = self.known.alive() if given else []
-        mine = [(t, t.parameters()) for t in alive]
+        mine = [(t, t.parameters()) for t in (self.known.alive() if given else [])]
         return [t for t, own in mine if not given.isdisjoint(map(id, own)) and all(p.grad is None for p in own)]

@@ -79,7 +79,11 @@ class LoopWatchers:
         concerned = self.known.concerned(owner)
         before = [(trainee, trainee.gradients()) for trainee in concerned]
         for trainee, _ in before:
-            self.known.settle(trainee)
+            if trainee.awaited is None or trainee.marks() != trainee.untouched:
+                self.known.settle(trainee)
+            else:  # the loop empties before it writes the gradients that autograd.grad has returned
+                left = trainee.expected.items()
+                trainee.expected = {i: one.after_zero_grad() if one is not None else None for i, one in left}
         yield
         line = here()
         for trainee, gradients in before:
@@ -176,7 +180,7 @@ class LoopWatchers:
             )
             if not into_grad and not call.get(3, "create_graph", False):  # else they are for another derivative
                 trainee.expected = sums(trainee.parameters(), inputs, result)
-                trainee.awaited = len(trainee.story.events)
+                trainee.awaited, trainee.untouched = len(trainee.story.events), trainee.marks()
             self.known.tell(trainee, what, gradients, trainee.gradients(), line)
 
     def step_begins(self, optimizer: Optimizer) -> None:

@@ -19,7 +19,7 @@ from gradparity.auditing.watching.found_modules import Modules
 from gradparity.auditing.watching.found_optimizers import Registry
 from gradparity.auditing.watching.found_without_optimizer import not_frozen, outsiders
 from gradparity.auditing.watching.function_watchers import LoopWatchers
-from gradparity.auditing.watching.parameters_without_optimizer import NotFrozen, Outsider
+from gradparity.auditing.watching.parameters_without_optimizer import NotFrozen, Origin, Outsider
 from gradparity.auditing.watching.user_lines import Line, Raised, here
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 from gradparity.errors import in_a_line
@@ -162,7 +162,9 @@ class Watch:
                 story.shapes = tuple(tuple(p.shape) for p in parameters)
                 story.loose = not any(id(p) in names for p in parameters)
                 story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
-        self._outsiders |= outsiders(self.modules, self._held)
+        outside = outsiders(self.modules, self._held)
+        once = {key for key, p in self._outsiders.items() if p.origin is not Origin.ALONE}  # its module may be gone now
+        self._outsiders |= {k: p for k, p in outside.items() if p.origin is not Origin.ALONE or k not in once}
         self._retrained |= self.modules.retrained()
         self._not_frozen |= not_frozen(self.modules)
 

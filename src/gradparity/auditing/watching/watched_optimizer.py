@@ -39,6 +39,8 @@ class WatchedOptimizer:
         """True if the optimizer's own ``load_state_dict`` was called since the last step."""
         self.awaited: int | None = None
         """The position of the event whose gradients the loop has not written yet."""
+        self.untouched: list[object] = []
+        """The marks of its gradients at that event."""
         self._default = _number(optimizer.defaults.get("lr")) if hasattr(optimizer, "defaults") else None
         """The rate that its later groups would take."""
         self._look: GradientLook = ()
@@ -94,6 +96,10 @@ class WatchedOptimizer:
         places = [g.untyped_storage()._cdata for g in gradients]
         return len(places) - len(set(places))
 
+    def marks(self) -> list[object]:
+        """Return what changes when the loop writes to a gradient: for each, which tensor it is and its version."""
+        return [_mark(p.grad) for p in self.parameters()]
+
     def weights(self) -> str | LateHash:
         """Return a digest of all parameters."""
         return late_hash_of_all(self.parameters())
@@ -102,6 +108,12 @@ class WatchedOptimizer:
 def _number(value: object) -> float | None:
     """Return a learning rate as a number; ``None`` if it is none."""
     return float(value) if isinstance(value, (int, float)) else None
+
+
+def _mark(gradient: Tensor | None) -> object:
+    if gradient is None:
+        return None
+    return object() if gradient.is_inference() else (id(gradient), gradient._version)
 
 
 def _version(value: object) -> object:
@@ -127,6 +139,12 @@ class ExpectedGradient(NamedTuple):
     """The digest of the new gradient."""
     norm: float
     """The norm of the sum."""
+    norm_alone: float
+    """The norm of the new gradient."""
+
+    def after_zero_grad(self) -> "ExpectedGradient":
+        """Return what is expected once ``p.grad`` was emptied: there is nothing to add to."""
+        return ExpectedGradient(self.alone, self.alone, self.norm_alone, self.norm_alone)
 
 
 def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> dict[int, ExpectedGradient | None]:
@@ -147,7 +165,7 @@ def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> di
             new.append((index, g, LateFingerprints([g if p.grad is None else p.grad + g])))
     for (index, _, late), alone in zip(new, fingerprints_of([g for _, g, _ in new]), strict=True):
         [added] = late.get()
-        found[index] = ExpectedGradient(added.digest, alone.digest, added.norm)
+        found[index] = ExpectedGradient(added.digest, alone.digest, added.norm, alone.norm)
     return found
 
 
