@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def benchmark(given: Namespace, console: Console) -> Finished:
     rounds = given.rounds if given.rounds is not None else 15 if given.full else 5
-    by_default = list(PARTS) if given.full else list(DEFAULT)
+    possible = [name for name in PARTS if name != "gpu" or torch.cuda.is_available()]
+    by_default = possible if given.full else list(DEFAULT)
     names = choose("--only", given.only, PARTS) if given.only is not None else by_default
     check_range("--rounds", rounds, 2, 1000)
     folder = new_folder(given.output / "benchmark")

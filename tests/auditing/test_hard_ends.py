@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -178,6 +179,26 @@ def test_threads_of_the_script_are_waited_for(tmp_path, capsys):
     code, _, err = audited(capsys, written(tmp_path, threads))
     assert code == 1
     assert "3 steps watched" in " ".join(err.split())
+
+
+@pytest.mark.long
+def test_a_pool_of_processes_that_the_script_leaves_open_ends(tmp_path):
+    pool = "from concurrent.futures import ProcessPoolExecutor\n"
+    pool += "if __name__ == '__main__':\n    pool = ProcessPoolExecutor(1)\n    print(pool.submit(abs, -3).result())\n    train(3)\n"
+    code, out, err = ended(written(tmp_path, pool))
+    assert (code, out) == (0, "3\n")
+    assert "3 steps watched" in err
+
+
+def test_a_pool_that_the_script_leaves_open_ends_with_its_work(tmp_path, capsys):
+    """Python ends the threads of pools before it waits for any; until then they wait for more work."""
+    own = ThreadPoolExecutor(1)  # runs before the script, as an import's may
+    assert own.submit(lambda: 1).result() == 1
+    pool = "from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(2)\npool.submit(train, 3, False)\n"
+    code, _, err = audited(capsys, written(tmp_path, pool))
+    assert code == 1
+    assert "3 steps watched" in " ".join(err.split())
+    assert own.submit(lambda: 2).result(timeout=60) == 2, "it goes on"
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,17 @@ import pickle
 
 import pytest
 import torch
+from helpers import slow_gpu as slow_gpus
 from torch import nn
 
 from gradparity import audit
-from gradparity.auditing.watching.late_looks import LateLook
+from gradparity.auditing.gradient_looks import Look
 from gradparity.auditing.watching.watch import Watch
 from gradparity.parity.on_gpu.plain import plain_rows
 from gradparity.trace import late_digests
 from gradparity.trace.digest import Hash
-from gradparity.trace.fingerprint import Fingerprint, LateFingerprints, LateHash
+from gradparity.trace.fingerprint import Fingerprint
+from gradparity.trace.late_hash import LateHash
 
 
 class Written:
@@ -36,18 +38,17 @@ class Written:
 
 @pytest.fixture
 def slow_gpu(monkeypatch):
-    def start(tensors, indices):
-        single = [t.dtype if t.numel() == 1 and not t.is_complex() else None for t in tensors]
-        return late_digests._Batch(indices, single, plain_rows(tensors), Written())
-
+    slow_gpus.hash_by_sums(monkeypatch)
     monkeypatch.setattr(Written, "waits", 0)
-    monkeypatch.setattr(late_digests, "hashed_by_sums", lambda tensor: True)
-    monkeypatch.setattr(late_digests, "_start", start)
+    monkeypatch.setattr(
+        late_digests, "_start", lambda some, which: late_digests._Batch(which, plain_rows(some), Written())
+    )
     real = LateHash
     for module in ("watched_optimizer", "function_watchers"):
         name = f"gradparity.auditing.watching.{module}.late_hash_of_all"
         monkeypatch.setattr(name, lambda tensors, more="": real([*tensors], more))
-    return Written
+    yield Written
+    slow_gpus.forget_arrangements()
 
 
 def loop(model, optimizer, scaled=False, by_hand=False):
@@ -108,7 +109,7 @@ def test_the_facts_are_those_of_the_cpu(how, request):
     facts = watched(**how).facts()
     assert shape_of(facts) == here
     looks = [look for story in facts.stories for event in story.events for look in (event.before, event.after)]
-    assert all(type(look) is tuple for look in looks)
+    assert all(look.ready() for look in looks if isinstance(look, Look))
     assert {g.by for look in looks for g in look if g is not None} == {Hash.SUMS}
     assert pickle.loads(pickle.dumps(facts.stories[0].events)) == facts.stories[0].events
 
@@ -138,6 +139,16 @@ def test_a_step_is_looked_at_without_a_wait(slow_gpu):
     assert slow_gpu.waits > 5
 
 
+def test_several_microbatches_are_looked_at_without_a_wait(slow_gpu):
+    watch, (model, optimizer) = Watch(), make()
+    watch.add(optimizer, model)
+    with watch.watching():
+        for _ in range(3):
+            model(torch.ones(2, 6)).sum().backward()
+        optimizer.step()
+        assert slow_gpu.waits == 0
+
+
 def test_if_the_gpu_is_lost_the_events_before_it_are_kept(slow_gpu, monkeypatch):
     watch, (model, optimizer) = Watch(), make()
     watch.add(optimizer, model)
@@ -150,7 +161,7 @@ def test_if_the_gpu_is_lost_the_events_before_it_are_kept(slow_gpu, monkeypatch)
 
 
 def test_a_look_is_a_sequence_whose_length_needs_no_wait(slow_gpu):
-    look = LateLook([True, False, True], LateFingerprints([torch.ones(3), torch.zeros(2)]))
+    look = Look([torch.ones(3), None, torch.zeros(2)])
     assert (len(look), slow_gpu.waits) == (3, 0)
     assert [one is None for one in look] == [False, True, False]
     assert look[0].norm == pytest.approx(3**0.5)

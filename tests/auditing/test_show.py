@@ -244,9 +244,9 @@ def test_a_recording_that_was_cut_off_is_shown_as_far_as_it_goes(tmp_path, capsy
     [
         (None, "cannot be read"),
         (b"{}\n", "is not a line of a trace"),
-        (b'{"about": {"format": 1}}\n', "is not a trace of format 2"),
-        (b'{"about": {"format": 2}}\n', "holds no step of the optimizer, so nothing is shown"),
-        (b'{"about": {"format": 2}}\n{"event": "step", "step": 7, "parts": {"optimizer": {"values": {"group 0.lr": "x"}}}}\n', ""),
+        (b'{"about": {"format": 1}}\n', "is not a trace of format 3"),
+        (b'{"about": {"format": 3}}\n', "holds no step of the optimizer, so nothing is shown"),
+        (b'{"about": {"format": 3}}\n{"event": "step", "step": 7, "parts": {"optimizer": {"values": {"group 0.lr": "x"}}}}\n', ""),
     ],
 )  # fmt: skip
 def test_a_trace_that_cannot_be_used_is_one_sentence(content, words, tmp_path, capsys):

@@ -12,7 +12,8 @@ from gradparity.parity.on_gpu.count_differences import count_differences
 from gradparity.parity.on_gpu.digests import rows_of, sums_in
 from gradparity.parity.on_gpu.plain import plain_rows
 from gradparity.parity.on_gpu.with_triton import launcher
-from gradparity.trace.fingerprint import LateFingerprints, fingerprint, fingerprints_of, late_hash_of_all
+from gradparity.trace.late_fingerprints import LateFingerprints, fingerprint, fingerprints_of
+from gradparity.trace.late_hash import late_hash_of_all
 
 pytestmark = pytest.mark.cuda
 
@@ -68,7 +69,7 @@ def test_what_was_read_is_what_was_there_though_it_is_overwritten_at_once():
     torch.cuda._sleep(100_000_000)
     late = LateFingerprints([tensor])
     tensor.zero_()
-    assert late.get() == [before]
+    assert list(late.get()) == [before]
     assert fingerprint(tensor) != before
 
 
@@ -82,7 +83,7 @@ def test_memory_of_another_stream_is_not_given_away_before_it_is_read():
     del tensor
     with torch.cuda.stream(side):
         assert torch.empty(1 << 20, device=CUDA).data_ptr() != where
-    assert late.get() == [fingerprint(torch.ones(1 << 20, device=CUDA))]
+    assert list(late.get()) == [fingerprint(torch.ones(1 << 20, device=CUDA))]
 
 
 def test_one_hash_of_many_tensors_is_read_later_and_sees_their_order(waits):

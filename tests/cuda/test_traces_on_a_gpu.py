@@ -9,9 +9,9 @@ from torch.optim import AdamW
 from gradparity import assert_parity, audit, record
 from gradparity.parity.bits import same_bits
 from gradparity.parity.state import Part
-from gradparity.trace.digest import Hash
+from gradparity.trace.digest import Hash, digest_by
 from gradparity.trace.events import Event
-from gradparity.trace.fingerprint import digest_by, fingerprint
+from gradparity.trace.late_fingerprints import fingerprint
 from gradparity.trace.report import TraceOutcome, trace_difference
 from gradparity.trace.to_cpu import copy_to_cpu, fingerprints
 from gradparity.trace.trace_file import read, tensor_of

@@ -20,7 +20,7 @@ from gradparity.cli.main import main
 from gradparity.errors import UserError
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event
-from gradparity.trace.line_format import about_in, form_in, parsed, record_in
+from gradparity.trace.line_format import about_in, forms_in, parsed, record_in
 from gradparity.trace.trace_file import MOST_OF_A_LINE, MOST_TRACE_BYTES, TRACE_FILE, read, tensor_of
 from hostile import KINDS, TEXTS, VALUES, cases, one_sentence, put_in_place_of, spoiled, spoiled_bytes
 
@@ -268,7 +268,12 @@ def test_reading_runs_nothing(folder, tmp_path, monkeypatch):
 @cases(50)
 @given(said=VALUES)
 def test_a_line_is_decoded_or_refused_with_a_value_or_key_error(said):
-    for decode in (about_in, form_in, lambda said: record_in(said, []), lambda said: parsed(json.dumps(said).encode())):
+    for decode in (
+        about_in,
+        forms_in,
+        lambda said: record_in(said, []),
+        lambda said: parsed(json.dumps(said).encode()),
+    ):
         try:
             decode(said)
         except (ValueError, KeyError):

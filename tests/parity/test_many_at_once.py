@@ -164,7 +164,8 @@ CHANGES = {
 def test_a_change_of_one_side_is_seen_and_so_is_its_end(what, device):
     ours, theirs = parameters(4)
     kept, pairs = theirs[2], ManyPairs(set())
-    assert doubtful(ours, theirs, pairs) == []
+    for _ in range(3):  # the places are known by then
+        assert doubtful(ours, theirs, pairs) == []
     theirs[2] = CHANGES[what](kept.clone())
     assert doubtful(ours, theirs, pairs) == doubtful(ours, theirs, pairs) == [2]
     theirs[2] = kept
@@ -182,7 +183,8 @@ def resized_in_place(t):
 @pytest.mark.parametrize("change", [transposed_in_place, resized_in_place, freed])
 def test_a_tensor_that_changes_its_form_in_place_is_seen(change, device):
     ours, theirs, pairs = [X.clone(), X.clone()], [X.clone(), X.clone()], ManyPairs(set())
-    assert doubtful(ours, theirs, pairs) == []
+    for _ in range(3):  # the places are known by then
+        assert doubtful(ours, theirs, pairs) == []
     change(theirs[1])
     assert doubtful(ours, theirs, pairs) == [1]
 
@@ -190,7 +192,8 @@ def test_a_tensor_that_changes_its_form_in_place_is_seen(change, device):
 def test_a_tensor_that_both_runs_come_to_hold_is_seen(device):
     ours, theirs = parameters(4)
     pairs = ManyPairs(set())
-    assert doubtful(ours, theirs, pairs) == []
+    for _ in range(3):  # the places are known by then
+        assert doubtful(ours, theirs, pairs) == []
     theirs[1] = ours[1]
     assert doubtful(ours, theirs, pairs) == [1]
 
@@ -199,7 +202,8 @@ def test_what_one_phase_knows_of_places_holds_at_another_only_for_the_same_place
     ours, theirs = parameters(4)
     safe = set()
     phases = [ManyPairs(safe), ManyPairs(safe)]
-    assert [doubtful(ours, theirs, pairs) for pairs in phases] == [[], []]
+    for _ in range(3):
+        assert [doubtful(ours, theirs, pairs) for pairs in phases] == [[], []]
     theirs[1].data = ours[1]
     assert [doubtful(ours, theirs, pairs) for pairs in phases] == [[1], [1]]
     assert doubtful(theirs[1:2] * 4, ours, phases[0]) == [0, 1, 2, 3]

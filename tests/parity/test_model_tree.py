@@ -1,5 +1,7 @@
 """Names are found once, and again after each kind of change; what has not changed is the same object."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from gradparity.parity.live_state import LiveState
 from gradparity.parity.model_tree import ModelTree
 from gradparity.parity.optimizer_names import OptimizerNames
 from gradparity.parity.other_model_state import extras, modes
-from gradparity.parity.state import Part, members, moments, name_by_tensor, trained
+from gradparity.parity.state import Part, aliases, members, moments, name_by_tensor, trained
 from gradparity.training import Moment, Phase
 from small import small_config, small_lanes
 
@@ -203,3 +205,41 @@ def test_a_parameter_that_joins_the_optimizer_is_seen():
     assert list(state.at(Moment(Phase.CLIPPED))[Part.GRADIENTS]) == ["weight", "bias"]
     optimizer.add_param_group({"params": [alpha]})
     assert list(state.at(Moment(Phase.CLIPPED))[Part.GRADIENTS])[2:] == ["outside the model: group 1[0]"]
+
+
+# The memory that tensors share.
+
+
+def gradient_gone(m):
+    m[0].weight.grad = None
+
+
+def gradients_shared(m):
+    m[0].bias.grad = m[1].weight.grad
+
+
+def another_buffer(m):
+    m.register_buffer("late", torch.ones(1))
+
+
+def another_parameter(m):
+    m.append(nn.Linear(3, 3))
+
+
+@pytest.mark.parametrize("change", [gradient_gone, gradients_shared, another_buffer, another_parameter])
+def test_every_change_of_shared_memory_and_of_its_names_is_seen(change):
+    m, run = model(), small_lanes(small_config(task="digits_mlp"))[0].run
+    state = LiveState(replace(run, model=m, optimizer=SGD(m.parameters())), {}, {})
+
+    def found():
+        return dict(state.at(Moment(Phase.ACCUMULATED))[Part.ALIASING])
+
+    def expected():
+        return aliases(dict(m.named_parameters()), dict(m.named_buffers()))
+
+    for p in m.parameters():
+        p.grad = torch.ones_like(p)
+    assert found() == found() == expected()
+    before = found()
+    change(m)
+    assert found() == found() == expected() != before

@@ -109,7 +109,8 @@ def numbers_of(tensor):
         return np.zeros(0)
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
-    return (tensor if tensor.dtype == torch.float64 else tensor.float()).numpy().astype(np.float64).reshape(-1)
+    numbers = tensor if tensor.dtype == torch.float64 else tensor.float()
+    return numbers.double().numpy().reshape(-1)  # NumPy would warn of a signalling NaN
 
 
 def random_bits(dtype, count, generator):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from gradparity.parity.bits import same_bits
 from gradparity.trace.compare_fingerprints import fingerprint_kinds
-from gradparity.trace.fingerprint import fingerprint, fingerprint_value, late_hash_of_all
+from gradparity.trace.late_fingerprints import fingerprint, fingerprint_value
+from gradparity.trace.late_hash import late_hash_of_all
 
 DTYPES = [
     torch.float64,

@@ -2,21 +2,23 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from helpers import slow_gpu as slow_gpus
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from gradparity import record
 from gradparity.cli.main import main
-from gradparity.parity.on_gpu.plain import plain_rows
 from gradparity.parity.state import Part
-from gradparity.trace import late_digests, late_records, snapshot
+from gradparity.trace import late_records, snapshot
 from gradparity.trace.digest import Hash
 from gradparity.trace.events import Event, Record
-from gradparity.trace.fingerprint import Fingerprint, fingerprint, fingerprints_of, late_hash_of_all
-from gradparity.trace.late_digests import LateDigests
+from gradparity.trace.fingerprint import Fingerprint
+from gradparity.trace.late_fingerprints import fingerprint, fingerprints_of
+from gradparity.trace.late_hash import late_hash_of_all
 from gradparity.trace.late_records import LateRecord, LateRecords
 from gradparity.trace.report import TraceOutcome, sentences, trace_difference
 from gradparity.trace.to_cpu import LateSnapshot
@@ -24,38 +26,24 @@ from gradparity.trace.trace_file import read, tensor_of
 from gradparity.trace.until_difference import is_zero
 
 
-class Written:
-    """An event of a GPU that happens when the test says so."""
-
-    def __init__(self, happened=False):
-        self.happened, self.waits = happened, 0
-
-    def query(self):
-        return self.happened
-
-    def synchronize(self):
-        self.waits += 1
-        self.happened = True
+@pytest.fixture
+def hash_by_sums(monkeypatch):
+    """Return a function after which tensors are hashed as those on a GPU are: all, or those of some shapes."""
+    yield partial(slow_gpus.hash_by_sums, monkeypatch)
+    slow_gpus.forget_arrangements()
 
 
 @pytest.fixture
-def as_on_a_gpu(monkeypatch):
+def as_on_a_gpu(hash_by_sums):
     """Hash every tensor as those on a GPU are."""
-    monkeypatch.setattr(late_digests, "hashed_by_sums", lambda tensor: True)
+    hash_by_sums()
 
 
 @pytest.fixture
-def slow_gpu(as_on_a_gpu, monkeypatch):
+def slow_gpu(monkeypatch):
     """A GPU whose digests are there when they are waited for, and not before."""
-    events = []
-
-    def start(tensors, indices):
-        single = [t.dtype if t.numel() == 1 and not t.is_complex() else None for t in tensors]
-        events.append(Written())
-        return late_digests._Batch(indices, single, plain_rows([t.contiguous() for t in tensors]), events[-1])
-
-    monkeypatch.setattr(late_digests, "_start", start)
-    return events
+    yield slow_gpus.make_late(monkeypatch)
+    slow_gpus.forget_arrangements()
 
 
 def loop(model, optimizer, steps=3, threshold=1.0, error=None):
@@ -96,14 +84,14 @@ def test_a_digest_says_by_which_hash_it_was_made():
     assert late_hash_of_all(SOME) != late_hash_of_all(SOME[::-1])
 
 
-def test_one_element_has_the_same_fingerprint_on_every_device(monkeypatch):
+def test_one_element_has_the_same_fingerprint_on_every_device(hash_by_sums):
     ones = [
         torch.tensor([x], dtype=d)
         for x in (-2.5, 0, 1)
         for d in (torch.float32, torch.bfloat16, torch.bool, torch.int64)
     ]
     here = fingerprints_of(ones)
-    monkeypatch.setattr(late_digests, "hashed_by_sums", lambda tensor: True)
+    hash_by_sums()
     assert fingerprints_of(ones) == here
     assert here[0].norm == -2.5
 
@@ -132,6 +120,50 @@ def test_a_recording_does_not_wait_and_what_it_writes_is_in_order(tmp_path, slow
     assert [r.event for r in late.records] == [r.event for r in recorded(tmp_path / "full", full=True).records]
 
 
+def wired(model, optimizer, write, used=(True, True)):
+    """A loop by ``autograd.grad``, whose gradients it writes to ``p.grad``, or only looks at."""
+    generator, parameters = torch.Generator().manual_seed(0), list(model.parameters())
+    for _ in range(3):
+        for writes in used:
+            loss = model(torch.randn(4, 6, generator=generator)).square().mean()
+            gradients = torch.autograd.grad(loss, parameters)
+            if writes:
+                for p, g in zip(parameters, gradients, strict=True):
+                    write(p, g)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def added(p, g):
+    p.grad = g if p.grad is None else p.grad + g
+
+
+def added_in_place(p, g):
+    p.grad = g.clone() if p.grad is None else p.grad.add_(g)
+
+
+def added_through_data(p, g):
+    if p.grad is None:
+        p.grad = torch.zeros_like(p)
+    p.grad.data.add_(g)
+
+
+@pytest.mark.parametrize(("write", "waits"), [(added, False), (added_in_place, False), (added_through_data, True)])
+def test_gradients_written_by_hand_are_seen_and_a_counted_write_needs_no_wait(write, waits, tmp_path, slow_gpu):
+    model, optimizer = make()
+    with record(model, optimizer, tmp_path):
+        wired(model, optimizer, write)
+        assert any(event.waits for event in slow_gpu) == waits
+    assert [r.event for r in read(tmp_path).records].count(Event.ACCUMULATED) == 6
+
+
+def test_gradients_that_a_loop_only_looks_at_are_no_microbatch(tmp_path, slow_gpu):
+    model, optimizer = make()
+    with record(model, optimizer, tmp_path):
+        wired(model, optimizer, added, used=(True, False, True))
+    assert [r.event for r in read(tmp_path).records].count(Event.ACCUMULATED) == 6
+
+
 def test_values_are_those_of_the_moment_though_the_loop_has_gone_on(tmp_path, slow_gpu):
     late, at_once = recorded(tmp_path / "late"), recorded(tmp_path / "full", full=True)
     assert [r.parts for r in late.records] == [r.parts for r in at_once.records]
@@ -150,7 +182,7 @@ def test_an_error_of_the_gpu_ends_the_recording_and_not_the_training(tmp_path, s
     def lost(self):
         raise RuntimeError("the GPU is lost")
 
-    monkeypatch.setattr(Written, "query", lost)
+    monkeypatch.setattr(slow_gpus.Written, "query", lost)
     model, optimizer = make()
     with (
         pytest.warns(UserWarning, match="the recording ends here, the training goes on: RuntimeError: the GPU is lost"),
@@ -197,9 +229,9 @@ def test_after_a_failure_nothing_is_written_that_came_later(slow_gpu):
     assert written == [0, 1]
 
 
-def test_two_kinds_of_digests_are_not_comparable_and_not_different(tmp_path, monkeypatch, capsys):
+def test_two_kinds_of_digests_are_not_comparable_and_not_different(tmp_path, hash_by_sums, capsys):
     recorded(tmp_path / "cpu")
-    monkeypatch.setattr(late_digests, "hashed_by_sums", lambda tensor: True)
+    hash_by_sums()
     recorded(tmp_path / "gpu")
     found = trace_difference(read(tmp_path / "cpu"), read(tmp_path / "gpu"))
     assert (found.outcome, found.parity, found.verdict.first) == (TraceOutcome.NOT_COMPARABLE, False, None)
@@ -215,9 +247,9 @@ def test_two_kinds_of_digests_are_not_comparable_and_not_different(tmp_path, mon
     assert json.loads(capsys.readouterr().out)["outcome"] == "not comparable"
 
 
-def test_what_can_be_compared_is_told_though_something_else_cannot(tmp_path, monkeypatch):
+def test_what_can_be_compared_is_told_though_something_else_cannot(tmp_path, hash_by_sums):
     ours = recorded(tmp_path / "cpu")
-    monkeypatch.setattr(late_digests, "hashed_by_sums", lambda tensor: tensor.dim() == 1)
+    hash_by_sums(lambda shape: len(shape) == 1)
     theirs = recorded(tmp_path / "partly")
     assert trace_difference(ours, theirs).outcome == TraceOutcome.NOT_COMPARABLE
     first = theirs.records[0]
@@ -229,7 +261,7 @@ def test_what_can_be_compared_is_told_though_something_else_cannot(tmp_path, mon
     assert any(line.startswith("Note: not compared are ") for line in sentences(other))
 
 
-def test_a_kept_tensor_is_found_by_its_digest(tmp_path, monkeypatch, slow_gpu):
+def test_a_kept_tensor_is_found_by_its_digest(tmp_path, slow_gpu):
     trace = recorded(tmp_path / "full", full=True)
     last = trace.records[-1]
     assert last.parts[Part.PARAMETERS]["0.weight"].by == Hash.SUMS
@@ -248,10 +280,10 @@ def test_zeros_are_recognized(dtype):
     assert not is_zero(fingerprint(zeros))
 
 
-def test_digests_of_the_cpu_and_of_a_gpu_come_in_the_order_of_their_tensors(monkeypatch):
-    monkeypatch.setattr(late_digests, "hashed_by_sums", lambda tensor: tensor.dim() == 2)
+def test_digests_of_the_cpu_and_of_a_gpu_come_in_the_order_of_their_tensors(hash_by_sums):
+    hash_by_sums(lambda shape: len(shape) == 2)
     tensors = [torch.full((i + 1,) * (1 + i % 2), float(i)) for i in range(5)]
-    found = LateDigests(tensors).get()
+    found = fingerprints_of(tensors)
     assert [one.by for one in found] == [Hash.XXH3, Hash.SUMS] * 2 + [Hash.XXH3]
     assert [one.norm for one in found] == pytest.approx([t.norm().item() for t in tensors])
 

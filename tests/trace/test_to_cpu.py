@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gradparity.parity.state import Part
-from gradparity.trace.fingerprint import fingerprint
+from gradparity.trace.late_fingerprints import fingerprint
 from gradparity.trace.to_cpu import copy_to_cpu, to_cpu
 
 X = torch.arange(24.0).view(2, 3, 4)

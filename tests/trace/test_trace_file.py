@@ -154,7 +154,7 @@ def test_another_format_is_refused(tmp_path):
     about = json.loads(lines[0])
     about["about"]["format"] = 99
     (tmp_path / TRACE_FILE).write_text("\n".join([json.dumps(about), *lines[1:]]) + "\n")
-    with pytest.raises(UserError, match="is not a trace of format 2"):
+    with pytest.raises(UserError, match="is not a trace of format 3"):
         read(tmp_path)
 
 

@@ -11,7 +11,8 @@ from typing import TypeAlias
 from gradparity.auditing.watching.graph_facts import NO_SIGNS, Signs
 from gradparity.auditing.watching.loss_inputs import Misfit
 from gradparity.auditing.watching.user_lines import Line
-from gradparity.trace.fingerprint import Fingerprint, LateHash
+from gradparity.trace.fingerprint import Fingerprint
+from gradparity.trace.late_hash import LateHash
 
 GradientLook: TypeAlias = Sequence[Fingerprint | None]
 """A fingerprint of the gradient of each parameter of one optimizer, in the order of its groups."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gradparity.auditing.events import LoopEvent
 from gradparity.auditing.facts import RunFacts
 
 _HOMES = ("gradparity.auditing.", "gradparity.trace.fingerprint", "gradparity.trace.digest")
@@ -22,7 +23,10 @@ def write_facts(facts: RunFacts, path: Path) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    stories = [replace(story, groups=tuple(map(_plain, story.groups))) for story in facts.stories]
+    stories = [
+        replace(story, groups=tuple(map(_plain, story.groups)), events=list(map(_with_tuples, story.events)))
+        for story in facts.stories
+    ]
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_bytes(pickle.dumps(replace(facts, stories=stories)))
     unfinished.replace(path)
@@ -54,6 +58,11 @@ class _FactsOnly(pickle.Unpickler):
         if isinstance(thing, type) and (is_dataclass(thing) or issubclass(thing, (Enum, tuple))):
             return thing
         raise pickle.UnpicklingError(f"{module}.{name} is no fact")
+
+
+def _with_tuples(event: LoopEvent) -> LoopEvent:
+    """Return an event whose looks are tuples."""
+    return replace(event, before=tuple(event.before), after=tuple(event.after))
 
 
 def _plain(group: Mapping[str, object]) -> dict[str, object]:

@@ -16,7 +16,7 @@ _Stretch: TypeAlias = tuple[int, int, int]
 
 def clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
     """Yield each group of two or more tensors whose stretches of memory overlap: their names, in the order given."""
-    if _all_apart(list(tensors.values())):
+    if all_apart(list(tensors.values())):
         return
     place = {name: index for index, name in enumerate(tensors)}
     spans = [(*span, place[name], name) for name, tensor in tensors.items() for span in stretches(tensor)]
@@ -32,7 +32,7 @@ def clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
         yield sorted(cluster, key=cluster.__getitem__)
 
 
-def _all_apart(tensors: Sequence[Tensor]) -> bool:
+def all_apart(tensors: Sequence[Tensor]) -> bool:
     """Return whether all tensors are plain and contiguous and no two overlap: the most frequent case, found fast.
 
     Addresses on two devices can be the same by chance; then the answer is no.

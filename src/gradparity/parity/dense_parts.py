@@ -41,12 +41,12 @@ def is_simple(tensor: Tensor) -> bool:
         and tensor.layout == torch.strided
         and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested or tensor.is_neg())
         and not (tensor.dtype.is_complex and tensor.is_conj())
-        and not (_HAS_NAMES and any(getattr(tensor, "names", ())))
+        and not (HAS_NAMES and any(getattr(tensor, "names", ())))
         and has_memory(tensor)
     )
 
 
-_HAS_NAMES: Final = hasattr(Tensor, "names")
+HAS_NAMES: Final = hasattr(Tensor, "names")
 """False from torch 2.13 on, which has no named tensors any more."""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from gradparity.parity.aliasing import all_apart
 from gradparity.parity.model_tree import ModelTree
 from gradparity.parity.optimizer_names import OptimizerNames
 from gradparity.parity.other_model_state import extras, modes
@@ -40,6 +41,11 @@ class LiveState:
         self._parameters: dict[str, Tensor] = {}
         self._name_of: dict[Tensor, str] = {}
         self._members: list[tuple[str, ...]] = []
+        self._there: list[bool] = []
+        """For each parameter, whether it had a gradient when the names below were put together."""
+        self._named: Mapping[str, Tensor] = {}
+        self._apart: Mapping[str, Value] = {}
+        """What :func:`aliases` returns for these gradients, parameters and buffers, while no two share memory."""
 
     def at(self, moment: Moment) -> dict[Part, Mapping[str, Value]]:
         """Return the values to compare when the run has stopped at ``moment``; ``None`` for a missing gradient."""
@@ -50,7 +56,7 @@ class LiveState:
         values: dict[Part, Callable[[], Mapping[str, Value]]] = {
             Part.LOSS: lambda: {"loss": moment.loss},
             Part.GRADIENTS: lambda: {name: p.grad for name, p in parameters.items()},
-            Part.ALIASING: lambda: aliases(parameters, tree.buffers),
+            Part.ALIASING: self._aliases,
             Part.MODES: lambda: modes(tree, parameters),
             Part.PARAMETERS: lambda: parameters,
             Part.OPTIMIZER: self._optimizer_state,
@@ -64,6 +70,22 @@ class LiveState:
 
     def _optimizer_state(self) -> dict[str, Value]:
         return {**self._optimizer_names.moments(self._name_of), **dict(groups_with(self._members, self.run.optimizer))}
+
+    def _aliases(self) -> Mapping[str, Value]:
+        """Return which tensors share memory; if none do, and the same gradients exist as before, the names are known.
+
+        To put a name to each gradient takes longer than to see that no two tensors overlap.
+        """
+        tensors, buffers = [*self._parameters.values()], self._tree.buffers
+        gradients = [p.grad for p in tensors]
+        there = [gradient is not None for gradient in gradients]
+        tensors += [gradient for gradient in gradients if gradient is not None]
+        if not all_apart([*tensors, *buffers.values()]):
+            return aliases(self._parameters, buffers)
+        if there != self._there or self._named is not self._parameters:  # a new buffer comes with new names too
+            self._there, self._named = there, self._parameters
+            self._apart = aliases(self._parameters, buffers)
+        return self._apart
 
     def _look_again(self) -> None:
         """Find the names of the parameters again if the model or the groups of the optimizer have changed."""

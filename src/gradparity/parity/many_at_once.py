@@ -6,7 +6,7 @@ forms is kept from one step to the next: the tensors that can be compared togeth
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, compress
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import torch
@@ -37,18 +37,18 @@ _MOST_PLACES: Final = 20_000
 """Number of places that are kept: a training whose gradients always lie elsewhere must not fill the memory."""
 
 
-_Form: TypeAlias = tuple[torch.dtype, torch.Size, tuple[int, ...], int]
-"""Dtype, shape, strides and device of a tensor."""
+_Forms: TypeAlias = tuple[list[torch.dtype], list[torch.Size], list[tuple[int, ...]], list[int]]
+"""Dtypes, shapes, strides and devices of tensors."""
 
 
-def _forms_of(tensors: Sequence[Tensor]) -> list[_Form]:
-    """Return the form of each tensor.
+def _forms_of(tensors: Sequence[Tensor]) -> _Forms:
+    """Return the forms of tensors, in columns: these are read and compared much faster than rows.
 
     Raises:
         RuntimeError: for a sparse or nested tensor, which has no strides.
     """
     dtypes, shapes = map(attrgetter("dtype"), tensors), map(attrgetter("shape"), tensors)
-    return list(zip(dtypes, shapes, map(Tensor.stride, tensors), map(Tensor.get_device, tensors), strict=True))
+    return list(dtypes), list(shapes), list(map(Tensor.stride, tensors)), list(map(Tensor.get_device, tensors))
 
 
 _Places: TypeAlias = tuple[int, int, int]
@@ -76,7 +76,9 @@ class ManyPairs:
         self._safe = safe
         self._types: list[list[type]] = []
         """The types of all values, and the forms of the twins, when the groups were made."""
-        self._forms: list[list[_Form]] = []
+        self._forms: list[_Forms] = []
+        self._addresses: list[list[int]] = []
+        """The addresses of the twins when they were last known to be safe."""
         self._twins: list[int] = []
         """Positions of pairs of tensors that can be compared together, group after group."""
         self._groups: list[slice] = []
@@ -117,16 +119,18 @@ class ManyPairs:
 
     def _are_safe(self, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> bool:
         """Return whether the two tensors of each pair share no memory, and their storages hold all elements."""
-        places = list(zip(map(Tensor.data_ptr, ours), map(Tensor.data_ptr, theirs), self._reaches, strict=True))
-        if self._safe.issuperset(places):
+        addresses = [list(map(Tensor.data_ptr, side)) for side in (ours, theirs)]
+        if addresses == self._addresses:
             return True
+        places = list(zip(*addresses, self._reaches, strict=True))
         if len(self._safe) > _MOST_PLACES:
             self._safe.clear()
-        for (start, begin, size), a, b in zip(places, ours, theirs, strict=True):
-            if (start, begin, size) not in self._safe:
+        if not self._safe.issuperset(places):
+            for (start, begin, size), a, b in zip(places, ours, theirs, strict=True):
                 if abs(start - begin) < size or not (has_memory(a) and has_memory(b)):
                     return False
-                self._safe.add((start, begin, size))
+            self._safe.update(places)
+        self._addresses = addresses
         return True
 
     def _group(self, ours: Sequence[Value], theirs: Sequence[Value]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
@@ -140,7 +144,7 @@ class ManyPairs:
         ends = list(accumulate(map(len, groups.values())))
         self._groups = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
         ours_, theirs_ = (_at(self._twins, values) for values in (ours, theirs))
-        self._forms = [_forms_of(ours_), _forms_of(theirs_)]
+        self._forms, self._addresses = [_forms_of(ours_), _forms_of(theirs_)], []
         self._reaches = list(map(reach, ours_))
         self._numbers = {i: twin.numel() for i, twin in zip(self._twins, ours_, strict=True)}
         rest = [i for i in range(len(ours)) if i not in self._numbers]
@@ -150,8 +154,8 @@ class ManyPairs:
         return ours_, theirs_
 
 
-def _at(positions: Sequence[int], values: Sequence[Value]) -> list[Any]:
-    return [values[i] for i in positions]
+def _at(positions: Sequence[int], values: Sequence[Value]) -> Sequence[Any]:
+    return itemgetter(*positions)(values) if len(positions) > 1 else [values[i] for i in positions]
 
 
 def _are_twins(a: Any, b: Any) -> bool:
@@ -212,9 +216,13 @@ def compare_all(
     pairs: ManyPairs, reference: Mapping[Part, Mapping[str, Value]], candidate: Mapping[Part, Mapping[str, Value]]
 ) -> NamedAlike:
     """Compare the values of two runs at one phase, where both have the same parts."""
-    doubtful: dict[Part, list[str]] = {}
-    ours, theirs, parts = list[Value](), list[Value](), dict[Part, list[str]]()
+    doubtful, counts = dict[Part, list[str]](), dict[Part, int]()
+    ours, theirs, parts, texts = list[Value](), list[Value](), dict[Part, list[str]](), 0
     for part, values in reference.items():
+        if part == Part.ALIASING and values == candidate[part]:  # text alone, so what is equal is the same
+            doubtful[part], counts[part] = [], len(values)
+            texts += len(values)
+            continue
         names, others = list(values), list(candidate[part])
         if names == others:
             parts[part] = names
@@ -222,10 +230,10 @@ def compare_all(
             theirs += candidate[part].values()
         else:
             doubtful[part] = list(dict.fromkeys(names + others))
+        counts[part] = len(parts.get(part, doubtful.get(part, ())))
     positions, numbers = pairs.compare(ours, theirs)
     start = 0
     for part, names in parts.items():
         doubtful[part] = [names[i - start] for i in positions if start <= i < start + len(names)]
         start += len(names)
-    counts = {part: len(parts.get(part, doubtful[part])) for part in reference}
-    return NamedAlike(doubtful, counts, numbers)
+    return NamedAlike(doubtful, counts, numbers + texts)

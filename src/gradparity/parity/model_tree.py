@@ -67,10 +67,11 @@ class ModelTree:
         names, members = self._tables()
         return names == self._names and identical(members, self._members)
 
-    def _tables(self) -> tuple[list[list[str]], list[object]]:
-        """Return the names in each table of the modules known so far, and all their members."""
+    def _tables(self) -> tuple[tuple[list[int], list[str]], list[object]]:
+        """Return how many names each table of the modules known so far has, and which, and all their members."""
         tables: list[Any] = [*chain.from_iterable(map(_TABLES, self.modules.values()))]
-        return list(map(list, tables)), [*chain.from_iterable(map(dict.values, tables))]
+        names = list(map(len, tables)), [*chain.from_iterable(tables)]
+        return names, [*chain.from_iterable(map(dict.values, tables))]
 
 
 def _reader_of(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:

@@ -1,14 +1,21 @@
 """Digests of many tensors, those on a GPU computed there: nothing waits for them until they are read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gradparity.parity.on_gpu.digests import Sums, rows_of, sums_in
-from gradparity.trace.digest import Digest, Hash, digest_of
+from gradparity.parity.on_gpu.digests import rows_of
+from gradparity.trace.arrangement import Arrangement, OnDevice
+from gradparity.trace.columns import Columns
+from gradparity.trace.digest import Digest, digest_of, digests_of_group
+
+BYTES = 16
+"""Length of a digest."""
 
 
 class LateDigests:
@@ -19,72 +26,65 @@ class LateDigests:
 
     Args:
         tensors: plain dense tensors on any devices, as :func:`gradparity.parity.dense_parts.pieces` gives.
-        last: an earlier digest of each, if there is one; for tensors on the CPU, it saves a norm.
+        arrangement: their arrangement.
+        last: earlier fingerprints of the same tensors; they save the norms of large ones on the CPU.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], last: Callable[[int], Digest | None] | None = None) -> None:
-        self._found: list[Digest | None] = [None] * len(tensors)
-        there: dict[torch.device, list[int]] = {}
-        for index, tensor in enumerate(tensors):
-            if hashed_by_sums(tensor):
-                there.setdefault(tensor.device, []).append(index)
-            else:
-                before = last(index) if last is not None else None
-                self._found[index] = (
-                    digest_of(tensor) if before is None else digest_of(tensor, before.text, before.norm)
-                )
-        self._batches = [_start([tensors[i] for i in indices], indices) for indices in there.values()]
+    def __init__(self, tensors: Sequence[Tensor], arrangement: Arrangement, last: Columns | None = None) -> None:
+        self._texts = np.empty((len(tensors), BYTES), dtype=np.uint8)
+        self._norms = np.empty(len(tensors))
+        for positions, group in arrangement.together:
+            self._put(positions, *digests_of_group([tensors[i] for i in positions], group))
+        for i in arrangement.alone:
+            found = digest_of(tensors[i].detach(), None if last is None else last.digest(i))
+            self._put(i, bytes.fromhex(found.text), found.norm)
+        self._batches = [_start([tensors[i] for i in some.positions], some) for some in arrangement.on_devices]
+
+    def _put(
+        self, positions: int | npt.NDArray[np.intp], digests: bytes, norms: float | npt.NDArray[np.float64]
+    ) -> None:
+        self._texts[positions] = np.frombuffer(digests, dtype=np.uint8).reshape(-1, BYTES)
+        self._norms[positions] = norms
 
     def ready(self) -> bool:
         """Return whether all digests are there, without a wait."""
         return all(batch.written is None or batch.written.query() for batch in self._batches)
 
-    def get(self) -> list[Digest]:
-        """Return the digests, after a wait for those that are not there yet."""
+    def get(self) -> tuple[str, list[float]]:
+        """Return the digests, one after the other in hexadecimal, and the norms, after a wait for all of them."""
         for batch in self._batches:
             if batch.written is not None:
                 batch.written.synchronize()
-            for index, dtype, sums in zip(batch.indices, batch.single, sums_in(batch.rows), strict=True):
-                self._found[index] = _of_sums(sums, dtype)
+            rows = batch.rows.numpy()
+            norms = np.sqrt(rows[:, 2].copy().view(np.float64))
+            self._put(batch.tensors.positions, rows[:, :2].astype(">i8").tobytes(), norms)
+            for k, dtype in batch.tensors.single:
+                one = _of_one(rows[k, 4].astype("<i8").tobytes(), dtype)
+                self._put(int(batch.tensors.positions[k]), bytes.fromhex(one.text), one.norm)
         self._batches = []
-        return [digest for digest in self._found if digest is not None]
-
-
-def hashed_by_sums(tensor: Tensor) -> bool:
-    """Return whether a tensor is hashed where it is, on a GPU.
-
-    Of tensors on other devices, the CPU hashes copies: MPS, for example, has no fp64 numbers for the norm.
-    """
-    return tensor.device.type in ("cuda", "xpu")
+        return self._texts.tobytes().hex(), self._norms.tolist()
 
 
 class _Batch(NamedTuple):
     """Sums of tensors on one device, on their way to the host."""
 
-    indices: Sequence[int]
-    single: Sequence[torch.dtype | None]
-    """The dtype of each tensor of one real element; ``None`` for others."""
+    tensors: OnDevice
     rows: Tensor
     """On the CPU; not yet written, if ``written`` has not happened."""
     written: torch.cuda.Event | None
 
 
-def _start(tensors: Sequence[Tensor], indices: Sequence[int]) -> _Batch:
-    single = [t.dtype if t.numel() == 1 and not t.is_complex() else None for t in tensors]
+def _start(tensors: Sequence[Tensor], which: OnDevice) -> _Batch:
     rows = rows_of(tensors)
     if not rows.is_cuda:
-        return _Batch(indices, single, rows.cpu(), None)
+        return _Batch(which, rows.cpu(), None)
     stream = torch.cuda.current_stream(rows.device)
     for tensor in tensors:  # one that was made on a different stream stays until it is read
         tensor.record_stream(stream)
     written = torch.cuda.Event()
     here = rows.to("cpu", non_blocking=True)  # into pinned memory, which PyTorch keeps and uses again
     written.record(stream)
-    return _Batch(indices, single, here, written)
-
-
-def _of_sums(sums: Sums, single: torch.dtype | None) -> Digest:
-    return Digest(sums.digest, sums.norm, Hash.SUMS) if single is None else _of_one(sums.beginning, single)
+    return _Batch(which, here, written)
 
 
 @lru_cache(maxsize=256)

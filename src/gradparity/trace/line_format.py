@@ -12,12 +12,13 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from gradparity.errors import printable
 from gradparity.parity.state import Part, Unseen
+from gradparity.trace.columns import HEX, Columns, Form, Forms, NamedColumns
 from gradparity.trace.digest import Hash
 from gradparity.trace.events import Event, Record
-from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
+from gradparity.trace.fingerprint import FingerprintValue
 
-Form: TypeAlias = Sequence[tuple[str, Fingerprint]]
-"""Names, each with the properties of its tensor that rarely change; digest and norm come with each record."""
+NamedForms: TypeAlias = tuple[tuple[str, ...], Forms]
+"""Names of tensors, and the form of each; digests and norms come with each record."""
 
 MOST_VALUES = 1_000_000
 """Largest number of values in one part of a record. The map in TensorBoard keeps 5 kB for each value."""
@@ -49,12 +50,13 @@ def note_in(sentence: object) -> str:
     return _text(sentence)
 
 
-def form_in(rows: object) -> Form:
-    """Return a form."""
-    return [_tensor(_a(list, row)) for row in _a(list, rows)]
+def forms_in(rows: object) -> NamedForms:
+    """Return the names and forms of tensors."""
+    found = [_tensor(_a(list, row)) for row in _a(list, rows)]
+    return tuple(name for name, _ in found), Forms(tuple(form for _, form in found))
 
 
-def record_in(line: Mapping[str, Any], forms: Sequence[Form]) -> Record:
+def record_in(line: Mapping[str, Any], forms: Sequence[NamedForms]) -> Record:
     """Return a record, whose tensors have one of ``forms``."""
     packed = _a(dict, line.get("parts", {})).items()
     microbatch, tensors = line.get("microbatch"), line.get("tensors")
@@ -67,26 +69,28 @@ def record_in(line: Mapping[str, Any], forms: Sequence[Form]) -> Record:
     )
 
 
-def _unpacked(packed: Mapping[str, Any], forms: Sequence[Form]) -> dict[str, FingerprintValue]:
+def _unpacked(packed: Mapping[str, Any], forms: Sequence[NamedForms]) -> Mapping[str, FingerprintValue]:
     values = {_text(name): _value(value) for name, value in _a(dict, packed.get("values", {})).items()}
-    if "form" in packed:
-        form, digests = forms[_whole(packed["form"], below=len(forms))], _a(str, packed["digests"])
-        _require(len(digests) == 32 * len(form))  # 128 bits in hexadecimal
-        for index, ((name, tensor), norm) in enumerate(zip(form, _a(list, packed["norms"]), strict=True)):
-            digest = digests[32 * index : 32 * index + 32]
-            values[name] = tensor._replace(digest=digest, norm=math.nan if norm is None else _a(float, norm))
+    if "form" not in packed:
+        return _few(values)
+    names, of_each = forms[_whole(packed["form"], below=len(forms))]
+    digests, norms = _a(str, packed["digests"]), tuple(map(float, _a(str, packed["norms"]).split()))
+    _require(len(digests) == HEX * len(names) and len(norms) == len(names))
+    found = NamedColumns([*values, *names], names, Columns(of_each, digests, norms), values)
+    return _few(found if len({*values, *names}) == len(found) else dict(found))  # made printable, two may be the same
+
+
+def _few(values: Mapping[str, FingerprintValue]) -> Mapping[str, FingerprintValue]:
     _require(len(values) <= MOST_VALUES)
     return values
 
 
-def _tensor(row: list[Any]) -> tuple[str, Fingerprint]:
+def _tensor(row: list[Any]) -> tuple[str, Form]:
     name, dtype, sizes, steps, layout, *by = row  # a digest without the name of a hash is by XXH3
     _require(len(by) <= 1)
     shape, strides = _sizes(sizes), _sizes(steps)
     _require(math.prod(shape) <= _MOST_ELEMENTS and len(strides) in (0, len(shape)))  # a sparse tensor has no strides
-    return _text(name), Fingerprint(
-        _text(dtype), shape, strides, _text(layout), "", math.nan, Hash(*by or (Hash.XXH3,))
-    )
+    return _text(name), Form(_text(dtype), shape, strides, _text(layout), Hash(*by or (Hash.XXH3,)))
 
 
 def _sizes(value: object) -> tuple[int, ...]:

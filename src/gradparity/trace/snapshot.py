@@ -79,7 +79,8 @@ class TrainingObjects:
 
     def of_model(self) -> set[int]:
         """Return the ``id`` of each parameter that the model has now."""
-        return {id(p) for p in self.model.parameters()}
+        self.tree.look_again()
+        return set(map(id, self.tree.parameters.values()))
 
 
 def unwrapped(thing: Any, attribute: str) -> Any:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
+from gradparity.trace.gradients_before import GradientsBefore
 from gradparity.trace.late_records import LateRecord, LateRecords
 from gradparity.trace.snapshot import (
     Snapshot,
@@ -12,9 +13,8 @@ from gradparity.trace.snapshot import (
     at_ready,
     at_stepped,
     live_buffers,
-    live_gradients,
 )
-from gradparity.trace.to_cpu import Fingerprints, LateSnapshot, fingerprints, frozen, to_cpu
+from gradparity.trace.to_cpu import LateSnapshot, frozen, to_cpu
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class _Awaited:
     gradients arrive when they have been exchanged.
     """
 
-    before: Fingerprints | None
+    before: GradientsBefore | None
     """The gradients before the backward; ``None`` if it is a microbatch even if they do not change."""
     buffers: Snapshot
     """The buffers after the backward. The next forward may change them before the gradients are written."""
@@ -52,11 +52,11 @@ class Timeline:
         """
         if self._awaited is not None:
             awaited, self._awaited = self._awaited, None
-            if awaited.before is None or fingerprints(live_gradients(self.watched)) != awaited.before:
+            if awaited.before is None or awaited.before.were_written():
                 self.accumulated(awaited.buffers)
 
-    def wait_for_gradients(self, before: Fingerprints | None) -> None:
-        """Look at the gradients later. If they are still equal to ``before``, it was no microbatch."""
+    def wait_for_gradients(self, before: GradientsBefore | None) -> None:
+        """Look at the gradients later. If they were not written since ``before``, it was no microbatch."""
         self._awaited = _Awaited(before, frozen({Part.BUFFERS: live_buffers(self.watched)}))
 
     def accumulated(self, buffers: Snapshot | None = None) -> None:

@@ -1,16 +1,20 @@
 """Fingerprints of all values at an event, and copies of them on the host."""
 
-from typing import Final, TypeAlias, TypeGuard
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from gradparity.parity.flatten_values import Unseen
+from gradparity.parity.dense_parts import PLAIN
 from gradparity.parity.state import Part, Value
-from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, LateFingerprints, shard_of
+from gradparity.trace.columns import NamedColumns
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
+from gradparity.trace.late_fingerprints import LateFingerprints, shard_of
 from gradparity.trace.snapshot import Snapshot
 
-Fingerprints: TypeAlias = dict[Part, dict[str, FingerprintValue]]
+Fingerprints: TypeAlias = dict[Part, Mapping[str, FingerprintValue]]
 
 
 def fingerprints(seen: Snapshot) -> Fingerprints:
@@ -22,16 +26,16 @@ class LateSnapshot:
     """The values that a trace keeps of ``seen``: they are read now, and fingerprints on a GPU are waited for later."""
 
     def __init__(self, seen: Snapshot) -> None:
-        self._values: dict[Part, dict[str, FingerprintValue]] = {}
+        self._parts: list[tuple[Part, Sequence[str], tuple[str, ...], dict[str, FingerprintValue]]] = []
         tensors: list[Tensor] = []
         for part, values in seen.items():
-            kept = self._values[part] = {}
-            for name, value in values.items():
-                if isinstance(value, Tensor):
-                    tensors.append(value)
-                    kept[name] = _NUMBER if part == Part.SCALER and value.numel() == 1 else _TENSOR
-                else:
-                    kept[name] = value
+            order, others = list(values), dict[str, FingerprintValue]()
+            there: Sequence[str] = order
+            if not PLAIN.issuperset(map(type, values.values())):
+                there = [name for name, value in values.items() if isinstance(value, Tensor)]
+                others = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+            self._parts.append((part, order, tuple(there), others))
+            tensors += [value for value in values.values() if isinstance(value, Tensor)]
         self._tensors = LateFingerprints(tensors)
 
     def ready(self) -> bool:
@@ -40,25 +44,21 @@ class LateSnapshot:
 
     def get(self) -> Fingerprints:
         """Return the values, after a wait for those that are not there yet."""
-        tensors = iter(self._tensors.get())
-
-        def there(value: FingerprintValue) -> FingerprintValue:
-            if value is _NUMBER:
-                return _number(next(tensors))
-            return next(tensors) if value is _TENSOR else value
-
-        return {part: {name: there(value) for name, value in values.items()} for part, values in self._values.items()}
-
-
-_TENSOR: Final = Unseen("a tensor")
-"""Stands for a fingerprint that is still to come."""
-
-_NUMBER: Final = Unseen("a number")
-"""Stands for a number of a scaler on a GPU that is still to come."""
+        columns, start, found = self._tensors.get(), 0, Fingerprints()
+        for part, order, names, others in self._parts:
+            mine = columns.between(start, start + len(names))
+            start += len(names)
+            if part == Part.SCALER:  # numbers, which are tensors only because they are on a GPU
+                found[part] = {**others, **{name: _number(one) for name, one in zip(names, mine, strict=True)}}
+            else:
+                found[part] = NamedColumns(order, names, mine, others)
+        return found
 
 
-def _number(one: Fingerprint) -> float | int:
-    """Return the number in a tensor of one element."""
+def _number(one: Fingerprint) -> FingerprintValue:
+    """Return the number in a tensor of one element; any other fingerprint unchanged."""
+    if math.prod(one.shape) != 1:
+        return one
     return one.norm if getattr(torch, one.dtype).is_floating_point else int(one.norm)
 
 

@@ -7,7 +7,6 @@ executes no code: the files are JSON and safetensors.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -24,14 +23,16 @@ from gradparity.parity.dense_parts import pieces
 from gradparity.parity.state import Part, Unseen
 from gradparity.safe_files.append_only import AppendOnlyFile
 from gradparity.safe_files.open_regular import open_regular
-from gradparity.trace.digest import Hash
+from gradparity.trace.columns import Form, Forms, split
+from gradparity.trace.digest import Hash, digest_by
 from gradparity.trace.events import Event, Record, Trace
-from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, digest_by, shard_of
-from gradparity.trace.line_format import MOST_VALUES, Form, about_in, form_in, note_in, parsed, record_in
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
+from gradparity.trace.late_fingerprints import shard_of
+from gradparity.trace.line_format import MOST_VALUES, NamedForms, about_in, forms_in, note_in, parsed, record_in
 from gradparity.trace.snapshot import Snapshot
 
 TRACE_FILE = "trace.jsonl"
-_FORMAT = 2
+_FORMAT = 3
 
 MOST_TRACE_BYTES = 2**30
 """Largest trace that is read, in bytes. In memory a trace takes about ten times as much."""
@@ -57,6 +58,8 @@ class Writer:
     def __init__(self, folder: Path, about: Mapping[str, str | int], full: bool) -> None:
         self.folder, self.full = folder, full
         self._forms: dict[tuple[object, ...], int] = {}
+        self._known: dict[tuple[tuple[str, ...], Forms], int] = {}
+        """The numbers of the forms of tensors that were seen before; to put a form together takes longer."""
         self._written = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -93,25 +96,33 @@ class Writer:
 
     def _packed(self, values: Mapping[str, FingerprintValue]) -> dict[str, Any]:
         """Return fingerprints as the number of a form, digests and norms; return all other values unchanged."""
-        tensors = {name: value for name, value in values.items() if isinstance(value, Fingerprint)}
+        names, columns, others = split(values)
         packed: dict[str, Any] = {}
-        if plain := {name: value for name, value in values.items() if name not in tensors}:
-            packed["values"] = {n: {"unseen": v.what} if isinstance(v, Unseen) else v for n, v in plain.items()}
-        if tensors:
-            form = tuple(
-                (name, v.dtype, v.shape, v.strides, v.layout, *(() if v.by == Hash.XXH3 else (v.by,)))
-                for name, v in tensors.items()
-            )
+        if others:
+            packed["values"] = {n: {"unseen": v.what} if isinstance(v, Unseen) else v for n, v in others.items()}
+        if names:
+            packed["form"] = self._form(names, columns.forms)
+            packed["digests"] = columns.digests
+            packed["norms"] = " ".join(map("%.6g".__mod__, columns.norms))
+        return packed
+
+    def _form(self, names: tuple[str, ...], forms: Forms) -> int:
+        """Return the number of a form; write it if it is new."""
+        if (names, forms) not in self._known:
+            form = tuple((name, *_said(one)) for name, one in zip(names, forms.rows, strict=True))
             if form not in self._forms:
                 self._forms[form] = len(self._forms)
                 self._line({"form": form})
-            packed["form"] = self._forms[form]
-            packed["digests"] = "".join(value.digest for value in tensors.values())
-            packed["norms"] = [float(f"{v.norm:.6g}") if math.isfinite(v.norm) else None for v in tensors.values()]
-        return packed
+            self._known[names, forms] = self._forms[form]
+        return self._known[names, forms]
 
     def _line(self, content: Mapping[str, object]) -> None:
         self._lines.write(f"{json.dumps(content)}\n".encode())
+
+
+def _said(form: Form) -> tuple[object, ...]:
+    """Return what a line says of a form: the hash only where it is not XXH3."""
+    return form[:-1] if form.by == Hash.XXH3 else form
 
 
 def kept(seen: Snapshot) -> dict[str, Tensor]:
@@ -157,7 +168,7 @@ def read(folder: Path) -> Trace:
     """
     path = folder / TRACE_FILE
     about: dict[str, str | int] = {}
-    forms: list[Form] = []
+    forms: list[NamedForms] = []
     records: list[Record] = []
     notes: list[str] = []
     try:
@@ -172,7 +183,7 @@ def read(folder: Path) -> Trace:
                     elif "note" in line:
                         notes.append(note_in(line["note"]))
                     elif "form" in line:
-                        forms.append(form_in(line["form"]))
+                        forms.append(forms_in(line["form"]))
                     else:
                         records.append(record_in(line, forms))
                 except (ValueError, KeyError):

@@ -10,8 +10,9 @@ import torch
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.place_in_training import END
 from gradparity.parity.state import Part
+from gradparity.trace.digest import digest_by
 from gradparity.trace.events import Event, Record, Trace
-from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, digest_by
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
 NAMES = ("reference", "candidate")
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from gradparity.parity.bits import same_bits
 from gradparity.trace.autograd_graph import Reach, reach
 from gradparity.trace.events import Event
+from gradparity.trace.gradients_before import GradientsBefore
 from gradparity.trace.harmless_hooks import Call, Watching
 from gradparity.trace.hook_check import ENGINE, inputs_of
 from gradparity.trace.missed_events import Lacks
@@ -20,7 +21,6 @@ from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
 from gradparity.trace.process_rank import world_size
 from gradparity.trace.snapshot import TrainingObjects, at_forward, at_ready, live_gradients, unwrapped
 from gradparity.trace.timeline import Timeline
-from gradparity.trace.to_cpu import fingerprints
 from gradparity.trace.wrapping import definer
 
 
@@ -90,13 +90,14 @@ class Watchers:
             timeline.tell(Event.FORWARD, at)
         else:
             forward = timeline.look_for_later(Event.FORWARD, at)
-        before = None if into_grad and reached == Reach.YES else fingerprints(live_gradients(self.watched))
+        before = None if into_grad and reached == Reach.YES else GradientsBefore(self.watched)
         result = yield
-        if not into_grad:
-            timeline.wait_for_gradients(None if self._adds_nothing(inputs, result) else before)
+        if before is not None and not into_grad:
+            unseen = before.on_host and self._adds_nothing(inputs, result)  # on a GPU, PyTorch counts its writes
+            timeline.wait_for_gradients(None if unseen else before)
             return
-        if reached == Reach.UNKNOWN:
-            if fingerprints(live_gradients(self.watched)) == before:
+        if before is not None:
+            if not before.were_written():
                 return
             timeline.records.add(forward)
         if world_size() > 1:

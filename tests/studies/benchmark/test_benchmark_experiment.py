@@ -6,16 +6,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 from torch.utils.tensorboard._utils import figure_to_image
 
-from gradparity.studies.benchmark import growth, ranks, routes, throughput, watching_cost
+from gradparity.studies.benchmark import gpu, growth, ranks, routes, throughput, watching_cost
 from gradparity.studies.benchmark.all_parts import PARTS
 from gradparity.studies.benchmark.timed_models import transformer, wide_mlp
 from gradparity.studies.result import show_result
 
 main = runpy.run_path(str(Path(__file__).parents[3] / "experiments" / "benchmark.py"))["main"]
-ROWS = {"routes": 1, "watching": 11, "throughput": 7, "growth": 8, "ranks": 2}
+ROWS = {"routes": 1, "watching": 11, "throughput": 7, "growth": 8, "ranks": 2, "gpu": 10}
 
 
 @pytest.fixture
@@ -26,6 +27,9 @@ def tiny(monkeypatch):
     monkeypatch.setattr(routes, "MODELS", {"MLP": (partial(wide_mlp, 16), 2)})
     monkeypatch.setattr(routes, "CASES", [("MLP", "fp32", 2)])
     monkeypatch.setattr(throughput, "MEGABYTES", 1)
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu, "SIZE", (16, 1))
+    monkeypatch.setattr(gpu, "TOKENS", 2)
     monkeypatch.setattr(growth, "WIDTHS", (4, 8, 16))
     monkeypatch.setattr(growth, "TENSOR_COUNTS", (2, 4, 8))
     monkeypatch.setattr(growth, "STEP_COUNTS", (1, 3, 4))
@@ -84,6 +88,11 @@ def test_it_prints_the_reason(tmp_path, capsys):
     [
         (["--rounds", "1"], "--rounds is 1; allowed is 2 to"),
         (["--only", "speed"], "--only is 'speed'; choose from routes, watching"),
+        pytest.param(
+            ["--only", "gpu"],
+            "the part gpu measures on a GPU, and torch finds none here; leave it out of --only",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
         (["--output", __file__], "--output"),
     ],
 )

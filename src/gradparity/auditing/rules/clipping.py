@@ -42,7 +42,8 @@ BY_PARTS = Rule(
     "Between the last backward and the step the gradients were not multiplied by one factor, so their direction "
     "changed: each part was clipped by its own norm, or something else has written to them.",
     "torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)",
-    right_in="clips by layer or by value, gradient surgery, centralization, noise, control variates, masks",
+    right_in="clips by layer or by value, preconditioning, gradient surgery, centralization, noise, control variates, "
+    "masks",
 )
 ENLARGED = Rule(
     "GP306",

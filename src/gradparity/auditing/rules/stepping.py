@@ -35,8 +35,8 @@ WEIGHTS_WRITTEN = Rule(
     "weights-written-between-steps",
     "The weights are not those that the last step has left: something else has written to them.",
     "with torch.no_grad(): ...  # nothing between the steps, or an optimizer that does it",
-    right_in="WGAN's clipped weights, lookahead, averages that are swapped in, codebooks, projections, a restored best "
-    "checkpoint",
+    right_in="WGAN's clipped weights, lookahead, averages that are swapped in, codebooks, projections, noise on the "
+    "weights, a restored best checkpoint",
 )
 STATE_CHANGED = Rule(
     "GP805",

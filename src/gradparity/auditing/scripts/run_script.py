@@ -5,12 +5,13 @@ import runpy
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from gradparity.auditing.scripts.spawned_processes import Enough
 from gradparity.auditing.scripts.sudden_end import Terminated, before_the_end
@@ -57,6 +58,7 @@ def run(
     if not module and not os.path.isfile(target):  # unlike Path.is_file, it does not raise for a name too long
         there = "is a folder" if os.path.isdir(target) else "is no file" if os.path.exists(target) else "does not exist"
         raise UserError(f"the script {target} {there}; name a file, or a module after -m")
+    before = set(threading.enumerate())
     with _as_main(target, arguments, Path.cwd() if module else path.resolve().parent):
         if module and find_spec(target.partition(".")[0]) is None:
             raise UserError(f"there is no module {target}; name one that python -m finds")
@@ -66,7 +68,7 @@ def run(
                     _ENDED.append(runpy.run_module(target, run_name="__main__", alter_sys=True))
                 else:
                     _run_file(path.absolute())
-                _wait_for_threads()
+                _wait_for_threads(before)
         except Enough:
             return Ended(0, "stopped once enough steps were watched")
         except SystemExit as end:
@@ -112,11 +114,45 @@ def _run_file(path: Path) -> None:
     exec(code, main.__dict__)
 
 
-def _wait_for_threads() -> None:
-    """Wait for the threads that the script has started, as Python does before it ends."""
-    for thread in threading.enumerate():
-        if not thread.daemon and thread is not threading.current_thread() and thread is not threading.main_thread():
-            thread.join()
+def _wait_for_threads(before: Collection[threading.Thread]) -> None:
+    """Wait for the threads that the script has started, as Python does before it ends; those of pools are let go first.
+
+    Args:
+        before: the threads that ran before the script began.
+    """
+    own = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    with _ending(set(own)):
+        for thread in own:
+            if thread is not threading.current_thread():
+                thread.join()
+
+
+@contextmanager
+def _ending(threads: Collection[threading.Thread]) -> Iterator[None]:
+    """Have those of ``threads`` that belong to a pool end once its work is done, where the script has left it open.
+
+    Python does the same for all pools before it waits for threads, in the two functions ``_python_exit`` of
+    ``concurrent.futures``. Without it, such a thread waits for more work forever.
+    """
+    of_threads: Any = sys.modules.get("concurrent.futures.thread")
+    of_processes: Any = sys.modules.get("concurrent.futures.process")
+    try:
+        if of_threads is not None:
+            of_threads._shutdown = True
+            for thread, work in list(of_threads._threads_queues.items()):
+                if thread in threads:
+                    work.put(None)
+        if of_processes is not None:
+            of_processes._global_shutdown = True
+            for thread, wakeup in list(of_processes._threads_wakeups.items()):
+                if thread in threads:
+                    wakeup.wakeup()
+        yield
+    finally:
+        if of_threads is not None:
+            of_threads._shutdown = False
+        if of_processes is not None:
+            of_processes._global_shutdown = False
 
 
 def _never_began(error: BaseException) -> bool:

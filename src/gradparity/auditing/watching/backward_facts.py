@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gradparity.auditing.events import Backward, GradientLook
+from gradparity.auditing.events import Backward
+from gradparity.auditing.gradient_looks import Look
 from gradparity.auditing.watching.found_modules import Modules
 from gradparity.auditing.watching.graph_facts import GraphSigns, Signs, is_squared, rounded_to
 from gradparity.auditing.watching.random_numbers import random_digest
@@ -32,11 +33,13 @@ class BackwardSigns:
         self._drew = False
         self._rounded: dict[int, str] = {}
 
-    def begins(self, trainee: WatchedOptimizer, gradients: GradientLook) -> None:
+    def begins(self, trainee: WatchedOptimizer, gradients: Look) -> None:
         """Look at gradients that were written since the microbatch before."""
         events = trainee.story.events
         last = events[-1] if events else None
         if last is None or not isinstance(last.what, Backward) or not last.what.into_grad:
+            return
+        if isinstance(last.after, Look) and last.after.is_known_equal(gradients):
             return
         written = [a is not None and b is not None and a != b for a, b in zip(last.after, gradients, strict=False)]
         now = [p.grad for p, new in zip(trainee.parameters(), written, strict=False) if new and p.grad is not None]

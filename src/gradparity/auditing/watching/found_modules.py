@@ -5,7 +5,7 @@ parameters stand in one model, and which of them came after an optimizer had bee
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -178,9 +178,9 @@ class Modules:
                 found[key] = Retrained(names.get(key, type(module).__name__), evaluated, trained, times)
         return found
 
-    def _fixed_on_purpose(self, root: nn.Module) -> Iterator[nn.Module]:
+    def _fixed_on_purpose(self, root: nn.Module, inside: Sequence[nn.Module]) -> Iterator[nn.Module]:
         """Yield the modules inside ``root`` whose own ``eval()`` the loop called, and all inside them."""
-        for module in root.modules():
+        for module in inside if self._evaluated else ():
             if module is not root and id(module) in self._evaluated and not module.training:
                 yield from module.modules()
 
@@ -189,22 +189,25 @@ class Modules:
         roots = [r for r in self.roots() if any(id(p) in parameters for p in r.parameters())]
         if not roots:
             return None
-        fixed = {id(m) for root in roots for m in self._fixed_on_purpose(root)}
-        layers = [m for root in roots for m in root.modules() if isinstance(m, _TWO_FACED) and id(m) not in fixed]
+        inside = {root: list(root.modules()) for root in roots}
+        fixed = {id(m) for root in roots for m in self._fixed_on_purpose(root, inside[root])}
+        judged = [m for modules in inside.values() for m in modules if id(m) not in fixed]
+        layers = [m for m in judged if isinstance(m, _TWO_FACED)]
         counts = [m.num_batches_tracked for m in layers if isinstance(m, _BatchNorm)]
         return Modes(
             all(root.training for root in roots),
             sum(not layer.training for layer in layers),
             sum(int(count) for count in counts if count is not None),
             len(counts),
-            sum(isinstance(m, _DropoutNd) and m.p > 0 for m in self._silenced(roots)),
-            sum(not m.training and _asks(type(m).forward) for r in roots for m in r.modules() if id(m) not in fixed),
+            sum(isinstance(m, _DropoutNd) and m.p > 0 for m in self._silenced(inside)),
+            sum(not m.training and _asks(type(m).forward) for m in judged),
         )
 
-    def _silenced(self, roots: Iterable[nn.Module]) -> Iterator[nn.Module]:
+    def _silenced(self, inside: Mapping[nn.Module, Sequence[nn.Module]]) -> Iterator[nn.Module]:
         """Yield the modules whose own ``eval()`` the loop called, inside a root that trains."""
-        for root in roots:
-            yield from (m for m in root.modules() if root.training and not m.training and id(m) in self._evaluated)
+        for root, modules in inside.items():
+            if root.training and self._evaluated:
+                yield from (m for m in modules if not m.training and id(m) in self._evaluated)
 
     @property
     def number(self) -> int:

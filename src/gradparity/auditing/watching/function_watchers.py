@@ -24,9 +24,9 @@ from gradparity.auditing.watching.schedule_watchers import ScheduleWatchers
 from gradparity.auditing.watching.user_lines import here
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer, is_torchs, rates, sums
 from gradparity.auditing.watching.weight_averages import Averages
-from gradparity.trace.fingerprint import late_hash_of_all
 from gradparity.trace.harmless_hooks import Call, Watching
 from gradparity.trace.hook_check import ENGINE, inputs_of
+from gradparity.trace.late_hash import late_hash_of_all
 from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
 
 

@@ -3,7 +3,7 @@
 import math
 import weakref
 from collections.abc import Mapping, Sequence
-from itertools import repeat
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +12,11 @@ from torch.optim import Optimizer
 
 from gradparity.auditing.events import GradientLook, Written
 from gradparity.auditing.facts import Story
-from gradparity.auditing.watching.late_looks import LateLook
+from gradparity.auditing.gradient_looks import Look
 from gradparity.auditing.watching.user_lines import Line
-from gradparity.trace.fingerprint import LateFingerprints, LateHash, fingerprints_of, late_hash_of_all
+from gradparity.trace.gradients_before import versions_of
+from gradparity.trace.late_fingerprints import LateFingerprints, fingerprints_of
+from gradparity.trace.late_hash import LateHash, late_hash_of_all
 
 
 def is_torchs(optimizer: Optimizer) -> bool:
@@ -43,9 +45,9 @@ class WatchedOptimizer:
         """The marks of its gradients at that event."""
         self._default = _number(optimizer.defaults.get("lr")) if hasattr(optimizer, "defaults") else None
         """The rate that its later groups would take."""
-        self._look: GradientLook = ()
+        self._look: Look | None = None
         """The last look at its gradients."""
-        self._versions: list[tuple[str, object]] | None = None
+        self._versions: object = None
         self._state: str | LateHash = ""
 
     def parameters(self) -> list[Tensor]:
@@ -53,15 +55,9 @@ class WatchedOptimizer:
         optimizer = self.optimizer()
         return [] if optimizer is None else [p for group in optimizer.param_groups for p in group["params"]]
 
-    def gradients(self) -> GradientLook:
+    def gradients(self) -> Look:
         """Return a look at its gradients."""
-        parameters = self.parameters()
-        known = isinstance(self._look, tuple) and len(self._look) == len(parameters)
-        last = self._look if known else repeat(None)
-        there = [(p.grad, one) for p, one in zip(parameters, last, strict=False) if p.grad is not None]
-        late = LateFingerprints([g for g, _ in there], [one for _, one in there])
-        look = LateLook([p.grad is not None for p in parameters], late)
-        self._look = look.read() if look.ready() else look
+        self._look = Look([p.grad for p in self.parameters()], self._look)
         return self._look
 
     def state(self) -> str | LateHash:
@@ -72,12 +68,14 @@ class WatchedOptimizer:
         """
         optimizer = self.optimizer()
         state = {} if optimizer is None else optimizer.state
-        values = [pair for p in self.parameters() for pair in state.get(p, {}).items()]
-        versions = [(name, _version(value)) for name, value in values]
-        if versions != self._versions:
-            tensors = (value for _, value in values if isinstance(value, Tensor))
-            others = [(name, value) for name, value in values if not isinstance(value, Tensor)]
-            self._versions, self._state = versions, late_hash_of_all(tensors, str(others))
+        kept = [one for p in self.parameters() if isinstance(one := state.get(p), dict)]
+        values = [*chain.from_iterable(map(dict.values, kept))]
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        others = repr([value for value in values if not isinstance(value, Tensor)])
+        written = versions_of(tensors)
+        versions = list(map(list, kept)), others, written
+        if written is None or versions != self._versions:
+            self._versions, self._state = versions, late_hash_of_all(tensors, others)
         return self._state
 
     def unread_rate(self) -> float | None:
@@ -114,13 +112,6 @@ def _mark(gradient: Tensor | None) -> object:
     if gradient is None:
         return None
     return object() if gradient.is_inference() else (id(gradient), gradient._version)
-
-
-def _version(value: object) -> object:
-    """Return what changes when ``value`` does: for a tensor, which one it is and its version counter."""
-    if not isinstance(value, Tensor):
-        return repr(value)
-    return object() if value.is_inference() else (id(value), value.data_ptr(), value._version)
 
 
 def rates(optimizer: Optimizer | None) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gradparity.parity.on_gpu.plain import plain_counts
-from gradparity.parity.on_gpu.whole_words import is_readable, readable
+from gradparity.parity.on_gpu.whole_words import all_readable, is_readable, readable
 from gradparity.parity.on_gpu.with_triton import launcher
 
 
@@ -28,7 +28,9 @@ def count_differences(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     if launch is None:
         return plain_counts(pairs)
     with torch.cuda.device(device if device.type == "cuda" else -1):
-        counts: Tensor = launch.launched_counts([_in_one_order(one, other) for one, other in pairs])
+        if not all_readable([tensor for pair in pairs for tensor in pair]):
+            pairs = [_in_one_order(one, other) for one, other in pairs]
+        counts: Tensor = launch.launched_counts(pairs)
     return counts
 
 

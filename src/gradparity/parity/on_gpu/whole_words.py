@@ -1,6 +1,8 @@
 """Tensors as memory that a kernel reads: contiguous, and from an address that is a multiple of 8."""
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import or_
 from typing import Final
 
 from torch import Tensor
@@ -13,6 +15,9 @@ _MOST_COPIED: Final = 2**25
 
 def in_whole_words(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Yield the tensors in order, in as few lists as memory for copies allows; most often all are in one."""
+    if all_readable(tensors):
+        yield list(tensors)
+        return
     some, copied = list[Tensor](), 0
     for tensor in tensors:
         if not is_readable(tensor):
@@ -23,6 +28,12 @@ def in_whole_words(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
             tensor = readable(tensor)
         some.append(tensor)
     yield some
+
+
+def all_readable(tensors: Sequence[Tensor]) -> bool:
+    """Return whether a kernel can read each tensor where it is, as it can most."""
+    addresses = map(Tensor.data_ptr, tensors)
+    return all(map(Tensor.is_contiguous, tensors)) and not reduce(or_, addresses, 0) % WORD
 
 
 def is_readable(tensor: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from gradparity.studies.benchmark.gpu import measure_on_gpu
 from gradparity.studies.benchmark.growth import measure_growth
 from gradparity.studies.benchmark.presentation import Bar
 from gradparity.studies.benchmark.ranks import measure_ranks
@@ -16,6 +17,7 @@ PARTS: dict[str, Callable[[bool, int, Bar], Result]] = {
     "throughput": measure_throughput,
     "growth": measure_growth,
     "ranks": measure_ranks,
+    "gpu": measure_on_gpu,
 }
 """Each takes whether to measure all sizes, the number of rounds, and a progress bar."""
 

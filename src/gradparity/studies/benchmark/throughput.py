@@ -21,7 +21,7 @@ from gradparity.studies.benchmark.presentation import (
     part_result,
 )
 from gradparity.studies.result import Result
-from gradparity.trace.fingerprint import fingerprint
+from gradparity.trace.late_fingerprints import fingerprint
 
 READ, COMPARED, HASHED = "read (sum)", "same_bits", "fingerprint"
 MEGABYTES = 200

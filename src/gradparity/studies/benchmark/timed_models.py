@@ -7,6 +7,7 @@ from typing import Final
 from torch import Tensor, nn
 
 from gradparity.parity.lockstep import LockstepRun
+from gradparity.processes.determinism import Device
 from gradparity.studies.tasks import TASKS, Batch, Task
 from gradparity.studies.tasks.text import CharTransformer
 from gradparity.studies.train_two_ways import build
@@ -17,17 +18,25 @@ SEQUENCES: Final = 16
 """Sequences of up to 64 characters in a microbatch of the transformer: a thousand tokens, which is few."""
 
 
-def config(*, k: int = 1, microbatch: int = SEQUENCES, precision: PrecisionName = "fp32") -> Config:
+def config(
+    *, k: int = 1, microbatch: int = SEQUENCES, precision: PrecisionName = "fp32", device: Device = "cpu"
+) -> Config:
     """Return a configuration for many steps on one window: its tiny learning rate keeps gradients from vanishing.
 
     Args:
         k: accumulation steps.
         microbatch: sequences or images in a microbatch.
         precision: as in a :class:`Config`.
+        device: of both runs.
     """
     optimizer = OptimizerConfig(lr=1e-7, warmup_steps=1)
     return Config(
-        accumulation_steps=k, microbatch_size=microbatch, precision=precision, steps=100_000, optimizer=optimizer
+        accumulation_steps=k,
+        microbatch_size=microbatch,
+        precision=precision,
+        device=device,
+        steps=100_000,
+        optimizer=optimizer,
     )
 
 

@@ -81,7 +81,7 @@ def measure_watching(full: bool, rounds: int, bar: Bar) -> Result:
     found += watching_costs(
         "small transformer", *lanes_and_window(small_transformer(), loops, config()), of_small, tick, others=True
     )
-    return part_result("watching", _sentence(found), _WHY, [_table(found)], _figure(found), found)
+    return part_result("watching", _sentence(found), _WHY, [ways_table("Watching", found)], ways_figure(found), found)
 
 
 def watching_costs(
@@ -104,18 +104,15 @@ def watching_costs(
         found.append((HASHES, *hashed_seconds(reference, window, max(2, rounds // 3))))
     count, added = parameter_count(reference), added_memory(reference, window)
     size = sum(p.nbytes for p in reference.run.parameters)
-    return [
-        WatchingCost(
-            model,
-            count,
-            way,
-            _milliseconds(bare),
-            _added(bare, watched),
-            ratio(watched, bare),
-            added[way] / size if way in added else None,
-        )
-        for way, bare, watched in found
-    ]
+    return [cost_of(model, count, *one, added[one[0]] / size if one[0] in added else None) for one in found]
+
+
+def cost_of(
+    model: str, parameters: int, way: str, bare: Sequence[float], watched: Sequence[float], memory: float | None
+) -> WatchingCost:
+    """Return the cost of one way from the seconds of steps, bare and watched, of the same rounds."""
+    adds = _added(bare, watched)
+    return WatchingCost(model, parameters, way, _milliseconds(bare), adds, ratio(watched, bare), memory)
 
 
 def _milliseconds(seconds: Sequence[float]) -> float:
@@ -138,11 +135,9 @@ def _sentence(found: Sequence[WatchingCost]) -> str:
     return f"Times as long as the same steps of {steps} unwatched: {', '.join(ways)}."
 
 
-def _table(found: Sequence[WatchingCost]) -> Table:
+def ways_table(title: str, found: Sequence[WatchingCost]) -> Table:
     """Tabulate the time that watching adds, by way."""
-    table = cost_table(
-        "Watching", "", "size", "unwatched\nms", "adds\nms", "times\nas long", "adds memory\n(parameters)"
-    )
+    table = cost_table(title, "", "size", "unwatched\nms", "adds\nms", "times\nas long", "adds memory\n(parameters)")
     for one in found:
         table.add_row(
             one.way,
@@ -155,7 +150,7 @@ def _table(found: Sequence[WatchingCost]) -> Table:
     return table
 
 
-def _figure(found: Sequence[WatchingCost]) -> Figure:
+def ways_figure(found: Sequence[WatchingCost]) -> Figure:
     """Draw the ratios on a logarithmic scale, as the ways differ by powers of ten."""
     made, (axes,) = panels_with("A watched step, times the same unwatched", 1)
     names = [f"{one.way}\n{one.model}" for one in found]

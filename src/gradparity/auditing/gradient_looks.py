@@ -1,0 +1,70 @@
+"""Looks at the gradients of an optimizer, in columns: many are made at each step, and few are read item by item."""
+
+from collections.abc import Sequence
+from typing import overload
+
+from torch import Tensor
+
+from gradparity.trace.columns import Columns
+from gradparity.trace.fingerprint import Fingerprint
+from gradparity.trace.gradients_before import versions_of
+from gradparity.trace.late_fingerprints import LateFingerprints
+
+
+class Look(Sequence[Fingerprint | None]):
+    """A look at gradients, one of each parameter; ``None`` where there is none.
+
+    On a GPU, its length is known at once, and whoever reads an item waits for all of them.
+
+    Args:
+        gradients: the gradients, in the order of the parameters.
+        last: an earlier look, which saves the norms of large gradients that are still the same.
+    """
+
+    def __init__(self, gradients: Sequence[Tensor | None], last: "Look | None" = None) -> None:
+        there = [gradient for gradient in gradients if gradient is not None]
+        self.there = [gradient is not None for gradient in gradients]
+        self.versions = versions_of(there)
+        before = last.settle() if last is not None and last.ready() and last.there == self.there else None
+        self._found: LateFingerprints | Columns = LateFingerprints(there, before)
+        self._items: tuple[Fingerprint | None, ...] | None = None
+
+    def ready(self) -> bool:
+        """Return whether nothing has to be waited for."""
+        return isinstance(self._found, Columns) or self._found.ready()
+
+    def settle(self) -> Columns:
+        """Return the fingerprints of the gradients that are there, after a wait for them."""
+        if isinstance(self._found, LateFingerprints):
+            self._found = self._found.get()
+        return self._found
+
+    def items(self) -> tuple[Fingerprint | None, ...]:
+        """Return the look as a tuple, after a wait for it."""
+        if self._items is None:
+            found = iter(self.settle())
+            self._items = tuple(next(found) if there else None for there in self.there)
+        return self._items
+
+    def is_known_equal(self, other: "Look") -> bool:
+        """Return whether both saw the same bits; on a GPU, whether PyTorch has counted no write: that needs no wait."""
+        if self.versions is None or (self.ready() and other.ready()):
+            return self == other
+        return self.versions == other.versions
+
+    def __len__(self) -> int:
+        return len(self.there)
+
+    @overload
+    def __getitem__(self, index: int) -> Fingerprint | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Fingerprint | None, ...]: ...
+    def __getitem__(self, index: int | slice) -> Fingerprint | tuple[Fingerprint | None, ...] | None:
+        return self.items()[index]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Look):
+            return self.there == other.there and self.settle() == other.settle()
+        return self.items() == other
+
+    __hash__ = None  # type: ignore[assignment]  # like a list

@@ -1,0 +1,47 @@
+"""One hash over the contents of several tensors: faster than a fingerprint each."""
+
+from collections.abc import Iterable, Sequence
+
+import xxhash
+from torch import Tensor
+
+from gradparity.trace.arrangement import arrangement_if_simple
+from gradparity.trace.digest import AS_NUMPY, buffer_of, digest_of
+from gradparity.trace.late_fingerprints import LateFingerprints
+
+
+class LateHash:
+    """A hash over the contents of several tensors, on a GPU: whoever reads its text waits for it."""
+
+    def __init__(self, tensors: Sequence[Tensor], more: str = "") -> None:
+        self._late, self._more = LateFingerprints(tensors), more
+        self._text = ""
+
+    def ready(self) -> bool:
+        """Return whether nothing has to be waited for."""
+        return bool(self._text) or self._late.ready()
+
+    def __str__(self) -> str:
+        if not self._text:
+            self._text = xxhash.xxh3_128_hexdigest(self._late.get().digests.encode()) + self._more
+        return self._text
+
+
+def late_hash_of_all(tensors: Iterable[Tensor], more: str = "") -> str | LateHash:
+    """Return one hash over the contents of several tensors, whose order matters; it has no norms to compute.
+
+    ``more`` is added at its end. On a GPU, the hash is late.
+    """
+    given, content = list(tensors), xxhash.xxh3_128()
+    arrangement = arrangement_if_simple(given)
+    if arrangement is None or arrangement.on_devices:
+        late = LateHash(given, more)
+        return str(late) if late.ready() else late
+    for positions, _ in arrangement.together:
+        content.update(buffer_of([given[i] for i in positions]).numpy().data)
+    for i in arrangement.alone:
+        if given[i].is_contiguous() and given[i].dtype in AS_NUMPY:
+            content.update(given[i].detach().numpy().data)
+        else:
+            content.update(digest_of(given[i].detach()).text.encode())
+    return content.hexdigest() + more
