@@ -310,6 +310,13 @@ def one_cycle_once_an_epoch(right):
             schedule.step()
 
 
+def rate_under_another_key(right):
+    model, optimizer = small()
+    for index in range(STEPS):
+        update(optimizer, loss_of(model))
+        optimizer.param_groups[0]["lr" if right else "learning_rate"] = 0.1 * 0.9**index
+
+
 def emptied_in_a_step_with_an_idle_closure(right):
     model, optimizer = small()
     for _ in range(STEPS):
@@ -331,6 +338,7 @@ TASK_BROKEN = {
     both_factors_zero: ("GP809", "unusual"),
     critic_keeps_the_actors_gradients: ("GP107", "unusual"),
     one_cycle_once_an_epoch: ("GP831", "unusual"),
+    rate_under_another_key: ("GP833", "wrong"),
     emptied_in_a_step_with_an_idle_closure: ("GP102", "wrong"),
 }
 """For each loop, the rule that its wrong form breaks, and the verdict."""

@@ -1,8 +1,9 @@
 """The rule on a clip, or another change of the gradients, that comes after the step has read them."""
 
+import math
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import Schedule, Update, ZeroGrad
+from gradparity.auditing.events import Schedule, StepMade, Update, ZeroGrad
 from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.step_windows import StepWindow, is_empty, same
@@ -52,11 +53,14 @@ def _changed_too_late(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found, emptied = [], 0
     for window in windows:
         first = next((e for e in window.events if not isinstance(e.what, (Update, Schedule))), None)
+        made = window.previous.what if window.previous is not None else None
         if first is None or not isinstance(first.what, ZeroGrad) or window.previous is None:
+            continue
+        if not isinstance(made, StepMade) or made.skipped:  # the scaler unscales, and leaves what it skips
             continue
         pairs = list(zip(window.previous.after, first.before, strict=False))
         emptied += 1
-        if all(a and b and a.norm and b.norm for a, b in pairs) and any(a != b for a, b in pairs):
+        if all(a and b and math.isfinite(a.norm + b.norm) for a, b in pairs) and any(a != b for a, b in pairs):
             found.append((window, first))
     if len(found) > 1 and 2 * len(found) > emptied:
         window, event = found[0]

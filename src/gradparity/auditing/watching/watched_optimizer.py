@@ -79,14 +79,18 @@ class WatchedOptimizer:
         return self._state
 
     def unread_rate(self) -> float | None:
-        """Return a rate that the loop set on an optimizer of PyTorch outside its groups; ``None`` without one."""
+        """Return a rate that the loop set where no step of PyTorch's optimizers reads it; ``None`` without one."""
         optimizer = self.optimizer()
         if optimizer is None or not self.story.by_torch:
             return None
         default = _number(optimizer.defaults.get("lr"))
         if default != self._default:
             return default
-        return next((x for name in ("lr", "learning_rate") if (x := _number(vars(optimizer).get(name)))), None)
+        places = (
+            vars(optimizer).get("lr"),
+            *(one.get("learning_rate") for one in (vars(optimizer), *optimizer.param_groups)),
+        )
+        return next((x for place in places if (x := _number(place))), None)
 
     def shared(self) -> int:
         """Return the number of gradients that share their memory with one before them."""
