@@ -11,7 +11,7 @@ from gradparity.auditing.step_windows import StepWindow, is_empty
 UNREAD = Rule(
     "GP833",
     "learning-rate-set-where-nothing-reads-it",
-    "The optimizer's step reads the lr of param_groups alone. Another key of them, an attribute of the optimizer, or its "
+    "The optimizer's step reads the lr of param_groups alone. Another key, an attribute of the optimizer, or its "
     "defaults, which only later groups take, change nothing.",
     "for group in optimizer.param_groups:\n    group['lr'] = rate",
     reported="https://discuss.pytorch.org/t/adaptive-learning-rate/320",
