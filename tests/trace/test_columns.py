@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gradparity.parity.dense_parts import HAS_NAMES
 from gradparity.trace import arrangement
 from gradparity.trace.arrangement import SMALL, arrangement_if_simple
 from gradparity.trace.columns import Columns, Forms, NamedColumns, in_columns, split
@@ -89,6 +90,7 @@ def test_more_small_tensors_than_one_buffer_takes(monkeypatch):
         lambda: torch.ones(2, dtype=torch.complex64).conj().imag,
         lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
         lambda: torch.nn.UninitializedParameter(),
+        *([lambda: torch.ones(2, names=("N",))] if HAS_NAMES else []),
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
