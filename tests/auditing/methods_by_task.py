@@ -1,5 +1,7 @@
 """Right loops of several tasks, models and phases, written as people write them: nothing is said but what they do."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from more_audited_loops import IGNORED
@@ -310,6 +312,19 @@ def one_cycle_once_an_epoch(right):
             schedule.step()
 
 
+def clipped_in_the_place_of_the_model(right):
+    """Hand a copy to the optimizer and to the clip: that has nothing to clip, and nothing is lost by it."""
+    model, _ = small()
+    held = model if right else copy.deepcopy(model)
+    optimizer = torch.optim.SGD(held.parameters(), lr=0.1)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        nn.utils.clip_grad_norm_(held.parameters(), 0.1)
+        optimizer.step()
+        model.zero_grad()
+
+
 def rate_under_another_key(right):
     model, optimizer = small()
     for index in range(STEPS):
@@ -338,6 +353,7 @@ TASK_BROKEN = {
     both_factors_zero: ("GP809", "unusual"),
     critic_keeps_the_actors_gradients: ("GP107", "unusual"),
     one_cycle_once_an_epoch: ("GP831", "unusual"),
+    clipped_in_the_place_of_the_model: ("GP843", "wrong"),
     rate_under_another_key: ("GP833", "wrong"),
     emptied_in_a_step_with_an_idle_closure: ("GP102", "wrong"),
 }

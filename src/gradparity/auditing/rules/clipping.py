@@ -143,7 +143,9 @@ def _nothing(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
             f"the clip was given no parameter at all, such as by a generator that was used up, in {times(len(empty))}"
         )
         yield RuleFinding(NOTHING, RuleVerdict.WRONG, words, event.line, None, window.step, times=len(empty))
-    elif len(found) > 1 and not others:
+        return
+    found = [(w, e, clip) for w, e, clip in found if not is_empty(e.before)]
+    if len(found) > 1 and not others:
         window, event, _ = found[0]
         words = f"the clip was given no gradient, though the optimizer had some, in {times(len(found))}"
         yield RuleFinding(NOTHING, RuleVerdict.UNUSUAL, words, event.line, None, window.step, times=len(found))
