@@ -1,7 +1,7 @@
 """Tensors that share memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from operator import add, attrgetter, le
+from operator import add, le
 from typing import TypeAlias
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from gradparity.parity.dense_parts import COMPRESSED, PLAIN, is_simple, is_wrapper, wrapped_by
+from gradparity.parity.known_forms import KnownForms
 
 _Stretch: TypeAlias = tuple[int, int, int]
 """A device, -1 for the CPU, the address of the first byte, and the address after the last byte."""
@@ -37,17 +38,39 @@ def all_apart(tensors: Sequence[Tensor]) -> bool:
 
     Addresses on two devices can be the same by chance; then the answer is no.
     """
-    if not PLAIN.issuperset(map(type, tensors)):
-        return False
-    try:
-        if not all(map(Tensor.is_contiguous, tensors)):
-            return False
+    return Apart().are(tensors)
+
+
+class Apart:
+    """Asks again and again what :func:`all_apart` says; forms and places of tensors are most often the same."""
+
+    def __init__(self) -> None:
+        self._forms: KnownForms | None = None
+        self._sizes: list[int] = []
+        self._starts: list[int] = []
+        """The addresses of the last tensors of these forms, if they were apart."""
+
+    def are(self, tensors: Sequence[Tensor]) -> bool:
+        """Return whether these are apart."""
+        if self._forms is None or not self._forms.match(tensors):
+            self._forms = None
+            if not PLAIN.issuperset(map(type, tensors)):
+                return False
+            try:
+                if not all(map(Tensor.is_contiguous, tensors)):
+                    return False
+                self._forms = KnownForms(tensors)
+            except (RuntimeError, NotImplementedError):  # a sparse tensor has no address
+                return False
+            self._sizes, self._starts = [tensor.nbytes for tensor in tensors], []
         starts = list(map(Tensor.data_ptr, tensors))
-    except (RuntimeError, NotImplementedError):  # a sparse tensor has no address
-        return False
-    ends = sorted(map(add, starts, map(attrgetter("nbytes"), tensors)))
-    # No two overlap if all that began before a tensor have ended where it begins.
-    return all(map(le, ends, sorted(starts)[1:]))
+        if starts != self._starts:
+            ends = sorted(map(add, starts, self._sizes))
+            # No two overlap if all that began before a tensor have ended where it begins.
+            if not all(map(le, ends, sorted(starts)[1:])):
+                return False
+            self._starts = starts
+        return True
 
 
 def stretches(tensor: Tensor) -> list[_Stretch]:
