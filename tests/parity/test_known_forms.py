@@ -33,12 +33,16 @@ CHANGES = {
     "a device": lambda: torch.ones(4, device="meta"),
     "a layout": lambda: torch.ones(4).to_sparse(),
     "the negative bit": lambda: torch.view_as_complex(torch.ones(4, 2)).conj().imag,
+    "a nested tensor": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(2)]),
+    "a quantized tensor": lambda: torch.quantize_per_tensor(torch.ones(4), 1.0, 0, torch.qint8),
+    "a parameter without content": nn.UninitializedParameter,
     "no tensor": lambda: None,
     "a number": lambda: 3.0,
 }
 
 
 @pytest.mark.usefixtures("function")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:torch.quantize")
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_of_one_form_is_seen(change):
     forms = KnownForms(some())

@@ -1,7 +1,7 @@
 """Tensors that share memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from operator import add, le
+from operator import add, attrgetter, le
 from typing import TypeAlias
 
 import torch
@@ -38,36 +38,43 @@ def all_apart(tensors: Sequence[Tensor]) -> bool:
 
     Addresses on two devices can be the same by chance; then the answer is no.
     """
-    return Apart().are(tensors)
+    if not PLAIN.issuperset(map(type, tensors)):
+        return False
+    try:
+        if not all(map(Tensor.is_contiguous, tensors)):
+            return False
+        starts = list(map(Tensor.data_ptr, tensors))
+    except (RuntimeError, NotImplementedError):  # a sparse tensor has no address
+        return False
+    return _do_not_overlap(starts, list(map(attrgetter("nbytes"), tensors)))
+
+
+def _do_not_overlap(starts: Sequence[int], sizes: Sequence[int]) -> bool:
+    ends = sorted(map(add, starts, sizes))
+    # No two overlap if all that began before a tensor have ended where it begins.
+    return all(map(le, ends, sorted(starts)[1:]))
 
 
 class Apart:
     """Asks again and again what :func:`all_apart` says; forms and places of tensors are most often the same."""
 
     def __init__(self) -> None:
-        self._forms: KnownForms | None = None
+        self._forms = KnownForms([])
         self._sizes: list[int] = []
         self._starts: list[int] = []
-        """The addresses of the last tensors of these forms, if they were apart."""
+        """The addresses of the last tensors of these forms that were apart."""
 
     def are(self, tensors: Sequence[Tensor]) -> bool:
         """Return whether these are apart."""
-        if self._forms is None or not self._forms.match(tensors):
-            self._forms = None
-            if not PLAIN.issuperset(map(type, tensors)):
+        if not self._forms.match(tensors):
+            if not all_apart(tensors):
                 return False
-            try:
-                if not all(map(Tensor.is_contiguous, tensors)):
-                    return False
-                self._forms = KnownForms(tensors)
-            except (RuntimeError, NotImplementedError):  # a sparse tensor has no address
-                return False
-            self._sizes, self._starts = [tensor.nbytes for tensor in tensors], []
+            self._forms, self._sizes = KnownForms(tensors), [tensor.nbytes for tensor in tensors]
+            self._starts = list(map(Tensor.data_ptr, tensors))
+            return True
         starts = list(map(Tensor.data_ptr, tensors))
         if starts != self._starts:
-            ends = sorted(map(add, starts, self._sizes))
-            # No two overlap if all that began before a tensor have ended where it begins.
-            if not all(map(le, ends, sorted(starts)[1:])):
+            if not _do_not_overlap(starts, self._sizes):
                 return False
             self._starts = starts
         return True

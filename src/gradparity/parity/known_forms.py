@@ -13,6 +13,9 @@ _GUARDS: Final[Any] = getattr(getattr(torch._C, "_dynamo", None), "guards", None
 _FORM: Final = attrgetter("dtype", "shape", "device", "layout", "requires_grad")
 
 
+_IS_NESTED: Final = attrgetter("is_nested")
+
+
 class KnownForms:
     """The classes, dtypes, shapes, strides, devices and layouts of tensors, and whether they require gradients.
 
@@ -42,11 +45,11 @@ class KnownForms:
         """
         if len(tensors) != self._count:
             return False
-        if self._guards is not None:
-            return bool(self._guards.check(*tensors))
         try:
-            return _forms_of(tensors) == self._forms
-        except (RuntimeError, AttributeError, TypeError):  # a sparse tensor, or no tensor at all
+            if any(map(_IS_NESTED, tensors)):  # the compiler's function would end the process: it has no strides
+                return False
+            return bool(self._guards.check(*tensors)) if self._guards is not None else _forms_of(tensors) == self._forms
+        except (RuntimeError, AttributeError, TypeError, ValueError):  # sparse, without content, or no tensor
             return False
 
 

@@ -46,7 +46,7 @@ class LiveState:
         """For each parameter, whether it had a gradient when the names below were put together."""
         self._named: Mapping[str, Tensor] = {}
         self._apart: Mapping[str, Value] = {}
-        """What :func:`aliases` returns for these gradients, parameters and buffers, while no two share memory."""
+        """The result of :func:`aliases` for these gradients, parameters and buffers, while no two share memory."""
 
     def at(self, moment: Moment) -> dict[Part, Mapping[str, Value]]:
         """Return the values to compare when the run has stopped at ``moment``; ``None`` for a missing gradient."""
