@@ -39,3 +39,7 @@ async def awaits(model, optimizer, batches, loss):
 
 
 no_function = 3
+
+
+def takes_seven_with_a_device(model, optimizer, batches, loss, scheduler, plan, device):
+    """As many as there are, and most of them by name."""

@@ -20,6 +20,7 @@ from gradparity.check.result import CheckResult
 from gradparity.check.run_in_child import Probe
 from gradparity.check.user_loop import call_by_name
 from gradparity.cli.main import main
+from gradparity.errors import UserError
 from gradparity.faults import FAULTS
 from stressed import known
 
@@ -32,6 +33,7 @@ SENTENCES = {
     "not_loops:no_function": "is not a plain function",
     "not_loops:awaits": "is not a plain function",
     "not_loops:asks_for_a_device": "takes device, but a loop gets only model, optimizer,",
+    "not_loops:takes_seven_with_a_device": "takes device, but a loop gets only model, optimizer,",
     "not_loops:takes_no_model": "does not take the model",
     "not_loops:counts_its_calls": "does not repeat itself: a second run differs at step 0, microbatch 0, forward: loss",
 }
@@ -85,7 +87,7 @@ def test_no_gradients_are_computed_before_the_loop_has_its_process(monkeypatch):
         called_ = getattr(check_loop, name)
         monkeypatch.setattr(check_loop, name, lambda *given, n=name, call=called_: order.append(n) or call(*given))
     check(partial(call_by_name, loops.example, "example"), "example", "fp32")
-    assert order == ["run_in_subprocess", "observe_reference", "observe_reference"]
+    assert order == ["run_in_subprocess", "observe_reference"]
 
 
 def test_output_of_a_loop_does_not_mix_with_the_json(capsys):
@@ -98,7 +100,7 @@ def test_output_of_a_loop_does_not_mix_with_the_json(capsys):
 @pytest.mark.parametrize("loop", ["behind_a_data_loader", "a_data_loader_each_epoch"])
 def test_a_correct_loop_with_a_data_loader_is_identical_to_a_reference_with_its_random_numbers(loop, capsys):
     assert main(["check", f"loops:{loop}"]) == 0
-    assert "like the reference with its random numbers, bit for bit" in capsys.readouterr().out
+    assert "like the reference (with its random numbers), bit for bit" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +192,21 @@ def test_help_shows_a_correct_loop_and_the_limits(capsys):
     assert "def train(model, optimizer, batches, loss, scaler, scheduler, plan):" in output
     assert LIMITS in output
     assert LIMITS_ON_RANKS in output
+
+
+def checked_with_references(monkeypatch, *seen):
+    """Check a correct loop in a process in which the reference is observed as ``seen``; return how often it was."""
+    runs = iter(seen)
+    monkeypatch.setattr(check_loop, "observe_reference", lambda *_: next(runs))
+    result = check(partial(call_by_name, loops.example, "loop"), "loop", "fp16", quiet=True)
+    return result, len(seen) - len(list(runs))
+
+
+def test_a_reference_that_repeats_itself_is_run_once_after_the_loop(monkeypatch):
+    result, run = checked_with_references(monkeypatch, known(None), known(None))
+    assert (result.finding.match, run) == (Match.IDENTICAL, 1)
+
+
+def test_a_reference_that_does_not_repeat_itself_judges_no_loop(monkeypatch):
+    with pytest.raises(UserError, match="the reference does not repeat itself on this machine"):
+        checked_with_references(monkeypatch, known("stepped-twice"), known(None))

@@ -9,7 +9,8 @@ import loops
 from gradparity.check import check
 from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.observe import observe, observe_reference
-from gradparity.check.report import headline, remarks
+from gradparity.check.remarks import remarks
+from gradparity.check.report import headline
 from gradparity.check.user_loop import call_by_name
 from gradparity.faults import stress_scenario
 

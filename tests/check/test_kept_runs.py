@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -31,6 +32,8 @@ RUNS = {
     "stopped": SeenRun(b"01234567", None),
     "raised": SeenRun(b"", LoopEnd(EndKind.RAISED, "RuntimeError", "a message\nof two lines")),
     "clashes": SeenRun(b"", None, clashes=True),
+    "with its effect": SeenRun(b"01234567", None, effect=b"name1.25"),
+    "with norms": SeenRun(b"", None, norms=({"a": 1.25, "b": None}, {"a": math.inf, "b": 0.1})),
 }
 
 
@@ -292,7 +295,6 @@ LOOPS = {
                                   *(k for k in LOOPS if k not in ("three", "a late fault"))])  # fmt: skip
 def test_an_answer_from_the_cache_is_the_answer_without_one(kind, monkeypatch):
     monkeypatch.setattr(fault_lookup, "MOST_PAIRS", 60)
-    monkeypatch.setattr(fault_lookup, "_MOST_SETS", 300)
     loop = LOOPS[kind]()
     without = found(loop, {})
     for processes in (2, 1):
@@ -343,7 +345,7 @@ def clash(pair):
 
 def test_faults_that_clash_are_remembered_as_such():
     one, other = next(pair for pair in combinations(FAULTS.values(), 2) if clash(pair))
-    tries = Tries(known("stepped-twice"), stopping, {})
+    tries = Tries(known("stepped-twice"), known(None), stopping, {})
     ((faults, _),) = tries.each([(one, other), (one,)])
     assert faults == (one,)
     assert tries.memory[name_of([one, other])].clashes

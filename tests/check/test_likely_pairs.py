@@ -2,21 +2,35 @@
 
 import pytest
 
-from gradparity.check.likely_pairs import Candidate, likely_pairs, not_before
+from gradparity.check import likely_pairs
+from gradparity.check.effects import effect_of
+from gradparity.check.likely_pairs import Candidate, LikelyPairs, not_before
 from gradparity.check.observe import common_prefix, observe_reference
 from gradparity.check.seen_runs import seen_run
 from gradparity.faults import FAULTS
 from stressed import PRECISION, known
 
 
+def candidate(name, loop):
+    """A fault as a candidate for a loop."""
+    run, reference = known(name).observations, known(None).observations
+    first = common_prefix(run, reference)
+    effect = effect_of(run[first], reference[first]) if first < min(len(run), len(reference)) else None
+    return Candidate(FAULTS[name], seen_run(known(name)).agreement(seen_run(loop)), effect)
+
+
+def pairs_for(loop, names):
+    """The pairs that are tried for a loop, of the named faults."""
+    base = common_prefix(loop.observations, known(None).observations)
+    return LikelyPairs(loop, known(None), base, [candidate(name, loop) for name in names])
+
+
 def tried(*names, others=()):
     """The pairs that are tried for a loop with the named faults, the candidates, and where it diverges."""
     loop = observe_reference([FAULTS[name] for name in names], PRECISION)
-    whole = seen_run(loop)
-    candidates = [Candidate(FAULTS[name], seen_run(known(name)).agreement(whole)) for name in (*names, *others)]
+    pairs = pairs_for(loop, (*names, *others))
     base = common_prefix(loop.observations, known(None).observations)
-    pairs = likely_pairs(loop, known(None), base, candidates)
-    return [{one.name, other.name} for one, other in pairs], candidates, base
+    return [{one.name, other.name} for one, other in (*pairs.documented(), *pairs.others())], pairs.candidates, base
 
 
 EARLY = "mean-of-microbatch-means"
@@ -46,10 +60,34 @@ def test_a_fault_that_shows_first_is_tried_where_the_loop_diverges_there():
 
 
 def test_a_fault_that_shows_later_is_not_tried_with_one_that_shows_differently_from_the_loop():
-    loop = known("clip-before-unscale")
-    whole = seen_run(loop)
-    names = ("clipping-missing", "optimizer-not-restored")
-    candidates = [Candidate(FAULTS[name], seen_run(known(name)).agreement(whole)) for name in names]
-    base = common_prefix(loop.observations, known(None).observations)
-    assert all(x.shared == base for x in candidates)
-    assert not list(likely_pairs(loop, known(None), base, candidates))
+    pairs = pairs_for(known("clip-before-unscale"), ("clipping-missing", "optimizer-not-restored"))
+    assert not pairs.leading
+    assert len(pairs.candidates) == 2
+    assert not [*pairs.documented(), *pairs.others()]
+
+
+HERE = ("padding-trained-on", "targets-not-shifted", "mean-of-microbatch-means", "warm-up-from-zero")
+"""Faults that show in the first forward: three change the loss, the last the scheduler."""
+
+
+def test_of_faults_that_show_at_once_the_pairs_whose_effects_are_the_loops_come_first(monkeypatch):
+    monkeypatch.setattr(likely_pairs, "_FEW", 0)
+    one, other, third, last = HERE
+    loop = observe_reference([FAULTS["dropout-not-rescaled"], FAULTS[one]], PRECISION)  # of which one is not known here
+    pairs = pairs_for(loop, HERE)
+    assert len(pairs.here) == len(HERE)
+    fitting = [{one, other}, {one, third}, {other, third}]
+    found = [{one.name, other.name} for one, other in pairs.others()]
+    assert found == fitting, "the loop leaves the scheduler alone"
+    monkeypatch.setattr(likely_pairs, "_FEW", 5)
+    found = [{one.name, other.name} for one, other in pairs_for(loop, HERE).others()]
+    assert found[:3] == fitting
+    assert len(found) > len(fitting)
+    assert {one, last} in found, "if they are few, the others are tried last"
+
+
+def test_no_pair_is_tried_twice():
+    loop = observe_reference([FAULTS["clip-before-unscale"], FAULTS["stepped-twice"]], PRECISION)
+    pairs = pairs_for(loop, ("clip-before-unscale", "stepped-twice", "clipping-missing", "optimizer-not-restored"))
+    found = [frozenset((one.name, other.name)) for one, other in (*pairs.documented(), *pairs.others())]
+    assert len(found) == len(set(found)) > 1

@@ -1,16 +1,24 @@
 """No right refactoring of the reference is called a fault, in any precision."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
+from rich.console import Console
 
+import loops
 import peoples_loops
 import refactored_gradients
 import refactored_shapes
 import refactored_steps
+from gradparity.auditing.finding import RuleFinding, RuleVerdict
+from gradparity.auditing.rules.schedules import NEVER_STEPPED
+from gradparity.auditing.watching.user_lines import NOWHERE
 from gradparity.check import check_loop
+from gradparity.check.audited import AuditedLoop
 from gradparity.check.check_loop import check
-from gradparity.check.report import headline
+from gradparity.check.report import headline, show
+from gradparity.check.report_as_json import as_json
 from gradparity.check.user_loop import call_by_name
 from gradparity.training import PRECISIONS
 
@@ -41,12 +49,33 @@ RIGHT = [
     loop for some in (peoples_loops, refactored_gradients, refactored_steps, refactored_shapes) for loop in some.RIGHT
 ]
 
+
 CASES = [
     pytest.param(loop, precision, id=f"{loop.__name__}-{precision}", marks=pytest.mark.slow)
     for loop in RIGHT
     for precision in (("fp32", "fp64") if loop.__name__ in IN_FULL_PRECISION else PRECISIONS)
     if (loop.__name__, precision) != (WRONG_IN_FP16, "fp16")
 ]
+
+
+def test_what_is_wrong_in_an_identical_loop_is_said_below_the_verdict(capsys):
+    """The reference with the same optimizers makes the same mistake, so the verdict cannot show it."""
+    loop = next(loop for loop in RIGHT if loop.__name__ == WRONG_IN_FP16)
+    result = check(partial(call_by_name, loop, "loop"), "loop", "fp16", quiet=True)
+    show(result, Console(width=1000))
+    verdict, announced, finding, line, *_ = capsys.readouterr().out.splitlines()
+    assert (result.code, verdict.startswith("Identical: ")) == (0, True)
+    assert announced.startswith("An audit of the loop's own run found what is wrong in it")
+    assert finding.startswith("GP803 ")
+    assert line.endswith("scaler.step(optimizer)")
+    assert [(one["code"], one["verdict"]) for one in as_json(result)["audit"]] == [("GP803", "wrong")]
+
+
+def test_what_is_only_unusual_is_not_said_of_a_loop_that_passes(capsys):
+    result = check(partial(call_by_name, loops.example, "loop"), "loop", "fp16", quiet=True)
+    unusual = RuleFinding(NEVER_STEPPED, RuleVerdict.UNUSUAL, "rare", NOWHERE)
+    show(replace(result, probe=replace(result.probe, audit=AuditedLoop((unusual,)))), Console(width=1000))
+    assert "rare" not in capsys.readouterr().out
 
 
 def test_the_table_has_forty_loops():

@@ -101,3 +101,14 @@ def test_restart_brings_everything_back_to_its_beginning(precision):
     assert not cast.optimizer.state
     assert cast.scheduler.last_epoch == 0
     assert torch.equal(torch.rand(3), draw)
+
+
+def test_a_loop_that_writes_to_its_batches_changes_none_of_the_next_one():
+    before, damaged = stress_scenario.build("fp32").batches, stress_scenario.build("fp32").batches
+    for batch in damaged:
+        batch.inputs.zero_()
+        batch.targets.zero_()
+    for one, other in zip(before, stress_scenario.build("fp32").batches, strict=True):
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(one.targets, other.targets)
+        assert one.inputs.any()

@@ -1,4 +1,6 @@
-"""Loops that keep an average of the weights of their own, in a dictionary of an object, right and wrong."""
+"""Loops that keep an average of the weights, one of their own or the one that they are given, right and wrong."""
+
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -69,3 +71,86 @@ def with_an_optimizer_of_its_own(model, batches, loss, plan):
             (loss(model, batch) / plan.count(batch)).backward()
             optimizer.step()
             ema.update(model)
+
+
+KEPT = None
+"""An average in a variable of the module."""
+
+
+def kept_elsewhere(keep):
+    """Return a loop that keeps its average where ``keep`` puts it, which returns where it is found again."""
+
+    def loop(model, optimizer, batches, loss, plan):
+        trainer = SimpleNamespace(callbacks=[SimpleNamespace()])
+        find = keep(trainer, Ema(model, 0.9))
+        for window, tokens in windows(batches, plan):
+            optimizer.zero_grad()
+            for batch in window:
+                (loss(model, batch) / tokens).backward()
+            optimizer.step()
+            find().update(model)
+
+    return loop
+
+
+def in_a_callback(trainer, average):
+    trainer.callbacks[0].ema = average
+    return lambda: trainer.callbacks[0].ema
+
+
+def in_the_module(trainer, average):
+    global KEPT
+    KEPT = average
+    return lambda: KEPT
+
+
+def given_one(update, every_microbatch=False):
+    def loop(model, optimizer, batches, loss, plan, ema):
+        for number, (window, tokens) in enumerate(windows(batches, plan)):
+            optimizer.zero_grad()
+            for batch in window:
+                (loss(model, batch) / tokens).backward()
+                if every_microbatch:
+                    update(ema, model, plan, number)
+            optimizer.step()
+            if not every_microbatch:
+                update(ema, model, plan, number)
+
+    return loop
+
+
+def moving(share, moves=lambda p: True):
+    @torch.no_grad()
+    def update(ema, model, plan, step):
+        for mean, p in zip(ema.module.parameters(), model.parameters(), strict=True):
+            if moves(p):
+                mean.lerp_(p, share(plan, step))
+
+    return update
+
+
+def by_its_method(ema, model, plan, step):
+    ema.update_parameters(model)
+
+
+def named_like_an_average(model, optimizer, batches, loss, plan, ema=0.9):
+    """It takes a number by the name of the average."""
+    shadow = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for window, tokens in windows(batches, plan):
+        optimizer.zero_grad()
+        for batch in window:
+            (loss(model, batch) / tokens).backward()
+        optimizer.step()
+        for name, p in model.named_parameters():
+            shadow[name].lerp_(p.detach(), 1 - ema)
+
+
+IN_A_TRAINER = kept_elsewhere(in_a_callback)
+IN_THE_MODULE = kept_elsewhere(in_the_module)
+GIVEN = given_one(by_its_method)
+GIVEN_BY_HAND = given_one(moving(lambda plan, step: 1 - plan.ema_decay))
+WARMED_UP = given_one(moving(lambda plan, step: 1 - min(plan.ema_decay, (1 + step) / (10 + step))))
+GIVEN_AND_LEFT = given_one(lambda *_: None)
+GIVEN_EVERY_MICROBATCH = given_one(by_its_method, every_microbatch=True)
+DECAY_FOR_SHARE = given_one(moving(lambda plan, step: plan.ema_decay))
+ONLY_MATRICES = given_one(moving(lambda plan, step: 1 - plan.ema_decay, moves=lambda p: p.ndim > 1))

@@ -11,20 +11,22 @@ from gradparity.check.changing_lines import changing_lines
 from gradparity.check.closest_reference import ClosestReference, closest_reference
 from gradparity.check.fault_lookup import Finding, Match, look_up
 from gradparity.check.intended_reference import EVERYTHING, Said, intended
+from gradparity.check.judged_updates import judged_updates
 from gradparity.check.kept_runs import KeptRuns
-from gradparity.check.observe import common_prefix, observe, observe_reference
+from gradparity.check.observe import ObservedLoop, common_prefix, observe, observe_reference
 from gradparity.check.progress import progress_bar
 from gradparity.check.result import CheckResult
 from gradparity.check.rounding import match_with_rounding, overflows_apart
 from gradparity.check.run_in_child import Probe, probe_loop
-from gradparity.check.uncheckable import steps_made
 from gradparity.check.user_loop import LoadedLoop
 from gradparity.errors import UserError
 from gradparity.faults.patching import reference_with
+from gradparity.faults.stress_scenario import MAX_NORM
 from gradparity.parity.explain_difference import explain
 from gradparity.parity.state import Part
 from gradparity.processes.sandbox import PATIENCE, run_in_subprocess
 from gradparity.trace.diff import compare_traces
+from gradparity.trace.events import Event
 from gradparity.trace.events_compared import first_other_draw
 from gradparity.trace.record import about
 from gradparity.trace.trace_file import Writer, read
@@ -62,7 +64,8 @@ def check(
         probe = run_in_subprocess(partial(probe_loop, load, name, precision, theirs), patience)
         precision = probe.precision
         reference = observe_reference([], precision)
-        if observe_reference([], precision) != reference:
+        # Of the two processes, one is enough to see whether it repeats itself; if they differ, the loop may be why.
+        if probe.reference_after != reference and observe_reference([], precision) != reference:
             raise UserError("the reference does not repeat itself on this machine, so no loop can be checked here")
         unasked = probe.asked.unasked
         ended = probe.observed.end.finished  # else it had no chance to read what comes later
@@ -76,8 +79,9 @@ def check(
         )
         closest = closest_reference(probe.observed, reference, options, precision, unasked)
         finding = _look_up(probe, closest, unasked, quiet, kept or KeptRuns(use=False))
-        idle = finding.match == Match.IDENTICAL or not steps_made(probe.observed)
+        idle = finding.match == Match.IDENTICAL or not probe.trains
         explanation = "" if idle else _explain(ours, theirs, precision, closest)
+        updates = judged_updates(probe.observed, probe.asked.updates, theirs, _thresholds(probe))
     draws = first_other_draw(closest.run.trace, probe.observed.trace)
     if draws is not None and not finding.matched and not probe.uncheckable:
         explanation += (
@@ -85,9 +89,22 @@ def check(
             "gives different dropout masks. Draw none in the loop, to see if anything else differs."
         )
     lines = () if finding.matched and not finding.faults else _lines(probe, closest)
+    changed = probe.reference_after != reference
+    elsewhere = probe.asked.trains_elsewhere and not finding.matched
+    other = elsewhere and _forwards(probe.observed) != _forwards(closest.run)
     return CheckResult(
-        probe, finding, explanation, probe.reference_after != reference, lines=lines, meant=closest.meant
+        probe, finding, explanation, changed, lines=lines, meant=closest.meant, other_forwards=other, updates=updates
     )
+
+
+def _forwards(run: ObservedLoop) -> int:
+    return sum(record.event == Event.FORWARD for record in run.trace.records)
+
+
+def _thresholds(probe: Probe) -> list[float]:
+    """Return the norms to which a loop may clip that makes its updates itself."""
+    asked = [MAX_NORM] if "max_norm" in probe.asked.read else []
+    return list(dict.fromkeys([*asked, *([] if probe.audit.threshold is None else [probe.audit.threshold])]))
 
 
 def _lines(probe: Probe, closest: ClosestReference) -> Sequence[Line]:
@@ -111,15 +128,16 @@ def _look_up(probe: Probe, closest: ClosestReference, unasked: frozenset[Part], 
             memory=None if loop == closest.run else kept.of(closest.run, closest.changes, precision),
             processes=None,
         )
-    kept.keep()
-    if not finding.matched and probe.in_fp32 and not probe.uncheckable:
-        faults = match_with_rounding(loop, probe.in_fp32, precision, closest.changes, unasked, closest.changes_in_fp32)
-        if faults is not None:
-            return finding.except_for_rounding(faults)
-        overflow = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes_in_fp32, unasked)
-        if overflow is not None:
-            return replace(finding.except_for_rounding(()), overflow=overflow)
-    return finding
+        kept.keep()
+        if finding.matched or not probe.in_fp32 or probe.uncheckable:
+            return finding
+        meant = closest.changes, unasked, closest.changes_in_fp32
+        faults = match_with_rounding(loop, probe.in_fp32, precision, *meant, kept.norms_of, progress)
+        kept.keep()
+    if faults is not None:
+        return finding.except_for_rounding(faults)
+    overflow = overflows_apart(loop, closest.run, probe.in_fp32, precision, closest.changes_in_fp32, unasked)
+    return finding if overflow is None else replace(finding.except_for_rounding(()), overflow=overflow)
 
 
 def _explain(ours: Path, theirs: Path, precision: str, closest: ClosestReference) -> str:

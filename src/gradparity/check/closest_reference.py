@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from gradparity.check.intended_reference import Intended
 from gradparity.check.observe import ObservedLoop, common_prefix, observe_reference
 from gradparity.check.rounding import steps_alike
-from gradparity.faults import Fault
+from gradparity.faults import Change
 from gradparity.faults.patching import ClashError
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event, Record
+from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 from gradparity.trace.same_updates import updates
 
 _MOST_OPTIONS = 24
@@ -23,12 +24,12 @@ class ClosestReference:
     meant: tuple[Intended, ...] = ()
 
     @property
-    def changes(self) -> list[Fault]:
+    def changes(self) -> list[Change]:
         """Return the changes to the reference."""
         return [one.change for one in self.meant]
 
     @property
-    def changes_in_fp32(self) -> list[Fault]:
+    def changes_in_fp32(self) -> list[Change]:
         """Return the changes to the reference in fp32."""
         return [one.in_fp32 or one.change for one in self.meant]
 
@@ -81,6 +82,8 @@ def same_updates(loop: ObservedLoop, reference: ObservedLoop, unasked: frozenset
     """
     if loop.end != reference.end or not loop.end.finished:
         return loop.end == reference.end and _of_steps(loop) == _of_steps(reference)
+    if Part.PARAMETERS in unasked:  # they are the loop's in the reference too
+        return bool(loop.moves) and _gradients(loop) == _gradients(reference)
     found = updates(reference.trace, loop.trace)
     allowed = unasked | ({Part.OPTIMIZER} if Part.SCHEDULER in unasked else set())  # the last learning rate is its own
     if _of_steps(loop) == _of_steps(reference) or (found.same and allowed.issuperset(found.ends_apart)):
@@ -91,6 +94,15 @@ def same_updates(loop: ObservedLoop, reference: ObservedLoop, unasked: frozenset
 
 def _of_steps(run: ObservedLoop) -> list[object]:
     return [one for one in run.observations if one.place.microbatch is None]
+
+
+def _gradients(run: ObservedLoop) -> list[object]:
+    return [dict(filter(_not_zero, record.parts.get(Part.GRADIENTS, {}).items())) for record in run.moves]
+
+
+def _not_zero(gradient: tuple[str, FingerprintValue]) -> bool:
+    """Return whether there is a gradient that is not zero; whether an update treats zero as none is judged apart."""
+    return isinstance(gradient[1], Fingerprint) and gradient[1].norm != 0
 
 
 def _parameters_before_backwards(run: ObservedLoop) -> list[object]:

@@ -3,32 +3,24 @@
 A fault is run only until it diverges from the loop; most do so at once. What was seen of its run is remembered.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import islice
 
 from gradparity.check.closest_reference import same_updates
-from gradparity.check.likely_pairs import Candidate, likely_pairs, not_before, visible_at
+from gradparity.check.likely_pairs import Candidate, LikelyPairs
 from gradparity.check.observe import Observation, ObservedLoop, Overflow, common_prefix
 from gradparity.check.parametric_faults import inferred_faults
-from gradparity.check.seen_runs import SeenRun
+from gradparity.check.seen_runs import SeenRun, name_of
+from gradparity.check.several_faults import several_faults
 from gradparity.check.tries import Faults, Observe, Tries, WrongMemoryError
-from gradparity.faults import FAULTS, Fault, FaultKind
+from gradparity.faults import FAULTS, Fault
 from gradparity.faults.fault import Divergence, Shown, Stop
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.state import Part
 from gradparity.trace.diff import compare_traces
 
-_MOST_FAULTS = 4
-"""Most faults that a lookup assumes in one loop."""
-
-_MOST_TIES = 4
-"""Most sets of faults that are extended, if several behave like the loop for equally long."""
-
-_MOST_SETS = 900
-"""Most sets of three faults, and of four, that are tried, the likely ones first."""
 MOST_PAIRS = 500
 """Most pairs of faults that are tried, the likely ones first."""
 
@@ -111,30 +103,31 @@ def look_up(
     """
     if loop == reference:
         return Finding(Match.IDENTICAL)
-    tries = Tries(loop, observe, {} if memory is None else memory, processes)
+    tries = Tries(loop, reference, observe, {} if memory is None else memory, processes)
     try:
-        return _look_up(tries, reference, progress, known, most_pairs, alone, unasked)
+        return _look_up(tries, progress, known, most_pairs, alone, unasked)
     except WrongMemoryError:
         tries.memory.clear()
-        return _look_up(tries, reference, progress, known, most_pairs, alone, unasked)
+        return _look_up(tries, progress, known, most_pairs, alone, unasked)
 
 
 def _look_up(
     tries: Tries,
-    reference: ObservedLoop,
     progress: Callable[[int, int], None],
     known: Mapping[str, Fault],
     most_pairs: int | None,
     alone: bool,
     unasked: frozenset[Part],
 ) -> Finding:
-    """Find the faults for a loop that is not identical to ``reference``."""
-    loop = tries.loop
+    """Find the faults for a loop that is not identical to the reference."""
+    loop, reference = tries.loop, tries.reference
     first = next((c for c in compare_traces(reference.trace, loop.trace) if c.mismatches), None)
+    if Part.PARAMETERS in unasked and same_updates(loop, reference, unasked):  # a fault may be one of updates
+        return Finding(Match.SAME_UPDATES, first=first)
     candidates = []
     for done, ((fault,), agreement) in enumerate(tries.each((fault,) for fault in known.values())):
         progress(done, len(known))
-        candidates.append(Candidate(fault, agreement))
+        candidates.append(Candidate(fault, agreement, tries.memory[name_of((fault,))].effect))
     if same := tuple(x.fault for x in candidates if x.agreement.same):
         for fault in same:
             tries.confirm((fault,))
@@ -148,25 +141,16 @@ def _look_up(
         return Finding(Match.UNKNOWN, first=first, tried=len(known))
 
     base = common_prefix(loop.observations, reference.observations)
-    tried, most_pairs = 0, most_pairs or (MOST_PAIRS if base else MOST_PAIRS_AT_ONCE)
-    pairs = likely_pairs(loop, reference, base, candidates)
-    with closing(tries.each(islice(pairs, most_pairs))) as results:
-        for tried, (pair, agreement) in enumerate(results, start=1):
-            progress(len(known) + tried, len(known) + most_pairs)
-            if agreement.same:
-                tries.confirm(pair)
-                return Finding(Match.PAIR, pair, first, tried=len(known) + tried)
-
-    tried += len(known)
-    if max((x.shared for x in candidates), default=0) > base:
-        unmasked = [x for x in not_before(candidates, base) if x not in visible_at(candidates, reference, base)]
-        faults, shared, whole = _add_one_by_one(loop, tries, unmasked)
-        if whole:
-            return Finding(Match.PAIR, faults, first, tried=tried)
-        parted = loop.observations[shared] if shared < len(loop.observations) else None
-        return Finding(Match.CLOSEST, faults, first, parted, tried=tried)
-    also_here = tuple(x.fault for x in visible_at(candidates, reference, base))
-    return Finding(Match.UNKNOWN, first=first, also_here=also_here, tried=tried)
+    most = most_pairs or (MOST_PAIRS if base else MOST_PAIRS_AT_ONCE)
+    pairs = LikelyPairs(loop, reference, base, candidates)
+    several = several_faults(tries, pairs, most, lambda done: progress(len(known) + done, len(known) + max(most, done)))
+    tried = len(known) + several.pairs
+    if several.whole:
+        return Finding(Match.PAIR, several.faults, first, tried=tried)
+    if several.faults:
+        parted = loop.observations[several.shared] if several.shared < len(loop.observations) else None
+        return Finding(Match.CLOSEST, several.faults, first, parted, tried=tried)
+    return Finding(Match.UNKNOWN, first=first, also_here=tuple(x.fault for x in pairs.here), tried=tried)
 
 
 def _first_same(tries: Tries, sets: Iterable[Faults]) -> Faults:
@@ -177,41 +161,6 @@ def _first_same(tries: Tries, sets: Iterable[Faults]) -> Faults:
                 tries.confirm(faults)
                 return faults
     return ()
-
-
-def _add_one_by_one(loop: ObservedLoop, tries: Tries, candidates: Sequence[Candidate]) -> tuple[Faults, int, bool]:
-    """Search for more than two faults: add one more, again and again, to those that match the loop for longest.
-
-    Several sets are extended if they match for equally long: two faults may be alike until a partial window comes.
-
-    Returns:
-        The faults, the number of observations that the loop shares with them, and whether they match all of it.
-    """
-    shared = max(x.shared for x in candidates)
-    furthest: list[Faults] = [(x.fault,) for x in candidates if x.shared == shared]
-    others = [x.fault for x in candidates if x.fault.kind != FaultKind.ROUNDING]
-    while len(furthest[0]) < _MOST_FAULTS and shared < len(loop.observations):
-        where = loop.observations[shared].place
-        likely = [[fault for fault in others if fault.may_show(where) == shows] for shows in (True, False)]
-        ties = furthest[:_MOST_TIES]
-        sets = ((*some, other) for group in likely for some in ties for other in group if other not in some)
-        once = {
-            frozenset(fault.name for fault in faults): faults for faults in reversed(list(islice(sets, _MOST_SETS)))
-        }
-        reach, further = shared, list[Faults]()
-        with closing(tries.each(once.values())) as results:
-            for faults, agreement in results:
-                if agreement.same:
-                    tries.confirm(faults)
-                    return faults, len(loop.observations), True
-                if agreement.shared > reach:
-                    reach, further = agreement.shared, []
-                if agreement.shared == reach > shared:
-                    further.append(faults)
-        if not further:
-            break
-        furthest, shared = further, reach
-    return furthest[0], shared, False
 
 
 def first_shown(reference: ObservedLoop, loop: ObservedLoop) -> Shown | None:

@@ -16,9 +16,10 @@ from gradparity.check.loop_end import EndKind, LoopEnd
 from gradparity.check.observe import GoOn, Observation, ObservedLoop, common_prefix
 from gradparity.check.progress import progress_bar
 from gradparity.check.rank_worker import observe_rank
-from gradparity.check.rounding import RunReference, first_match, is_close
+from gradparity.check.rounding import CLOSE_IN_FP32, RunReference, bugs_of, first_match, is_close
 from gradparity.check.seen_runs import SeenRun
-from gradparity.faults import FAULTS, Fault, FaultKind
+from gradparity.check.step_norms import may_be_close, norms_of, run_norms
+from gradparity.faults import FAULTS, Change, Fault, FaultKind
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.faults.patching_on_ranks import on_ranks_with
 from gradparity.parity.state import Part
@@ -127,18 +128,29 @@ def match_with_rounding_on_ranks(
     See :mod:`gradparity.check.rounding`.
     """
     guard, rank = CollectiveGuard(), dist.get_rank()
-    run_reference = guarded_reference(guard)
+    run_reference, expected = guarded_reference(guard), norms_of(in_fp32[rank])
 
     def close_on_all(loop: ObservedLoop, faults: Sequence[Fault], precision: str, tolerance: float) -> bool:
         return all(guard.gather(is_close(loop, faults, precision, tolerance, run_reference)))
 
-    return first_match(loops[rank], in_fp32[rank], precision, known_on_ranks().values(), close_on_all)
+    def may_be_close_on_all(fault: Fault) -> bool:
+        names = on_ranks_with([fault])
+        guard.guard(names)
+        loop, build = names["reference_on_ranks"], names["build_on_ranks"]
+        run = run_norms(loop, build, "fp32", expected, CLOSE_IN_FP32, seed=rank)
+        guard.end_run()
+        return all(guard.gather(may_be_close(run, expected, CLOSE_IN_FP32)))
+
+    if first_match(loops[rank], in_fp32[rank], precision, (), close_on_all) == ():
+        return ()
+    possible = [fault for fault in bugs_of(known_on_ranks().values()) if may_be_close_on_all(fault)]
+    return first_match(loops[rank], in_fp32[rank], precision, possible, close_on_all, reference_too=False)
 
 
 def guarded_reference(guard: CollectiveGuard) -> RunReference:
     """Return a function that runs the reference with faults, on all ranks or on none."""
 
-    def run_reference(faults: Sequence[Fault], precision: str, go_on: GoOn) -> ObservedLoop:
+    def run_reference(faults: Sequence[Change], precision: str, go_on: GoOn) -> ObservedLoop:
         names = on_ranks_with(faults)
         guard.guard(names)
         run = observe_rank(names["reference_on_ranks"], names["build_on_ranks"], precision, go_on)

@@ -6,20 +6,24 @@ changed in the same way, and compared with the loop. One that reads ``plan.max_n
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any, TypeAlias
 
+from gradparity.auditing.watching.user_lines import of_the_user
 from gradparity.check.audited import AuditedLoop
-from gradparity.check.observe import ObservedLoop
+from gradparity.check.observe import ObservedLoop, backwards_a_move
 from gradparity.check.own_draws import OwnDraws, with_own_draws, with_own_order
 from gradparity.check.own_learning_rates import learning_rates, with_rates
 from gradparity.check.own_optimizers import OwnOptimizer, with_own_optimizers
 from gradparity.check.own_scaler import WITHOUT_SCALER, OwnScaler, with_own_scaler
+from gradparity.check.own_updates import OwnUpdates, with_own_updates
 from gradparity.check.parametric_faults import accumulating, clipping_to, largest_norm, nice
-from gradparity.faults import FAULTS, Fault
+from gradparity.faults import FAULTS, Change
 from gradparity.faults.stress_scenario import ACCUMULATION_STEPS, MAX_NORM, Cast, Plan
+from gradparity.parity.likely_cause import listed
 from gradparity.parity.state import Part
 
 _NORM = "--max-norm NORM"
@@ -30,7 +34,7 @@ _SAID, _OWN = "was said to mean this", "trains with optimizers of its own"
 class Intended:
     """A change to the reference that makes it do what a loop means to do, and the change in words."""
 
-    change: Fault
+    change: Change
     words: str
     """Such as ``without a clip``."""
     reason: str = ""
@@ -39,7 +43,7 @@ class Intended:
     """In place of a reason: the field of the plan that the loop never reads."""
     option: str = ""
     """The option by which the user says that the loop means something else, such as ``--max-norm NORM``."""
-    in_fp32: Fault | None = None
+    in_fp32: Change | None = None
     """The change in fp32, if it is a different one: there no step is skipped."""
 
 
@@ -50,9 +54,9 @@ def noting(plan: Plan, read: set[str]) -> Plan:
     class NotingPlan(Plan):
         def __getattribute__(self, name: str) -> Any:
             if name == "__dict__":
-                read.update(names)
-            if name in names:
-                read.add(name)
+                read.update(names - {"ema_decay"})
+            if name in names and (name != "ema_decay" or of_the_user(sys._getframe(1).f_code.co_filename)):
+                read.add(name)  # a copy of the plan reads that too, which says nothing of an average
             return super().__getattribute__(name)
 
     return NotingPlan(**{name: getattr(plan, name) for name in names})
@@ -80,16 +84,25 @@ class Asked:
     """The optimizers of its own with which it trains, if it makes no step with the one that it is given."""
     own_in_fp32: tuple[OwnOptimizer, ...] = ()
     """The same in fp32, where no step is skipped, so that a schedule advances at other steps."""
+    updates: OwnUpdates = OwnUpdates()  # noqa: RUF009  # it is frozen
+    """Its updates, if no optimizer makes them that can be built again."""
+    updates_in_fp32: OwnUpdates = OwnUpdates()  # noqa: RUF009  # it is frozen
     own_scaler: OwnScaler | None = None
     """The loss scaler of its own that makes its steps."""
     draws: OwnDraws = OwnDraws()  # noqa: RUF009  # it is frozen
     """Its order of the batches and its random numbers, where they are not the reference's."""
 
     @property
+    def trains_elsewhere(self) -> bool:
+        """Return whether it trains the given model, without the optimizer that it was given."""
+        return bool(self.own or self.updates.weights)
+
+    @property
     def unasked(self) -> frozenset[Part]:
         """Return the parts of the state that the loop does not take, so that they need not be the reference's."""
         parts = {"scheduler": Part.SCHEDULER, "scaler": Part.SCALER}
-        return frozenset(part for name, part in parts.items() if name not in self.takes)
+        own = {Part.PARAMETERS} if self.updates.weights else set()
+        return frozenset(own | {part for name, part in parts.items() if name not in self.takes})
 
 
 EVERYTHING = Asked(frozenset(field.name for field in fields(Cast)), frozenset(field.name for field in fields(Plan)))
@@ -108,8 +121,9 @@ def intended(
         said: what its user says.
         precision: a key of :data:`gradparity.training.PRECISIONS`.
     """
+    seen = audit.backwards or backwards_a_move(loop)
     options = [_optimizers(asked), _schedule(asked, loop, in_fp32, said), _clip(asked, loop, audit.threshold, said)]
-    options += [_windows(asked, audit.backwards, said), _epochs(asked), _scaler(asked, precision), *_draws(asked.draws)]
+    options += [_windows(asked, seen, said), _epochs(asked), _scaler(asked, precision), *_draws(asked.draws)]
     sets = (tuple(one for one in some if one is not None) for some in product(*options))
     return sorted(sets, key=len, reverse=True)
 
@@ -119,12 +133,22 @@ Option: TypeAlias = Intended | None
 
 
 def _optimizers(asked: Asked) -> list[Option]:
+    if asked.updates.weights:
+        return [_updates(asked)]
     if not asked.own:
         return [None]
     kinds, they = " and ".join(dict.fromkeys(one.kind for one in asked.own)), "them" if asked.own[1:] else "it"
     schedules = " and schedules" if any(one.steps for one in asked.own) else ""
     words = f"with {kinds} as it builds{schedules} {they}"
     return [Intended(with_own_optimizers(asked.own), words, _OWN, in_fp32=with_own_optimizers(asked.own_in_fp32))]
+
+
+def _updates(asked: Asked) -> Intended:
+    by = asked.updates.by
+    words = f"with the updates that its {listed(list(by))} makes" if by else "with the updates that it writes out"
+    reason = _OWN if by else "makes its updates without an optimizer of PyTorch"
+    change, in_fp32 = with_own_updates(asked.updates), with_own_updates(asked.updates_in_fp32)
+    return Intended(change, words, reason, in_fp32=in_fp32)
 
 
 def _schedule(asked: Asked, loop: ObservedLoop, in_fp32: ObservedLoop, said: Said) -> list[Option]:
@@ -202,5 +226,4 @@ def _draws(draws: OwnDraws) -> list[list[Option]]:
 
 def in_words(changes: Sequence[Intended]) -> str:
     """Return what is changed of the reference, to follow the word reference; empty if nothing is."""
-    words = [one.words for one in changes]
-    return "" if not words else " " + (", ".join(words[:-1]) + " and " if words[1:] else "") + words[-1]
+    return f" ({', '.join(one.words for one in changes)})" if changes else ""

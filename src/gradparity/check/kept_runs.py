@@ -15,19 +15,20 @@ from typing import Any, TypeAlias
 
 import xxhash
 
+from gradparity.check.effects import EFFECT_BYTES
 from gradparity.check.environment import environment, hash_of_parts
 from gradparity.check.loop_end import EndKind, LoopEnd
 from gradparity.check.observe import ObservedLoop
 from gradparity.check.seen_runs import HASH_BYTES, SeenRun, name_of, seen_run
 from gradparity.errors import in_a_line
-from gradparity.faults import Fault
+from gradparity.faults import Change
 from gradparity.safe_files.open_regular import open_regular
 from gradparity.safe_files.user_cache import cache_folder, write_whole
 
 Runs: TypeAlias = dict[str, dict[str, SeenRun]]
 """For each reference: its runs, by the name of their faults."""
 
-_FORMAT = "gradparity check, runs of known faults, 1"
+_FORMAT = "gradparity check, runs of known faults, 2"
 
 MOST_BYTES = 2**23
 """Largest file that is kept or read, in bytes: the runs of about ten loops that have several faults."""
@@ -60,7 +61,7 @@ class KeptRuns:
             return {}
         return _read(self._path, quietly=False)
 
-    def of(self, reference: ObservedLoop, changes: Sequence[Fault], precision: str) -> dict[str, SeenRun]:
+    def of(self, reference: ObservedLoop, changes: Sequence[Change], precision: str) -> dict[str, SeenRun]:
         """Return the runs of a reference with faults, by the name of the faults; what is added will be kept.
 
         Args:
@@ -70,7 +71,19 @@ class KeptRuns:
             precision: a key of :data:`gradparity.training.PRECISIONS`.
         """
         run = seen_run(reference)
-        name = hash_of_parts(run.hashes.hex(), repr(run.end), name_of(changes), precision)
+        return self._of(hash_of_parts(run.hashes.hex(), repr(run.end), name_of(changes), precision))
+
+    def norms_of(self, reference: SeenRun, changes: Sequence[Change]) -> dict[str, SeenRun]:
+        """Return the norms of a reference with faults in fp32, as :meth:`of` does.
+
+        Args:
+            reference: its norms as they were seen, here, without a fault.
+            changes: what was changed of it, as the loop means it.
+        """
+        return self._of(hash_of_parts(repr(reference.norms), repr(reference.end), name_of(changes)))
+
+    def _of(self, name: str) -> dict[str, SeenRun]:
+        """Return the runs of the reference of this ``name``."""
         if name not in self._runs:
             self._runs[name] = dict(self._read.get(name, {}))
         return self._runs[name]
@@ -104,14 +117,14 @@ def _merged(some: dict[str, SeenRun], others: dict[str, SeenRun]) -> dict[str, S
     merged = dict(some)
     for name, run in others.items():
         known = merged.pop(name, run)
-        merged[name] = max((known, run), key=lambda one: (one.end is not None, len(one.hashes)))
+        merged[name] = max((known, run), key=lambda one: (one.end is not None, len(one.hashes), len(one.norms)))
     return merged
 
 
 def _written(runs: Runs) -> bytes:
     """Return the content of a file with ``runs``; without the oldest, if they are too many."""
     lines = [
-        json.dumps([reference, name, run.hashes.hex(), _end_written(run)])
+        json.dumps([reference, name, run.hashes.hex(), _end_written(run), _hex(run.effect), run.norms])
         for reference, some in runs.items()
         for name, run in some.items()
     ]
@@ -124,6 +137,10 @@ def _written(runs: Runs) -> bytes:
         kept.append(line)
     body = "\n".join(reversed(kept)).encode()
     return json.dumps([_FORMAT, xxhash.xxh3_128_hexdigest(body)]).encode() + b"\n" + body
+
+
+def _hex(effect: bytes | None) -> str | None:
+    return None if effect is None else effect.hex()
 
 
 def _end_written(run: SeenRun) -> Any:
@@ -141,23 +158,31 @@ def _read(path: Path, quietly: bool) -> Runs:
             raise ValueError("its checksum is wrong")
         runs: Runs = {}
         for line in body.splitlines():
-            reference, name, hashes, end = json.loads(line)
-            runs.setdefault(str(reference), {})[str(name)] = _run_read(bytes.fromhex(hashes), end)
+            reference, name, *run = json.loads(line)
+            runs.setdefault(str(reference), {})[str(name)] = _run_read(*run)
         return runs
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if not quietly:
             _say(f"{path} cannot be used ({in_a_line(error)}); its runs are made again")
         return {}
 
 
-def _run_read(hashes: bytes, end: Any) -> SeenRun:
-    if len(hashes) % HASH_BYTES:
+def _run_read(hashes: str, end: Any, effect: str | None, norms: list[dict[str, float | None]]) -> SeenRun:
+    """Return the run that a line describes.
+
+    Raises:
+        ValueError: or another error of a value that is not what it should be, if it describes none.
+    """
+    seen, first = bytes.fromhex(hashes), None if effect is None else bytes.fromhex(effect)
+    if len(seen) % HASH_BYTES or len(first or b"") % EFFECT_BYTES:
         raise ValueError("a hash is cut off")
+    steps = tuple({str(k): None if v is None else float(v) for k, v in step.items()} for step in norms)
     if end == "clashes":
-        return SeenRun(hashes, None, clashes=True)
-    return SeenRun(hashes, None if end is None else LoopEnd(EndKind(end["kind"]), end["exception"], end["message"]))
+        return SeenRun(seen, None, clashes=True)
+    ended = None if end is None else LoopEnd(EndKind(end["kind"]), end["exception"], end["message"])
+    return SeenRun(seen, ended, effect=first, norms=steps)
 
 
 def _remove_oldest(folder: Path) -> None:

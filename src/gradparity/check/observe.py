@@ -1,14 +1,18 @@
 """Observation of a loop under the stress scenario: a trace in memory, and the part of it that is judged."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from gradparity.check.loop_end import EndKind, LoopEnd, end_by
-from gradparity.faults.fault import Fault
+from gradparity.faults.fault import Change
 from gradparity.faults.patching import reference_with
 from gradparity.faults.stress_scenario import Cast
 from gradparity.parity.difference_kinds import effective_strides
@@ -16,7 +20,7 @@ from gradparity.parity.place_in_training import Place
 from gradparity.parity.random_stream import RandomStream, seed_of
 from gradparity.parity.state import Part
 from gradparity.trace.autograd_graph import Reach
-from gradparity.trace.events import PHASE, Record, Trace
+from gradparity.trace.events import PHASE, Event, Record, Trace
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 from gradparity.trace.snapshot import Snapshot, TrainingObjects
 from gradparity.trace.step_recorder import Recorder
@@ -47,6 +51,8 @@ class ObservedLoop:
     end: LoopEnd = LoopEnd()  # noqa: RUF009  # it is frozen
     gradients_elsewhere: bool = False
     """True if it computed gradients, but never of what it was given to train."""
+    moves: tuple[Record, ...] = ()
+    """Before the first step of the optimizer that it was given: for each change of the weights, the backward before."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ObservedLoop) and (self.observations, self.end) == (other.observations, other.end)
@@ -94,11 +100,13 @@ def observe(
         trim: removes what is of no interest from a record.
     """
     records: list[Record] = []
+    moves: list[Record] = []
+    weights: Tensor | None = None
     observations: list[Observation] = []
     end: LoopEnd | None = None
 
     def write(record: Record, seen: Snapshot) -> None:
-        nonlocal end
+        nonlocal end, weights
         if end is not None:
             raise _Enough
         record = trim(record)
@@ -107,6 +115,9 @@ def observe(
             writer.write(record, seen)
         if record.event in PHASE:
             observations.append(_judged(record))
+            if record.step == 0 and record.event in (Event.FORWARD, Event.END):
+                before, weights = weights, all_weights(cast.model)
+                moves.extend(r for r in _last_backward(records) if not _alike(before, weights))
             if not go_on(records, observations):
                 end = LoopEnd(EndKind.STOPPED)
         if len(records) > _MOST_RECORDS:
@@ -118,6 +129,7 @@ def observe(
     with RandomStream(seed_of(seed, "stress")).active(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cast = build(precision)
+        weights = all_weights(cast.model)
         recorder = Recorder(TrainingObjects(cast.model, cast.optimizer, cast.scaler, cast.scheduler), write)
         try:
             with recorder.watching():
@@ -129,12 +141,36 @@ def observe(
             end = end or end_by(error)
     if recorder.fault is not None:  # an error of this package or of the disk, not of the loop
         raise recorder.fault
-    elsewhere = recorder.lacks.backwards.keys() == {Reach.NO}
-    return ObservedLoop(Trace({}, records, complete=end is None), observations, end or LoopEnd(), elsewhere)
+    elsewhere, trace = recorder.lacks.backwards.keys() == {Reach.NO}, Trace({}, records, complete=end is None)
+    return ObservedLoop(trace, observations, end or LoopEnd(), elsewhere, tuple(moves))
+
+
+def all_weights(model: nn.Module) -> Tensor | None:
+    """Return a copy of all parameters as one vector; ``None`` if they make none, as on several devices."""
+    try:
+        return parameters_to_vector(p.detach() for p in model.parameters()).clone()
+    except Exception:
+        return None
+
+
+def _alike(before: Tensor | None, now: Tensor | None) -> bool:
+    return before is None or now is None or (before.dtype == now.dtype and torch.equal(before, now))
+
+
+def backwards_a_move(loop: ObservedLoop) -> int | None:
+    """Return the number of backwards before most changes of the weights; ``None`` if they never change."""
+    backwards = [record for record in loop.trace.records if record.event == Event.ACCUMULATED]
+    ends = [index for index, record in enumerate(backwards, start=1) if any(record is move for move in loop.moves)]
+    numbers = Counter(end - begin for begin, end in pairwise([0, *ends]))
+    return next((number for number, _ in numbers.most_common(1)), None)
+
+
+def _last_backward(records: Sequence[Record]) -> list[Record]:
+    return [r for r in records if r.event == Event.ACCUMULATED][-1:]
 
 
 def observe_reference(
-    faults: Sequence[Fault], precision: str, expected: Sequence[Observation] | None = None
+    faults: Sequence[Change], precision: str, expected: Sequence[Observation] | None = None
 ) -> ObservedLoop:
     """Run the reference with ``faults``, or without any; stop as soon as it differs from ``expected``.
 

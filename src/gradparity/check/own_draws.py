@@ -2,7 +2,7 @@
 
 A loop that shuffles is right, and so is one that draws a seed. Its dropout masks are then different ones. So the state
 of torch's generator before each forward is noted, and the reference is given the same states. This is not done for a
-loop that repeats a state, whose masks repeat too, nor for one that resumes, which has to restore its state.
+loop that repeats a state, whose masks repeat too, nor for one that resumes and does not restore its state.
 """
 
 import base64
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradparity.faults import Fault
+from gradparity.faults import Change
 from gradparity.faults.stress_scenario import build
 from gradparity.parity.batch import Batch
 
@@ -35,8 +35,10 @@ class DrawsWatcher:
 
     model: nn.Module
     batches: Sequence[Batch]
-    resumed: bool = False
-    """True once the loop has restored its initial state."""
+    unrestored: bool = False
+    """True once the loop has resumed with the seed of a new process instead of its own."""
+    _seeds: tuple[int, int] | None = None
+    """The seed before a restart and after it, until the next forward."""
     _indices: list[int | None] = field(default_factory=list)
     _before: list[bytes] = field(default_factory=list)
     _after: list[bytes] = field(default_factory=list)
@@ -47,11 +49,13 @@ class DrawsWatcher:
         self.model.register_forward_hook(self._ends)
 
     def restarting(self, restart: Callable[[], object]) -> Callable[[], object]:
-        """Return a function that calls ``restart`` and notes it."""
+        """Return a function that calls ``restart`` and notes the seeds."""
 
         def noting() -> object:
-            self.resumed = True
-            return restart()
+            before = torch.initial_seed()
+            result = restart()
+            self._seeds = before, torch.initial_seed()
+            return result
 
         return noting
 
@@ -59,7 +63,7 @@ class DrawsWatcher:
         """Return what the loop draws itself, once it is over."""
         elsewhere = self._before != self._after[: len(self._before)]
         distinct = len(set(self._before)) == len(self._before)
-        return OwnDraws(self._orders(), tuple(self._before) if elsewhere and distinct and not self.resumed else ())
+        return OwnDraws(self._orders(), tuple(self._before) if elsewhere and distinct and not self.unrestored else ())
 
     def _orders(self) -> tuple[tuple[int, ...], ...]:
         each, natural = len(self.batches), list(range(len(self.batches)))
@@ -72,6 +76,9 @@ class DrawsWatcher:
         if module is self.model and module.training and torch.is_grad_enabled():
             same = (i for i, batch in enumerate(self.batches) if _equal(batch.inputs, inputs[0] if inputs else None))
             self._indices.append(next(same, None))
+            if self._seeds is not None:
+                (before, anew), self._seeds = self._seeds, None
+                self.unrestored |= torch.initial_seed() == anew != before
             self._before.append(_state())
 
     def _ends(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -115,14 +122,11 @@ def _written(states: Sequence[bytes]) -> str:
     return base64.b85encode(zlib.compress(b"".join(states))).decode()
 
 
-def with_own_order(draws: OwnDraws) -> Fault:
+def with_own_order(draws: OwnDraws) -> Change:
     """Return the change that makes the reference take its batches in such an order."""
-    return Fault(
-        name="own-order",
-        symptom="The batches come in an order of the loop's own.",
-        needs="nothing",
-        first=None,
-        changes={
+    return Change(
+        "own-order",
+        {
             build: f"""
 -    return Cast(model, optimizer, microbatches(MICROBATCHES, seed=0), summed_loss, scaler, scheduler, plan)
 +    from gradparity.check.own_draws import InOrders
@@ -133,14 +137,11 @@ def with_own_order(draws: OwnDraws) -> Fault:
     )
 
 
-def with_own_draws(draws: OwnDraws) -> Fault:
+def with_own_draws(draws: OwnDraws) -> Change:
     """Return the change that makes the reference draw from such states."""
-    return Fault(
-        name="own-draws",
-        symptom="Each forward draws from a random state of the loop's own.",
-        needs="nothing",
-        first=None,
-        changes={
+    return Change(
+        "own-draws",
+        {
             build: f"""
      autocast = partial(PRECISIONS[precision].autocast, "cpu")
 +    from gradparity.check.own_draws import draw_from

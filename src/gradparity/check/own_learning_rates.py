@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gradparity.check.observe import ObservedLoop
-from gradparity.faults import Fault
+from gradparity.faults import Change
 from gradparity.faults.stress_scenario import build
 from gradparity.parity.state import Part
 from gradparity.trace.events import Event
@@ -17,14 +17,11 @@ def learning_rates(loop: ObservedLoop) -> list[tuple[float, ...]]:
     return [tuple(number_of(value) for name, value in values.items() if name.endswith(".lr")) for values in ready]
 
 
-def with_rates(rates: Sequence[tuple[float, ...]]) -> Fault:
+def with_rates(rates: Sequence[tuple[float, ...]]) -> Change:
     """Return the change that makes the reference set these learning rates before each step, and follow no schedule."""
-    return Fault(
-        name="own-learning-rates",
-        symptom="The learning rates are those that the loop sets.",
-        needs="nothing",
-        first=None,
-        changes={
+    return Change(
+        "own-learning-rates",
+        {
             build: f"""
      optimizer.register_step_post_hook(lambda *_: model.follow())
 +    model.rates = {list(rates)!r}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradparity.faults import Fault
+from gradparity.faults import Change
 from gradparity.faults.stress_scenario import build
 from gradparity.training import train_step
 
@@ -88,19 +88,21 @@ def _plain(value: object) -> str | None:
     return repr(value) if isinstance(value, _PLAIN) else None
 
 
-def with_own_optimizers(optimizers: Iterable[OwnOptimizer]) -> Fault:
+def with_own_optimizers(optimizers: Iterable[OwnOptimizer]) -> Change:
     """Return the change that makes the reference train with such optimizers, each stepped by the scaler in turn."""
     built = ", ".join(f"follow_steps({one.code}, [{', '.join(one.steps)}])" for one in optimizers)
-    return Fault(
-        name="own-optimizers",
-        symptom="The model is trained by other optimizers than the one that the loop is given.",
-        needs="nothing",
-        first=None,
-        changes={
+    return training_with("own-optimizers", f"[{built}]", "from gradparity.check.own_optimizers import follow_steps")
+
+
+def training_with(name: str, optimizers: str, imports: str) -> Change:
+    """Return the change that makes the reference train with other ``optimizers``, a list in Python code."""
+    return Change(
+        name,
+        {
             build: f"""
      optimizer.register_step_post_hook(lambda *_: model.follow())
-+    from gradparity.check.own_optimizers import follow_steps
-+    model.own = [{built}]
++    {imports}
++    model.own = {optimizers}
 """,
             train_step: """
 -    run.scaler.unscale_(run.optimizer)

@@ -5,7 +5,7 @@ from types import FrameType
 
 from torch.amp.grad_scaler import GradScaler
 
-from gradparity.faults import Fault
+from gradparity.faults import Change
 from gradparity.faults.patching import reference_with
 from gradparity.faults.stress_scenario import Cast, build
 
@@ -42,14 +42,11 @@ def _described(scaler: GradScaler) -> OwnScaler:
     return OwnScaler(scaler._init_scale, *numbers, enabled)
 
 
-def with_own_scaler(scaler: OwnScaler) -> Fault:
+def with_own_scaler(scaler: OwnScaler) -> Change:
     """Return the change that makes the reference train with such a scaler."""
-    return Fault(
-        name="own-scaler",
-        symptom="The loss is scaled by a scaler that the loop builds itself.",
-        needs="nothing",
-        first=None,
-        changes={
+    return Change(
+        "own-scaler",
+        {
             build: f"""
 -        init_scale=INIT_SCALE,
 -        growth_factor=GROWTH_FACTOR,
@@ -66,12 +63,9 @@ def with_own_scaler(scaler: OwnScaler) -> Fault:
     )
 
 
-WITHOUT_SCALER = Fault(
-    name="no-scaler",
-    symptom="The loss is not scaled, so small gradients of fp16 become zero.",
-    needs="nothing",
-    first=None,
-    changes={
+WITHOUT_SCALER = Change(
+    "no-scaler",
+    {
         build: """
 -        enabled=precision == "fp16",
 +        enabled=False,

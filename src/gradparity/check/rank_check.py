@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from gradparity.check import fault_lookup_on_ranks, rank_worker
 from gradparity.check.fault_lookup import Finding, Match, first_shown
 from gradparity.check.fault_lookup_on_ranks import (
     known_on_ranks,
@@ -25,6 +26,7 @@ from gradparity.check.user_loop import load_loop
 from gradparity.errors import UserError
 from gradparity.faults import FAULTS
 from gradparity.faults.on_ranks import RANK_FAULTS
+from gradparity.processes.fork_server import start_fork_server
 from gradparity.processes.launch import launch
 from gradparity.processes.sandbox import PATIENCE
 from gradparity.trace.ranks import RankDifferences, as_sentences, paired, ranks_apart
@@ -52,6 +54,7 @@ def check_on_ranks(
         UserError: if no verdict can be given, or a rank dies, raises, hangs or makes different collectives.
     """
     load_loop(name)
+    start_fork_server(rank_worker.__name__, fault_lookup_on_ranks.__name__)
 
     def on_each(function: Callable[..., Any], *arguments: object) -> Any:
         return launch(function, ranks, *arguments, seconds=4 * patience, patience=patience)

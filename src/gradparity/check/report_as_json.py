@@ -1,7 +1,9 @@
 """The report of a check for programs."""
 
 import math
+from dataclasses import asdict
 
+from gradparity.check.remarks import remarks
 from gradparity.check.report import headline
 from gradparity.check.result import CheckResult
 from gradparity.faults.how_to_fix import link, mend
@@ -24,9 +26,11 @@ def as_json(result: CheckResult) -> dict[str, object]:
         "compared_with": [one.words for one in result.meant],
         "answer": finding.match,
         "headline": headline(result),
+        "remarks": remarks(result),
         "audit": [
             {
                 "code": f.rule.code,
+                "name": f.rule.name,
                 "verdict": f.verdict,
                 "sentence": f.sentence,
                 "file": f.line.file,
@@ -39,6 +43,8 @@ def as_json(result: CheckResult) -> dict[str, object]:
         "where": str(end.frame) if end.frame else None,
         "oracle": probe.oracle if probe.oracle is None or math.isfinite(probe.oracle) else None,
         "graphs_kept": probe.graphs.steps_kept,
+        "averages": [asdict(average) for average in probe.averages],
+        "updates": result.updates or None,
         "left": [*probe.left],
         "spoilt": result.reference_changed,
         "hooks_left": [*probe.hooks],

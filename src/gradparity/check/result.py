@@ -7,7 +7,6 @@ from gradparity.auditing.watching.user_lines import Line
 from gradparity.check.fault_lookup import Finding, Match
 from gradparity.check.intended_reference import Intended
 from gradparity.check.run_in_child import Probe
-from gradparity.check.uncheckable import steps_made
 from gradparity.faults import FaultKind
 from gradparity.trace.ranks import RankDifferences
 
@@ -29,6 +28,11 @@ class CheckResult:
     meant: tuple[Intended, ...] = ()
     """The changes to the reference that make it do what the loop means to do."""
 
+    other_forwards: bool = False
+    """True if the loop trains with an optimizer of its own, after other forwards than those of the reference."""
+    updates: str = ""
+    """A sentence on the updates that the loop makes itself; empty if an optimizer of PyTorch makes them."""
+
     @property
     def passed(self) -> bool:
         """Return whether the loop passes.
@@ -42,10 +46,13 @@ class CheckResult:
     @property
     def code(self) -> int:
         """Return the exit code of the command."""
-        loop = self.probe.observed
-        judged = loop.end.finished and steps_made(loop) and not self.probe.also
-        unchecked = self.finding.match == Match.UNKNOWN and not judged
-        return 0 if self.passed else 2 if unchecked else 1
+        return 0 if self.passed else 2 if self.cannot_be_judged else 1
+
+    @property
+    def cannot_be_judged(self) -> bool:
+        """Return whether nothing is known of the updates of the loop."""
+        judged = self.probe.observed.end.finished and self.probe.trains and not self.probe.also
+        return self.other_forwards or (self.finding.match == Match.UNKNOWN and not judged)
 
     @property
     def same_updates(self) -> bool:

@@ -19,19 +19,25 @@ from gradparity.check.graph_leaks import GraphLeaks
 from gradparity.check.intended_reference import EVERYTHING, Asked
 from gradparity.check.loop_end import EndKind
 from gradparity.check.observe import ObservedLoop, UserLoop, observe, observe_reference
-from gradparity.check.own_averages import OwnAverages
-from gradparity.check.own_optimizers import OwnOptimizer
+from gradparity.check.own_averages import Average, OwnAverages
 from gradparity.check.own_scaler import build_without_scaler
+from gradparity.check.own_updates import OwnUpdates
 from gradparity.check.trained_objects import InputGuard, still_running
 from gradparity.check.uncheckable import steps_made, why_uncheckable
 from gradparity.check.user_loop import LoadedLoop
 from gradparity.check.without_compiler import without_compiler
 from gradparity.errors import UserError
 from gradparity.faults import stress_scenario
+from gradparity.faults.stress_scenario import EMA_DECAY
 from gradparity.processes.sandbox import TimeLimit
 from gradparity.trace.events import Event
 from gradparity.trace.record import about
 from gradparity.trace.trace_file import Writer
+
+_UNSEEN = (
+    "updates the weights itself, with gradients that never reach p.grad, so they cannot be seen; write them to p.grad "
+    "before the update to have them judged"
+)
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,20 @@ class Probe:
     """Its lines as they ran, if it finished and is not the plain reference."""
     also: str = ""
     """A predicate on another model that it trains, on which its loss may depend; empty if there is none."""
-    wrong_average: str = ""
-    """A predicate on an average of its own that does not follow the weights as it should; empty if all do."""
-    averages: Sequence[str] = ()
-    """The variables in which it keeps averages of its own."""
+    averages: Sequence[Average] = ()
+    """The averages of the weights that it keeps."""
     compiles: bool = False
     """True if the loop asked for a compiler; it ran without."""
+
+    @property
+    def trains(self) -> bool:
+        """Return whether the loop trains the given model, with the given optimizer or without."""
+        return bool(steps_made(self.observed) or self.asked.trains_elsewhere)
+
+    @property
+    def wrong_average(self) -> str:
+        """Return a predicate on an average that does not follow the weights as it should; empty if all do."""
+        return next((average.wrong for average in self.averages if average.wrong), "")
 
 
 def probe_loop(
@@ -131,7 +145,7 @@ def _probe_loop(
     except Exception:  # such as a default device that holds no tensors, or a function replaced by a non-function
         reference_after = None
     before.restore()
-    graphs, averages = GraphLeaks(), OwnAverages()
+    graphs, averages = GraphLeaks(), OwnAverages(given=loop.averages)
     if observed.end.kind != EndKind.ENDLESS:
         again = observe(
             limited,
@@ -146,13 +160,11 @@ def _probe_loop(
                 "keep no state between calls, and draw random numbers only from torch"
             )
     in_fp32 = oracle = None
-    own_in_fp32: tuple[OwnOptimizer, ...] = ()
+    guard_in_fp32 = InputGuard(build)
     audit, watcher = AuditedLoop(), LineWatcher()
     if observed.end.finished:
-        guard_in_fp32 = InputGuard(build)
         with guard_in_fp32.watching_others():
             in_fp32 = observe(limited, guard_in_fp32.build, "fp32")
-        own_in_fp32 = guard_in_fp32.own_optimizers()
         before.restore()
         audit = audited(limited, build, precision, Asked(loop.takes, frozenset()).unasked)
         before.restore()
@@ -165,8 +177,14 @@ def _probe_loop(
             oracle = error_of_first_gradient(limited, window=partial(first_window, number=number))
     # A schedule that it advances belongs to the optimizer that it was given: with another one, that is a mistake.
     scheduled = any(record.event == Event.SCHEDULE for record in observed.trace.records)
-    on_what_it_was_given = scheduled or bool(steps_made(observed))
-    other = "" if steps_made(observed) else guard.other_optimizer()
+    on_what_it_was_given = bool(steps_made(observed) or (scheduled and guard.others))
+    unseen = ""
+    asked = Asked(loop.takes, frozenset(guard.read), own_scaler=guard.scaler, draws=guard.draws.own())
+    if observed.end.finished and not on_what_it_was_given:
+        asked = _training_elsewhere(asked, guard, guard_in_fp32)
+    if asked.updates.weights and not observed.moves:
+        asked, unseen = replace(asked, updates=OwnUpdates()), _UNSEEN
+    other = "" if steps_made(observed) or asked.trains_elsewhere else unseen or guard.other_optimizer()
     instead = other or guard.untrained_parameter()
     return Probe(
         name,
@@ -175,27 +193,26 @@ def _probe_loop(
         in_fp32,
         reference_after,
         instead,
-        why_uncheckable(observed, instead),
+        why_uncheckable(observed, instead, asked.trains_elsewhere),
         graphs,
         oracle,
         left,
         guard.hooks_left(),
-        Asked(
-            loop.takes,
-            frozenset(guard.read),
-            () if on_what_it_was_given else guard.own_optimizers(),
-            own_in_fp32,
-            guard.scaler,
-            guard.draws.own(),
-        ),
+        asked,
         guard.own_models,
         audit,
         asked_precision is None,
         watcher.runs,
-        also=guard.other_training() if steps_made(observed) else "",
-        wrong_average=averages.wrong(),
-        averages=averages.names(),
+        also=guard.other_training() if steps_made(observed) or asked.trains_elsewhere else "",
+        averages=averages.judged(EMA_DECAY if "ema_decay" in guard.read else None),
     )
+
+
+def _training_elsewhere(asked: Asked, guard: InputGuard, in_fp32: InputGuard) -> Asked:
+    """Return what a loop asks for that trains the given model without the given optimizer."""
+    if own := guard.own_optimizers():
+        return replace(asked, own=own, own_in_fp32=in_fp32.own_optimizers())
+    return replace(asked, updates=guard.own_updates(), updates_in_fp32=in_fp32.own_updates())
 
 
 def _made_for(loop: LoadedLoop, limited: UserLoop) -> str:

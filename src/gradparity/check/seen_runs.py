@@ -6,15 +6,18 @@ different observations. Two equal ones could, in principle, be different too; so
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import xxhash
 
 from gradparity.check.loop_end import EndKind, LoopEnd
 from gradparity.check.observe import Observation, ObservedLoop
-from gradparity.faults import Fault
+from gradparity.faults import Change
 
 HASH_BYTES = 8
+
+Norms: TypeAlias = dict[str, float | None]
+"""The norm of each gradient at one step, by parameter; ``None`` without a gradient."""
 
 
 class Agreement(NamedTuple):
@@ -38,6 +41,10 @@ class SeenRun:
     """``None`` if it was stopped."""
     clashes: bool = False
     """True if there is no such run, because two faults cannot be combined."""
+    effect: bytes | None = None
+    """For one fault: its effect where it first shows, from :mod:`gradparity.check.effects`; ``None`` if not seen."""
+    norms: tuple[Norms, ...] = ()
+    """For a run of which only these were seen, by :mod:`gradparity.check.step_norms`: the norms at each step."""
 
     def agreement(self, loop: "SeenRun") -> Agreement | None:
         """Return the agreement with a whole ``loop``; ``None`` if too little of this run was seen to know it."""
@@ -68,7 +75,7 @@ def hash_of(observation: Observation) -> bytes:
     return xxhash.xxh3_64_digest(repr((observation.place, values)).encode())
 
 
-def name_of(faults: Sequence[Fault]) -> str:
-    """Return a hash of everything that ``faults`` change in the reference."""
-    changes = [(thing.__module__, thing.__qualname__, patch) for f in faults for thing, patch in f.changes.items()]
-    return xxhash.xxh3_128_hexdigest(repr(sorted(changes)).encode())  # in any order they make the same reference
+def name_of(changes: Sequence[Change]) -> str:
+    """Return a hash of everything that ``changes`` change in the reference."""
+    patches = [(thing.__module__, thing.__qualname__, patch) for c in changes for thing, patch in c.changes.items()]
+    return xxhash.xxh3_128_hexdigest(repr(sorted(patches)).encode())  # in any order they make the same reference

@@ -6,13 +6,13 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import thread as pools
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from gradparity.auditing.watching.user_lines import of_the_user
 from gradparity.check import user_loop
@@ -20,12 +20,16 @@ from gradparity.check.intended_reference import noting
 from gradparity.check.own_draws import DrawsWatcher
 from gradparity.check.own_optimizers import OwnOptimizer, own_optimizer, with_its_steps
 from gradparity.check.own_scaler import OwnScaler, own_scaler
+from gradparity.check.own_updates import OwnUpdates, WeightsWatcher
 from gradparity.faults import stress_scenario
 from gradparity.faults.stress_scenario import Cast
 from gradparity.parity.likely_cause import listed
 from gradparity.processes.user_frames import Frame, in_brackets, innermost
 
-_WHY_NOT = "that needs a class of torch.optim that takes no closure, over parameters of the given model alone"
+_SEARCHES = (
+    "trains the model with {}, which calls its closure several times a step, as no reference does; step with an "
+    "optimizer that calls it once, such as SGD, to have the gradients of the closure judged"
+)
 
 
 class InputGuard:
@@ -41,7 +45,7 @@ class InputGuard:
     def build(self, precision: str) -> Cast:
         """Build the scenario and record it; for :func:`gradparity.check.observe.observe`."""
         self.cast = self._build(precision)
-        self.draws = DrawsWatcher(self.cast.model, self.cast.batches)
+        self.draws, self.weights = DrawsWatcher(self.cast.model, self.cast.batches), WeightsWatcher(self.cast.model)
         plan = replace(self.cast.plan, restart=self.draws.restarting(self.cast.plan.restart))
         self.cast = replace(self.cast, plan=noting(plan, self.read))
         self.parameters = dict(self.cast.model.named_parameters(remove_duplicate=False))
@@ -49,6 +53,8 @@ class InputGuard:
         self.others: list[Optimizer] = []
         self.own: list[list[OwnOptimizer | None]] = []
         self.scaler: OwnScaler | None = None
+        self.searching = ""
+        """The class of an optimizer that calls its closure several times a step."""
         return self.cast
 
     @contextmanager
@@ -67,26 +73,39 @@ class InputGuard:
             names = {id(p): name for name, p in self.cast.model.named_parameters()}
             self.own[index].append(own_optimizer(optimizer, names))
 
-        handle = register_optimizer_step_pre_hook(notice)
-        try:
+        begun: list[int] = []
+
+        def begins(*_: Any) -> None:
+            begun.append(len(self.weights.seen))
+
+        def ends(optimizer: Optimizer, *_: Any) -> None:
+            if len(self.weights.seen) - begun.pop() > 1:
+                self.searching = type(optimizer).__name__
+
+        with ExitStack() as stack:
+            for hook in (notice, begins):
+                stack.callback(register_optimizer_step_pre_hook(hook).remove)
+            stack.callback(register_optimizer_step_post_hook(ends).remove)
             yield
-        finally:
-            handle.remove()
 
     def other_optimizer(self) -> str:
         """Return a predicate that names another optimizer that made steps, and on what; empty if none did."""
-        for other in self.others:
-            kind = type(other).__name__
-            if _trained_by(other) & {id(p) for p in self.parameters.values()}:
-                did = f"trains the model with an optimizer of its own ({kind}), not with the one that it was given"
-                return did if self.own_optimizers() else f"{did}, and no reference can be built with it: {_WHY_NOT}"
+        for kind in self._kinds(ours=True):
+            if self.searching:
+                return _SEARCHES.format(self.searching)
+            return f"trains the model with an optimizer of its own ({kind}), not with the one that it was given"
+        for kind in self._kinds(ours=False):
             return f"trains other parameters than the given model's, such as a copy's, with an {kind} of its own"
         return ""
 
+    def _kinds(self, ours: bool) -> list[str]:
+        """Return the classes of its optimizers that train the given model, or of those that do not."""
+        model = {id(p) for p in self.parameters.values()}
+        return [type(other).__name__ for other in self.others if bool(_trained_by(other) & model) == ours]
+
     def other_training(self) -> str:
         """Return a predicate on another model that the loop trains beside the given one; empty if there is none."""
-        ours = {id(p) for p in self.parameters.values()}
-        beside = [type(other).__name__ for other in self.others if not _trained_by(other) & ours]
+        beside = self._kinds(ours=False)
         if not beside:
             return ""
         models = f", such as {listed([f'{name} ({kind})' for name, kind in self.own_models.items()])}"
@@ -96,9 +115,18 @@ class InputGuard:
         )
 
     def own_optimizers(self) -> tuple[OwnOptimizer, ...]:
-        """Return the optimizers of its own with which it trains; none if one of them cannot be built again."""
-        own = tuple(with_its_steps([one for one in steps if one is not None]) for steps in self.own if all(steps))
-        return own if len(own) == len(self.others) else ()
+        """Return the optimizers of its own with which it trains the model; none if one cannot be built again."""
+        model = {id(p) for p in self.parameters.values()}
+        ours = [steps for other, steps in zip(self.others, self.own, strict=True) if _trained_by(other) & model]
+        own = tuple(with_its_steps([one for one in steps if one is not None]) for steps in ours if all(steps))
+        return own if len(own) == len(ours) else ()
+
+    def own_updates(self) -> OwnUpdates:
+        """Return the updates of the model that are not those of an optimizer that can be built again."""
+        if self.searching:
+            return OwnUpdates()
+        kinds = () if self.own_optimizers() else tuple(dict.fromkeys(self._kinds(ours=True)))
+        return self.weights.own(kinds)
 
     def untrained_parameter(self) -> str:
         """Return a predicate on a replaced or new parameter that the optimizer does not hold; empty if none is."""

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TypeAlias
 
+from gradparity.check.effects import effect_of
 from gradparity.check.observe import Observation, ObservedLoop, common_prefix
 from gradparity.check.seen_runs import HASH_BYTES, Agreement, SeenRun, name_of, seen_run
 from gradparity.faults import Fault
@@ -27,15 +29,27 @@ class Tries:
 
     Args:
         loop: the loop as it was observed.
+        reference: the reference as it was observed.
         observe: runs the reference.
         memory: the runs that are remembered, by the name of their faults; what is run is added to it.
         processes: number of processes that run the reference; by default as many as there are cores.
     """
 
     def __init__(
-        self, loop: ObservedLoop, observe: Observe, memory: dict[str, SeenRun], processes: int | None = None
+        self,
+        loop: ObservedLoop,
+        reference: ObservedLoop,
+        observe: Observe,
+        memory: dict[str, SeenRun],
+        processes: int | None = None,
     ) -> None:
-        self.loop, self.observe, self.memory, self.processes = loop, observe, memory, processes
+        self.loop, self.reference, self.observe, self.memory, self.processes = (
+            loop,
+            reference,
+            observe,
+            memory,
+            processes,
+        )
         self._whole = seen_run(loop)
         self._run_here = set[str]()
 
@@ -83,5 +97,14 @@ class Tries:
         seen = seen_run(run)
         if seen.end is None:  # what follows the first difference was not meant to be seen
             seen = SeenRun(seen.hashes[: (shared + 1) * HASH_BYTES], None)
+        if len(faults) == 1:
+            seen = replace(seen, effect=self._effect(run, len(seen.hashes) // HASH_BYTES))
         parted = seen.hashes[shared * HASH_BYTES : (shared + 1) * HASH_BYTES] or None
         return seen, Agreement(shared, run == self.loop, parted)
+
+    def _effect(self, run: ObservedLoop, seen: int) -> bytes | None:
+        """Return the effect of a fault where it first shows; ``None`` if that was not ``seen`` of its run."""
+        first = common_prefix(run.observations, self.reference.observations)
+        if first >= min(seen, len(run.observations), len(self.reference.observations)):
+            return None
+        return effect_of(run.observations[first], self.reference.observations[first])

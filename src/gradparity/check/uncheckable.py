@@ -15,20 +15,21 @@ from gradparity.trace.events import Event, Record
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
 
 
-def why_uncheckable(loop: ObservedLoop, instead: str) -> str:
+def why_uncheckable(loop: ObservedLoop, instead: str, trains_elsewhere: bool = False) -> str:
     """Return the reason why the loop cannot be checked for more than one fault; empty if it can.
 
     Args:
         loop: the observed loop.
         instead: a predicate on what it trains instead of what it was given, from
             :mod:`gradparity.check.trained_objects`.
+        trains_elsewhere: whether it trains the given model without the given optimizer.
     """
     end, no_gradient = loop.end, instead or no_gradients(loop)
     if not end.finished:
         did = "calls exit instead of returning" if end.kind == EndKind.EXITED else "did not finish"
         before = f". Before that, it {no_gradient}" if no_gradient else ""
         return f"{did}: {str(end).rstrip('.')}{in_brackets(end.frame)}{before}"
-    if not steps_made(loop):
+    if not (steps_made(loop) or trains_elsewhere):
         events = {record.event for record in loop.trace.records}
         did = "computed gradients, but" if Event.ACCUMULATED in events else "computed no gradients, and"
         return instead or f"{did} never made a step with the optimizer that it was given, so there is nothing to check"

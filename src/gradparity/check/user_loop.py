@@ -8,13 +8,18 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any
 
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
 from gradparity.check.observe import UserLoop
 from gradparity.errors import UserError, in_a_line
-from gradparity.faults.stress_scenario import Cast
+from gradparity.faults.stress_scenario import EMA_DECAY, Cast
 from gradparity.parity.likely_cause import listed
 
 ARGUMENTS = [field.name for field in fields(Cast)]
-"""The names of all arguments that a loop may take."""
+"""The names of all arguments that a loop may take, but for an average."""
+
+AVERAGES = ["ema", "average"]
+"""The names under which a loop may take an average of the weights, as PyTorch makes it."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +30,16 @@ class LoadedLoop:
     takes: frozenset[str]
     """The arguments that the loop itself takes."""
 
+    @property
+    def averages(self) -> list[str]:
+        """Return the averages of the weights that it takes."""
+        return [name for name in AVERAGES if name in self.takes]
+
     def __call__(self, **given: Any) -> None:
         """Call the loop with the arguments that it takes."""
-        self.call(**given)
+        decay = get_ema_multi_avg_fn(EMA_DECAY)
+        averages = {name: AveragedModel(given["model"], multi_avg_fn=decay) for name in self.averages}
+        self.call(**given, **averages)
 
 
 def load_loop(name: str) -> LoadedLoop:
@@ -66,8 +78,8 @@ def _is_asynchronous(thing: Any) -> bool:
 def call_by_name(loop: UserLoop, name: str) -> LoadedLoop:
     """Return a function that takes all of :data:`ARGUMENTS` and calls ``loop``; a generator is run to its end.
 
-    The loop gets the arguments that it takes, by name. One that takes seven arguments under other names gets all of
-    them, in the order of :data:`ARGUMENTS`.
+    The loop gets the arguments that it takes, by name. One that takes seven arguments, and knows none of them by a name
+    of another, gets all of them in the order of :data:`ARGUMENTS`.
 
     Raises:
         UserError: if it takes an argument that is not in :data:`ARGUMENTS`.
@@ -79,16 +91,19 @@ def call_by_name(loop: UserLoop, name: str) -> LoadedLoop:
     in_order = [
         p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
     ]
-    if len(in_order) == len(ARGUMENTS) and any(p.name not in ARGUMENTS for p in in_order):
+    theirs = [(p.name, key) for p, key in zip(in_order, ARGUMENTS, strict=False) if p.name != key]
+    known = [*ARGUMENTS, *AVERAGES]
+    if len(in_order) == len(ARGUMENTS) and theirs and not any(name in known for name, _ in theirs):
         in_this_order = _run_to_the_end(lambda **given: loop(*(given[key] for key in ARGUMENTS)))
         return LoadedLoop(in_this_order, frozenset(ARGUMENTS))
     unknown = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    unknown += [p.name for p in named if p.name not in ARGUMENTS and p.default is p.empty]
+    unknown += [p.name for p in named if p.name not in known and p.default is p.empty]
     if unknown:
-        raise UserError(f"{name} takes {listed(unknown)}, but a loop gets only {listed(ARGUMENTS)}")
+        raise UserError(f"{name} takes {listed(unknown)}, but a loop gets only {listed([*ARGUMENTS, AVERAGES[0]])}")
     everything = any(p.kind == p.VAR_KEYWORD for p in parameters)
-    wanted = ARGUMENTS if everything else [p.name for p in named if p.name in ARGUMENTS]
+    other = [p.name for p in named if p.name in AVERAGES and p.default not in (p.empty, None)]  # such as a number
+    wanted = ARGUMENTS if everything else [p.name for p in named if p.name in known and p.name not in other]
     if "model" not in wanted:
         raise UserError(f"{name} does not take the model, so it trains nothing; a loop gets {listed(ARGUMENTS)}")
 

@@ -65,6 +65,13 @@ order:
              .count(batch) (its number of tokens), and if the loop uses them: .held_out (batches to validate on),
              .checkpoint (a file to save to and load from) and .restart() (restores the initial state)
 
+A loop that keeps an average of the weights may take one more, by name:
+
+  ema        a torch.optim.swa_utils.AveragedModel with a decay of plan.ema_decay; update it once after each step
+
+An average that the loop builds itself is looked for in its variables, and judged in the same way: it has to follow
+once a step, with all parameters, and with plan.ema_decay if the loop reads that.
+
 This loop is correct:
 
 {EXAMPLE}

@@ -7,7 +7,7 @@ dictionary.
 """
 
 from gradparity.faults.all_faults import FAULTS
-from gradparity.faults.fault import Fault, FaultKind
+from gradparity.faults.fault import Change, Fault, FaultKind
 from gradparity.faults.patching import loop_with
 
-__all__ = ["FAULTS", "Fault", "FaultKind", "loop_with"]
+__all__ = ["FAULTS", "Change", "Fault", "FaultKind", "loop_with"]

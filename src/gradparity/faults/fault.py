@@ -52,10 +52,23 @@ Shown: TypeAlias = Divergence | Stop
 
 
 @dataclass(frozen=True)
-class Fault:
-    """A wrong loop, described by its difference from the reference."""
+class Change:
+    """A change of a few lines to the reference, right or wrong."""
 
     name: str
+    changes: Mapping[Callable[..., Any], str]
+    """For each function or class of the reference to change: a patch.
+
+    Lines marked ``-`` are replaced by lines marked ``+``. Lines marked by a space stay, and show the place. The lines
+    marked ``-`` or by a space are in the source without its comments, in one piece, exactly once. A line ``@@``
+    separates two such places.
+    """
+
+
+@dataclass(frozen=True)
+class Fault(Change):
+    """A wrong loop, described by its difference from the reference."""
+
     symptom: str
     """The effect that a user would notice, if any."""
     needs: str
@@ -64,13 +77,6 @@ class Fault:
     """The first sign of it under the stress scenario; the tests compare it with measurements.
 
     For a fault that rounding can hide, this is at the first place where it can show. ``None`` if it is not known.
-    """
-    changes: Mapping[Callable[..., Any], str]
-    """For each function or class of the reference to change: a patch that makes it wrong.
-
-    Lines marked ``-`` are replaced by lines marked ``+``. Lines marked by a space stay, and show the place. The lines
-    marked ``-`` or by a space are in the source without its comments, in one piece, exactly once. A line ``@@``
-    separates two such places.
     """
     sources: tuple[str, ...] = ()
     """Reports of it: ``owner/repository#number`` on GitHub, or the file that explains it."""

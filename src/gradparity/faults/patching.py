@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import groupby, pairwise
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from gradparity import training
-from gradparity.faults.fault import Fault
+from gradparity.faults.fault import Change, Fault
 from gradparity.faults.stress_scenario import StressModel, build, reference, run_of
 from gradparity.parity.batch import summed_loss
 from gradparity.parity.lockstep import Step
@@ -46,6 +47,10 @@ REFERENCE_FUNCTIONS: tuple[Callable[..., Any], ...] = (
 """The functions and classes that a fault may change."""
 
 
+_HERE = Path(__file__)
+"""The place that compiled functions name as their own, so that no line of theirs is taken for the user's."""
+
+
 class ClashError(ValueError):
     """Two faults change the same lines, or one removes lines that the other needs, so no loop can have both."""
 
@@ -64,24 +69,26 @@ def loop_with(fault: Fault) -> tuple[Step, Route]:
     return names["train_step"], names["manual"]
 
 
-def reference_with(faults: Sequence[Fault], functions: Sequence[Callable[..., Any]] = REFERENCE_FUNCTIONS) -> Namespace:
-    """Return the ``functions`` of the reference by name, with ``faults`` in them.
+def reference_with(
+    changes: Sequence[Change], functions: Sequence[Callable[..., Any]] = REFERENCE_FUNCTIONS
+) -> Namespace:
+    """Return the ``functions`` of the reference by name, with ``changes`` in them.
 
-    A fault of the manual route shows only on that route. So with such a fault the manual route is taken.
+    A change of the manual route shows only on that route. So with such a change the manual route is taken.
 
     Raises:
-        ClashError: if two of the faults cannot be combined.
-        ValueError: if the lines that a fault replaces are not in the source exactly once, for example because only one
+        ClashError: if two of the changes cannot be combined.
+        ValueError: if the lines that a change replaces are not in the source exactly once, for example because only one
             of the two was changed.
     """
     names: Namespace = {}
     for thing in functions:
         names |= vars(sys.modules[thing.__module__])
     names |= {"__name__": __name__, "contextlib": contextlib, "itertools": itertools}
-    names["check_it_loads"] = _loads  # no fault changes what is saved
+    names["check_it_loads"] = _loads  # nothing changes what is saved
     for thing in functions:
-        exec(_compiled(thing, tuple(fault.changes[thing] for fault in faults if thing in fault.changes)), names)
-    if any(manual in fault.changes for fault in faults):
+        exec(_compiled(thing, tuple(one.changes[thing] for one in changes if thing in one.changes)), names)
+    if any(manual in one.changes for one in changes):
         names["backward"] = names["manual"]
     return names
 
@@ -93,7 +100,8 @@ def _loads(_: Any) -> None:
 @cache
 def _compiled(thing: Callable[..., Any], patches: tuple[str, ...]) -> Any:
     try:
-        return compile(patched(thing, *patches), f"<{thing.__name__} with {len(patches)} patches>", "exec")
+        name = f"<{thing.__name__} with {len(patches)} patches>"
+        return compile(patched(thing, *patches), str(_HERE.with_name(name)), "exec")
     except SyntaxError:
         if len(patches) == 1:
             raise

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gradparity.faults.fault import Fault
+from gradparity.faults.fault import Change
 from gradparity.faults.patching import REFERENCE_FUNCTIONS, Namespace, reference_with
 from gradparity.faults.stress_scenario_on_ranks import build_on_ranks, reference_on_ranks
 from gradparity.training import train_step
@@ -24,7 +24,7 @@ REFERENCE_ON_RANKS: tuple[Callable[..., Any], ...] = (
 """The functions and classes that a fault may change on several ranks."""
 
 
-def on_ranks_with(faults: Sequence[Fault]) -> Namespace:
+def on_ranks_with(faults: Sequence[Change]) -> Namespace:
     """Return the functions of the reference on ranks by name, with ``faults`` in them.
 
     ``train_step`` is ``manual_step`` there.
@@ -38,6 +38,6 @@ def on_ranks_with(faults: Sequence[Fault]) -> Namespace:
     return names
 
 
-def _of_ranks(fault: Fault) -> Fault:
+def _of_ranks(fault: Change) -> Change:
     """Return ``fault`` with its changes to the step on one rank moved to the step on several."""
     return replace(fault, changes={manual_step if f is train_step else f: patch for f, patch in fault.changes.items()})

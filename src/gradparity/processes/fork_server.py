@@ -29,3 +29,11 @@ def fork_context(*modules: str) -> ForkServerContext | SpawnContext:
         [*_PRELOADED, *(name for name in _IF_IMPORTED_HERE if name in sys.modules), *modules]
     )
     return context
+
+
+def start_fork_server(*modules: str) -> None:
+    """Start the process from which others are forked, so that it imports ``modules`` once for all that follow."""
+    if isinstance(fork_context(*modules), ForkServerContext):
+        from multiprocessing.forkserver import ensure_running  # not everywhere
+
+        ensure_running()

@@ -130,9 +130,15 @@ def _fits(tensor: Tensor) -> bool:
 
 def moves_towards(before: Tensor, now: Tensor, parameter: Tensor) -> bool:
     """Return whether ``now`` lies between ``before`` and a parameter, on the straight line."""
+    return share_of_way(before, now, parameter) is not None
+
+
+def share_of_way(before: Tensor, now: Tensor, parameter: Tensor) -> float | None:
+    """Return the share of its way to a parameter by which a tensor moved, on the straight line; else ``None``."""
     if parameter.device != now.device:
-        return False
+        return None
     moved, way = (now - before).double().flatten(), (parameter.to(now.dtype) - before).double().flatten()
     length = float(way @ way)
     share = float(moved @ way) / length if length else 0.0
-    return 0 < share < 1 - 1e-4 and float((moved - share * way).norm()) < 1e-2 * float(moved.norm())
+    straight = 0 < share < 1 - 1e-4 and float((moved - share * way).norm()) < 1e-2 * float(moved.norm())
+    return share if straight else None
