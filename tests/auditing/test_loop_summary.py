@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from methods_by_task import OwnRate
 from torch import nn
 
 import gradparity
 from audited_loops import X, loss_of, small
+from gradparity.auditing.watching.watch import Watch
 
 
 def between_the_largest_element_and_the_largest_norm(gradients):
@@ -111,3 +113,95 @@ def test_the_rates_of_many_groups_are_told_by_their_range():
 
     said, _ = said_of(layer_by_layer)
     assert said[-1] == "learning rate 0.1 (0.0125 in the slowest of 4 groups), by no scheduler that was seen"
+
+
+def test_backwards_whose_gradients_were_emptied_are_counted_apart():
+    def looked_at_before():
+        model, optimizer = small()
+        for _ in range(3):
+            loss_of(model, -X).backward()
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    said, _ = said_of(looked_at_before)
+    assert "1 backward a step, after 1 more whose gradients were emptied" in said
+    assert "loss: NllLoss; the weights of a window's tokens sum to 1" in said
+
+
+def test_losses_of_one_forward_are_no_microbatches():
+    def parts_of_one_output():
+        model, optimizer = small()
+        for _ in range(3):
+            optimizer.zero_grad()
+            out = model(X)
+            for part in range(2):
+                out[:, part].square().mean().backward(retain_graph=True)
+            optimizer.step()
+
+    said, unexercised = said_of(parts_of_one_output)
+    assert "2 backwards a step" in said
+    assert unexercised == ()
+
+
+class OwnRates(torch.optim.lr_scheduler.LRScheduler):
+    """A schedule that leaves the rate to its optimizer."""
+
+    def get_lr(self):
+        return [None for _ in self.optimizer.param_groups]
+
+
+@pytest.mark.parametrize(("scheduled", "words"), [(False, "itself"), (True, "itself; OwnRates stepped 3 times")])
+def test_an_optimizer_that_computes_its_rate_is_told_so(scheduled, words):
+    def without_a_rate():
+        model, _ = small()
+        optimizer = OwnRate(model.parameters())
+        schedule = OwnRates(optimizer)
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            optimizer.step()
+            if scheduled:
+                schedule.step()
+
+    said, _ = said_of(without_a_rate)
+    assert said[-1] == f"the optimizer computes its learning rate {words}"
+
+
+def test_a_clip_that_was_given_nothing_is_no_clip_of_the_statement():
+    def clipped_first():
+        model, optimizer = small()
+        for _ in range(3):
+            optimizer.zero_grad()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            loss_of(model).backward()
+            optimizer.step()
+
+    said, unexercised = said_of(clipped_first)
+    assert not any("clipped" in item for item in said)
+    assert not any("clip" in item for item in unexercised)
+
+
+def test_an_optimizer_that_is_built_after_the_watched_steps_is_named():
+    def phases(*kinds):
+        model, _ = small()
+        for kind in kinds:
+            optimizer = kind(model.parameters(), lr=0.01)
+            for _ in range(3):
+                optimizer.zero_grad()
+                loss_of(model).backward()
+                optimizer.step(lambda: loss_of(model))
+
+    notes = []
+    for kinds in [(torch.optim.Adam, torch.optim.Adam), (torch.optim.Adam,)]:
+        watch = Watch(3)
+        with watch.watching():
+            phases(*kinds)
+            other = [torch.optim.LBFGS([torch.zeros(1, requires_grad=True)]) for _ in kinds[1:]]
+        notes.append(watch.facts().notes)
+        assert len(other) == len(kinds) - 1
+    [named] = notes[0]
+    assert named.startswith("LBFGS, built at test_loop_summary.py:")
+    assert named.endswith("after the watched steps, was not watched")
+    assert notes[1] == []

@@ -6,6 +6,7 @@ from contextlib import suppress
 import methods_in_the_wild
 import pytest
 import torch
+from methods_by_task import TASK_METHODS
 from more_methods import MORE_METHODS
 from quiet_audited_loops import QUIET_METHODS
 
@@ -14,7 +15,7 @@ from gradparity.auditing.finding import RuleVerdict
 from gradparity.parity.bits import same_bits
 from test_rules import BROKEN, audited
 
-METHODS = [*methods.METHODS, *methods_in_the_wild.METHODS, *QUIET_METHODS]
+METHODS = [*methods.METHODS, *methods_in_the_wild.METHODS, *QUIET_METHODS, *TASK_METHODS]
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of the wrong loops
 

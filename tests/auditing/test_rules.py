@@ -5,6 +5,7 @@ import inspect
 import pytest
 import rank_loops
 import wild_loops
+from methods_by_task import TASK_BROKEN
 from more_audited_loops import MORE
 from quiet_audited_loops import QUIET
 
@@ -16,7 +17,7 @@ from gradparity.auditing.watching.watch import Watch
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of some of the wrong loops
 
-BROKEN = audited_loops.BROKEN | MORE | QUIET | wild_loops.BROKEN
+BROKEN = audited_loops.BROKEN | MORE | QUIET | TASK_BROKEN | wild_loops.BROKEN
 LOOPS = [pytest.param(loop, *expected, id=loop.__name__) for loop, expected in BROKEN.items()]
 
 

@@ -98,6 +98,8 @@ class Backward:
     """After ``autograd.grad``: how the loop has written the gradients to ``p.grad``."""
     again: bool = False
     """True if the same loss was differentiated before."""
+    same_forward: bool = False
+    """True if its graph holds results of a forward that a backward has passed before, and kept."""
     half: bool = True
     """True if the graph holds numbers of half precision, or casts to it."""
     shared: int = 0

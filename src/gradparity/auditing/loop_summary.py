@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gradparity.auditing.events import ClipCalled, LoopEvent, Schedule, StepMade, Update
 from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import times
-from gradparity.auditing.step_windows import StepWindow, WindowBackward, size, windows
+from gradparity.auditing.step_windows import StepWindow, WindowBackward, are_microbatches, size, windows
 from gradparity.auditing.watching.user_lines import Line
 
 
@@ -40,9 +40,8 @@ def unexercised(facts: RunFacts) -> list[str]:
         name = f"{story.name} ({story.made})" if alike > 1 and story.made.number else story.name
         if any(w.made and w.made.scaler is not None for w in own) and not any(w.made and w.made.skipped for w in own):
             found.append(f"{name}: no step was skipped for an overflow")
-        lengths = {len(_into_grad(w)) for w in own}
-        one_line = len({event.line for w in own for event, _ in _into_grad(w)}) == 1  # else they are several losses
-        if one_line and len(lengths) == 1 and max(lengths) > 1:
+        lengths = {len(_used(w)) for w in own}
+        if all(are_microbatches(_used(w)) for w in own) and len(lengths) == 1 and max(lengths) > 1:
             found.append(f"{name}: no window was shorter than {lengths.pop()} microbatches")
         built = [kind for number, kind, _ in facts.schedulers if number == story.number]
         if built and not any(isinstance(event.what, Schedule) for event in story.events):
@@ -75,21 +74,23 @@ def _groups(story: Story) -> str:
 
 
 def _windows(own: Sequence[StepWindow]) -> Iterator[Item]:
-    written = [_into_grad(window) for window in own]
+    written = [_used(window) for window in own]
+    emptied = [len(_into_grad(window)) - len(used) for window, used in zip(own, written, strict=True)]
     returned = [[one for one in window.backwards if not one[1].into_grad] for window in own]
     if any(written) or not any(returned):
-        yield _number(written, "backward")
+        [(usual, _)] = Counter(emptied).most_common(1)
+        yield _number(written, "backward", f", after {usual} more whose gradients were emptied" if usual else "")
     if any(returned):
-        yield _number(returned, "call", " of autograd.grad")
+        yield _number(returned, "call", kind=" of autograd.grad")
 
 
-def _number(backwards: Sequence[Sequence[WindowBackward]], noun: str, kind: str = "") -> Item:
+def _number(backwards: Sequence[Sequence[WindowBackward]], noun: str, besides: str = "", kind: str = "") -> Item:
     """Return how many of these a step has."""
     lengths = Counter(map(len, backwards))
     usual = lengths.most_common(1)[0][0]
     first = next((each[0][0].line for each in backwards if each), None)
     others = ", ".join(f"{n} in {times(count)}" for n, count in sorted(lengths.items()) if n != usual)
-    return Item(f"{times(usual, noun)}{kind} a step" + (f" ({others})" if others else ""), first)
+    return Item(f"{times(usual, noun)}{kind} a step" + (f" ({others})" if others else "") + besides, first)
 
 
 def _into_grad(window: StepWindow) -> list[WindowBackward]:
@@ -97,8 +98,16 @@ def _into_grad(window: StepWindow) -> list[WindowBackward]:
     return [(event, what) for event, what in window.backwards if what.into_grad]
 
 
+def _used(window: StepWindow) -> list[WindowBackward]:
+    """Return the backwards whose gradients the step reads; all if it reads none, or calls a closure several times."""
+    written = _into_grad(window)
+    if sum(what.inside_step for _, what in written) > 1:
+        return written
+    return [(event, what) for event, what in written if not window.emptied_after(event)] or written
+
+
 def _losses(own: Sequence[StepWindow]) -> Iterator[Item]:
-    backwards = [_into_grad(window) or window.backwards for window in own]
+    backwards = [_used(window) or window.backwards for window in own]
     read = [(e, loss) for each in backwards for e, what in each for loss in what.losses]
     if not read:
         yield Item("the loss is none whose weights can be read off the graph (its own reduction, or soft targets)")
@@ -122,7 +131,7 @@ def _scaling(story: Story, own: Sequence[StepWindow]) -> Iterator[Item]:
 
 def _clipped(own: Sequence[StepWindow]) -> tuple[int, int, Item | None]:
     """Return the number of windows with a clip, the number in which it reached its threshold, and an item."""
-    last = [(w, event, clip) for w in own for event, clip in w.clips[-1:]]
+    last = [(w, event, clip) for w in own for event, clip in w.clips[-1:] if clip.covered]
     if not last:
         return 0, 0, None
     limits = sorted({f"{clip.threshold:g}" for _, _, clip in last if clip.threshold is not None})
@@ -152,9 +161,12 @@ def _rates(story: Story) -> Iterator[Item]:
         words += f", and as much as {largest:.4g} in between"
     if scheduled and isinstance(scheduled[0].what, Schedule):
         name = scheduled[0].what.name
-        yield Item(f"learning rate {words}; {name} stepped {times(len(scheduled), 'time')}", scheduled[0].line)
+        rate = f"learning rate {words}" if words else "the optimizer computes its learning rate itself"
+        yield Item(f"{rate}; {name} stepped {times(len(scheduled), 'time')}", scheduled[0].line)
     elif words:
         yield Item(f"learning rate {words}, by no scheduler that was seen")
+    elif story.groups and all("lr" in group for group in story.groups):
+        yield Item("the optimizer computes its learning rate itself")
 
 
 def _of_groups(rates: Sequence[float]) -> str:

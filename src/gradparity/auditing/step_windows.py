@@ -79,6 +79,19 @@ class StepWindow:
         return any(is_empty(e.before) or (e is not self.end and e.after != () and is_empty(e.after)) for e in later)
 
 
+def of_one_loss(backwards: Sequence[WindowBackward]) -> bool:
+    """Return whether backwards are of one line, from the same weights, to the same optimizers.
+
+    Losses of several models are not, though one function may differentiate all of them.
+    """
+    return len({(event.line, what.weights, what.reaches) for event, what in backwards}) <= 1
+
+
+def are_microbatches(backwards: Sequence[WindowBackward]) -> bool:
+    """Return whether backwards are of one loss, each of a forward of its own; losses of several tasks share one."""
+    return of_one_loss(backwards) and not any(what.same_forward for _, what in backwards[1:])
+
+
 def windows(story: Story) -> list[StepWindow]:
     """Return the windows of a story, in order. What follows the last step comes last, if anything does."""
     found: list[StepWindow] = []

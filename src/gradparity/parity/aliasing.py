@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from gradparity.parity.dense_parts import COMPRESSED, PLAIN, is_simple, is_wrapper, wrapped_by
+from gradparity.parity.known_forms import KnownForms
 
 _Stretch: TypeAlias = tuple[int, int, int]
 """A device, -1 for the CPU, the address of the first byte, and the address after the last byte."""
@@ -45,9 +46,38 @@ def all_apart(tensors: Sequence[Tensor]) -> bool:
         starts = list(map(Tensor.data_ptr, tensors))
     except (RuntimeError, NotImplementedError):  # a sparse tensor has no address
         return False
-    ends = sorted(map(add, starts, map(attrgetter("nbytes"), tensors)))
+    return _do_not_overlap(starts, list(map(attrgetter("nbytes"), tensors)))
+
+
+def _do_not_overlap(starts: Sequence[int], sizes: Sequence[int]) -> bool:
+    ends = sorted(map(add, starts, sizes))
     # No two overlap if all that began before a tensor have ended where it begins.
     return all(map(le, ends, sorted(starts)[1:]))
+
+
+class Apart:
+    """Asks again and again what :func:`all_apart` says; forms and places of tensors are most often the same."""
+
+    def __init__(self) -> None:
+        self._forms = KnownForms([])
+        self._sizes: list[int] = []
+        self._starts: list[int] = []
+        """The addresses of the last tensors of these forms that were apart."""
+
+    def are(self, tensors: Sequence[Tensor]) -> bool:
+        """Return whether these are apart."""
+        if not self._forms.match(tensors):
+            if not all_apart(tensors):
+                return False
+            self._forms, self._sizes = KnownForms(tensors), [tensor.nbytes for tensor in tensors]
+            self._starts = list(map(Tensor.data_ptr, tensors))
+            return True
+        starts = list(map(Tensor.data_ptr, tensors))
+        if starts != self._starts:
+            if not _do_not_overlap(starts, self._sizes):
+                return False
+            self._starts = starts
+        return True
 
 
 def stretches(tensor: Tensor) -> list[_Stretch]:

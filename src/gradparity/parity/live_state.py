@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from gradparity.parity.aliasing import all_apart
+from gradparity.parity.aliasing import Apart
 from gradparity.parity.model_tree import ModelTree
 from gradparity.parity.optimizer_names import OptimizerNames
 from gradparity.parity.other_model_state import extras, modes
@@ -41,11 +41,12 @@ class LiveState:
         self._parameters: dict[str, Tensor] = {}
         self._name_of: dict[Tensor, str] = {}
         self._members: list[tuple[str, ...]] = []
+        self._memory = Apart()
         self._there: list[bool] = []
         """For each parameter, whether it had a gradient when the names below were put together."""
         self._named: Mapping[str, Tensor] = {}
         self._apart: Mapping[str, Value] = {}
-        """What :func:`aliases` returns for these gradients, parameters and buffers, while no two share memory."""
+        """The result of :func:`aliases` for these gradients, parameters and buffers, while no two share memory."""
 
     def at(self, moment: Moment) -> dict[Part, Mapping[str, Value]]:
         """Return the values to compare when the run has stopped at ``moment``; ``None`` for a missing gradient."""
@@ -80,7 +81,7 @@ class LiveState:
         gradients = [p.grad for p in tensors]
         there = [gradient is not None for gradient in gradients]
         tensors += [gradient for gradient in gradients if gradient is not None]
-        if not all_apart([*tensors, *buffers.values()]):
+        if not self._memory.are([*tensors, *buffers.values()]):
             return aliases(self._parameters, buffers)
         if there != self._there or self._named is not self._parameters:  # a new buffer comes with new names too
             self._there, self._named = there, self._parameters

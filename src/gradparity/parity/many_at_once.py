@@ -6,7 +6,7 @@ forms is kept from one step to the next: the tensors that can be compared togeth
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, compress
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import torch
@@ -16,6 +16,7 @@ from gradparity.parity.aliasing import reach
 from gradparity.parity.bits import bits, same_bits
 from gradparity.parity.dense_parts import has_memory, is_simple
 from gradparity.parity.flatten_values import Value
+from gradparity.parity.known_forms import KnownForms
 from gradparity.parity.on_gpu.count_differences import count_differences
 from gradparity.parity.state import Part
 
@@ -35,20 +36,6 @@ _AT_ONCE: Final = 1 << 20
 
 _MOST_PLACES: Final = 20_000
 """Number of places that are kept: a training whose gradients always lie elsewhere must not fill the memory."""
-
-
-_Forms: TypeAlias = tuple[list[torch.dtype], list[torch.Size], list[tuple[int, ...]], list[int]]
-"""Dtypes, shapes, strides and devices of tensors."""
-
-
-def _forms_of(tensors: Sequence[Tensor]) -> _Forms:
-    """Return the forms of tensors, in columns: these are read and compared much faster than rows.
-
-    Raises:
-        RuntimeError: for a sparse or nested tensor, which has no strides.
-    """
-    dtypes, shapes = map(attrgetter("dtype"), tensors), map(attrgetter("shape"), tensors)
-    return list(dtypes), list(shapes), list(map(Tensor.stride, tensors)), list(map(Tensor.get_device, tensors))
 
 
 _Places: TypeAlias = tuple[int, int, int]
@@ -74,9 +61,10 @@ class ManyPairs:
 
     def __init__(self, safe: set[_Places]) -> None:
         self._safe = safe
+        self._forms: list[KnownForms] = []
+        """The forms of the twins on both sides when the groups were made."""
         self._types: list[list[type]] = []
-        """The types of all values, and the forms of the twins, when the groups were made."""
-        self._forms: list[_Forms] = []
+        """The types of the other values on both sides."""
         self._addresses: list[list[int]] = []
         """The addresses of the twins when they were last known to be safe."""
         self._twins: list[int] = []
@@ -106,16 +94,18 @@ class ManyPairs:
         self, ours: Sequence[Value], theirs: Sequence[Value]
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:
         """Return both sides of the twins; ``None`` if any value has changed its type or form, or is no longer safe."""
-        if [list(map(type, ours)), list(map(type, theirs))] != self._types:
+        if len(ours) != len(self._twins) + len(self._odd) + len(self._others) or not self._forms:
+            return None
+        if [self._types_of_others(ours), self._types_of_others(theirs)] != self._types:
             return None
         if any(_are_twins(ours[i], theirs[i]) for i in self._odd):
             return None
         a, b = (_at(self._twins, values) for values in (ours, theirs))
-        try:
-            same = [_forms_of(a), _forms_of(b)] == self._forms
-        except (RuntimeError, NotImplementedError):
-            return None
+        same = all(forms.match(side) for forms, side in zip(self._forms, (a, b), strict=True))
         return (a, b) if same and self._are_safe(a, b) else None
+
+    def _types_of_others(self, values: Sequence[Value]) -> list[type]:
+        return [*map(type, _at(self._odd, values)), *map(type, _at(self._others, values))]
 
     def _are_safe(self, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> bool:
         """Return whether the two tensors of each pair share no memory, and their storages hold all elements."""
@@ -139,18 +129,18 @@ class ManyPairs:
         for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             if isinstance(a, Tensor) and _are_twins(a, b):
                 groups.setdefault(_group_of(a, i), []).append(i)
-        self._types = [list(map(type, ours)), list(map(type, theirs))]
         self._twins = [i for group in groups.values() for i in group]
         ends = list(accumulate(map(len, groups.values())))
         self._groups = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
         ours_, theirs_ = (_at(self._twins, values) for values in (ours, theirs))
-        self._forms, self._addresses = [_forms_of(ours_), _forms_of(theirs_)], []
+        self._forms, self._addresses = [KnownForms(ours_), KnownForms(theirs_)], []
         self._reaches = list(map(reach, ours_))
         self._numbers = {i: twin.numel() for i, twin in zip(self._twins, ours_, strict=True)}
         rest = [i for i in range(len(ours)) if i not in self._numbers]
         self._odd = [i for i in rest if isinstance(ours[i], Tensor) or isinstance(theirs[i], Tensor)]
         odd = set(self._odd)
         self._others = [i for i in rest if i not in odd]
+        self._types = [self._types_of_others(ours), self._types_of_others(theirs)]
         return ours_, theirs_
 
 
@@ -162,9 +152,14 @@ def _are_twins(a: Any, b: Any) -> bool:
     """Return whether both are plain dense tensors of one form without memory in common."""
     if not (isinstance(a, Tensor) and isinstance(b, Tensor) and type(a) is type(b) and is_simple(a) and is_simple(b)):
         return False
-    if a.is_complex() or _forms_of([a]) != _forms_of([b]):  # a complex tensor may become its conjugate in place
+    if a.is_complex() or not _are_alike(a, b):  # a complex tensor may become its conjugate in place
         return False
     return abs(a.data_ptr() - b.data_ptr()) >= reach(a)
+
+
+def _are_alike(a: Tensor, b: Tensor) -> bool:
+    """Return whether two strided tensors have one dtype, shape, device and strides."""
+    return (a.dtype, a.shape, a.device, a.stride()) == (b.dtype, b.shape, b.device, b.stride())
 
 
 def _is_on_host(tensor: Tensor) -> bool:

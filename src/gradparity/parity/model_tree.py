@@ -1,7 +1,7 @@
 """The modules, parameters and buffers of a model by name; the model is walked again only after it has changed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, compress
 from operator import attrgetter, call, is_, itemgetter
 from typing import Any, Final
 
@@ -70,8 +70,9 @@ class ModelTree:
     def _tables(self) -> tuple[tuple[list[int], list[str]], list[object]]:
         """Return how many names each table of the modules known so far has, and which, and all their members."""
         tables: list[Any] = [*chain.from_iterable(map(_TABLES, self.modules.values()))]
-        names = list(map(len, tables)), [*chain.from_iterable(tables)]
-        return names, [*chain.from_iterable(map(dict.values, tables))]
+        sizes = list(map(len, tables))
+        filled = list(compress(tables, sizes))
+        return (sizes, [*chain.from_iterable(filled)]), [*chain.from_iterable(map(dict.values, filled))]
 
 
 def _reader_of(keys: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:

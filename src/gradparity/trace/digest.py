@@ -89,12 +89,12 @@ def digests_of_group(tensors: Sequence[Tensor], group: Group) -> tuple[bytes, np
     flat = _flat(tensors)
     content = bits(flat).numpy().tobytes()
     digests = b"".join([xxhash.xxh3_128_digest(content[one]) for one in group.bytes_of])
-    numbers = flat.double().numpy()
     if not flat.is_floating_point():
-        return digests, np.where(group.single, numbers[group.firsts], 0.0)
+        return digests, np.where(group.single, flat.numpy()[group.firsts], 0.0)
+    numbers = (flat if flat.dtype in AS_NUMPY else flat.float()).numpy()
     with np.errstate(all="ignore"):  # numbers may be infinite or NaN, and their squares too large
-        norms = np.sqrt(np.add.reduceat(np.square(numbers), group.firsts))
-    return digests, np.where(group.single, numbers[group.firsts], norms)
+        norms = np.sqrt(np.add.reduceat(np.square(numbers), group.firsts, dtype=np.float64))
+        return digests, np.where(group.single, numbers[group.firsts], norms)
 
 
 def buffer_of(tensors: Sequence[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict
 from gradparity.auditing.rules import (
     before_the_step,
     between_backwards,
+    clip_after_step,
     clip_before_unscale,
     clipping,
     data_of_ranks,
@@ -18,6 +19,7 @@ from gradparity.auditing.rules import (
     gradients_of_inputs,
     learning_rates,
     loss_divisors,
+    loss_in_half,
     loss_inputs,
     loss_scale,
     norm_and_dropout_layers,
@@ -51,6 +53,8 @@ _OF_SIGNS = (
     some_left_over,
     learning_rates,
     padding,
+    clip_after_step,
+    loss_in_half,
 )
 
 _FILES = (
@@ -86,6 +90,7 @@ _IMPLIED = {
     parameters.IN_NO_OPTIMIZER.code: (optimizers.OF_ANOTHER_MODEL.code, optimizers.SAME_MODEL.code),
     stepping.NEVER_REACHED.code: (parameters.MADE_LATER.code,),
     several_backwards.OTHERS_GRADIENT.code: (between_backwards.LEAKS.code, zero_grad.LEFT_OVER.code),
+    gradients_by_hand.DROPPED.code: (zero_grad.THROWN_AWAY.code,),
     between_backwards.LEAKS.code: (zero_grad.LEFT_OVER.code,),
 }
 """Rules that say nothing new where one of these others has found its cause."""

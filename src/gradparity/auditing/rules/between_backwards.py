@@ -6,7 +6,7 @@ from itertools import pairwise
 from gradparity.auditing.events import Backward, LoopEvent, StepMade
 from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.step_windows import StepWindow, WindowBackward
+from gradparity.auditing.step_windows import StepWindow, WindowBackward, of_one_loss
 
 KEPT_BY_REFERENCE = Rule(
     "GP120",
@@ -74,11 +74,11 @@ def _factor_of_last(window: StepWindow) -> float | None:
     """Return the one factor between the last backward's gradients and those that the step read, if there is one.
 
     Only parameters count whose gradients are emptied before each further backward. ``None`` if the backwards are of
-    several lines or weights, or if the weights of all losses sum to 1, of which ``emptied-inside-a-window`` tells. A
+    several losses, or if the weights of all losses sum to 1, of which ``emptied-inside-a-window`` tells. A
     factor other than the number of backwards is returned only if all parameters have it.
     """
     backwards = _outer(window)
-    if window.end is None or len({(e.line, what.weights) for e, what in backwards}) > 1:
+    if window.end is None or not of_one_loss(backwards):
         return None
     total = sum(loss.total for _, what in backwards for loss in what.losses)
     if abs(total - 1) < 1e-3 and all(what.losses for _, what in backwards):
@@ -124,9 +124,8 @@ def _leaks(story: Story, by_number: Mapping[int, Sequence[StepWindow]]) -> Itera
     for window in by_number[story.number]:
         for event, what in _outer(window) if window.made is not None else ():
             owners = [n for n in what.reaches - {story.number} if _steps_on(by_number[n], event, what)]
-            apart = [
-                e for n in owners for e, own in _outer(window) if e.line != event.line and _apart(own, e, n, by_number)
-            ]
+            others = [(e, own) for e, own in _outer(window) if (e.line, own.reaches) != (event.line, what.reaches)]
+            apart = [e for n in owners for e, own in others if _apart(own, e, n, by_number)]
             if apart and not window.emptied_after(event):
                 found.append((window, event, apart[0]))
                 break

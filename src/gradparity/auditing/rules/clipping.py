@@ -1,4 +1,4 @@
-"""Rules on clips that come too late, too often, or for some of the gradients only."""
+"""Rules on clips that come too early, too often, or for some of the gradients only."""
 
 import itertools
 import math
@@ -7,15 +7,8 @@ from collections.abc import Iterator, Sequence
 from gradparity.auditing.events import LoopEvent
 from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.step_windows import StepWindow, is_empty, number_made, same
+from gradparity.auditing.step_windows import StepWindow, is_empty, number_made
 
-TOO_LATE = Rule(
-    "GP301",
-    "clip-after-step",
-    "The gradients are clipped after the optimizer has read them, and emptied before the next step. The clip has no "
-    "effect.",
-    "loss.backward()\ntorch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)\noptimizer.step()",
-)
 INSIDE = Rule(
     "GP302",
     "clip-inside-a-window",
@@ -37,9 +30,10 @@ SOME = Rule(
 NOTHING = Rule(
     "GP304",
     "clip-of-nothing",
-    "The clip was given no gradient, for example because a generator of parameters had been used up before. It has no "
-    "effect.",
-    "parameters = list(model.parameters())\ntorch.nn.utils.clip_grad_norm_(parameters, max_norm)",
+    "The clip was given no gradient, for example because it runs before the backward, or because a generator of "
+    "parameters had been used up. It has no effect.",
+    "parameters = list(model.parameters())\nloss.backward()\n"
+    "torch.nn.utils.clip_grad_norm_(parameters, max_norm)\noptimizer.step()",
     right_in="a clip of a part that has no gradients in this step",
 )
 BY_PARTS = Rule(
@@ -48,7 +42,8 @@ BY_PARTS = Rule(
     "Between the last backward and the step the gradients were not multiplied by one factor, so their direction "
     "changed: each part was clipped by its own norm, or something else has written to them.",
     "torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)",
-    right_in="clips by layer or by value, gradient surgery, centralization, noise, control variates, masks",
+    right_in="clips by layer or by value, preconditioning, gradient surgery, centralization, noise, control variates, "
+    "masks",
 )
 ENLARGED = Rule(
     "GP306",
@@ -69,36 +64,11 @@ TWICE = Rule(
 
 def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
-    yield from _too_late(windows)
     yield from _inside(windows)
     yield from _some(windows)
     yield from _nothing(windows)
     yield from _factors(windows)
     yield from _twice(windows)
-
-
-def _too_late(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
-    found, in_time = [], 0
-    for window in windows:
-        for event, _ in window.clips:
-            earlier = [e for e, _ in window.backwards if e.number < event.number]
-            if earlier or window.previous is None or not same(event.before, window.previous.after):
-                in_time += 1
-            elif not window.backwards or is_empty(window.backwards[0][0].before):
-                found.append((window, event))
-    if len(found) < 2 or in_time:
-        return
-    window, event = found[0]
-    yield RuleFinding(
-        TOO_LATE,
-        RuleVerdict.WRONG,
-        f"the clip runs after the step has read the gradients, which are then emptied, {times(len(found), 'time')} of "
-        f"{len(found)}: it has no effect",
-        event.line,
-        window.previous.line if window.previous else None,
-        window.step,
-        times=len(found),
-    )
 
 
 def _inside(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
@@ -157,6 +127,13 @@ def _some(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 
 
 def _nothing(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+    early = [(w, first) for w in windows if (first := _before_the_backward(w)) is not None]
+    if len(early) > 1 and len(early) == sum(bool(w.clips) for w in windows if w.backwards):
+        window, event = early[0]
+        words = f"the clip runs before the backward, and finds no gradient, in {times(len(early))}: it has no effect"
+        after = window.backwards[0][0].line
+        yield RuleFinding(NOTHING, RuleVerdict.WRONG, words, event.line, after, window.step, times=len(early))
+        return
     found = [(w, e, clip) for w in windows for e, clip in w.clips if not clip.covered and w.made is not None]
     empty = [one for one in found if not any(clip.given_any for _, clip in one[0].clips)]
     others = any(clip.covered for w in windows for _, clip in w.clips)
@@ -166,10 +143,21 @@ def _nothing(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
             f"the clip was given no parameter at all, such as by a generator that was used up, in {times(len(empty))}"
         )
         yield RuleFinding(NOTHING, RuleVerdict.WRONG, words, event.line, None, window.step, times=len(empty))
-    elif len(found) > 1 and not others:
+        return
+    found = [(w, e, clip) for w, e, clip in found if not is_empty(e.before)]
+    if len(found) > 1 and not others:
         window, event, _ = found[0]
         words = f"the clip was given no gradient, though the optimizer had some, in {times(len(found))}"
         yield RuleFinding(NOTHING, RuleVerdict.UNUSUAL, words, event.line, None, window.step, times=len(found))
+
+
+def _before_the_backward(window: StepWindow) -> LoopEvent | None:
+    """Return the first clip of a window if all its clips run on empty gradients before its first backward."""
+    if window.made is None or not window.clips or not window.backwards:
+        return None
+    first = window.backwards[0][0].number
+    early = all(event.number < first and event.before and is_empty(event.before) for event, _ in window.clips)
+    return window.clips[0][0] if early else None
 
 
 def _factors(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from gradparity.auditing.events import Backward, Written
 from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.step_windows import StepWindow, is_empty
+from gradparity.auditing.step_windows import StepWindow, are_microbatches, is_empty
 
 OVERWRITTEN = Rule(
     "GP701",
@@ -28,7 +28,7 @@ DROPPED = Rule(
     "gradient-not-written",
     "autograd.grad returned a gradient for this parameter, and the loop has not written it to p.grad.",
     "for p, g in zip(parameters, grads, strict=True):\n    if g is not None:\n        p.grad = g",
-    right_in="a step that trains some of the parameters only",
+    right_in="a step that trains some of the parameters only; an optimizer that only carries a schedule",
 )
 OTHERWISE = Rule(
     "GP704",
@@ -52,17 +52,22 @@ SHARED = Rule(
 )
 
 
+FEW = 3
+"""Steps that are enough to see a habit."""
+
+
 def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     yield from _overwritten(windows)
-    yield from _written(windows)
+    nowhere = list(_written_nowhere(windows)) if story.by_torch else []
+    yield from nowhere or _written(windows)
 
 
 def _overwritten(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
         grads = [(e, what) for e, what in window.backwards if not what.into_grad]
-        alike = len({(e.line, what.weights) for e, what in grads}) == 1
+        alike = are_microbatches(grads)
         replaced = [e for e, what in grads[1:] if what.written and what.written.overwritten and not is_empty(e.after)]
         if window.made is not None and len(grads) > 1 and alike and len(replaced) == len(grads) - 1:
             found.append((window, replaced[0], len(grads)))
@@ -80,6 +85,18 @@ def _overwritten(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         1,
         times=len(found),
     )
+
+
+def _written_nowhere(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+    """Find steps with nothing in ``p.grad``, though autograd.grad has returned gradients for them."""
+    made = [(w, w.end, w.made) for w in windows if w.end is not None and w.made is not None and w.backwards]
+    calls = [one for one in made if not one[2].closure and not any(what.into_grad for _, what in one[0].backwards)]
+    found = [(window, end) for window, end, _ in calls if all(g is None for g in end.before)]
+    if len(found) >= FEW and len(found) == len(made):
+        window, end = found[0]
+        words = f"no gradient of this call was in p.grad when the optimizer stepped, in {times(len(found))}"
+        line = window.backwards[-1][0].line
+        yield RuleFinding(DROPPED, RuleVerdict.UNUSUAL, words, line, end.line, window.step, times=len(found))
 
 
 def _written(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:

@@ -11,8 +11,8 @@ from gradparity.auditing.step_windows import StepWindow, is_empty
 UNREAD = Rule(
     "GP833",
     "learning-rate-set-where-nothing-reads-it",
-    "The optimizer's step reads the rate of param_groups alone. An attribute of the optimizer, or its defaults, which "
-    "only later groups take, changes nothing.",
+    "The optimizer's step reads the lr of param_groups alone. Another key, an attribute of the optimizer, or its "
+    "defaults, which only later groups take, change nothing.",
     "for group in optimizer.param_groups:\n    group['lr'] = rate",
     reported="https://discuss.pytorch.org/t/adaptive-learning-rate/320",
 )
@@ -44,7 +44,9 @@ def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFindin
     changed, constant = len({what.unread for _, _, what in made}) > 1, len({what.rates for _, _, what in made}) == 1
     if unread and changed and constant:  # else it is a note of the loop
         window, end, what = unread[-1]
-        words = f"a rate of {what.unread:.4g} was set beside param_groups, and the step used {what.rates[0]:.4g}"
+        words = (
+            f"a rate of {what.unread:.4g} was set beside the lr of param_groups, and the step used {what.rates[0]:.4g}"
+        )
         yield RuleFinding(
             UNREAD, RuleVerdict.WRONG, f"{words}, in {times(len(unread))}", end.line, story.made, window.step
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gradparity.auditing.events import LossWeights
 from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.step_windows import StepWindow, size, windows
+from gradparity.auditing.step_windows import StepWindow, are_microbatches, size, windows
 
 SUMMED = Rule(
     "GP408",
@@ -98,9 +98,9 @@ def _of(rule: Rule, window: StepWindow, words: str) -> RuleFinding:
 
 def _even(window: StepWindow) -> _Even | None:
     losses: list[LossWeights] = [loss for _, what in window.backwards for loss in what.losses]
-    places = {(event.line, what.weights, what.inside_step) for event, what in window.backwards}
+    alike = are_microbatches(window.backwards) and len({what.inside_step for _, what in window.backwards}) == 1
     factor = _own_factor(window)
-    if len(losses) != len(window.backwards) or len(places) > 1 or not window.adds_up or factor is None:
+    if len(losses) != len(window.backwards) or not alike or not window.adds_up or factor is None:
         return None
     weights = [loss.weight for loss in losses if loss.weight and not loss.weighted and math.isfinite(loss.weight)]
     if len(weights) < len(losses) or not _alike(weights):

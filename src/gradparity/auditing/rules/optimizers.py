@@ -8,6 +8,7 @@ from gradparity.auditing.events import Schedule, StepMade, ZeroGrad
 from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.step_windows import StepWindow, is_empty
+from gradparity.auditing.watching.parameters_without_optimizer import Origin
 
 NEVER_STEPS = Rule(
     "GP841",
@@ -42,7 +43,6 @@ SAME_MODEL = Rule(
     "optimizer_g = torch.optim.Adam(generator.parameters())\n"
     "optimizer_d = torch.optim.Adam(discriminator.parameters())",
 )
-
 FEW = 3
 """Steps or backwards that are enough to see a habit."""
 
@@ -76,7 +76,7 @@ def _without_gradients(story: Story, windows: Sequence[StepWindow], facts: RunFa
     last = list(itertools.takewhile(lambda w: w.end and is_empty(w.end.before) and not w.backwards, reversed(made)))
     if len(last) < FEW or any(w.made and w.made.closure for w in last):
         return
-    strangers = [p for p in facts.outsiders if not p.beside and p.times >= FEW]
+    strangers = [p for p in facts.outsiders if not p.beside and p.origin is not Origin.ALONE and p.times >= FEW]
     window = last[-1]
     assert window.end is not None
     words = f"the parameters of {story.name} had no gradient in {times(len(last))}, from step {window.step} to the last"
@@ -118,7 +118,7 @@ def _made_again(stories: Sequence[Story]) -> Iterator[RuleFinding]:
 
 
 def _same_model(facts: RunFacts) -> Iterator[RuleFinding]:
-    strangers = [p for p in facts.outsiders if not p.beside and p.times >= FEW]
+    strangers = [p for p in facts.outsiders if not p.beside and p.origin is not Origin.ALONE and p.times >= FEW]
     if not strangers:
         return
     steps = sorted(

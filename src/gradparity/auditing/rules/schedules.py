@@ -63,6 +63,9 @@ NEVER_STEPPED = Rule(
     right_in="a schedule by epoch, if no epoch ended",
 )
 
+FEW = 8
+"""Steps in which a schedule that is made for each step runs more than once."""
+
 TOO_SELDOM = Rule(
     "GP831",
     "one-cycle-not-after-each-step",
@@ -145,7 +148,7 @@ def _number(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 def _cycle(story: Story, made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     schedules = [(e, e.what) for e in story.events if isinstance(e.what, Schedule)]
     each = [(e, what) for e, what in schedules if what.each_step]
-    if len(each) > 1 and len(each) * 2 <= len(made) - 1:
+    if (len(each) > 1 or (each and len(made) > FEW)) and len(each) * 2 <= len(made) - 1:
         event, what = each[0]
         words = f"{what.name} ran {times(len(each), 'time')} in {times(len(made))}"
         yield RuleFinding(TOO_SELDOM, RuleVerdict.UNUSUAL, words, event.line)
@@ -191,11 +194,12 @@ def _rate(story: Story) -> Iterator[RuleFinding]:
     for event in story.events:
         if isinstance(event.what, Schedule):
             rates = event.what.rates
-        elif rates is not None and isinstance(event.what, StepMade) and event.what.rates != rates:
-            found.append((event, rates, event.what.rates))
+        elif rates is not None and isinstance(event.what, StepMade):
+            changed = [pair for pair in zip(rates, event.what.rates, strict=False) if pair[0] != pair[1]]
+            found += [(event, *changed[0])] if changed else []  # a group may have come since, with its own rate
     if found:
         event, planned, used = found[0]
-        words = f"the schedule set the learning rate to {planned[0]:.4g}, and the step used {used[0]:.4g}"
+        words = f"the schedule set the learning rate to {planned:.4g}, and the step used {used:.4g}"
         yield RuleFinding(RATE_WRITTEN, RuleVerdict.UNUSUAL, words, event.line, times=len(found))
 
 

@@ -108,7 +108,8 @@ def of_several(stories: Sequence[Story], by_number: Mapping[int, Sequence[StepWi
                     for step in by_number.get(other, ())
                     if step.end is not None and event.number < step.end.number < own[-1][0].number
                 ]
-                if taken and event.line != own[-1][0].line and not window.emptied_after(event):
+                last, its = own[-1]
+                if taken and (event.line, what.reaches) != (last.line, its.reaches) and not window.emptied_after(event):
                     found.append((window, event, taken[0]))
                     break
         if len(found) >= 2:

@@ -35,7 +35,8 @@ WEIGHTS_WRITTEN = Rule(
     "weights-written-between-steps",
     "The weights are not those that the last step has left: something else has written to them.",
     "with torch.no_grad(): ...  # nothing between the steps, or an optimizer that does it",
-    right_in="WGAN's clipped weights, lookahead, averages that are swapped in, projections, a restored best checkpoint",
+    right_in="WGAN's clipped weights, lookahead, averages that are swapped in, codebooks, projections, noise on the "
+    "weights, a restored best checkpoint",
 )
 STATE_CHANGED = Rule(
     "GP805",
@@ -121,12 +122,14 @@ def _between(made: Sequence[StepWindow], left_by_others: Container[object], by_t
             continue  # parameters came or went
         first = window.backwards[0][1].weights if window.backwards else window.made.weights_before
         restored = window.made.weights_before == before.made.weights_after
+        # Frozen parameters that an optimizer holds are a momentum encoder's or a codebook's: the loop writes them.
+        frozen = before.made.frozen & window.made.frozen
         # Lightning's averaging makes such a step at its end.
         idle = not window.backwards and window.made.weights_before == window.made.weights_after
         # A training that is resumed does not begin again with its first weights.
         fetched = window.made.loaded and first in (known_weights if window.made.resumed else known_weights | initial)
         written = by_backward and not fetched and first not in left_by_others
-        if first != before.made.weights_after and written and not restored and not idle:
+        if first != before.made.weights_after and written and not restored and not idle and not frozen:
             weights.append(window)
         now = window.made.state_before
         if now != before.made.state_after and (now == empty or (by_torch and now not in known_states)):

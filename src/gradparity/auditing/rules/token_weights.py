@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gradparity.auditing.events import LoopEvent, LossWeights
+from gradparity.auditing.events import Backward, LoopEvent, LossWeights
 from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.step_windows import StepWindow
+from gradparity.auditing.step_windows import StepWindow, are_microbatches
 
 MEAN_OF_MEANS = Rule(
     "GP401",
@@ -66,14 +66,6 @@ DIVIDED_TWICE = Rule(
     right_in="a loss with a coefficient that happens to be that number",
 )
 
-IN_HALF = Rule(
-    "GP407",
-    "loss-in-half-precision",
-    "The model's weights have full precision, and the loss was computed in half: its sum is rounded to three digits, "
-    "and overflows early in float16.",
-    "loss = F.cross_entropy(logits.float(), targets)",
-)
-
 ALIKE = 1e-3
 """Relative difference of weights that counts as rounding: half precision has about three digits."""
 
@@ -89,6 +81,12 @@ class _Accumulated:
     def total(self) -> float:
         return sum(loss.total for _, loss in self.parts)
 
+    @property
+    def added_by_torch(self) -> bool:
+        """Return whether p.grad holds the sum of all microbatches, and no mean of them that the loop has written."""
+        written = [e.what.written for e, _ in self.parts if isinstance(e.what, Backward) and e.what.written]
+        return not any(one.dropped or one.other for one in written)
+
 
 def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
@@ -96,12 +94,11 @@ def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFindin
     yield from _mean_of_means(readable)
     yield from _lengths(readable)
     yield from _padding(readable)
-    yield from _in_half(windows)
 
 
 def _readable(window: StepWindow) -> _Accumulated | None:
     backwards = window.accumulated
-    if window.made is None or not backwards or len({(e.line, what.weights) for e, what in backwards}) > 1:
+    if window.made is None or not backwards or not are_microbatches(backwards):
         return None
     if any(len(what.losses) != 1 for _, what in backwards) or not window.adds_up:
         return None
@@ -118,6 +115,8 @@ def _mean_of_means(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
         losses = [loss for _, loss in one.parts]
         counts = [loss.tokens for loss in losses]
         if len(losses) < 2 or not all(counts) or any(loss.weighted or loss.weight is None for loss in losses):
+            continue
+        if not _same_parameters(one):  # tasks with heads of their own, each with its own labels
             continue
         padded = any(loss.tokens < loss.elements for loss in losses)
         if padded and len(set(counts)) > 1 and all(_near(loss.total, losses[0].total) for loss in losses):
@@ -142,6 +141,7 @@ def _mean_of_means(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
 
 def _lengths(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
     """Compare the sum of a window's weights with the number of its microbatches."""
+    readable = [one for one in readable if one.added_by_torch]
     if len(readable) < 2:
         return
     (usual, often), *_ = Counter(len(one.parts) for one in readable).most_common(1)
@@ -232,13 +232,3 @@ def _padding(readable: Sequence[_Accumulated]) -> Iterator[RuleFinding]:
         one.window.step,
         times=len(found),
     )
-
-
-def _in_half(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
-    losses = [(w, e, loss) for w in windows for e, what in w.backwards for loss in what.losses]
-    full = any(g is not None and g.dtype in ("float32", "float64") for _, e, _ in losses for g in e.after)
-    found = [(w, e) for w, e, loss in losses if loss.half]
-    if full and len(found) > 1:
-        window, event = found[0]
-        words = f"the loss was computed in half precision, in {times(len(found), 'backward')}"
-        yield RuleFinding(IN_HALF, RuleVerdict.UNUSUAL, words, event.line, None, window.step, times=len(found))

@@ -20,9 +20,10 @@ ALWAYS_ZERO = Rule(
     "GP809",
     "gradient-always-zero",
     "The graph leads to this weight, and each of its gradients is exactly zero in every backward: a rounding, sign or "
-    "argmax without a straight-through estimate, a ReLU that is never open, or a factor of zero lies in between.",
+    "argmax without a straight-through estimate, a ReLU that is never open, or a factor of zero lies in between. Two "
+    "factors that both begin at zero, as of an adapter, stay there.",
     "quantized = weight + (quantize(weight) - weight).detach()  # passes the gradient on",
-    right_in="parts behind a gate that stays closed for now",
+    right_in="parts behind a gate that stays closed for now; a loss without rewards yet, or whose weight warms up",
 )
 
 FEW = 5
@@ -45,7 +46,7 @@ def _always_zero(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFi
     other = {i for e, _ in backwards for i, g in enumerate(e.after) if g is None or g.norm != 0}
     finite = {i for e, _ in backwards for i, g in enumerate(e.after) if g is not None and math.isfinite(g.norm)}
     found = sorted((matrices & led & finite) - other)
-    if found and len(found) < len(story.shapes):
+    if found:
         names = ", ".join(story.names[i] for i in found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
         words = f"every gradient of {names} was exactly zero, in {times(len(backwards), 'backward')}"
         yield RuleFinding(ALWAYS_ZERO, RuleVerdict.UNUSUAL, words, backwards[0][0].line, times=len(backwards))

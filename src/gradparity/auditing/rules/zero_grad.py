@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from gradparity.auditing.events import LoopEvent, ZeroGrad
 from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
-from gradparity.auditing.step_windows import StepWindow, is_empty, number_made, same
+from gradparity.auditing.step_windows import StepWindow, are_microbatches, is_empty, number_made, same
 
 LEFT_OVER = Rule(
     "GP101",
@@ -50,7 +50,7 @@ GIVEN_UP = Rule(
 def of_story(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     """Yield what these rules find."""
     yield from _left_over(story, windows)
-    yield from _thrown_away(windows)
+    yield from _thrown_away(windows, story.by_torch)
     yield from _emptied_inside(windows)
     yield from _given_up(windows)
     yield from _never_stepped(windows)
@@ -91,18 +91,20 @@ def _left_over(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFind
     )
 
 
-def _thrown_away(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+def _thrown_away(windows: Sequence[StepWindow], by_torch: bool) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
-        if window.end is None or window.made is None or window.made.closure or not is_empty(window.end.before):
+        if window.end is None or window.made is None or not is_empty(window.end.before):
+            continue
+        if any(what.inside_step for _, what in window.backwards):  # a closure, which may end with a zero_grad
             continue
         wrote = [e for e, what in window.backwards if what.into_grad and not is_empty(e.after)]
-        if wrote:
-            emptier = next(
-                (e for e in window.events if isinstance(e.what, ZeroGrad) and e.number > wrote[-1].number), None
-            )
-            if emptier is not None:
-                found.append((window, emptier))
+        after = wrote or [e for e, what in window.backwards if by_torch and not what.into_grad]
+        later = [e for e in window.events if isinstance(e.what, ZeroGrad) and after and e.number > after[-1].number]
+        # The loop itself writes gradients that a call returns: those are lost which no step has read before.
+        lost = later if wrote else [e for e in later if not is_empty(e.before) and not _read_before(window, e)]
+        if lost:
+            found.append((window, lost[0]))
     if len(found) < 2:
         return
     window, emptier = found[0]
@@ -118,12 +120,17 @@ def _thrown_away(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     )
 
 
+def _read_before(window: StepWindow, event: LoopEvent) -> bool:
+    """Return whether the gradients before an event are those that the step before has read."""
+    return window.previous is not None and same(event.before, window.previous.after)
+
+
 def _emptied_inside(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     found = []
     for window in windows:
         backwards = window.accumulated
         number = len(backwards)
-        if window.made is None or number < 2 or len({(e.line, what.weights) for e, what in backwards}) > 1:
+        if window.made is None or number < 2 or not are_microbatches(backwards):
             continue
         readable = all(what.losses for _, what in backwards)
         whole = abs(sum(loss.total for _, what in backwards for loss in what.losses) - 1) < 1e-3
@@ -178,7 +185,7 @@ def _given_up(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
 
 def _never_stepped(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     made = [window for window in windows if window.made is not None]
-    lines = {event.line for window in windows for event, _ in window.backwards}
+    lines = {(event.line, what.reaches) for window in windows for event, what in window.backwards}
     lengths = [len(window.backwards) for window in made]
     if not windows or len(lengths) < 2 or min(lengths) < 2 or len(lines) > 1:
         return

@@ -23,13 +23,13 @@ def clipping() -> tuple[str, float | None, float] | None:
     return name, None if threshold is None else float(threshold), norm_type
 
 
-def parameters_to_clip() -> int | None:
-    """Return the number of parameters that the running clip was given; ``None`` if none of torch's clips runs."""
+def parameters_to_clip() -> list[Any] | None:
+    """Return the parameters that the running clip was given; ``None`` if none of torch's clips runs."""
     frame: Any = sys._getframe(1)
     while frame is not None:
         given = frame.f_locals.get("parameters")
         if frame.f_globals is vars(clip_grad) and frame.f_code.co_name.startswith("clip_grad") and given is not None:
-            return len(given) if isinstance(given, list) else None
+            return given if isinstance(given, list) else None
         frame = frame.f_back
     return None
 

@@ -48,8 +48,8 @@ class Modules:
         """For each parameter that required no gradient when an optimizer of its model was built: when."""
         self.reached_at: dict[int, tuple[Line, int]] = {}
         """For each leaf that got gradients: the line of the first backward, and their number."""
-        self._first: dict[int, Tensor] = {}
-        """For each of these that is registered in no module, a copy of its first values."""
+        self._first: dict[int, tuple[Tensor, int]] = {}
+        """For each of these that is in no module: a copy of its first values, and the version of its first gradient."""
         self._evaluated: dict[int, Line] = {}
         """For each module whose own ``eval()`` was called last, and not its own ``train()``: the line."""
         self._retrained: dict[int, tuple[Line, Line, int]] = {}
@@ -126,13 +126,13 @@ class Modules:
             first, times = self.reached_at.get(key, (line, 0))
             self.reached_at[key] = first, times + 1
             if not times and key not in self._born and leaf.numel() <= SMALL and is_simple(leaf):
-                self._first[key] = leaf.detach().clone()
+                self._first[key] = leaf.detach().clone(), 0 if leaf.grad is None else leaf.grad._version
 
     def stays(self, leaf: Tensor) -> bool:
         """Return whether a leaf that is registered in no module has its first values, and all gradients added up."""
         key = self.key(leaf)
-        first = self._first.get(key)
-        if first is None or leaf.grad is None or leaf.grad._version != self.reached_at[key][1] - 1:
+        first, version = self._first.get(key, (None, 0))
+        if first is None or leaf.grad is None or leaf.grad._version != version + self.reached_at[key][1] - 1:
             return False
         like = is_simple(leaf) and (leaf.dtype, leaf.shape, leaf.device) == (first.dtype, first.shape, first.device)
         return like and same_bits(first, leaf.detach())

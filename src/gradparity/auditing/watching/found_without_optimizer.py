@@ -41,6 +41,10 @@ def outsiders(modules: Modules, held: set[int]) -> dict[int, Outsider]:
             if _is_outside(modules, leaf, held) and modules.stays(leaf) and (beside or not listed):
                 origin = Origin.IN_LIST if listed else Origin.TENSOR
                 found.setdefault(modules.key(leaf), _outsider(modules, name, leaf, origin, beside))
+    for leaf in modules.key.alive():
+        if isinstance(leaf, nn.Parameter) and _is_outside(modules, leaf, held) and modules.stays(leaf):
+            name = f"an nn.Parameter of no module, of shape {list(leaf.shape)},"
+            found.setdefault(modules.key(leaf), _outsider(modules, name, leaf, Origin.ALONE, ""))
     return found
 
 

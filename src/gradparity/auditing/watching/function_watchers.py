@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 from torch._guards import TracingContext
-from torch.nn.utils import clip_grad
 from torch.optim import Optimizer
 
-from gradparity.auditing.events import Backward, ClipCalled, StepMade, ZeroGrad
+from gradparity.auditing.events import Backward, StepMade, ZeroGrad
 from gradparity.auditing.facts import OwnLoad
 from gradparity.auditing.watching.backward_facts import BackwardSigns
-from gradparity.auditing.watching.call_stack import clipping, parameters_to_clip, runs_inside
+from gradparity.auditing.watching.call_stack import runs_inside
+from gradparity.auditing.watching.clip_watchers import ClipWatchers
 from gradparity.auditing.watching.found_optimizers import Registry
 from gradparity.auditing.watching.input_gradients import InputGradients
+from gradparity.auditing.watching.kept_graphs import KeptGraphs
 from gradparity.auditing.watching.loss_weights import Reading, marked_again, walked
 from gradparity.auditing.watching.samplers import SamplerWatcher
 from gradparity.auditing.watching.scaler_watchers import ScalerWatchers
@@ -43,11 +44,11 @@ class LoopWatchers:
         self._enough = stepped
         self._scalers = ScalerWatchers(known, stepped)
         self._schedulers = ScheduleWatchers(known)
+        self._clips = ClipWatchers(known)
         self.averages = Averages(known.modules)
         self.samplers = SamplerWatcher(lambda: known.events)
         self.input_gradients = InputGradients(known)
-        self._reached_last: frozenset[int] = frozenset()
-        """The numbers of the optimizers that the last backward has reached."""
+        self._kept = KeptGraphs()
 
     def places(self) -> Iterator[tuple[Any, str, Callable[[Call], Watching]]]:
         """Yield each function of PyTorch that has no hook: its owner, its name, and its watcher."""
@@ -56,8 +57,7 @@ class LoopWatchers:
         yield from self._scalers.places()
         yield from self._schedulers.places()
         yield from self.samplers.places()
-        yield clip_grad, "_group_tensors_by_device_and_dtype", self._clip
-        yield clip_grad, "_get_total_norm", self._clip_of_nothing
+        yield from self._clips.places()
         yield Optimizer, "zero_grad", self._zero_grad
         yield nn.Module, "zero_grad", self._zero_grad
         yield nn.Module, "train", self._mode
@@ -79,7 +79,11 @@ class LoopWatchers:
         concerned = self.known.concerned(owner)
         before = [(trainee, trainee.gradients()) for trainee in concerned]
         for trainee, _ in before:
-            self.known.settle(trainee)
+            if trainee.awaited is None or trainee.marks() != trainee.untouched:
+                self.known.settle(trainee)
+            else:  # the loop empties before it writes the gradients that autograd.grad has returned
+                left = trainee.expected.items()
+                trainee.expected = {i: one.after_zero_grad() if one is not None else None for i, one in left}
         yield
         line = here()
         for trainee, gradients in before:
@@ -142,6 +146,7 @@ class LoopWatchers:
             self.averages.look(trainee)
         scale = math.prod(graph.scales, start=1.0)
         inside, again = bool(stepping()), into_grad and marked_again(graph.losses)
+        same_forward = self._kept.passes(graph.nodes, bool(call.get(2, "keep_graph", False)))
         self.modules.backward_passed_by(reached)
         loss = late_hash_of_all(root.detach() for root in roots if isinstance(root, torch.Tensor))
         exchange = self.modules.replicas.exchange(reached)
@@ -152,7 +157,7 @@ class LoopWatchers:
         signs.is_over()
         if into_grad and not inputs:
             self.modules.reached({id(x): x for x in graph.leaves}.values(), line)
-        reaches = self._reached_last = frozenset(trainee.story.number for trainee in concerned)
+        reaches = self._clips.reached_last = frozenset(trainee.story.number for trainee in concerned)
         for trainee, gradients, weights in before:
             mode = modes[trainee.story.number]
             what = Backward(
@@ -164,6 +169,7 @@ class LoopWatchers:
                 weights,
                 mode,
                 again=again,
+                same_forward=same_forward,
                 half=graph.half,
                 shared=trainee.shared(),
                 signs=signs.of(trainee, mode.counted if mode is not None and mode.norms else None),
@@ -174,40 +180,8 @@ class LoopWatchers:
             )
             if not into_grad and not call.get(3, "create_graph", False):  # else they are for another derivative
                 trainee.expected = sums(trainee.parameters(), inputs, result)
-                trainee.awaited = len(trainee.story.events)
+                trainee.awaited, trainee.untouched = len(trainee.story.events), trainee.marks()
             self.known.tell(trainee, what, gradients, trainee.gradients(), line)
-
-    def _clip(self, call: Call) -> Watching:
-        running = clipping()
-        listed = [id(g) for group in call.args[0] for g in group]
-        given = set(listed)
-        twice = len(listed) - len(given)
-        before = []
-        if running is not None:
-            for trainee in self.known.alive():
-                covered = sum(id(p.grad) in given for p in trainee.parameters() if p.grad is not None)
-                if covered:
-                    self.known.settle(trainee)
-                    before.append((trainee, covered, trainee.gradients()))
-        yield
-        for trainee, covered, gradients in before:
-            assert running is not None
-            name, threshold, norm_type = running
-            what = ClipCalled(threshold, "value" in name, covered, twice, norm_type)
-            self.known.tell(trainee, what, gradients, (), here())
-
-    def _clip_of_nothing(self, call: Call) -> Watching:
-        """Record a clip that was given no gradient, though the last backward has given some to an optimizer."""
-        tensors = call.get(0, "tensors")
-        yield
-        if isinstance(tensors, (list, tuple)) and not tensors and runs_inside("clip_grad_norm_"):
-            reached = [t for t in self.known.alive() if t.story.number in self._reached_last]
-            with_gradients = [t for t in reached if any(g is not None and g.norm for g in t.gradients())]
-            if len(with_gradients) == 1:
-                [trainee] = with_gradients
-                self.known.settle(trainee)
-                what = ClipCalled(None, False, 0, given_any=parameters_to_clip() != 0)
-                self.known.tell(trainee, what, trainee.gradients(), (), here())
 
     def step_begins(self, optimizer: Optimizer) -> None:
         """Look at what a step starts from."""

@@ -48,6 +48,8 @@ class Graph:
     """True if there is a cast, or a loss or leaf of half precision."""
     signs: GraphSigns = field(default_factory=GraphSigns)
     misfits: set[Misfit] = field(default_factory=set)
+    nodes: Set[Any] = frozenset()
+    """All nodes that were met."""
     paddings: set[tuple[int, int]] = field(default_factory=set)
     """For each embedding with a ``padding_idx``: the size of its vocabulary, and that index."""
 
@@ -83,6 +85,7 @@ def walked(roots: tuple[Any, ...]) -> Graph:
             scales = (*scales, node.metadata[SCALED])
             found.scales = max(found.scales, scales, key=len)
         waiting += ((following, scales) for following, _ in node.next_functions)
+    found.nodes = seen
     return found
 
 

@@ -21,6 +21,8 @@ class Origin(Enum):
     """Its module, or the parameter itself, stands in a plain list, tuple or dict of a module."""
     TENSOR = auto()
     """It is no ``nn.Parameter`` but a plain tensor of its module, which ``parameters()`` does not list."""
+    ALONE = auto()
+    """It is an ``nn.Parameter`` of no module, such as the weights of several losses."""
 
 
 @dataclass(frozen=True)

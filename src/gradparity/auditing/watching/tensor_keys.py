@@ -22,6 +22,10 @@ class TensorKeys:
             known = self._known[id(tensor)] = weakref.ref(tensor), self._count
         return known[1]
 
+    def alive(self) -> list[Tensor]:
+        """Return the tensors that have a number and are still there."""
+        return [tensor for ref, _ in list(self._known.values()) if (tensor := ref()) is not None]
+
     @contextmanager
     def without(self, tensors: Sequence[Tensor]) -> Iterator[None]:
         """Hold no reference to some tensors in the block; each has its number again after it."""

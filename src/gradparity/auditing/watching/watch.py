@@ -19,11 +19,11 @@ from gradparity.auditing.watching.found_modules import Modules
 from gradparity.auditing.watching.found_optimizers import Registry
 from gradparity.auditing.watching.found_without_optimizer import not_frozen, outsiders
 from gradparity.auditing.watching.function_watchers import LoopWatchers
-from gradparity.auditing.watching.parameters_without_optimizer import NotFrozen, Outsider
-from gradparity.auditing.watching.user_lines import Raised, here
+from gradparity.auditing.watching.parameters_without_optimizer import NotFrozen, Origin, Outsider
+from gradparity.auditing.watching.user_lines import Line, Raised, here
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 from gradparity.errors import in_a_line
-from gradparity.trace.harmless_hooks import Guard
+from gradparity.trace.harmless_hooks import Call, Guard, Watching
 from gradparity.trace.hook_check import require_sight
 from gradparity.trace.isolation import warn
 from gradparity.trace.wrapping import wrapped
@@ -58,6 +58,9 @@ class Watch:
         self.spawned = Spawned(steps, done)
         self._not_frozen: dict[int, NotFrozen] = {}
         self._guard = Guard(self._failed)
+        self._afterwards = Guard(self._failed)
+        self._built_later: dict[Line, str] = {}
+        """The class of each optimizer that was built after the watched steps, by the line that built it."""
 
     def add(self, optimizer: Optimizer, model: nn.Module | None = None) -> None:
         """Watch an optimizer that was built before the watching began, and know its model's names."""
@@ -81,6 +84,7 @@ class Watch:
             stack.callback(self.let_go)
             for owner, name, watcher in self._watchers.places():
                 stack.enter_context(wrapped(owner, name, self._guard.around(watcher)))
+            stack.enter_context(wrapped(Optimizer, "__init__", self._afterwards.around(self._later)))
             stack.callback(register_optimizer_step_pre_hook(self._before_step).remove)
             stack.callback(register_optimizer_step_post_hook(self._after_step).remove)
             stack.enter_context(self.modules.watching(self._guard))
@@ -97,6 +101,12 @@ class Watch:
         notes = []
         if self.fault is not None:
             notes.append(f"the watching ended early: {in_a_line(self.fault)}")
+        seen = {story.made for story in self.known.stories}
+        notes += [
+            f"{name}, built at {line} after the watched steps, was not watched"
+            for line, name in self._built_later.items()
+            if line not in seen
+        ]
         return RunFacts(
             stories=self.known.stories,
             outsiders=outsiders,
@@ -152,9 +162,16 @@ class Watch:
                 story.shapes = tuple(tuple(p.shape) for p in parameters)
                 story.loose = not any(id(p) in names for p in parameters)
                 story.groups = tuple({k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups)
-        self._outsiders |= outsiders(self.modules, self._held)
+        outside = outsiders(self.modules, self._held)
+        once = {key for key, p in self._outsiders.items() if p.origin is not Origin.ALONE}  # its module may be gone now
+        self._outsiders |= {k: p for k, p in outside.items() if p.origin is not Origin.ALONE or k not in once}
         self._retrained |= self.modules.retrained()
         self._not_frozen |= not_frozen(self.modules)
+
+    def _later(self, call: Call) -> Watching:
+        yield
+        if self._let_go_early:
+            self._built_later.setdefault(here(), type(call.args[0]).__name__)
 
     def _failed(self, error: Exception) -> None:
         self.fault = error

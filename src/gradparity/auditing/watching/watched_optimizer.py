@@ -41,6 +41,8 @@ class WatchedOptimizer:
         """True if the optimizer's own ``load_state_dict`` was called since the last step."""
         self.awaited: int | None = None
         """The position of the event whose gradients the loop has not written yet."""
+        self.untouched: list[object] = []
+        """The marks of its gradients at that event."""
         self._default = _number(optimizer.defaults.get("lr")) if hasattr(optimizer, "defaults") else None
         """The rate that its later groups would take."""
         self._look: Look | None = None
@@ -77,20 +79,28 @@ class WatchedOptimizer:
         return self._state
 
     def unread_rate(self) -> float | None:
-        """Return a rate that the loop set on an optimizer of PyTorch outside its groups; ``None`` without one."""
+        """Return a rate that the loop set where no step of PyTorch's optimizers reads it; ``None`` without one."""
         optimizer = self.optimizer()
         if optimizer is None or not self.story.by_torch:
             return None
         default = _number(optimizer.defaults.get("lr"))
         if default != self._default:
             return default
-        return next((x for name in ("lr", "learning_rate") if (x := _number(vars(optimizer).get(name)))), None)
+        places = (
+            vars(optimizer).get("lr"),
+            *(one.get("learning_rate") for one in (vars(optimizer), *optimizer.param_groups)),
+        )
+        return next((x for place in places if (x := _number(place))), None)
 
     def shared(self) -> int:
         """Return the number of gradients that share their memory with one before them."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None and _is_plain(p.grad)]
         places = [g.untyped_storage()._cdata for g in gradients]
         return len(places) - len(set(places))
+
+    def marks(self) -> list[object]:
+        """Return what changes when the loop writes to a gradient: for each, which tensor it is and its version."""
+        return [_mark(p.grad) for p in self.parameters()]
 
     def weights(self) -> str | LateHash:
         """Return a digest of all parameters."""
@@ -102,10 +112,17 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
+def _mark(gradient: Tensor | None) -> object:
+    if gradient is None:
+        return None
+    return object() if gradient.is_inference() else (id(gradient), gradient._version)
+
+
 def rates(optimizer: Optimizer | None) -> tuple[float, ...]:
-    """Return the learning rate of each group; none if the optimizer is gone."""
+    """Return the learning rate of each group; none if the optimizer is gone, or computes its rates in each step."""
     groups = [] if optimizer is None else optimizer.param_groups
-    return tuple(float(group["lr"]) for group in groups if "lr" in group)
+    found = [group.get("lr") for group in groups]
+    return tuple(float(x) for x in found if isinstance(x, (int, float)) or (isinstance(x, Tensor) and x.numel() == 1))
 
 
 class ExpectedGradient(NamedTuple):
@@ -117,6 +134,12 @@ class ExpectedGradient(NamedTuple):
     """The digest of the new gradient."""
     norm: float
     """The norm of the sum."""
+    norm_alone: float
+    """The norm of the new gradient."""
+
+    def after_zero_grad(self) -> "ExpectedGradient":
+        """Return what is expected once ``p.grad`` was emptied: there is nothing to add to."""
+        return ExpectedGradient(self.alone, self.alone, self.norm_alone, self.norm_alone)
 
 
 def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> dict[int, ExpectedGradient | None]:
@@ -137,7 +160,7 @@ def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> di
             new.append((index, g, LateFingerprints([g if p.grad is None else p.grad + g])))
     for (index, _, late), alone in zip(new, fingerprints_of([g for _, g, _ in new]), strict=True):
         [added] = late.get()
-        found[index] = ExpectedGradient(added.digest, alone.digest, added.norm)
+        found[index] = ExpectedGradient(added.digest, alone.digest, added.norm, alone.norm)
     return found
 
 
