@@ -9,12 +9,12 @@ A fault that changes less than rounding does, and nothing in fp32, is taken for 
 has two such faults, a loss in half precision and a moving average that follows skipped steps.
 """
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from itertools import takewhile
 from typing import TypeAlias
 
+from gradparity.check.close_records import are_close, are_close_parts, has_finite_gradients, is_of_a_step
 from gradparity.check.observe import GoOn, Observation, ObservedLoop, Overflow, observe
 from gradparity.check.seen_runs import Norms, SeenRun, name_of
 from gradparity.check.step_norms import may_be_close, norms_of, run_norms
@@ -25,14 +25,11 @@ from gradparity.faults.patching import ClashError, reference_with
 from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part
 from gradparity.processes.forked_map import forked_map
-from gradparity.trace.events import PHASE, Event, Record
-from gradparity.trace.fingerprint import Fingerprint, FingerprintValue, number_of
+from gradparity.trace.events import Event, Record
 from gradparity.training import Phase
 
 RunReference: TypeAlias = Callable[[Sequence[Change], str, GoOn], ObservedLoop]
 """Runs the reference with faults, in a precision, until its third argument says to stop."""
-
-Parts: TypeAlias = Mapping[Part, Mapping[str, FingerprintValue]]
 
 FIRST_FORWARD = Place(0, 0, Phase.FORWARD)
 
@@ -172,16 +169,16 @@ def is_close(
     if loop.moves and not any(r.event in (Event.STEP, Event.SKIP) for r in loop.trace.records):
         run = run_reference(faults, precision, lambda *_: True)
         return run.end.finished and loop.end.finished and _close_moves(loop, run, tolerance, unasked)
-    expected = [r for r in loop.trace.records if _of_a_step(r)]
+    expected = [r for r in loop.trace.records if is_of_a_step(r)]
 
     def go_on(records: Sequence[Record], _: Sequence[Observation]) -> bool:
-        found = [r for r in records if _of_a_step(r)]
+        found = [r for r in records if is_of_a_step(r)]
         return not found or (
-            len(found) <= len(expected) and _close(found[-1], expected[len(found) - 1], tolerance, unasked)
+            len(found) <= len(expected) and are_close(found[-1], expected[len(found) - 1], tolerance, unasked)
         )
 
     run = run_reference(faults, precision, go_on)
-    return run.end.finished and loop.end.finished and sum(map(_of_a_step, run.trace.records)) == len(expected)
+    return run.end.finished and loop.end.finished and sum(map(is_of_a_step, run.trace.records)) == len(expected)
 
 
 def _close_moves(loop: ObservedLoop, run: ObservedLoop, tolerance: float, unasked: frozenset[Part]) -> bool:
@@ -192,14 +189,14 @@ def _close_moves(loop: ObservedLoop, run: ObservedLoop, tolerance: float, unaske
         [*({Part.GRADIENTS: r.parts.get(Part.GRADIENTS, {})} for r in one.moves), one.trace.records[-1].parts]
         for one in (loop, run)
     )
-    return all(_close_parts(a, b, tolerance, unasked) for a, b in zip(ours, theirs, strict=True))
+    return all(are_close_parts(a, b, tolerance, unasked) for a, b in zip(ours, theirs, strict=True))
 
 
 def steps_alike(loop: ObservedLoop, reference: ObservedLoop, precision: str, unasked: frozenset[Part]) -> int:
     """Return the number of records of steps until one that differs from the reference's by more than rounding."""
-    ours, theirs = ([r for r in run.trace.records if _of_a_step(r)] for run in (reference, loop))
+    ours, theirs = ([r for r in run.trace.records if is_of_a_step(r)] for run in (reference, loop))
     pairs = zip(ours, theirs, strict=False)
-    alike = takewhile(bool, (_close(one, other, NOT_FAR[precision], unasked) for one, other in pairs))
+    alike = takewhile(bool, (are_close(one, other, NOT_FAR[precision], unasked) for one, other in pairs))
     return len(list(alike))
 
 
@@ -226,55 +223,14 @@ def overflows_apart(
     """
     if not is_close(in_fp32, meant, "fp32", CLOSE_IN_FP32, unasked=unasked):
         return None
-    pairs = zip(*([r for r in run.trace.records if _of_a_step(r)] for run in (loop, reference)), strict=False)
+    pairs = zip(*([r for r in run.trace.records if is_of_a_step(r)] for run in (loop, reference)), strict=False)
     overflown = False
     for one, other in pairs:
         if one.step == other.step and {one.event, other.event} == {Event.STEP, Event.SKIP}:
             return Overflow(one.step, one.event == Event.SKIP) if overflown else None
-        if not _close(one, other, NOT_FAR[precision], unasked):
-            finite = [_has_finite_gradients(r.parts) for r in (one, other)]
+        if not are_close(one, other, NOT_FAR[precision], unasked):
+            finite = [has_finite_gradients(r.parts) for r in (one, other)]
             if one.event != other.event or finite[0] == finite[1]:
                 return None
             overflown = True
     return None
-
-
-def _has_finite_gradients(parts: Parts) -> bool:
-    gradients = parts.get(Part.GRADIENTS, {}).values()
-    return all(math.isfinite(g.norm) for g in gradients if isinstance(g, Fingerprint))
-
-
-def _of_a_step(record: Record) -> bool:
-    """Return whether a record is about a whole optimizer step."""
-    return record.event in PHASE and record.microbatch is None
-
-
-def _close(one: Record, other: Record, tolerance: float, unasked: frozenset[Part]) -> bool:
-    """Return whether two records are of the same place, and their tensors have about the same norms."""
-    return (one.step, one.event) == (other.step, other.event) and _close_parts(
-        one.parts, other.parts, tolerance, unasked
-    )
-
-
-def _close_parts(one: Parts, other: Parts, tolerance: float, unasked: frozenset[Part]) -> bool:
-    ignored = {Part.RNG, *unasked}
-    if one.keys() - ignored != other.keys() - ignored:
-        return False
-    if not (_has_finite_gradients(one) or _has_finite_gradients(other)):
-        ignored.add(Part.GRADIENTS)  # both overflow; in which elements they do is rounding
-    return all(
-        one[part].keys() == other[part].keys()
-        and all(_close_values(value, other[part][name], tolerance) for name, value in one[part].items())
-        for part in one
-        if part not in ignored
-    )
-
-
-def _close_values(a: FingerprintValue, b: FingerprintValue, tolerance: float) -> bool:
-    if isinstance(a, Fingerprint) and isinstance(b, Fingerprint):
-        alike = (a.dtype, a.shape) == (b.dtype, b.shape)
-        same = a.norm == b.norm or (math.isnan(a.norm) and math.isnan(b.norm))
-        return alike and (same or math.isclose(a.norm, b.norm, rel_tol=tolerance))
-    if {type(a), type(b)} == {Fingerprint, float}:  # such as a learning rate in a tensor
-        return math.isclose(number_of(a), number_of(b), rel_tol=tolerance)
-    return type(a) is type(b) and repr(a) == repr(b)
