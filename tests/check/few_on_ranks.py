@@ -1,6 +1,6 @@
 """A lookup among few faults, as each rank makes it; tests/faults covers all of them."""
 
-from gradparity.check import fault_lookup_on_ranks
+from gradparity.check.lookup import fault_lookup_on_ranks
 from gradparity.faults import FAULTS
 from gradparity.faults.on_ranks import RANK_FAULTS
 

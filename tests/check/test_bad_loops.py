@@ -9,10 +9,11 @@ import pytest
 
 import test_check_loop
 from bad_loops import CODES, ENDLESS, FAULTY, HELPERS, KINDS, LOOPS, RIGHT, SENTENCES, loop_named, path_of
-from gradparity.check import check, check_loop, fault_lookup, rounding
-from gradparity.check.fault_lookup import Match
-from gradparity.check.observe import observe_reference
-from gradparity.check.user_loop import call_by_name
+from gradparity.check import check, check_loop
+from gradparity.check.lookup import fault_lookup, rounding
+from gradparity.check.lookup.fault_lookup import Match
+from gradparity.check.running.observe import observe_reference
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.cli.main import main
 from gradparity.faults import FAULTS
 from gradparity.processes import sandbox

@@ -8,13 +8,14 @@ import torch
 
 import loops
 import unknown_faults
-from gradparity.check import changing_lines, check_loop
-from gradparity.check.changing_lines import LineRun, LineWatcher
+from gradparity.check import check_loop
 from gradparity.check.check_loop import check
-from gradparity.check.fault_lookup import Finding, Match
-from gradparity.check.observe import observe
-from gradparity.check.report import headline
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.lookup.fault_lookup import Finding, Match
+from gradparity.check.presentation.report import headline
+from gradparity.check.running import changing_lines
+from gradparity.check.running.changing_lines import LineRun, LineWatcher
+from gradparity.check.running.observe import observe
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.faults import stress_scenario
 
 QUICK = ("gradients_halved", "rate_divided_by_the_accumulation_steps", "inputs_damaged_in_place")

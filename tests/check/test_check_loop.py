@@ -12,13 +12,14 @@ import torch
 from rich.console import Console
 
 import loops
-from gradparity.check import check, check_loop, fault_lookup
-from gradparity.check.fault_lookup import Finding, Match
-from gradparity.check.report import LIMITS, LIMITS_ON_RANKS, NOT_COVERED, headline, show
-from gradparity.check.report_as_json import as_json
-from gradparity.check.result import CheckResult
-from gradparity.check.run_in_child import Probe
-from gradparity.check.user_loop import call_by_name
+from gradparity.check import check, check_loop
+from gradparity.check.lookup import fault_lookup
+from gradparity.check.lookup.fault_lookup import Finding, Match
+from gradparity.check.presentation.report import LIMITS, LIMITS_ON_RANKS, NOT_COVERED, headline, show
+from gradparity.check.presentation.report_as_json import as_json
+from gradparity.check.presentation.result import CheckResult
+from gradparity.check.running.run_in_child import Probe
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.cli.main import main
 from gradparity.errors import UserError
 from gradparity.faults import FAULTS

@@ -3,11 +3,11 @@
 import pytest
 
 import peoples_loops
-from gradparity.check.closest_reference import closest_reference
-from gradparity.check.intended_reference import Intended
-from gradparity.check.observe import observe, observe_reference
-from gradparity.check.own_learning_rates import learning_rates, with_rates
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.intended.closest_reference import closest_reference
+from gradparity.check.intended.intended_reference import Intended
+from gradparity.check.intended.own_learning_rates import learning_rates, with_rates
+from gradparity.check.running.observe import observe, observe_reference
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.faults import FAULTS, stress_scenario
 from gradparity.parity.state import Part
 from stressed import known

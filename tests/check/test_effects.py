@@ -4,8 +4,8 @@ from itertools import combinations
 
 import pytest
 
-from gradparity.check.effects import EFFECT_BYTES, effect_of, may_be_both, may_hold
-from gradparity.check.observe import Observation, observe_reference
+from gradparity.check.lookup.effects import EFFECT_BYTES, effect_of, may_be_both, may_hold
+from gradparity.check.running.observe import Observation, observe_reference
 from gradparity.faults import FAULTS
 from gradparity.parity.place_in_training import Place
 from gradparity.parity.state import Part

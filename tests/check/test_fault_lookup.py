@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import loops
-from gradparity.check import fault_lookup
-from gradparity.check.fault_lookup import Match
-from gradparity.check.observe import observe, observe_reference
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.lookup import fault_lookup
+from gradparity.check.lookup.fault_lookup import Match
+from gradparity.check.running.observe import observe, observe_reference
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.cli.check import EXAMPLE
 from gradparity.faults import FAULTS, FaultKind, stress_scenario
 from gradparity.faults.patching import ClashError

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import loops
-from gradparity.check import float64_reference
-from gradparity.check.float64_reference import RELATIVE_ROUNDING, error_of_first_gradient
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.running import float64_reference
+from gradparity.check.running.float64_reference import RELATIVE_ROUNDING, error_of_first_gradient
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.faults import FAULTS, Fault, stress_scenario
 from gradparity.faults.fault import Divergence
 from gradparity.faults.patching import reference_with

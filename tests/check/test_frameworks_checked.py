@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from gradparity.check import check
-from gradparity.check.fault_lookup import Match
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.lookup.fault_lookup import Match
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.cli.main import main
 
 

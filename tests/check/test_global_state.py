@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.overrides import BaseTorchFunctionMode
 
-from gradparity.check import global_state
-from gradparity.check.global_state import SETTINGS, GlobalState, Setting
+from gradparity.check.running import global_state
+from gradparity.check.running.global_state import SETTINGS, GlobalState, Setting
 from gradparity.processes.sandbox import run_in_subprocess
 
 CHANGES = {

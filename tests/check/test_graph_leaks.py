@@ -7,11 +7,11 @@ import pytest
 import leaking_loops
 import loops
 from gradparity.check import check
-from gradparity.check.graph_leaks import GraphLeaks
-from gradparity.check.observe import observe, observe_reference
-from gradparity.check.remarks import remarks
-from gradparity.check.report import headline
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.presentation.remarks import remarks
+from gradparity.check.presentation.report import headline
+from gradparity.check.running.graph_leaks import GraphLeaks
+from gradparity.check.running.observe import observe, observe_reference
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.faults import stress_scenario
 
 

@@ -10,11 +10,11 @@ import torch
 import loops
 import peoples_loops
 from gradparity.check import check
-from gradparity.check.fault_lookup import Match
-from gradparity.check.intended_reference import noting
-from gradparity.check.remarks import remarks
-from gradparity.check.report import headline
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.intended.intended_reference import noting
+from gradparity.check.lookup.fault_lookup import Match
+from gradparity.check.presentation.remarks import remarks
+from gradparity.check.presentation.report import headline
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.cli.check import main
 from gradparity.faults import stress_scenario
 

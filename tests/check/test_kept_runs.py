@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 import loops
-from gradparity.check import environment, fault_lookup, kept_runs
-from gradparity.check.fault_lookup import Match, look_up
-from gradparity.check.kept_runs import KeptRuns
-from gradparity.check.loop_end import EndKind, LoopEnd
-from gradparity.check.observe import observe, observe_reference
-from gradparity.check.seen_runs import SeenRun, name_of, seen_run
-from gradparity.check.tries import Tries
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.lookup import environment, fault_lookup, kept_runs
+from gradparity.check.lookup.fault_lookup import Match, look_up
+from gradparity.check.lookup.kept_runs import KeptRuns
+from gradparity.check.lookup.seen_runs import SeenRun, name_of, seen_run
+from gradparity.check.lookup.tries import Tries
+from gradparity.check.running.loop_end import EndKind, LoopEnd
+from gradparity.check.running.observe import observe, observe_reference
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.cli.main import main
 from gradparity.faults import FAULTS, stress_scenario
 from gradparity.faults.patching import ClashError, reference_with
@@ -193,9 +193,9 @@ def test_two_checks_at_once_keep_what_both_have_run():
 
 WRITES = """
 import sys
-from gradparity.check.kept_runs import KeptRuns
-from gradparity.check.observe import ObservedLoop
-from gradparity.check.seen_runs import SeenRun
+from gradparity.check.lookup.kept_runs import KeptRuns
+from gradparity.check.running.observe import ObservedLoop
+from gradparity.check.lookup.seen_runs import SeenRun
 from gradparity.trace.events import Trace
 for number in range(30):
     kept = KeptRuns()

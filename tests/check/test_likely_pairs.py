@@ -2,11 +2,11 @@
 
 import pytest
 
-from gradparity.check import likely_pairs
-from gradparity.check.effects import effect_of
-from gradparity.check.likely_pairs import Candidate, LikelyPairs, not_before
-from gradparity.check.observe import common_prefix, observe_reference
-from gradparity.check.seen_runs import seen_run
+from gradparity.check.lookup import likely_pairs
+from gradparity.check.lookup.effects import effect_of
+from gradparity.check.lookup.likely_pairs import Candidate, LikelyPairs, not_before
+from gradparity.check.lookup.seen_runs import seen_run
+from gradparity.check.running.observe import common_prefix, observe_reference
 from gradparity.faults import FAULTS
 from stressed import PRECISION, known
 

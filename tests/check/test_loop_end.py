@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from gradparity.check.fault_lookup import look_up
-from gradparity.check.loop_end import EndKind, LoopEnd, end_by
-from gradparity.check.observe import observe, observe_reference
+from gradparity.check.lookup.fault_lookup import look_up
+from gradparity.check.running.loop_end import EndKind, LoopEnd, end_by
+from gradparity.check.running.observe import observe, observe_reference
 from gradparity.faults import FAULTS, stress_scenario
 from gradparity.processes.user_frames import Frame
 from stressed import known, see

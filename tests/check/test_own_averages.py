@@ -8,9 +8,9 @@ import pytest
 import loops
 import own_averages
 from gradparity.check.check_loop import check
-from gradparity.check.remarks import remarks
-from gradparity.check.report import headline
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.presentation.remarks import remarks
+from gradparity.check.presentation.report import headline
+from gradparity.check.running.user_loop import call_by_name
 
 LONG = pytest.mark.long
 

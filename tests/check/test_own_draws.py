@@ -5,11 +5,12 @@ from functools import partial
 import pytest
 import torch
 
-from gradparity.check import check_loop, fault_lookup
+from gradparity.check import check_loop
 from gradparity.check.check_loop import check
-from gradparity.check.fault_lookup import Match
-from gradparity.check.report import headline
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.lookup import fault_lookup
+from gradparity.check.lookup.fault_lookup import Match
+from gradparity.check.presentation.report import headline
+from gradparity.check.running.user_loop import call_by_name
 
 
 def resuming(begin=lambda: None, before_each=lambda: None, restores=True):

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from gradparity.check.check_loop import check
-from gradparity.check.fault_lookup import Match
-from gradparity.check.report import headline, remarks
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.lookup.fault_lookup import Match
+from gradparity.check.presentation.report import headline, remarks
+from gradparity.check.running.user_loop import call_by_name
 from peoples_loops import windows
 
 

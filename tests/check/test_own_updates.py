@@ -8,14 +8,15 @@ import pytest
 import torch
 
 import own_updates
-from gradparity.check import check_loop, fault_lookup, rounding
+from gradparity.check import check_loop
 from gradparity.check.check_loop import check
-from gradparity.check.fault_lookup import Match
-from gradparity.check.fitted_updates import Move, fit
-from gradparity.check.remarks import remarks
-from gradparity.check.report import headline
-from gradparity.check.user_loop import call_by_name
-from gradparity.check.users_stack import numbers_in
+from gradparity.check.lookup import fault_lookup, rounding
+from gradparity.check.lookup.fault_lookup import Match
+from gradparity.check.presentation.remarks import remarks
+from gradparity.check.presentation.report import headline
+from gradparity.check.running.user_loop import call_by_name
+from gradparity.check.running.users_stack import numbers_in
+from gradparity.check.updates_and_averages.fitted_updates import Move, fit
 from gradparity.faults import FAULTS
 from own_updates import Lion, sgd_written_out, with_its
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gradparity.check import progress
+from gradparity.check.presentation import progress
 
 
 @pytest.mark.parametrize(("shown", "lines"), [(True, 3), (False, 0)])

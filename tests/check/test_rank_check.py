@@ -9,7 +9,7 @@ import pytest
 
 import few_on_ranks
 from gradparity.check import rank_check
-from gradparity.check.fault_lookup_on_ranks import (
+from gradparity.check.lookup.fault_lookup_on_ranks import (
     NEEDING_UNUSED_PARAMETERS,
     fits_on_ranks,
     known_on_ranks,

@@ -3,8 +3,8 @@
 import pytest
 from loops_of_reports import REPORTED, trained
 
-from gradparity.check.fault_lookup import Match
-from gradparity.check.observe import observe, observe_reference
+from gradparity.check.lookup.fault_lookup import Match
+from gradparity.check.running.observe import observe, observe_reference
 from gradparity.faults import stress_scenario
 from stressed import PRECISION, known, look_up, see
 

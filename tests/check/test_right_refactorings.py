@@ -15,11 +15,11 @@ from gradparity.auditing.finding import RuleFinding, RuleVerdict
 from gradparity.auditing.rules.schedules import NEVER_STEPPED
 from gradparity.auditing.watching.user_lines import NOWHERE
 from gradparity.check import check_loop
-from gradparity.check.audited import AuditedLoop
 from gradparity.check.check_loop import check
-from gradparity.check.report import headline, show
-from gradparity.check.report_as_json import as_json
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.presentation.report import headline, show
+from gradparity.check.presentation.report_as_json import as_json
+from gradparity.check.running.audited import AuditedLoop
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.training import PRECISIONS
 
 IN_FULL_PRECISION = (

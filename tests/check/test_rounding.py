@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import peoples_loops
-from gradparity.check.observe import observe, observe_reference
-from gradparity.check.rounding import CLOSE_IN_FP32, NOT_FAR, is_close, match_with_rounding, overflows_apart
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.lookup.rounding import CLOSE_IN_FP32, NOT_FAR, is_close, match_with_rounding, overflows_apart
+from gradparity.check.running.observe import observe, observe_reference
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.cli.check import EXAMPLE
 from gradparity.faults import FAULTS, stress_scenario
 from stressed import known

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from gradparity.check.loop_end import EndKind, LoopEnd
-from gradparity.check.seen_runs import HASH_BYTES, SeenRun, hash_of, name_of, seen_run
+from gradparity.check.lookup.seen_runs import HASH_BYTES, SeenRun, hash_of, name_of, seen_run
+from gradparity.check.running.loop_end import EndKind, LoopEnd
 from gradparity.faults import FAULTS
 from stressed import known
 

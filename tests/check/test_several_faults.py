@@ -1,10 +1,10 @@
 """Two and more faults of a loop are found among the likely sets, without a run of most others."""
 
 import loops
-from gradparity.check import several_faults
-from gradparity.check.fault_lookup import Match, look_up
-from gradparity.check.observe import observe, observe_reference
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.lookup import several_faults
+from gradparity.check.lookup.fault_lookup import Match, look_up
+from gradparity.check.running.observe import observe, observe_reference
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.faults import FAULTS, stress_scenario
 from stressed import PRECISION, known
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 
 import loops
-from gradparity.check import rounding
-from gradparity.check.loop_end import EndKind, LoopEnd
-from gradparity.check.observe import observe, observe_reference
-from gradparity.check.rounding import CLOSE_IN_FP32, is_close, match_with_rounding
-from gradparity.check.seen_runs import SeenRun
-from gradparity.check.step_norms import may_be_close, norms_of, run_norms
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.lookup import rounding
+from gradparity.check.lookup.rounding import CLOSE_IN_FP32, is_close, match_with_rounding
+from gradparity.check.lookup.seen_runs import SeenRun
+from gradparity.check.lookup.step_norms import may_be_close, norms_of, run_norms
+from gradparity.check.running.loop_end import EndKind, LoopEnd
+from gradparity.check.running.observe import observe, observe_reference
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.faults import FAULTS, FaultKind, stress_scenario
 from gradparity.faults.patching import reference_with
 

@@ -8,29 +8,30 @@ import torch
 from rich.console import Console
 
 import strangers_loops
-from gradparity.check import check_loop, rounding
+from gradparity.check import check_loop
 from gradparity.check.check_loop import check
-from gradparity.check.fault_lookup import Match
-from gradparity.check.loop_end import EndKind, LoopEnd
-from gradparity.check.meant_numbers import meant_norm, meant_steps
-from gradparity.check.observe import ObservedLoop, observe, observe_reference
-from gradparity.check.own_draws import DrawsWatcher, OwnDraws, with_own_draws, with_own_order
-from gradparity.check.own_freezing import frozen, with_frozen
-from gradparity.check.own_gradients import changes_gradients, with_own_gradients
-from gradparity.check.own_learning_rates import with_rates
-from gradparity.check.own_optimizers import (
+from gradparity.check.intended.meant_numbers import meant_norm, meant_steps
+from gradparity.check.intended.own_draws import DrawsWatcher, OwnDraws, with_own_draws, with_own_order
+from gradparity.check.intended.own_freezing import frozen, with_frozen
+from gradparity.check.intended.own_gradients import changes_gradients, with_own_gradients
+from gradparity.check.intended.own_learning_rates import with_rates
+from gradparity.check.intended.own_optimizers import (
     OwnOptimizer,
     follow_steps,
     own_optimizer,
     with_its_steps,
     with_own_optimizers,
 )
-from gradparity.check.own_scaler import OwnScaler, build_without_scaler, with_own_scaler
-from gradparity.check.own_ways import WeightsWritten, own_loss
-from gradparity.check.report import headline, remarks, show
-from gradparity.check.run_in_child import _made_for
-from gradparity.check.uncheckable import why_uncheckable
-from gradparity.check.user_loop import call_by_name
+from gradparity.check.intended.own_scaler import OwnScaler, build_without_scaler, with_own_scaler
+from gradparity.check.intended.own_ways import WeightsWritten, own_loss
+from gradparity.check.lookup import rounding
+from gradparity.check.lookup.fault_lookup import Match
+from gradparity.check.presentation.report import headline, remarks, show
+from gradparity.check.running.loop_end import EndKind, LoopEnd
+from gradparity.check.running.observe import ObservedLoop, observe, observe_reference
+from gradparity.check.running.run_in_child import _made_for
+from gradparity.check.running.uncheckable import why_uncheckable
+from gradparity.check.running.user_loop import call_by_name
 from gradparity.faults import FAULTS
 from gradparity.faults.fault import Divergence
 from gradparity.faults.patching import reference_with

@@ -8,8 +8,8 @@ from functools import partial
 import gradparity
 import loops
 from bad_loops import FAULTY, RAISING, RIGHT, TRAINING_NOTHING, loop_named
-from gradparity.check.global_state import GlobalState
-from gradparity.check.user_loop import ARGUMENTS, call_by_name
+from gradparity.check.running.global_state import GlobalState
+from gradparity.check.running.user_loop import ARGUMENTS, call_by_name
 from gradparity.faults import stress_scenario
 from gradparity.processes.sandbox import run_in_subprocess
 from gradparity.trace.trace_file import read

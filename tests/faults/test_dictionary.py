@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from gradparity.check.fault_lookup import first_shown
-from gradparity.check.loop_end import EndKind
-from gradparity.check.observe import observe_reference
+from gradparity.check.lookup.fault_lookup import first_shown
+from gradparity.check.running.loop_end import EndKind
+from gradparity.check.running.observe import observe_reference
 from gradparity.faults import FAULTS, FaultKind
 from gradparity.faults.fault import Divergence, Stop, not_before
 from gradparity.faults.patching import REFERENCE_FUNCTIONS, ClashError, patched, reference_with

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import ends
-from gradparity.check.fault_lookup_on_ranks import NEEDING_UNUSED_PARAMETERS
+from gradparity.check.lookup.fault_lookup_on_ranks import NEEDING_UNUSED_PARAMETERS
 from gradparity.faults import FAULTS, FaultKind
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.faults.patching import ClashError, patched, source

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from gradparity.check.fault_lookup_on_ranks import guarded_reference
+from gradparity.check.lookup.fault_lookup_on_ranks import guarded_reference
 from gradparity.faults import FAULTS
 from gradparity.processes.collective_guard import CollectiveGuard, RanksPartedError
 from gradparity.training import collectives

@@ -1,7 +1,7 @@
 """Hooks and patches of a recorder in this process, searched wherever torch allows hooks or patches."""
 
-from gradparity.check.global_state import global_hooks, torch_functions
-from gradparity.check.trained_objects import hook_dictionaries
+from gradparity.check.running.global_state import global_hooks, torch_functions
+from gradparity.check.running.trained_objects import hook_dictionaries
 from gradparity.trace import wrapping
 from gradparity.trace.step_recorder import Recorder
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from gradparity.check import fault_lookup
+from gradparity.check.lookup import fault_lookup
 from gradparity.studies.fault_scores.score import PRECISION, memory_of
 from gradparity.studies.fault_scores.score import observe_fault as known
 from gradparity.studies.fault_scores.score import observe_faults as see

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 from torch.utils.hooks import RemovableHandle
 
 import gradparity
-from gradparity.check.global_state import torch_functions
+from gradparity.check.running.global_state import torch_functions
 from gradparity.trace import step_recorder, wrapping
 from gradparity.trace.snapshot import TrainingObjects
 from gradparity.trace.step_recorder import Recorder

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from gradparity.check.observe import observe
+from gradparity.check.running.observe import observe
 from gradparity.faults import FAULTS
 from gradparity.faults.all_faults import THEMES
 from gradparity.faults.fault import FaultKind

@@ -7,20 +7,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gradparity.auditing.watching.user_lines import Line
-from gradparity.check.changing_lines import changing_lines, writing_weights
-from gradparity.check.closest_reference import ClosestReference, closest_reference, identical
-from gradparity.check.fault_lookup import Finding, Match, look_up
-from gradparity.check.intended_reference import EVERYTHING, Said, intended
-from gradparity.check.judged_updates import judged_updates
-from gradparity.check.kept_runs import KeptRuns
-from gradparity.check.observe import ObservedLoop, common_prefix, observe, observe_reference
-from gradparity.check.own_gradients import follow_gradients
-from gradparity.check.progress import progress_bar
-from gradparity.check.result import CheckResult
-from gradparity.check.rounding import match_with_rounding, overflows_apart
-from gradparity.check.run_in_child import Probe, probe_loop
-from gradparity.check.uncheckable import steps_made
-from gradparity.check.user_loop import LoadedLoop
+from gradparity.check.intended.closest_reference import ClosestReference, closest_reference, identical
+from gradparity.check.intended.intended_reference import EVERYTHING, Said, intended
+from gradparity.check.intended.own_gradients import follow_gradients
+from gradparity.check.lookup.fault_lookup import Finding, Match, look_up
+from gradparity.check.lookup.kept_runs import KeptRuns
+from gradparity.check.lookup.rounding import match_with_rounding, overflows_apart
+from gradparity.check.presentation.progress import progress_bar
+from gradparity.check.presentation.result import CheckResult
+from gradparity.check.running.changing_lines import changing_lines, writing_weights
+from gradparity.check.running.observe import ObservedLoop, common_prefix, observe, observe_reference
+from gradparity.check.running.run_in_child import Probe, probe_loop
+from gradparity.check.running.uncheckable import steps_made
+from gradparity.check.running.user_loop import LoadedLoop
+from gradparity.check.updates_and_averages.judged_updates import judged_updates
 from gradparity.errors import UserError
 from gradparity.faults.patching import reference_with
 from gradparity.faults.stress_scenario import MAX_NORM

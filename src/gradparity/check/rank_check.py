@@ -9,20 +9,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from gradparity.check import fault_lookup_on_ranks, rank_worker
-from gradparity.check.fault_lookup import Finding, Match, first_shown
-from gradparity.check.fault_lookup_on_ranks import (
+from gradparity.check import rank_worker
+from gradparity.check.lookup import fault_lookup_on_ranks
+from gradparity.check.lookup.fault_lookup import Finding, Match, first_shown
+from gradparity.check.lookup.fault_lookup_on_ranks import (
     known_on_ranks,
     look_up_on_ranks,
     match_with_rounding_on_ranks,
     merge_ranks,
 )
-from gradparity.check.kept_runs import KeptRuns
+from gradparity.check.lookup.kept_runs import KeptRuns
+from gradparity.check.presentation.result import CheckResult
 from gradparity.check.rank_worker import error_of_rank, observe_both, observe_both_again, observe_in_fp32
-from gradparity.check.result import CheckResult
-from gradparity.check.run_in_child import Probe
-from gradparity.check.uncheckable import steps_made
-from gradparity.check.user_loop import load_loop
+from gradparity.check.running.run_in_child import Probe
+from gradparity.check.running.uncheckable import steps_made
+from gradparity.check.running.user_loop import load_loop
 from gradparity.errors import UserError
 from gradparity.faults import FAULTS
 from gradparity.faults.on_ranks import RANK_FAULTS

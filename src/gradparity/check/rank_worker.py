@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from gradparity.check.float64_reference import error_of_first_gradient
-from gradparity.check.graph_leaks import GraphLeaks
-from gradparity.check.observe import GoOn, ObservedLoop, RecordSink, UserLoop, observe
-from gradparity.check.user_loop import load_loop
+from gradparity.check.running.float64_reference import error_of_first_gradient
+from gradparity.check.running.graph_leaks import GraphLeaks
+from gradparity.check.running.observe import GoOn, ObservedLoop, RecordSink, UserLoop, observe
+from gradparity.check.running.user_loop import load_loop
 from gradparity.faults.patching_on_ranks import on_ranks_with
 from gradparity.faults.stress_scenario import Cast
 from gradparity.faults.stress_scenario_on_ranks import build_on_ranks, microbatches_of
@@ -104,7 +104,7 @@ def _observe_all(
 def observe_rank(
     loop: UserLoop, build: Callable[[str], Cast], precision: str, go_on: GoOn, writer: RecordSink | None = None
 ) -> ObservedLoop:
-    """Call :func:`gradparity.check.observe.observe` with weights and masks of this rank's own."""
+    """Call :func:`gradparity.check.running.observe.observe` with weights and masks of this rank's own."""
     return observe(loop, build, precision, go_on, writer, seed=dist.get_rank(), trim=_buffers_once_a_window)
 
 

@@ -10,12 +10,12 @@ from functools import partial
 from rich.console import Console
 
 from gradparity.check.check_loop import check
-from gradparity.check.intended_reference import Said
-from gradparity.check.kept_runs import KeptRuns
+from gradparity.check.intended.intended_reference import Said
+from gradparity.check.lookup.kept_runs import KeptRuns
+from gradparity.check.presentation.report import LIMITS, LIMITS_ON_RANKS, show
+from gradparity.check.presentation.report_as_json import as_json
 from gradparity.check.rank_check import MOST_RANKS, check_on_ranks
-from gradparity.check.report import LIMITS, LIMITS_ON_RANKS, show
-from gradparity.check.report_as_json import as_json
-from gradparity.check.user_loop import load_loop
+from gradparity.check.running.user_loop import load_loop
 from gradparity.cli.arguments import Parser, check_range
 from gradparity.errors import UserError
 from gradparity.faults.stress_scenario import MICROBATCHES

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gradparity.check.fault_lookup import Finding, Match
+from gradparity.check.lookup.fault_lookup import Finding, Match
 from gradparity.faults.all_faults import THEMES
 from gradparity.studies.fault_scores import score
 

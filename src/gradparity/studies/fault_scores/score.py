@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 
-from gradparity.check.fault_lookup import Finding, Match, first_shown, look_up
-from gradparity.check.observe import Observation, ObservedLoop, observe_reference
-from gradparity.check.seen_runs import SeenRun
+from gradparity.check.lookup.fault_lookup import Finding, Match, first_shown, look_up
+from gradparity.check.lookup.seen_runs import SeenRun
+from gradparity.check.running.observe import Observation, ObservedLoop, observe_reference
 from gradparity.faults import FAULTS, Fault
 from gradparity.faults.fault import Shown
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import torch.distributed as dist
 
-from gradparity.check.fault_lookup import first_shown, look_up
-from gradparity.check.fault_lookup_on_ranks import guarded_reference, known_on_ranks, merge_ranks
-from gradparity.check.observe import Observation, ObservedLoop, common_prefix
-from gradparity.check.seen_runs import SeenRun
+from gradparity.check.lookup.fault_lookup import first_shown, look_up
+from gradparity.check.lookup.fault_lookup_on_ranks import guarded_reference, known_on_ranks, merge_ranks
+from gradparity.check.lookup.seen_runs import SeenRun
+from gradparity.check.running.observe import Observation, ObservedLoop, common_prefix
 from gradparity.faults import Fault
 from gradparity.faults.on_ranks import RANK_FAULTS
 from gradparity.processes.collective_guard import CollectiveGuard
