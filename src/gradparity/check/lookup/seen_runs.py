@@ -42,7 +42,7 @@ class SeenRun:
     clashes: bool = False
     """True if there is no such run, because two faults cannot be combined."""
     effect: bytes | None = None
-    """For one fault: its effect where it first shows, see :mod:`gradparity.check.lookup.effects`; ``None`` if unseen."""
+    """One fault's effect where it first shows, as in :mod:`gradparity.check.lookup.effects`; ``None`` if not seen."""
     norms: tuple[Norms, ...] = ()
     """For a run of which only these were seen, by :mod:`gradparity.check.lookup.step_norms`: the norms at each step."""
 
