@@ -59,7 +59,7 @@ def headline(result: CheckResult) -> str:
     if result.same_updates and not result.passed:
         problem = kept(probe.graphs) if probe.graphs.steps_kept else probe.wrong_average or left_behind(probe.left)
         return f"The same updates, but {name} {problem}."
-    if result.own_way and not probe.uncheckable:
+    if result.own_way:
         return f"{name} cannot be judged: it {result.own_way}; leave that out to have the rest judged."
     if result.other_forwards:
         return f"{name} cannot be judged: it trains without the optimizer that it was given, and {_OTHER_FORWARDS}."

@@ -48,11 +48,11 @@ class CheckResult:
     def own_way(self) -> str:
         """Return a predicate on what the loop may do by intent, which no reference can judge; empty if nothing is.
 
-        What an audit finds wrong is not meant, nor is an average that does not follow. Another model that the loop
-        trains explains more.
+        What an audit finds wrong is not meant, nor is an average that does not follow, nor numbers that are not finite.
+        Another model that the loop trains explains more.
         """
         wrong = any(finding.verdict == RuleVerdict.WRONG for finding in self.probe.audit.findings)
-        if wrong or self.probe.wrong_average or self.probe.also:
+        if wrong or self.probe.wrong_average or self.probe.also or self.probe.uncheckable:
             return ""
         return self.probe.ways.why_unlike(self.finding)
 
