@@ -3,6 +3,8 @@
 No reference runs beside them: each faulty loop is watched alone, as a script would be.
 """
 
+from pathlib import Path
+
 import pytest
 from named_faults import MISNAMED, UNAIDED, UNSEEN, WITH_WORDS
 
@@ -11,7 +13,7 @@ from gradparity.auditing.rules import RULES, judge
 from gradparity.auditing.rules.expected import Expected
 from gradparity.auditing.watching.user_lines import raised
 from gradparity.auditing.watching.watch import Watch
-from gradparity.faults import FAULTS, FaultKind
+from gradparity.faults import FAULTS, FaultKind, patching
 from gradparity.faults.patching import reference_with
 from gradparity.faults.stress_scenario import ACCUMULATION_STEPS, MAX_NORM
 from gradparity.parity.random_stream import RandomStream, seed_of
@@ -36,6 +38,15 @@ MEANT = Expected(
 """The plan of the reference, in the words of ``--expect``."""
 
 QUICK = ("zeros-instead-of-none", "autocast-around-all-steps", "average-follows-skipped-steps", "decayed-twice")
+
+
+@pytest.fixture(autouse=True)
+def as_a_users_own(monkeypatch):
+    """The lines of the reference count as the user's."""
+    monkeypatch.setattr(patching, "_HERE", Path("/home/user/loop.py"))
+    patching._compiled.cache_clear()
+    yield
+    patching._compiled.cache_clear()
 
 
 def facts_of(faults, precision="fp16"):
