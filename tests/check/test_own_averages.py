@@ -12,7 +12,7 @@ from gradparity.check.presentation.remarks import remarks
 from gradparity.check.presentation.report import headline
 from gradparity.check.running.user_loop import call_by_name
 
-LONG = pytest.mark.long
+SLOW = pytest.mark.slow
 
 
 def checked(loop, precision=None):
@@ -28,10 +28,10 @@ FOLLOWS = "follows the weights after each step"
         (own_averages.RIGHT, f"Its average ema.shadow {FOLLOWS}, with a decay of 0.9. To have the decay judged"),
         (own_averages.IN_A_TRAINER, f"Its average trainer.callbacks[0].ema.shadow {FOLLOWS}"),
         (own_averages.GIVEN, f"Its average ema {FOLLOWS}, with a decay of 0.9."),
-        pytest.param(own_averages.IN_THE_MODULE, f"Its average KEPT.shadow {FOLLOWS}", marks=LONG),
-        pytest.param(own_averages.GIVEN_BY_HAND, f"Its average ema {FOLLOWS}, with a decay of 0.9.", marks=LONG),
-        pytest.param(own_averages.WARMED_UP, f"Its average ema {FOLLOWS}, with a decay that changes.", marks=LONG),
-        pytest.param(own_averages.named_like_an_average, f"Its average shadow {FOLLOWS}", marks=LONG),
+        pytest.param(own_averages.IN_THE_MODULE, f"Its average KEPT.shadow {FOLLOWS}", marks=SLOW),
+        pytest.param(own_averages.GIVEN_BY_HAND, f"Its average ema {FOLLOWS}, with a decay of 0.9.", marks=SLOW),
+        pytest.param(own_averages.WARMED_UP, f"Its average ema {FOLLOWS}, with a decay that changes.", marks=SLOW),
+        pytest.param(own_averages.named_like_an_average, f"Its average shadow {FOLLOWS}", marks=SLOW),
     ],
 )
 def test_a_right_average_passes_and_is_described(loop, words):
@@ -50,12 +50,12 @@ def test_an_average_that_follows_an_optimizer_of_the_loops_own_is_not_blamed():
     [
         (own_averages.EVERY_MICROBATCH, "moves its average ema.shadow 12 times without a step in between"),
         (own_averages.SWAPPED_BACK_WRONGLY, "overwrites its average ema.shadow with the weights"),
-        pytest.param(own_averages.GIVEN_AND_LEFT, "never moves its average ema; move it once", marks=LONG),
+        pytest.param(own_averages.GIVEN_AND_LEFT, "never moves its average ema; move it once", marks=SLOW),
         pytest.param(
-            own_averages.GIVEN_EVERY_MICROBATCH, "moves its average ema 12 times without a step in between", marks=LONG
+            own_averages.GIVEN_EVERY_MICROBATCH, "moves its average ema 12 times without a step in between", marks=SLOW
         ),
         (own_averages.DECAY_FOR_SHARE, "moves its average ema by 0.9 of its distance to the weights after a step"),
-        pytest.param(own_averages.ONLY_MATRICES, "; average all parameters", marks=LONG),
+        pytest.param(own_averages.ONLY_MATRICES, "; average all parameters", marks=SLOW),
     ],
 )
 def test_an_average_that_does_not_follow_once_a_step_fails(loop, words):

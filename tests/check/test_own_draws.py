@@ -48,7 +48,7 @@ def draw():
     torch.rand(())
 
 
-SEEDED, LONG = partial(torch.manual_seed, 3), pytest.mark.long
+SEEDED, SLOW = partial(torch.manual_seed, 3), pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +63,8 @@ def checked(loop):
 @pytest.mark.parametrize(
     "draws",
     [
-        pytest.param({"begin": SEEDED}, marks=LONG),
-        pytest.param({"before_each": draw}, marks=LONG),
+        pytest.param({"begin": SEEDED}, marks=SLOW),
+        pytest.param({"before_each": draw}, marks=SLOW),
         {"begin": SEEDED, "before_each": draw},
     ],
 )
@@ -76,10 +76,10 @@ def test_a_loop_that_draws_and_resumes_is_followed(draws):
 @pytest.mark.parametrize(
     "draws",
     [
-        pytest.param({}, marks=LONG),
+        pytest.param({}, marks=SLOW),
         {"begin": SEEDED},
-        pytest.param({"before_each": draw}, marks=LONG),
-        pytest.param({"begin": SEEDED, "before_each": draw}, marks=LONG),
+        pytest.param({"before_each": draw}, marks=SLOW),
+        pytest.param({"begin": SEEDED, "before_each": draw}, marks=SLOW),
     ],
 )
 def test_a_loop_that_does_not_restore_its_random_numbers_is_not_followed(draws):

@@ -20,7 +20,7 @@ from gradparity.check.updates_and_averages.fitted_updates import Move, fit
 from gradparity.faults import FAULTS
 from own_updates import Lion, sgd_written_out, with_its
 
-LONG = pytest.mark.long
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +49,8 @@ GIVEN_RATES = "those of torch.optim.SGD(momentum=0.9) with a learning rate that 
         (own_updates.the_first_that_one_writes(), Match.SAME_UPDATES, "those of torch.optim.SGD(lr=0.05), up to"),
         (sgd_written_out(at_once=True), Match.ROUNDING, CLIPPED),
         (with_its(Lion), Match.IDENTICAL, "not those of SGD, Adam or AdamW"),
-        pytest.param(sgd_written_out(), Match.IDENTICAL, CLIPPED, marks=LONG),
-        pytest.param(own_updates.scheduled_by_what_it_was_given, Match.IDENTICAL, GIVEN_RATES, marks=LONG),
+        pytest.param(sgd_written_out(), Match.IDENTICAL, CLIPPED, marks=SLOW),
+        pytest.param(own_updates.scheduled_by_what_it_was_given, Match.IDENTICAL, GIVEN_RATES, marks=SLOW),
     ],
 )
 def test_a_right_loop_that_makes_its_updates_itself_passes_and_the_optimizer_is_named(loop, match, words):
@@ -64,9 +64,9 @@ def test_a_right_loop_that_makes_its_updates_itself_passes_and_the_optimizer_is_
     [
         (own_updates.the_first_that_one_writes(zeroes=False), "zero-grad-missing"),
         (with_its(Lion, factor=0.5), "loss-times-0.5"),
-        pytest.param(sgd_written_out(zeroes=False), "zero-grad-missing", marks=LONG),
-        pytest.param(sgd_written_out(factor=1.5), "loss-times-1.5", marks=LONG),
-        pytest.param(with_its(partial(torch.optim.SGD, lr=0.1), factor=0.5), "loss-times-0.5", marks=LONG),
+        pytest.param(sgd_written_out(zeroes=False), "zero-grad-missing", marks=SLOW),
+        pytest.param(sgd_written_out(factor=1.5), "loss-times-1.5", marks=SLOW),
+        pytest.param(with_its(partial(torch.optim.SGD, lr=0.1), factor=0.5), "loss-times-0.5", marks=SLOW),
     ],
 )
 def test_a_wrong_gradient_before_such_an_update_is_named(loop, fault):
@@ -75,7 +75,7 @@ def test_a_wrong_gradient_before_such_an_update_is_named(loop, fault):
     assert result.code == 1
 
 
-@LONG
+@SLOW
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_right_loop_with_a_class_of_its_own_passes_in_other_precisions(precision):
     assert checked(with_its(Lion), precision).finding.match == Match.IDENTICAL
@@ -90,9 +90,9 @@ ANOTHER_MODEL = "cannot be judged: it also trains other parameters than the give
         (own_updates.searched_by_lbfgs, 2, "trains the model with LBFGS, which calls its closure several times a step"),
         (own_updates.as_a_gan(own=True), 2, ANOTHER_MODEL),
         (own_updates.sharpness_aware, 2, "and computes other losses than the reference"),
-        pytest.param(own_updates.by_a_closure, 0, "Identical: ", marks=LONG),
-        pytest.param(own_updates.with_gradients_of_its_own, 2, "with gradients that never reach p.grad", marks=LONG),
-        pytest.param(own_updates.as_a_gan(own=False), 2, ANOTHER_MODEL, marks=LONG),
+        pytest.param(own_updates.by_a_closure, 0, "Identical: ", marks=SLOW),
+        pytest.param(own_updates.with_gradients_of_its_own, 2, "with gradients that never reach p.grad", marks=SLOW),
+        pytest.param(own_updates.as_a_gan(own=False), 2, ANOTHER_MODEL, marks=SLOW),
     ],
 )
 def test_a_loop_with_closures_or_two_models_is_judged_or_gets_one_sentence(loop, code, sentence):

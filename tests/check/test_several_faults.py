@@ -1,5 +1,7 @@
 """Two and more faults of a loop are found among the likely sets, without a run of most others."""
 
+import pytest
+
 import loops
 from gradparity.check.lookup import several_faults
 from gradparity.check.lookup.fault_lookup import Match, look_up
@@ -22,6 +24,7 @@ def lookup(loop):
     return look_up(loop, known(None), see, memory={}), run
 
 
+@pytest.mark.slow
 def test_three_faults_that_show_where_they_are_documented_to_show_are_found_without_other_sets():
     names = {"clip-before-unscale", "zero-grad-missing", "schedule-advanced-on-skipped-steps"}
     loop = observe(call_by_name(loops.three_things_wrong, "loop"), stress_scenario.build, PRECISION)
@@ -30,6 +33,7 @@ def test_three_faults_that_show_where_they_are_documented_to_show_are_found_with
     assert len(run) < 100, "there are 22,366 pairs"
 
 
+@pytest.mark.slow
 def test_a_fault_that_shows_elsewhere_than_documented_is_added_too(monkeypatch):
     """Of a loop that begins like a fault, a few pairs of other faults are tried at most."""
     monkeypatch.setattr(several_faults, "_MOST_AFTER", 0)

@@ -1,4 +1,4 @@
-"""What a loop computes beside its gradients: updates that it makes itself, and averages of the weights.
+"""The numbers that a loop computes beside its gradients: updates that it makes itself, and averages of the weights.
 
 Read in this order: ``judged_updates`` with ``fitted_updates`` and ``update_rules`` (the optimizer of PyTorch that does
 the same), ``own_averages`` with ``found_averages``.
