@@ -1,4 +1,4 @@
-"""What a loop may do by intent is followed or said not to be judged, and is called wrong only if it is."""
+"""A loop may do things by intent: they are followed or said not to be judged, and called wrong only if they are."""
 
 from dataclasses import replace
 from functools import partial

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import accumulate
 from operator import attrgetter
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gradparity.parity.dense_parts import HAS_NAMES, PLAIN
+from gradparity.parity.many_at_once import STACKED
 from gradparity.trace.columns import Form, Forms
 from gradparity.trace.digest import Group, Hash, group_of
 
@@ -21,16 +22,6 @@ SMALL: Final = 4096
 
 _AT_ONCE: Final = 1 << 20
 """Bytes that are copied at a time: so few stay in the cache and take no memory."""
-
-_TOGETHER: Final = frozenset(
-    (
-        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool),
-        *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
-    )
-)
-"""Dtypes whose small tensors on the CPU are read together."""
-
-_FormOfOne: TypeAlias = tuple[torch.dtype, torch.Size, tuple[int, ...], torch.device]
 
 
 class Together(NamedTuple):
@@ -135,7 +126,7 @@ def read_with(dtype: torch.dtype, shape: torch.Size, device: torch.device) -> to
     """
     if device.type in ("cuda", "xpu"):
         return device
-    small = device.type == "cpu" and dtype in _TOGETHER and 0 < shape.numel() * dtype.itemsize <= SMALL
+    small = device.type == "cpu" and dtype in STACKED and 0 < shape.numel() * dtype.itemsize <= SMALL
     return dtype if small else None
 
 
