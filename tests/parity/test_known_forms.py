@@ -88,11 +88,20 @@ def test_a_form_that_is_changed_in_place_is_seen():
 def test_memory_that_comes_to_be_shared_is_seen_though_no_form_has_changed():
     memory, apart = torch.zeros(12), Apart()
     tensors = [memory[:4], memory[4:8], memory[8:]]
+    assert not apart.are_still(tensors), "nothing was known of them"
     for _ in range(3):
-        assert apart.are(tensors)
-    assert not apart.are([memory[:4], memory[3:7], memory[8:]])
-    assert not apart.are([memory[:4], memory[:4], memory[8:]])
-    assert apart.are(tensors)
-    assert not apart.are([memory[::3], memory[4:8], memory[8:]])
-    assert not apart.are([memory.to_sparse(), memory[:1]])
-    assert apart.are(tensors[::-1])
+        assert apart.are_still(tensors)
+    assert not apart.are_still([memory[:4], memory[3:7], memory[8:]])
+    assert not apart.are_still([memory[:4], memory[:4], memory[8:]])
+    assert apart.are_still(tensors)
+    assert not apart.are_still([memory[::3], memory[4:8], memory[8:]])
+    assert not apart.are_still([memory.to_sparse(), memory[:1]])
+    assert apart.are_still(tensors[::-1])
+
+
+def test_a_flag_that_changes_is_seen_though_no_tensor_has_moved():
+    apart, tensors = Apart(), [torch.zeros(4), torch.zeros(4)]
+    apart.are_still(tensors)
+    assert apart.are_still(tensors)
+    tensors[1].requires_grad_()
+    assert not apart.are_still(tensors)

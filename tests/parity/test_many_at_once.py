@@ -3,6 +3,8 @@
 There is no GPU here, so the CPU plays its part; ``tests/cuda`` asks the same of a GPU.
 """
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -196,6 +198,22 @@ def test_a_tensor_that_both_runs_come_to_hold_is_seen(device):
         assert doubtful(ours, theirs, pairs) == []
     theirs[1] = ours[1]
     assert doubtful(ours, theirs, pairs) == [1]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        *[(3, 3, True), (0, 0, True), (3, 4, False), (1, True, False), (1, 1.0, False), (None, 0, False)],
+        *[(0.1, 0.1, True), (0.0, -0.0, False), (float("nan"), float("nan"), None), (0.1, 0.2, False)],
+        *[("a", "a", True), ("a", "b", False), (("a", "b"), ("a", "b"), True), (("a", "b"), ("b", "a"), False)],
+    ],
+)
+def test_values_that_are_no_tensors_are_left_to_a_closer_look_unless_they_are_certainly_the_same(a, b, same):
+    ours, theirs = (copy.deepcopy(x) if not isinstance(x, float) else float(repr(x)) for x in (a, b))
+    doubtful = ManyPairs(set()).compare([ours], [theirs]).doubtful
+    found = compare(Part.SCHEDULER, {"x": ours}, {"x": theirs}).mismatches
+    assert bool(found) == (same is False)
+    assert doubtful == ([] if same else [0])
 
 
 def test_what_one_phase_knows_of_places_holds_at_another_only_for_the_same_places():

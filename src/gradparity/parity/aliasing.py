@@ -56,7 +56,7 @@ def _do_not_overlap(starts: Sequence[int], sizes: Sequence[int]) -> bool:
 
 
 class Apart:
-    """Asks again and again what :func:`all_apart` says; forms and places of tensors are most often the same."""
+    """Asks again and again whether tensors are apart; their forms and places are most often the same."""
 
     def __init__(self) -> None:
         self._forms = KnownForms([])
@@ -64,20 +64,20 @@ class Apart:
         self._starts: list[int] = []
         """The addresses of the last tensors of these forms that were apart."""
 
-    def are(self, tensors: Sequence[Tensor]) -> bool:
-        """Return whether these are apart."""
-        if not self._forms.match(tensors):
-            if not all_apart(tensors):
-                return False
+    def are_still(self, tensors: Sequence[Tensor]) -> bool:
+        """Return whether :func:`all_apart` is true, as it was before, and every tensor has the form that it had then.
+
+        A form is what :class:`gradparity.parity.known_forms.KnownForms` compares.
+        """
+        if self._forms.match(tensors):
+            starts = list(map(Tensor.data_ptr, tensors))
+            if starts == self._starts or _do_not_overlap(starts, self._sizes):
+                self._starts = starts
+                return True
+        elif all_apart(tensors):
             self._forms, self._sizes = KnownForms(tensors), [tensor.nbytes for tensor in tensors]
             self._starts = list(map(Tensor.data_ptr, tensors))
-            return True
-        starts = list(map(Tensor.data_ptr, tensors))
-        if starts != self._starts:
-            if not _do_not_overlap(starts, self._sizes):
-                return False
-            self._starts = starts
-        return True
+        return False
 
 
 def stretches(tensor: Tensor) -> list[_Stretch]:

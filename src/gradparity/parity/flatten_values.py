@@ -71,25 +71,30 @@ def flatten(name: str, value: object) -> Iterator[tuple[str, Value]]:
     dates, paths, classes and built-in functions become text. A random generator becomes its state. A function, a
     lambda, or an object of an unknown class becomes :class:`Unseen`; so does a value that raises when it is read.
     """
+    leaves: list[tuple[str, Value]] = []
+    _collect(name, value, (), leaves)
+    if len({path for path, _ in leaves}) == len(leaves):
+        yield from leaves
+        return
     taken = Counter[str]()
-    for path, leaf in _leaves(name, value, ()):
+    for path, leaf in leaves:
         taken[path] += 1
         yield path if taken[path] == 1 else f"{path} #{taken[path]}", leaf
 
 
-def _leaves(name: str, value: object, within: tuple[int, ...]) -> Iterator[tuple[str, Value]]:
-    if value is None or isinstance(value, Tensor) or _is_plain(value):
-        yield name, cast(Value, value)
+def _collect(name: str, value: object, within: tuple[int, ...], leaves: list[tuple[str, Value]]) -> None:
+    if value is None or _is_plain(value) or isinstance(value, Tensor):
+        leaves.append((name, cast(Value, value)))
     elif len(within) > _DEEPEST:
-        yield name, Unseen(f"{_type(value)}, nested too deep")
+        leaves.append((name, Unseen(f"{_type(value)}, nested too deep")))
     elif id(value) in within:
-        yield name, f"the {_type(value)} around it"
+        leaves.append((name, f"the {_type(value)} around it"))
     else:
+        start = len(leaves)
         try:
-            leaves = list(_opened(name, value, (*within, id(value))))
+            _open(name, value, (*within, id(value)), leaves)
         except Exception as error:
-            leaves = [(name, Unseen(f"{_type(value)}, which raises {type(error).__name__} when read"))]
-        yield from leaves
+            leaves[start:] = [(name, Unseen(f"{_type(value)}, which raises {type(error).__name__} when read"))]
 
 
 def _is_plain(value: object) -> bool:
@@ -97,34 +102,38 @@ def _is_plain(value: object) -> bool:
     return type(value) in (bool, float, str) or (type(value) is int and value.bit_length() <= _BIT_LENGTH)
 
 
-def _opened(name: str, value: Any, within: tuple[int, ...]) -> Iterator[tuple[str, Value]]:
-    """Yield the leaves of a value that is not a leaf."""
-    parts: Iterable[tuple[str, object]] | None = None
-    if isinstance(value, Mapping):
-        parts = ((f"{name}.{_key(k, i)}" if name else _key(k, i), item) for i, (k, item) in enumerate(value.items()))
+def _open(name: str, value: Any, within: tuple[int, ...], leaves: list[tuple[str, Value]]) -> None:
+    """Collect the leaves of a value that is not a leaf."""
+    parts: Iterable[tuple[str, object]] = ()
+    if isinstance(value, dict | Mapping):  # dict first, as it takes far less time
+        prefix = f"{name}." if name else ""
+        parts = ((prefix + _key(k, i), item) for i, (k, item) in enumerate(value.items()))
     elif isinstance(value, list | tuple | deque):
         if len(value) > _LONG and all(type(item) in _NUMBERS for item in value):
-            yield name, f"{len(value)} numbers, digest {_digest(repr(list(value)).encode())}"
+            leaves.append((name, f"{len(value)} numbers, digest {_digest(repr(list(value)).encode())}"))
         elif type(value) is tuple and {str}.issuperset(map(type, value)):
-            yield name, value
+            leaves.append((name, value))
         elif all(isinstance(item, str) for item in value):
-            yield name, tuple(str.__str__(item) for item in value)
+            leaves.append((name, tuple(str.__str__(item) for item in value)))
         else:
             parts = ((f"{name}[{i}]", item) for i, item in enumerate(value))
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        yield name, f"a {_type(value)}"
+        leaves.append((name, f"a {_type(value)}"))
         parts = ((f"{name}.{f.name}", getattr(value, f.name)) for f in dataclasses.fields(value))
     elif isinstance(value, _FOLLOWED):
         parts = [(name, _within(value))]
     elif isinstance(value, np.ndarray) and type(value) in (np.ndarray, np.memmap):
         whole = _array(value)
-        yield from [(name, whole)] if isinstance(whole, str) else _leaves(name, whole, within)
+        if isinstance(whole, str):
+            leaves.append((name, whole))
+        else:
+            _collect(name, whole, within, leaves)
     elif isinstance(value, np.generic) and not isinstance(value, np.longdouble | np.clongdouble | np.datetime64):
         parts = [(name, value.item())]
     else:
-        yield name, _text(value)
-    for path, item in parts or ():
-        yield from _leaves(path, item, within)
+        leaves.append((name, _text(value)))
+    for path, item in parts:
+        _collect(path, item, within, leaves)
 
 
 def _within(value: Any) -> object:

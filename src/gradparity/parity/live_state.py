@@ -1,13 +1,13 @@
 """The live values of a run at each phase, by part and name; none is copied."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
 from gradparity.parity.aliasing import Apart
 from gradparity.parity.model_tree import ModelTree
 from gradparity.parity.optimizer_names import OptimizerNames
-from gradparity.parity.other_model_state import extras, modes
+from gradparity.parity.other_model_state import extras, modes_of_modules, modes_of_parameters
 from gradparity.parity.state import (
     COMPARED,
     HasState,
@@ -43,23 +43,28 @@ class LiveState:
         self._members: list[tuple[str, ...]] = []
         self._memory = Apart()
         self._there: list[bool] = []
-        """For each parameter, whether it had a gradient when the names below were put together."""
+        """For each parameter, whether it had a gradient when the two below were put together."""
         self._named: Mapping[str, Tensor] = {}
-        self._apart: Mapping[str, Value] = {}
-        """The result of :func:`aliases` for these gradients, parameters and buffers, while no two share memory."""
+        self._sharing: Mapping[str, Value] = {}
+        """The result of :func:`aliases` for these parameters, their gradients and the buffers."""
+        self._flags: Mapping[str, Value] = {}
+        """The flags of these parameters and gradients."""
 
     def at(self, moment: Moment) -> dict[Part, Mapping[str, Value]]:
         """Return the values to compare when the run has stopped at ``moment``; ``None`` for a missing gradient."""
         self._look_again()
-        run, tree, parameters = self.run, self._tree, self._parameters
+        run, tree, parts = self.run, self._tree, COMPARED[moment.phase]
+        gradients = {name: p.grad for name, p in self._parameters.items()} if Part.GRADIENTS in parts else {}
+        if Part.ALIASING in parts:
+            self._look_at_memory(list(gradients.values()))
         # Extra state may be costly to compute, so it is read once a step.
         at_rest = moment.phase == Phase.STEPPED
         values: dict[Part, Callable[[], Mapping[str, Value]]] = {
             Part.LOSS: lambda: {"loss": moment.loss},
-            Part.GRADIENTS: lambda: {name: p.grad for name, p in parameters.items()},
-            Part.ALIASING: self._aliases,
-            Part.MODES: lambda: modes(tree, parameters),
-            Part.PARAMETERS: lambda: parameters,
+            Part.GRADIENTS: lambda: gradients,
+            Part.ALIASING: lambda: self._sharing,
+            Part.MODES: lambda: {**modes_of_modules(tree), **self._flags},
+            Part.PARAMETERS: lambda: self._parameters,
             Part.OPTIMIZER: self._optimizer_state,
             Part.SCALER: lambda: dict(flatten("", run.scaler.state_dict())),
             Part.SCHEDULER: lambda: dict(flatten("", run.scheduler.state_dict())),
@@ -67,26 +72,25 @@ class LiveState:
             Part.RNG: lambda: self.rng,
             Part.EXTRA: lambda: dict(flatten("", {k: thing.state_dict() for k, thing in self.extra_state.items()})),
         }
-        return {part: values[part]() for part in COMPARED[moment.phase]}
+        return {part: values[part]() for part in parts}
 
     def _optimizer_state(self) -> dict[str, Value]:
         return {**self._optimizer_names.moments(self._name_of), **dict(groups_with(self._members, self.run.optimizer))}
 
-    def _aliases(self) -> Mapping[str, Value]:
-        """Return which tensors share memory; if none do, and the same gradients exist as before, the names are known.
+    def _look_at_memory(self, gradients: Sequence[Tensor | None]) -> None:
+        """Find again which tensors share memory, and their flags, unless forms show that nothing can have changed.
 
         To put a name to each gradient takes longer than to see that no two tensors overlap.
         """
-        tensors, buffers = [*self._parameters.values()], self._tree.buffers
-        gradients = [p.grad for p in tensors]
         there = [gradient is not None for gradient in gradients]
+        tensors = [*self._parameters.values(), *self._tree.buffers.values()]
         tensors += [gradient for gradient in gradients if gradient is not None]
-        if not self._memory.are([*tensors, *buffers.values()]):
-            return aliases(self._parameters, buffers)
-        if there != self._there or self._named is not self._parameters:  # a new buffer comes with new names too
-            self._there, self._named = there, self._parameters
-            self._apart = aliases(self._parameters, buffers)
-        return self._apart
+        # A new buffer comes with new names too.
+        if self._memory.are_still(tensors) and there == self._there and self._named is self._parameters:
+            return
+        self._there, self._named = there, self._parameters
+        self._sharing = aliases(self._parameters, self._tree.buffers)
+        self._flags = modes_of_parameters(self._parameters)
 
     def _look_again(self) -> None:
         """Find the names of the parameters again if the model or the groups of the optimizer have changed."""

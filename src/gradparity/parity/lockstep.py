@@ -6,7 +6,7 @@ The live tensors are compared while both generators wait at the same phase. Only
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -30,6 +30,8 @@ Step: TypeAlias = Callable[[Run, Window[Any]], Iterator[Moment]]
 
 ALL, STOPS = "all", "stops here"
 """The name and the words of a mismatch, if only one of the runs reaches a phase."""
+
+_ALIKE: Final = Compared([], None, [])
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,11 @@ class _Both:
         alike = compare_all(self._pairs[ours.phase], reference, candidate)
         compared, numbers = dict[Part, Compared](), alike.numbers
         for part, values in reference.items():
-            compared[part] = compare(part, values, candidate[part], alike.doubtful[part], self._constants)
-            unseen = compared[part].unseen
-            numbers += sum(_numbers_in(values[k]) for k in alike.doubtful[part] if k in values and k not in unseen)
+            compared[part] = _ALIKE
+            if doubtful := alike.doubtful[part]:
+                compared[part] = compare(part, values, candidate[part], doubtful, self._constants)
+                unseen = compared[part].unseen
+                numbers += sum(_numbers_in(values[k]) for k in doubtful if k in values and k not in unseen)
         return with_parts(found, alike.names, compared, numbers)
 
 

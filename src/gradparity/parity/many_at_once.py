@@ -38,6 +38,9 @@ _MOST_PLACES: Final = 20_000
 """Number of places that are kept: a training whose gradients always lie elsewhere must not fill the memory."""
 
 
+_EXACT: Final = frozenset((str, tuple, int, bool))
+"""Types of values that are the same if they are equal."""
+
 _Places: TypeAlias = tuple[int, int, int]
 """The addresses of two tensors of one form, and the number of bytes from the first to the last element."""
 
@@ -79,10 +82,11 @@ class ManyPairs:
         self._others: list[int] = []
         """Positions of pairs without a tensor."""
 
+    @torch.no_grad()
     def compare(self, ours: Sequence[Value], theirs: Sequence[Value]) -> Alike:
         """Compare ``ours[i]`` with ``theirs[i]`` for all ``i``."""
         a, b = self._known_twins(ours, theirs) or self._group(ours, theirs)
-        doubtful = [i for i in self._others if ours[i] is not theirs[i]] + self._odd
+        doubtful = [i for i in self._others if not _are_one_value(ours[i], theirs[i])] + self._odd
         for some in self._groups:
             different = _different(a[some], b[some])
             if any(different):
@@ -148,6 +152,13 @@ def _at(positions: Sequence[int], values: Sequence[Value]) -> Sequence[Any]:
     return itemgetter(*positions)(values) if len(positions) > 1 else [values[i] for i in positions]
 
 
+def _are_one_value(a: Value, b: Value) -> bool:
+    """Return whether two values that are no tensors are certainly the same; 0.0 and -0.0 are equal, but may differ."""
+    if a is b or type(a) is not type(b):
+        return a is b
+    return a == b and (type(a) in _EXACT or (type(a) is float and a != 0.0))
+
+
 def _are_twins(a: Any, b: Any) -> bool:
     """Return whether both are plain dense tensors of one form without memory in common."""
     if not (isinstance(a, Tensor) and isinstance(b, Tensor) and type(a) is type(b) and is_simple(a) and is_simple(b)):
@@ -184,7 +195,6 @@ def _different(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[bool]:
     return [not same_bits(ours[0], theirs[0])]
 
 
-@torch.no_grad()
 def _different_in_stacks(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[bool]:
     """Return for each pair of small tensors of one form whether any bit differs."""
     found: list[bool] = []

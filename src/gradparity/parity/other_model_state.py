@@ -21,10 +21,20 @@ def modes(tree: ModelTree, parameters: Mapping[str, Tensor]) -> dict[str, Value]
     These are ``a.training`` if module ``a`` is in eval mode, ``b.requires_grad`` if parameter ``b`` is frozen, and
     ``b.grad.requires_grad`` if its gradient is part of a graph.
     """
+    return {**modes_of_modules(tree), **modes_of_parameters(parameters)}
+
+
+def modes_of_modules(tree: ModelTree) -> dict[str, Value]:
+    """Return the unusual flags of modules."""
+    if all(map(_TRAINS, tree.modules.values())):
+        return {}
+    eval_mode = [name for name, module in tree.modules.items() if not module.training]
+    return {f"{name}.training" if name else "training": False for name in eval_mode}
+
+
+def modes_of_parameters(parameters: Mapping[str, Tensor]) -> dict[str, Value]:
+    """Return the unusual flags of parameters and their gradients."""
     flags: dict[str, Value] = {}
-    if not all(map(_TRAINS, tree.modules.values())):
-        eval_mode = [name for name, module in tree.modules.items() if not module.training]
-        flags |= {f"{name}.training" if name else "training": False for name in eval_mode}
     for name, p in parameters.items():
         if not p.requires_grad:
             flags[f"{name}.requires_grad"] = False
