@@ -60,9 +60,9 @@ def device(request, monkeypatch):
     """The CPU, as itself and as a GPU; the number of pairs at each wait for it."""
     waits, count = [], many_at_once.count_differences
 
-    def counted(pairs):
-        waits.append(len(pairs))
-        return count(pairs)
+    def counted(ours, theirs, forms):
+        waits.append(len(ours))
+        return count(ours, theirs, forms)
 
     monkeypatch.setattr(many_at_once, "count_differences", counted)
     if request.param == "elsewhere":

@@ -263,7 +263,7 @@ def test_differences_are_counted_as_numpy_counts_them(one, data):
     if other.numel() and data.draw(st.booleans()):
         at = tuple(data.draw(st.integers(0, size - 1)) for size in other.shape)
         other[at] = random_bits(other.dtype, 1, torch.Generator().manual_seed(1))[0]
-    (count,) = count_differences([(one, other)]).tolist()
+    (count,) = count_differences([one], [other]).tolist()
     a, b = ((torch.view_as_real(t) if t.is_complex() else t).cpu().contiguous().reshape(-1) for t in (one, other))
     width = a.element_size()
     ours, theirs = (np.frombuffer(content_of(t), dtype=f"V{width}") if t.numel() else np.zeros(0) for t in (a, b))
@@ -276,16 +276,16 @@ def test_all_pairs_are_counted_at_once_whatever_their_dtypes_and_strides():
         generator = torch.Generator().manual_seed(0)
         return [random_bits(dtype, count, generator).to(DEVICE) for dtype in DTYPES for count in (0, 1, 603)]
 
-    pairs = list(zip(some(), some(), strict=True))
-    assert count_differences(pairs).tolist() == [0] * len(pairs)
+    ours, theirs = some(), some()
+    assert count_differences(ours, theirs).tolist() == [0] * len(ours)
     expected = []
-    for index, (_, other) in enumerate(pairs):
+    for index, other in enumerate(theirs):
         raw = torch.view_as_real(other).view(-1) if other.is_complex() else other
         places = [0, len(raw) // 2, len(raw) - 1][: min(index % 4, len(raw))]
         for at in places:
             raw[at : at + 1].view(torch.uint8)[0] ^= 1
         expected.append(len(places))
-    assert count_differences(pairs).tolist() == plain_counts(pairs).tolist() == expected
+    assert count_differences(ours, theirs).tolist() == plain_counts(ours, theirs).tolist() == expected
 
 
 def test_dense_tensors_in_one_order_of_memory_are_compared_where_they_are(monkeypatch):
@@ -293,27 +293,25 @@ def test_dense_tensors_in_one_order_of_memory_are_compared_where_they_are(monkey
     other = one.clone()
     other[1, 2, 3, 4] += 1
     other[0, 0, 0, 0] += 1
-    assert count_differences([(one, other), (one.transpose(0, 3), other.contiguous().transpose(0, 3))]).tolist() == [
-        2,
-        2,
-    ]
+    ours, theirs = [one, one.transpose(0, 3)], [other, other.contiguous().transpose(0, 3)]
+    assert count_differences(ours, theirs).tolist() == [2, 2]
 
 
 def test_zeros_of_two_signs_differ_and_a_nan_is_itself():
     zeros, nans = torch.zeros(3, device=DEVICE), torch.full((3,), torch.nan, device=DEVICE)
-    assert count_differences([(zeros, -zeros), (nans, nans.clone())]).tolist() == [3, 0]
+    assert count_differences([zeros, nans], [-zeros, nans.clone()]).tolist() == [3, 0]
 
 
 def test_a_default_device_changes_nothing():
     some = [torch.ones(5, device=DEVICE), torch.ones(6, device=DEVICE).to(torch.float8_e5m2)]
     with torch.device("meta"):
-        rows, counts = rows_of(some), count_differences([(some[0], some[0])])
+        rows, counts = rows_of(some), count_differences(some[:1], some[:1])
     assert sums_in(rows.cpu()) == sums_in(rows_of(some).cpu())
     assert counts.tolist() == [0]
 
 
 def test_no_tensors_and_no_pairs_are_none():
-    assert (rows_of([]).shape, count_differences([]).shape) == ((0, 5), (0,))
+    assert (rows_of([]).shape, count_differences([], []).shape) == ((0, 5), (0,))
     assert sums_in(rows_of([])) == []
 
 

@@ -17,7 +17,7 @@ from gradparity.parity.bits import bits, same_bits
 from gradparity.parity.dense_parts import has_memory, is_simple
 from gradparity.parity.flatten_values import Value
 from gradparity.parity.known_forms import KnownForms
-from gradparity.parity.on_gpu.count_differences import count_differences
+from gradparity.parity.on_gpu.count_differences import PairForms, count_differences, forms_of
 from gradparity.parity.state import Part
 
 STACKED: Final = frozenset(
@@ -72,7 +72,8 @@ class ManyPairs:
         """The addresses of the twins when they were last known to be safe."""
         self._twins: list[int] = []
         """Positions of pairs of tensors that can be compared together, group after group."""
-        self._groups: list[slice] = []
+        self._groups: list[tuple[slice, PairForms | None]] = []
+        """The twins that are compared together, and their forms if they are on a device of their own."""
         self._reaches: list[int] = []
         """For each of the twins, the number of bytes from the first to the last element."""
         self._numbers: dict[int, int] = {}
@@ -87,8 +88,8 @@ class ManyPairs:
         """Compare ``ours[i]`` with ``theirs[i]`` for all ``i``."""
         a, b = self._known_twins(ours, theirs) or self._group(ours, theirs)
         doubtful = [i for i in self._others if not _are_one_value(ours[i], theirs[i])] + self._odd
-        for some in self._groups:
-            different = _different(a[some], b[some])
+        for some, forms in self._groups:
+            different = _different(a[some], b[some], forms)
             if any(different):
                 doubtful += compress(self._twins[some], different)
         certain = sum(self._numbers.values()) + len(self._others) + len(self._odd)
@@ -135,8 +136,9 @@ class ManyPairs:
                 groups.setdefault(_group_of(a, i), []).append(i)
         self._twins = [i for group in groups.values() for i in group]
         ends = list(accumulate(map(len, groups.values())))
-        self._groups = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
         ours_, theirs_ = (_at(self._twins, values) for values in (ours, theirs))
+        groups = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        self._groups = [(some, _forms_on_device(ours_[some], theirs_[some])) for some in groups]
         self._forms, self._addresses = [KnownForms(ours_), KnownForms(theirs_)], []
         self._reaches = list(map(reach, ours_))
         self._numbers = {i: twin.numel() for i, twin in zip(self._twins, ours_, strict=True)}
@@ -185,10 +187,20 @@ def _group_of(tensor: Tensor, position: int) -> object:
     return (tensor.dtype, tensor.shape) if small else position
 
 
-def _different(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[bool]:
-    """Return for each pair of a group whether any bit differs."""
-    if not _is_on_host(ours[0]):
-        counts: list[bool] = (count_differences(list(zip(ours, theirs, strict=True))) > 0).tolist()
+def _forms_on_device(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> PairForms | None:
+    return None if _is_on_host(ours[0]) else forms_of(ours, theirs)
+
+
+def _different(ours: Sequence[Tensor], theirs: Sequence[Tensor], forms: PairForms | None) -> list[bool]:
+    """Return for each pair of a group whether any bit differs.
+
+    Args:
+        ours: tensors of a group.
+        theirs: their twins.
+        forms: those of both, for tensors that are not on the CPU.
+    """
+    if forms is not None:
+        counts: list[bool] = (count_differences(ours, theirs, forms) > 0).tolist()
         return counts
     if len(ours) > 1:
         return _different_in_stacks(ours, theirs)

@@ -1,6 +1,6 @@
 """Triton's kernels called for many tensors; nothing here waits for the device."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import torch
@@ -36,17 +36,23 @@ def launched_rows(tensors: Sequence[Tensor]) -> Tensor:
     return rows
 
 
-def launched_counts(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def launched_counts(
+    device: torch.device, addresses: Iterable[tuple[int, ...]], sizes: tuple[int, ...], widths: tuple[int, ...]
+) -> Tensor:
     """Return the counts of :func:`gradparity.parity.on_gpu.count_differences.count_differences`.
 
-    Each size of an element takes one launch. The tensors are contiguous, and each address is a multiple of 8.
+    Each size of an element takes one launch. The caller keeps the tensors alive.
+
+    Args:
+        device: where all tensors are.
+        addresses: those of the tensors of either side, which are contiguous; each is a multiple of 8.
+        sizes: the number of bytes of each tensor of a pair.
+        widths: the number of bytes of each element.
     """
-    place = _place(pairs[0][0].device)
-    sizes = tuple(one.nbytes for one, _ in pairs)
-    widths = tuple(one.element_size() // (2 if one.is_complex() else 1) for one, _ in pairs)
+    place = _place(device)
     blocks = blocks_of(sizes, widths, kernels.LANES * kernels.ROUNDS, place)
-    ours, theirs = (addresses_of(tuple(t.data_ptr() for t in side), place) for side in zip(*pairs, strict=True))
-    counts = torch.zeros(len(pairs), dtype=torch.int64, device=place[0])
+    ours, theirs = (addresses_of(side, place) for side in addresses)
+    counts = torch.zeros(len(sizes), dtype=torch.int64, device=place[0])
     for width, start, number in blocks.launches:
         kernels.count_blocks[(number,)](
             ours, theirs, blocks.sizes, blocks.firsts, blocks.tensor_of, start, counts,

@@ -18,9 +18,9 @@ def plain_rows(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack([_row(tensor) for tensor in tensors])
 
 
-def plain_counts(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def plain_counts(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
     """Return the counts of :func:`gradparity.parity.on_gpu.count_differences.count_differences`."""
-    return torch.stack([(bits(one) != bits(other)).sum() for one, other in pairs])
+    return torch.stack([(bits(one) != bits(other)).sum() for one, other in zip(ours, theirs, strict=True)])
 
 
 def _row(tensor: Tensor) -> Tensor:
