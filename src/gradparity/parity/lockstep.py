@@ -11,13 +11,14 @@ from typing import Any, Final, TypeAlias, TypeVar
 from torch import Tensor
 
 from gradparity.parity.compare import compare
+from gradparity.parity.compare_all import compare_all
 from gradparity.parity.dense_parts import is_simple, pieces
 from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.explanation_kinds import LikelyCause
 from gradparity.parity.figures import Figures
 from gradparity.parity.flatten_values import Value
 from gradparity.parity.live_state import LiveState
-from gradparity.parity.many_at_once import ManyPairs, compare_all
+from gradparity.parity.many_at_once import ManyPairs
 from gradparity.parity.mismatches import Compared, Mismatch
 from gradparity.parity.place_in_training import START, Place
 from gradparity.parity.random_stream import RandomStream

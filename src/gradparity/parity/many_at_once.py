@@ -4,7 +4,7 @@ At every phase the form and the address of each tensor are read, and all bits ar
 forms is kept from one step to the next: the tensors that can be compared together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, compress
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -18,7 +18,6 @@ from gradparity.parity.dense_parts import has_memory, is_simple
 from gradparity.parity.flatten_values import Value
 from gradparity.parity.known_forms import KnownForms
 from gradparity.parity.on_gpu.count_differences import PairForms, count_differences, forms_of
-from gradparity.parity.state import Part
 
 STACKED: Final = frozenset(
     (
@@ -137,8 +136,8 @@ class ManyPairs:
         self._twins = [i for group in groups.values() for i in group]
         ends = list(accumulate(map(len, groups.values())))
         ours_, theirs_ = (_at(self._twins, values) for values in (ours, theirs))
-        groups = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-        self._groups = [(some, _forms_on_device(ours_[some], theirs_[some])) for some in groups]
+        places = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        self._groups = [(some, _forms_on_device(ours_[some], theirs_[some])) for some in places]
         self._forms, self._addresses = [KnownForms(ours_), KnownForms(theirs_)], []
         self._reaches = list(map(reach, ours_))
         self._numbers = {i: twin.numel() for i, twin in zip(self._twins, ours_, strict=True)}
@@ -216,41 +215,3 @@ def _different_in_stacks(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> li
         rows = len(one)
         found += [False] * rows if torch.equal(one, other) else (one != other).view(rows, -1).any(1).tolist()
     return found
-
-
-class NamedAlike(NamedTuple):
-    """The values of two runs at one phase that need a closer look, by name, and the size of the others."""
-
-    doubtful: dict[Part, list[str]]
-    """Names in each part whose values may differ in any way; all others are the same in both runs."""
-    names: dict[Part, int]
-    """Number of names in each part that one run has, or both."""
-    numbers: int
-    """Number of numbers in the values that are the same."""
-
-
-def compare_all(
-    pairs: ManyPairs, reference: Mapping[Part, Mapping[str, Value]], candidate: Mapping[Part, Mapping[str, Value]]
-) -> NamedAlike:
-    """Compare the values of two runs at one phase, where both have the same parts."""
-    doubtful, counts = dict[Part, list[str]](), dict[Part, int]()
-    ours, theirs, parts, texts = list[Value](), list[Value](), dict[Part, list[str]](), 0
-    for part, values in reference.items():
-        if part == Part.ALIASING and values == candidate[part]:  # text alone, so what is equal is the same
-            doubtful[part], counts[part] = [], len(values)
-            texts += len(values)
-            continue
-        names, others = list(values), list(candidate[part])
-        if names == others:
-            parts[part] = names
-            ours += values.values()
-            theirs += candidate[part].values()
-        else:
-            doubtful[part] = list(dict.fromkeys(names + others))
-        counts[part] = len(parts.get(part, doubtful.get(part, ())))
-    positions, numbers = pairs.compare(ours, theirs)
-    start = 0
-    for part, names in parts.items():
-        doubtful[part] = [names[i - start] for i in positions if start <= i < start + len(names)]
-        start += len(names)
-    return NamedAlike(doubtful, counts, numbers + texts)
