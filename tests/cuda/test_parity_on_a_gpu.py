@@ -11,10 +11,10 @@ from torch.optim import Adam, AdamW
 
 from gradparity import training
 from gradparity.parity.compare import compare
+from gradparity.parity.compare_all import compare_all
 from gradparity.parity.difference_kinds import Kind
 from gradparity.parity.live_state import LiveState
 from gradparity.parity.lockstep import lockstep
-from gradparity.parity.compare_all import compare_all
 from gradparity.parity.many_at_once import ManyPairs
 from gradparity.parity.random_stream import RandomStream, generator_states
 from gradparity.parity.state import Part, aliases
