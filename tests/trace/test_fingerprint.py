@@ -124,3 +124,14 @@ def test_one_hash_of_several_tensors_changes_with_any_element_and_with_their_ord
     hashes = [late_hash_of_all(some()), late_hash_of_all(changed), late_hash_of_all(reversed(some()))]
     assert hashes[0] == late_hash_of_all(some())
     assert len(set(hashes)) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("channels", [4, 70, 300])
+def test_weights_in_another_memory_format_are_not_other_weights(dtype, channels):
+    weights = torch.arange(channels * 4 * 30 * 30).reshape(channels, 4, 30, 30).to(dtype)
+    some = [weights, weights[:2, :, :2, :2].contiguous()]
+    moved = [one.contiguous(memory_format=torch.channels_last) for one in some]
+    assert late_hash_of_all(some) == late_hash_of_all(moved)
+    moved[0][0, 0, 0, 1] += 1
+    assert late_hash_of_all(some) != late_hash_of_all(moved)

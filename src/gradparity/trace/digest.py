@@ -54,7 +54,7 @@ def digest_of(tensor: Tensor, last: Digest | None = None) -> Digest:
             return last
         return Digest(text, float(numbers.item()) if numbers.size == 1 else math.sqrt(np.vdot(numbers, numbers)))
     content, square = xxhash.xxh3_128(), 0.0
-    for some in _in_order(tensor):
+    for some in in_order(tensor):
         content.update(bits(some).numpy().data)
         square += _square(some)
     if tensor.numel() == 1 and not tensor.is_complex():
@@ -107,7 +107,7 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
     return flat.detach()
 
 
-def _in_order(tensor: Tensor) -> Iterator[Tensor]:
+def in_order(tensor: Tensor) -> Iterator[Tensor]:
     """Yield the elements in logical order, as contiguous CPU tensors of about :data:`_AT_ONCE` elements each."""
     if tensor.numel() <= _AT_ONCE:
         yield tensor.cpu().contiguous()
@@ -115,7 +115,7 @@ def _in_order(tensor: Tensor) -> Iterator[Tensor]:
         yield from (some.cpu() for some in tensor.view(-1).split(_AT_ONCE))
     elif (row := tensor[0].numel()) > _AT_ONCE:
         for rows in tensor:
-            yield from _in_order(rows)
+            yield from in_order(rows)
     else:
         yield from (some.cpu().contiguous() for some in tensor.split(_AT_ONCE // row))
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 import xxhash
 from torch import Tensor
 
+from gradparity.parity.bits import bits
 from gradparity.trace.arrangement import arrangement_if_simple
-from gradparity.trace.digest import AS_NUMPY, buffer_of, digest_of
+from gradparity.trace.digest import buffer_of, in_order
 from gradparity.trace.late_fingerprints import LateFingerprints
 
 
@@ -39,9 +40,7 @@ def late_hash_of_all(tensors: Iterable[Tensor], more: str = "") -> str | LateHas
         return str(late) if late.ready() else late
     for positions, _ in arrangement.together:
         content.update(buffer_of([given[i] for i in positions]).numpy().data)
-    for i in arrangement.alone:
-        if given[i].is_contiguous() and given[i].dtype in AS_NUMPY:
-            content.update(given[i].detach().numpy().data)
-        else:
-            content.update(digest_of(given[i].detach()).text.encode())
+    for i in arrangement.alone:  # in logical order, so that another memory format is no other content
+        for some in in_order(given[i].detach()):
+            content.update(bits(some).numpy().data)
     return content.hexdigest() + more
