@@ -22,7 +22,7 @@ class PairForms(NamedTuple):
     widths: tuple[int, ...]
     """The number of bytes of each element; a complex number has two elements."""
     contiguous: bool
-    """Whether all tensors are."""
+    """True if all tensors are contiguous."""
 
 
 def forms_of(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> PairForms:
