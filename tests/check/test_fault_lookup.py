@@ -102,7 +102,7 @@ def test_a_pair_of_the_last_faults_of_the_most_common_place_is_named():
     assert (found.match, {f.name for f in found.faults}) == (Match.PAIR, {"positions-shifted", "branch-always-taken"})
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "most"), [(3, 2)])
 def test_most_pairs_of_faults_are_named(number, most):
     named = 0

@@ -28,9 +28,13 @@ def norms_with(faults, expected):
     return run_norms(names["reference"], names["build"], "fp32", expected, CLOSE_IN_FP32)
 
 
-@pytest.mark.parametrize(
-    "fault", [pytest.param(f, id=f.name, marks=() if f.name in SOME else pytest.mark.long) for f in BUGS]
-)
+def how_long(index, fault):
+    if fault.name in SOME:
+        return ()
+    return pytest.mark.slow if index % 4 else pytest.mark.long
+
+
+@pytest.mark.parametrize("fault", [pytest.param(f, id=f.name, marks=how_long(i, f)) for i, f in enumerate(BUGS)])
 def test_the_norms_are_those_of_the_records(fault):
     whole = observe_reference([fault], "fp32")
     seen = norms_with([fault], None)

@@ -42,8 +42,13 @@ print("rank", trainer.global_rank, callback.report.verdict, *callback.report.not
 """
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("argument", "verdict"), [("--right", "clean"), ("--wrong", "wrong")])
+@pytest.mark.parametrize(
+    ("argument", "verdict"),
+    [
+        pytest.param("--right", "clean", marks=pytest.mark.long),
+        pytest.param("--wrong", "wrong", marks=pytest.mark.slow),
+    ],
+)
 def test_rank_0_reports_for_both(argument, verdict, tmp_path):
     (tmp_path / "fit.py").write_text(SCRIPT)
     environment = {

@@ -64,7 +64,7 @@ SLICES = {"lightning_two_ways.py": one_scenario, "distributed.py": one_training,
 SAME_EVERYWHERE = ["claims.py"]
 """Whose default run is that of these tests, and whose answer does not hang on the machine."""
 
-SLOW = {"distributed.py", "faults.py", "watch_a_loop.py"}
+SLOW = {"distributed.py": pytest.mark.long, "faults.py": pytest.mark.slow, "watch_a_loop.py": pytest.mark.long}
 
 WHOLE = {"calculus_tour.py", "claims.py", "matrix.py", "routes_that_differ.py"}
 """Run as a process of its own, and not only asked for its help: what it does is the same in ours."""
@@ -120,9 +120,7 @@ def test_help_shows_the_common_options(script, capsys):
 
 
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize(
-    "script", [pytest.param(script, marks=pytest.mark.long if script in SLOW else ()) for script in LESSONS]
-)
+@pytest.mark.parametrize("script", [pytest.param(script, marks=SLOW.get(script, ())) for script in LESSONS])
 def test_quiet_prints_only_the_answer_that_readme_shows(script, tmp_path, capsys):
     assert loaded(script)["main"]([*LESSONS[script], "--quiet", "--output", str(tmp_path)]) == 0
     out, err = capsys.readouterr()

@@ -23,7 +23,7 @@ def cell_of(task, **fields):
 
 
 @pytest.mark.parametrize(
-    "task", [pytest.param(task, marks=pytest.mark.long if task == "compiled" else ()) for task in TASK_NAMES]
+    "task", [pytest.param(task, marks=pytest.mark.slow if task == "compiled" else ()) for task in TASK_NAMES]
 )
 def test_the_reference_is_one_training_with_itself(task):
     precision = "fp32" if unavailable(task, "fp16") else "fp16"
