@@ -89,8 +89,10 @@ def test_every_bug_is_named_misnamed_or_unseen():
     assert all(len(named.split()) <= 3 for named in (UNAIDED | WITH_WORDS).values())
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", UNAIDED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if i % 3 else pytest.mark.long) for i, n in enumerate(UNAIDED)],
+)
 def test_each_fault_is_named_without_a_word(name):
     found = codes(name)
     assert set(UNAIDED[name].split()) & set(found)

@@ -3,6 +3,7 @@
 Every loop is watched alone, from before its model is built.
 """
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -82,9 +83,17 @@ def test_nothing_is_said_about_a_cell_of_each_kind(cell, route):
     assert steps >= 5
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("cell", ALLOWED, ids=str)
+def how_long(index):
+    return pytest.mark.slow if index % 3 else pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    ("cell", "route"),
+    [
+        pytest.param(cell, route, marks=how_long(index), id=f"{cell}-{route}")
+        for index, (cell, route) in enumerate(itertools.product(ALLOWED, ROUTES))
+    ],
+)
 def test_nothing_is_said_about_any_cell_of_the_matrix(cell, route):
     if route == "manual" and cell.task == "reentrant":
         pytest.skip("autograd.grad does not reach into a reentrant checkpoint")
