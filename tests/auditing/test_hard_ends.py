@@ -103,6 +103,19 @@ def test_a_closed_stderr_still_gets_the_report_and_no_file_of_the_script_does(cl
     assert not (tmp_path / "log").exists() or (tmp_path / "log").read_text() in ("", "bye\n")
 
 
+def test_a_process_that_it_forks_by_hand_has_its_own_exit_code_and_no_report(tmp_path):
+    forks = """
+train(2)
+child = os.fork()
+if not child:
+    sys.exit(4)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    code, out, err = ended(written(tmp_path, forks))
+    assert (code, out) == (0, "4\n")
+    assert err.count("gradparity audit of") == 1
+
+
 def test_processes_that_it_forks_end_as_they_would(tmp_path):
     forks = """
 def wait(): time.sleep(60)

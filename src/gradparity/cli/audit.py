@@ -1,6 +1,7 @@
 """``gradparity audit``: run a script as it is, and report what is wrong in its training loop."""
 
 import json
+import os
 from argparse import REMAINDER, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -94,10 +95,13 @@ class _Audit:
         self.destination = Destination(given.output) if reports else None
         self.board = _board_folder(given.tensorboard) if reports and given.tensorboard is not None else None
         self.folder = Path.cwd()
+        self.process = os.getpid()
         self.children = ended_children()
 
     def finish(self, ended: Ended) -> int:
-        """Write the report, and return the exit code."""
+        """Write the report, and return the exit code; a process that the script forked ends with its own code."""
+        if os.getpid() != self.process:
+            return ended.code
         facts, *others = self.watch.all_facts(PATIENCE_INSIDE if ended.code else PATIENCE)
         if self.destination is None:
             return ended.code

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import Any, TypeAlias
 
-from gradparity.trace.isolation import aside, capturing
+from gradparity.trace.isolation import aside, capturing, raised_by_a_signal
 from gradparity.trace.wrapping import Wrapper
 
 
@@ -38,7 +38,7 @@ class Guard:
     """Runs the recorder's code in the middle of a training, one thread at a time, until that code fails.
 
     Only an ``Exception`` counts as a failure. Any other ``BaseException`` passes through: an interrupt is meant for the
-    training, and a watcher that has to stop the loop raises its own.
+    training, and a watcher that has to stop the loop raises its own. What a signal handler raises passes through too.
 
     Args:
         on_fault: called once, with the error.
@@ -64,6 +64,8 @@ class Guard:
             with self._lock, aside():
                 return function(*args)
         except Exception as error:
+            if raised_by_a_signal(error):
+                raise
             if not self.over:
                 self.over = True
                 self.on_fault(error)

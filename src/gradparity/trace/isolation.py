@@ -4,10 +4,15 @@ The code runs without recording gradients, and outside every mode that the loop 
 A failure in it is a warning, never an error.
 """
 
+import functools
+import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from types import CodeType
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +31,42 @@ def aside() -> Iterator[None]:
     NumPy does not raise in it, whatever ``np.seterr`` says.
     """
     with ExitStack() as stack:
+        stack.enter_context(torch._C.DisableTorchFunction())  # first: a mode of the loop would see torch.no_grad
         stack.enter_context(torch.no_grad())
-        stack.enter_context(torch._C.DisableTorchFunction())
         stack.enter_context(np.errstate(all="ignore"))
         if torch._C._len_torch_dispatch_stack():
             stack.enter_context(_disable_current_modes())
         yield
+
+
+@contextmanager
+def unnoticed() -> Iterator[None]:
+    """Drop an error of the block, but for one that a signal handler of the loop has raised in it."""
+    try:
+        yield
+    except Exception as error:
+        if raised_by_a_signal(error):
+            raise
+
+
+def raised_by_a_signal(error: BaseException) -> bool:
+    """Return whether a signal handler raised ``error``, as a timeout by ``signal.alarm`` does.
+
+    Python runs a handler wherever the main thread is, which may be in the recorder's code. The error is for the loop.
+    """
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    codes = {code for handler in handlers if (code := _code_of(handler)) is not None}
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _code_of(handler: Any) -> CodeType | None:
+    """Return the code that runs first when ``handler`` is called; ``None`` if it is no Python."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    found = getattr(getattr(handler, "__func__", handler), "__code__", None)
+    if found is None:
+        found = getattr(getattr(type(handler), "__call__", None), "__code__", None)  # noqa: B004  # its code is read
+    return found if isinstance(found, CodeType) else None
 
 
 def warn(sentence: str) -> None:

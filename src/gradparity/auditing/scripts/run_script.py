@@ -179,9 +179,18 @@ def _exited(end: SystemExit) -> Ended:
 
 
 def _raised(error: BaseException) -> Ended:
+    """Report an error as Python does: by ``sys.excepthook``, which the script may have replaced to save its work."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename in _OUTSIDE:
         trace = trace.tb_next
-    with suppress(OSError, ValueError, AttributeError):
-        traceback.print_exception(type(error), error, trace)
+    error = error.with_traceback(trace)
+    hook = traceback.print_exception if sys.excepthook is sys.__excepthook__ else sys.excepthook
+    try:
+        hook(type(error), error, trace)
+    except SystemExit as end:
+        return _exited(end)
+    except Exception as of_the_hook:
+        with suppress(OSError, ValueError, AttributeError):  # standard error may be closed
+            traceback.print_exception(of_the_hook)
+            traceback.print_exception(error)
     return Ended(1, f"{type(error).__name__}: {' '.join(str(error).split())}")

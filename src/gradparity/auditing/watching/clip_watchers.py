@@ -37,7 +37,7 @@ class ClipWatchers:
         twice = len(listed) - len(given)
         before = []
         if running is not None:
-            for trainee in self.known.alive():
+            for trainee in self.known.near(parameters_to_clip() or ()):
                 covered = sum(id(p.grad) in given for p in trainee.parameters() if p.grad is not None)
                 if covered:
                     self.known.settle(trainee)
@@ -62,7 +62,7 @@ class ClipWatchers:
 
     def _with_gradients(self) -> list[WatchedOptimizer]:
         """Return the one optimizer to which the last backward has given gradients; none if there are several."""
-        reached = [t for t in self.known.alive() if t.story.number in self.reached_last]
+        reached = [t for t in self.known.near() if t.story.number in self.reached_last]
         found = [t for t in reached if any(g is not None and g.norm for g in t.gradients())]
         return found if len(found) == 1 else []
 

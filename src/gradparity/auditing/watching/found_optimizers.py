@@ -1,10 +1,14 @@
 """The optimizers, scalers and schedulers that were found, and the story of each optimizer."""
 
 from collections import deque
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
+from threading import get_ident
 from typing import Any
 
+import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
@@ -67,13 +71,31 @@ class Registry:
         """Return the optimizers that are alive."""
         return [t for t in self._trainees.values() if t.optimizer() is not None]
 
+    def near(self, parameters: Iterable[Any] = ()) -> list[WatchedOptimizer]:
+        """Return the optimizers of ``parameters``, and those that no other thread has used last.
+
+        Another thread may write the gradients of the rest right now; to read one at that moment can crash the process.
+        """
+        given, inside = {id(p) for p in parameters}, torch._C._current_graph_task_id() != -1
+        return [  # on a GPU, hooks of a backward run in a thread of autograd's own
+            t
+            for t in self.alive()
+            if inside or t.used_in == get_ident() or not given.isdisjoint(map(id, t.parameters()))
+        ]
+
     def concerned(self, owner: Any) -> list[WatchedOptimizer]:
         """Return who is concerned by a call of ``owner``: an optimizer, or a module with parameters of some."""
         if isinstance(owner, Optimizer):
             inner = unwrapped(owner, "optimizer")  # Lightning's wrapper is an optimizer that calls none of its own
             return [self.trainee(inner if isinstance(inner, Optimizer) else owner)]
-        ids = {id(p) for p in owner.parameters()}
-        return [t for t in self.alive() if not ids.isdisjoint(map(id, t.parameters()))]
+        return self.holding({id(p) for p in owner.parameters()})
+
+    def holding(self, ids: AbstractSet[int]) -> list[WatchedOptimizer]:
+        """Return the optimizers that hold one of these parameters, which this thread uses now."""
+        found = [t for t in self.alive() if not ids.isdisjoint(map(id, t.parameters()))]
+        for trainee in found:
+            trainee.used_in = get_ident()
+        return found
 
     def number_of_scaler(self, scaler: GradScaler) -> int:
         """Return the number of a scaler, in the order in which they were found."""
@@ -86,6 +108,7 @@ class Registry:
     ) -> None:
         """Add an event to a story."""
         self._number += 1
+        trainee.used_in = get_ident()
         trainee.story.events.append(LoopEvent(what, self._number, line, before, after, random_digest()))
         trainee.story.steps += isinstance(what, StepMade)
         self._late.append((trainee.story, len(trainee.story.events) - 1))

@@ -131,8 +131,7 @@ class LoopWatchers:
         reached = {id(leaf) for leaf in graph.leaves}
         if inputs:
             reached &= {id(x) for x in inputs}
-        alive = self.known.alive()
-        concerned = [t for t in alive if not reached.isdisjoint(map(id, t.parameters()))]
+        concerned, alive = self.known.holding(reached), self.known.alive()
         resting = frozenset(t.story.number for t in alive if not any(p.requires_grad for p in t.parameters()))
         line = here()
         if not into_grad and not call.get(3, "create_graph", False):

@@ -6,6 +6,8 @@ The graph shows which function made the input of a loss, and which dimension it 
 from enum import Enum, auto
 from typing import Any
 
+from gradparity.auditing.watching.saved_tensors import saved
+
 
 class Misfit(Enum):
     """An input that does not fit its loss function."""
@@ -55,7 +57,7 @@ def misfit(node: Any) -> Misfit | None:
 
 def _misfit(name: str, node: Any) -> Misfit | None:
     if name in _ERRORS:
-        return Misfit.OUTER if _crosses(node._saved_self, node._saved_target) and _grew(_next(node)) else None
+        return Misfit.OUTER if _crosses(saved(node, "self"), saved(node, "target")) and _grew(_next(node)) else None
     if name == "MeanBackward0":
         return _difference(node)
     source = _source(node)
@@ -70,12 +72,12 @@ def _misfit(name: str, node: Any) -> Misfit | None:
         return _of_nll(node, source, made)
     if name == "CtcLossBackward0":
         return Misfit.RAW_SCORES_FOR_CTC if _of_a_layer(source, made) else None
-    one = made == "SoftmaxBackward0" and source._saved_result.shape[_dim(source)] == 1
+    one = made == "SoftmaxBackward0" and saved(source, "result").shape[_dim(source)] == 1
     return Misfit.ONE_CLASS if one else None
 
 
 def _of_nll(node: Any, source: Any, made: str) -> Misfit | None:
-    scores = node._saved_self
+    scores = saved(node, "self")
     if made in ("SoftmaxBackward0", "SigmoidBackward0"):
         return Misfit.PROBABILITIES
     if _of_a_layer(source, made):

@@ -14,6 +14,8 @@ from torch import Tensor
 from gradparity.auditing.events import LossWeights
 from gradparity.auditing.watching.graph_facts import HALVES, GraphSigns
 from gradparity.auditing.watching.loss_inputs import LOOKED_AT, Misfit, misfit
+from gradparity.auditing.watching.saved_tensors import saved
+from gradparity.trace.isolation import aside, unnoticed
 
 MEAN, SUM = 1, 2
 """PyTorch's numbers for the reductions of a loss (``at::Reduction``)."""
@@ -130,9 +132,10 @@ class Reading:
     def _hook(self, name: str, about: "_About") -> Callable[[tuple[Tensor | None, ...]], None]:
         def look(gradients: tuple[Tensor | None, ...]) -> None:
             incoming = gradients[0]
-            if incoming is not None:
-                kept = incoming.detach().clone()  # a hook of the loop may change it in place
-                self._seen.append(lambda: _weights(name, about, kept, self.scale))
+            with unnoticed(), aside():  # autograd calls it, outside the guard
+                if incoming is not None:
+                    kept = incoming.detach().clone()  # a hook of the loop may change it in place
+                    self._seen.append(lambda: _weights(name, about, kept, self.scale))
 
         return look
 
@@ -158,16 +161,20 @@ def _about(node: Any, paddings: Set[tuple[int, int]]) -> _About | None:
     try:
         with torch.no_grad():
             reduction = int(node._saved_reduction)
-            weighted = any(getattr(node, name, None) is not None for name in ("_saved_weight", "_saved_pos_weight"))
-            half = node._saved_self.dtype in HALVES
+            numbers: Tensor = saved(node, "self")
+            half = numbers.dtype in HALVES
+            weighted = any(
+                hasattr(node, f"_raw_saved_{name}") and saved(node, name) is not None
+                for name in ("weight", "pos_weight")
+            )
             if node.name().startswith("NllLoss"):
-                target: Tensor = node._saved_target
+                target: Tensor = saved(node, "target")
                 tokens = int((target != node._saved_ignore_index).sum())
-                divisor = float(node._saved_total_weight) if reduction == MEAN else 1.0
+                divisor = float(saved(node, "total_weight")) if reduction == MEAN else 1.0
                 ignored = None if reduction in (MEAN, SUM) else target == node._saved_ignore_index
                 counted = () if weighted or reduction not in (MEAN, SUM) else _padded(node, target, paddings)
                 return _About(reduction, tokens, target.numel(), divisor, weighted, half, *(counted or (0, 0)), ignored)
-            elements: int = node._saved_self.numel()
+            elements = numbers.numel()
             return _About(reduction, elements, elements, float(elements) if reduction == MEAN else 1.0, weighted, half)
     except (RuntimeError, AttributeError):
         return None
@@ -176,7 +183,7 @@ def _about(node: Any, paddings: Set[tuple[int, int]]) -> _About | None:
 def _padded(node: Any, target: Tensor, paddings: Set[tuple[int, int]]) -> tuple[int, int]:
     """Return the number of targets that are padding of an embedding with these classes, and of those in runs."""
     for classes, index in paddings:
-        shape: torch.Size = node._saved_self.shape
+        shape: torch.Size = saved(node, "self").shape
         if classes == shape[min(1, len(shape) - 1)] and index != node._saved_ignore_index:
             is_padding = (target == index).flatten()
             return int(is_padding.sum()), int((is_padding[1:] & is_padding[:-1]).sum())

@@ -4,6 +4,7 @@ import math
 import weakref
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
@@ -39,6 +40,8 @@ class WatchedOptimizer:
         """True if ``load_state_dict`` has written weights since the last step."""
         self.resumed = False
         """True if the optimizer's own ``load_state_dict`` was called since the last step."""
+        self.used_in = get_ident()
+        """The thread that has used it last."""
         self.awaited: int | None = None
         """The position of the event whose gradients the loop has not written yet."""
         self.untouched: list[object] = []
