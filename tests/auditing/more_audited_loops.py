@@ -246,12 +246,34 @@ def tracker_reset(right):
         scaler.update()
 
 
+def updated_between_two_optimizers(right):
+    model, optimizer = small()
+    head = nn.Linear(3, 3)
+    other = torch.optim.SGD(head.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        other.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = F.cross_entropy(head(model(X)).float(), Y)
+        scaler.scale(loss).backward()
+        for one, parameters in ((optimizer, model.parameters()), (other, head.parameters())):
+            scaler.unscale_(one)
+            nn.utils.clip_grad_norm_(parameters, 0.05)
+        scaler.step(optimizer)
+        if not right:
+            scaler.update()
+        scaler.step(other)
+        scaler.update()
+
+
 MORE = {
     stepped_after_the_first: ("GP110", "unusual"),
     branching: ("GP111", "unusual"),
     touched_by_zero: ("GP111", "unusual"),
     tracker_reset: ("GP207", "unusual"),
     unscaled_before_a_clip: ("GP208", "wrong"),
+    updated_between_two_optimizers: ("GP208", "wrong"),
     overflow_hidden: ("GP209", "unusual"),
     penalty_after_the_clip: ("GP305", "unusual"),
     summed: ("GP408", "unusual"),

@@ -404,6 +404,29 @@ def low_rank_adapter():
         step(None, optimizer, lambda _: F.cross_entropy(head(base(X)) + X @ down.T @ up.T, Y))
 
 
+def widened_on_the_way():
+    """Go on in double precision: weights and moments are the same numbers in other bits."""
+    model, x = small()[0], X
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for at in range(2 * STEPS):
+        if at == STEPS:
+            model.double()
+            x = x.double()
+            for state in optimizer.state.values():
+                state.update({name: kept.double() for name, kept in state.items() if isinstance(kept, torch.Tensor)})
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), Y).backward()
+        optimizer.step()
+
+
+def parameter_without_elements():
+    """Hold a parameter of no rows, as a model without optional embeddings does."""
+    model, rows = small()[0], nn.Parameter(torch.empty(0, 3))
+    optimizer = torch.optim.SGD([*model.parameters(), rows], lr=0.1)
+    for _ in range(STEPS):
+        step(model, optimizer, lambda m: F.cross_entropy(torch.cat([m(X), rows]), Y))
+
+
 QUIET_METHODS = [
     noted_rate,
     idle_optimizer_for_a_schedule,
@@ -417,5 +440,7 @@ QUIET_METHODS = [
     warmed_up_from_zero,
     asks_for_its_mode_in_a_part,
     low_rank_adapter,
+    widened_on_the_way,
+    parameter_without_elements,
 ]
 """Right loops that look like one of these bugs. Nothing is said of them but what they do."""

@@ -1,6 +1,7 @@
 """The report as a page: one step as a picture, HTML and Markdown that stand alone, and TensorBoard."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -26,6 +27,7 @@ from audited_loops import (
     stepped_twice,
     zeroed_between_microbatches,
 )
+from gradparity.auditing.finding import RuleFinding, RuleVerdict
 from gradparity.auditing.presentation.as_html import as_html
 from gradparity.auditing.presentation.as_markdown import as_markdown, code, fenced, plain
 from gradparity.auditing.presentation.board import write_board
@@ -37,6 +39,7 @@ from gradparity.auditing.presentation.series import series
 from gradparity.auditing.presentation.step_picture import LEFT_OUT, MOST_MICROBATCHES, step_picture
 from gradparity.auditing.report import report
 from gradparity.auditing.rules import RULES
+from gradparity.auditing.watching.user_lines import Line
 from gradparity.auditing.watching.watch import Watch
 from gradparity.cli.main import main
 
@@ -384,3 +387,10 @@ def test_what_was_not_exercised_names_the_optimizer_by_its_line_if_there_are_two
     _, found = audited(generator_and_critic, False)
     assert len(set(found.unexercised)) == len(found.unexercised)
     assert all("Adam (audited_loops.py:" in words for words in found.unexercised)
+
+
+def test_a_line_is_shown_once_and_one_without_text_as_its_place():
+    here, gone = Line(__file__, 3), Line("<ipython-input-1>", 4)
+    finding = RuleFinding(RULES["GP101"], RuleVerdict.WRONG, "Sentence.", here, here)
+    assert finding.places == ["test_presentation.py:3: import re"]
+    assert replace(finding, other=gone).places == ["test_presentation.py:3: import re", "<ipython-input-1>:4"]

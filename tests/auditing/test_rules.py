@@ -10,6 +10,7 @@ from more_audited_loops import MORE
 from quiet_audited_loops import QUIET
 
 import audited_loops
+import more_audited_loops
 from gradparity.auditing.report import report
 from gradparity.auditing.rules import RULES
 from gradparity.auditing.watching.user_lines import raised
@@ -46,6 +47,12 @@ def test_nothing_is_said_about_the_repair(loop, code, verdict):
     assert [(f.rule.code, f.sentence) for f in found.findings] == []
     assert (found.verdict, found.steps > 0) == ("clean", True)
     assert found.does
+
+
+def test_a_second_division_by_the_scaler_is_no_division_by_the_loop():
+    [found] = audited(more_audited_loops.updated_between_two_optimizers, False).findings
+    assert "update() ran in between" in found.sentence
+    assert "by the loop" not in found.sentence
 
 
 def test_every_rule_has_a_loop_that_breaks_it():

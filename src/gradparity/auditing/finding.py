@@ -49,6 +49,12 @@ class RuleFinding:
     """The number of steps that show it."""
 
     @property
+    def places(self) -> list[str]:
+        """Return its lines with their text, each once."""
+        lines = [line for line in (self.line, self.other) if line is not None and line.number]
+        return list(dict.fromkeys(f"{line}: {line.source}".removesuffix(": ") for line in lines))
+
+    @property
     def where(self) -> str:
         """Return the step and microbatch in words; empty if it is not of one step."""
         if self.step is None:

@@ -67,9 +67,8 @@ def _finding(finding: RuleFinding) -> Iterator[str]:
     where = f" (first at {finding.where})" if finding.where else ""
     yield f'<h3><span class="verdict {finding.verdict}">{finding.verdict}</span> {rule.code} {escape(rule.name)}</h3>'
     yield f"<p>{escape(finding.sentence + where)}</p>"
-    lines = [line for line in (finding.line, finding.other) if line is not None and line.number]
-    if lines:
-        yield _code("\n".join(f"{line}: {line.source}" for line in lines))
+    if finding.places:
+        yield _code("\n".join(finding.places))
     if finding.verdict == RuleVerdict.UNUSUAL and rule.right_in:
         yield f"<p>Right in: {escape(rule.right_in)}.</p>"
     yield f"<p>Write instead:</p>{_code(rule.instead)}"

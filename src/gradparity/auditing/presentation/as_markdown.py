@@ -49,9 +49,8 @@ def _finding(finding: RuleFinding) -> list[str]:
     rule = finding.rule
     where = f" (first at {finding.where})" if finding.where else ""
     parts = [f"**{finding.verdict}** {rule.code} {rule.name}: {plain(finding.sentence)}{where}"]
-    lines = [line for line in (finding.line, finding.other) if line is not None and line.number]
-    if lines:
-        parts.append(fenced("\n".join(f"{line}: {line.source}" for line in lines)))
+    if finding.places:
+        parts.append(fenced("\n".join(finding.places)))
     if finding.verdict == RuleVerdict.UNUSUAL and rule.right_in:
         parts.append(f"Right in: {plain(rule.right_in)}.")
     return [*parts, "Write instead:", fenced(rule.instead)]

@@ -56,9 +56,8 @@ def show_finding(finding: RuleFinding, console: Console) -> None:
     console.print(Text.assemble((f"{finding.verdict}", f"bold {color}"), f"  {rule.code} {rule.name}"))
     where = f" (first at {finding.where})" if finding.where else ""
     console.print(Padding(Text(finding.sentence + where), (0, 0, 0, 2), expand=False))
-    for line in (finding.line, finding.other):
-        if line is not None and line.number:
-            console.print(Padding(Text(f"{line}: {line.source}", style="bold"), (0, 0, 0, 4), expand=False))
+    for place in finding.places:
+        console.print(Padding(Text(place, style="bold"), (0, 0, 0, 4), expand=False))
     if finding.verdict == RuleVerdict.UNUSUAL and rule.right_in:
         console.print(Padding(Text(f"Right in: {rule.right_in}."), (0, 0, 0, 2), expand=False))
     console.print(Padding(Text("Write instead:"), (0, 0, 0, 2), expand=False))

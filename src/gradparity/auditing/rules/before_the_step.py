@@ -9,7 +9,7 @@ from gradparity.auditing.facts import Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.rules.clipping import BY_PARTS
 from gradparity.auditing.rules.loss_scale import factor_of
-from gradparity.auditing.rules.scaler_handling import UNSCALED_TWICE
+from gradparity.auditing.rules.scaler_handling import UNSCALED_TWICE, unscaled_again
 from gradparity.auditing.step_windows import StepWindow, size
 
 WRITTEN_BEFORE = Rule(
@@ -61,7 +61,12 @@ def _around_the_clip(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:
                 several.append((window, factors))
                 break
             scale = factor_of(window)
-            if scale > 1 and window.unscaled is not None and abs(factors[0] * scale - 1) < 1e-2:
+            if (
+                scale > 1
+                and window.unscaled is not None
+                and unscaled_again(window) is None
+                and abs(factors[0] * scale - 1) < 1e-2
+            ):
                 again.append((window, scale))
                 break
     if len(several) > 1:

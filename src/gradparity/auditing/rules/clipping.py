@@ -183,7 +183,7 @@ def _factors(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         if len(found) > 1:
             window, factors = found[0]
             assert window.end is not None
-            words = f"from the last backward to the step the gradients changed in norm by {min(factors):.4g}"
+            words = f"from the last backward to the step the norm of each gradient was multiplied by {min(factors):.4g}"
             if rule is BY_PARTS:
                 words += f" to {max(factors):.4g}"
             line = window.clips[0][0].line if window.clips else window.end.line

@@ -112,7 +112,7 @@ def _made_again(stories: Sequence[Story]) -> Iterator[RuleFinding]:
         before, after = found[0]
         words = (
             f"a new {after.name} was made at this line, {times(len(found), 'time')}; it goes on from the weights that "
-            f"the one before had left after {times(before.steps)}, and has not its moments"
+            f"the one before had left after {times(before.steps)}, without its moments"
         )
         yield RuleFinding(MADE_AGAIN, RuleVerdict.UNUSUAL, words, after.made, times=len(found))
 

@@ -4,11 +4,11 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from gradparity.auditing.events import StepMade, Update
+from gradparity.auditing.events import Backward, LoopEvent, StepMade, Unscale, Update, ZeroGrad
 from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.rules.loss_scale import factor_of
-from gradparity.auditing.step_windows import StepWindow
+from gradparity.auditing.step_windows import StepWindow, is_empty
 
 NEW_SCALER = Rule(
     "GP206",
@@ -29,8 +29,10 @@ SCALE_JUMPED = Rule(
 UNSCALED_TWICE = Rule(
     "GP208",
     "unscaled-by-hand-and-by-the-scaler",
-    "The gradients were divided by the loss scale twice: by the loop, and again by the scaler. They nearly vanish.",
-    "scaler.unscale_(optimizer)  # remembers that it was done; step() then does not do it again",
+    "The gradients were divided by the loss scale twice: by the loop and again by the scaler, or by the scaler before "
+    "and after an update(), which forgets that it was done. They nearly vanish.",
+    "scaler.unscale_(optimizer)  # remembers that it was done; step() then does not do it again\n"
+    "scaler.step(optimizer)\nscaler.update()  # once, after the last optimizer",
 )
 
 
@@ -93,9 +95,19 @@ def _jumped(story: Story) -> Iterator[RuleFinding]:
 
 
 def _unscaled_twice(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
+    again = [(w, twice) for w in windows if w.made is not None and (twice := unscaled_again(w)) is not None]
+    if again:
+        window, (one, scale, two) = again[0]
+        words = (
+            f"the scaler divided the gradients by {scale:g}, and again before the same step, in {times(len(again))}: "
+            "update() ran in between and forgot the first time"
+        )
+        yield RuleFinding(UNSCALED_TWICE, RuleVerdict.WRONG, words, two.line, one.line, window.step, times=len(again))
     found = []
     for window in windows:
         scale = factor_of(window)
+        if window in [w for w, _ in again]:
+            continue
         if window.unscaled is None or window.made is None or scale <= 1 or window.clips:
             continue
         last = window.backwards[-1][0]
@@ -110,3 +122,19 @@ def _unscaled_twice(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
             f"the loop divided the gradients by {scale:g}, and the scaler divides them again, in {times(len(found))}"
         )
         yield RuleFinding(UNSCALED_TWICE, RuleVerdict.WRONG, words, window.unscaled.line, last.line, window.step)
+
+
+def unscaled_again(window: StepWindow) -> tuple[LoopEvent, float, LoopEvent] | None:
+    """Return the first ``unscale_``, its scale, and the second, if an update ran between them and no backward did."""
+    first: tuple[LoopEvent, float] | None = None
+    updated = False
+    for event in window.events:
+        if isinstance(event.what, Backward | ZeroGrad):
+            first, updated = None, False
+        elif isinstance(event.what, Update):
+            updated = first is not None
+        elif isinstance(event.what, Unscale) and event.what.scale > 1:
+            if first is not None and updated and not is_empty(event.before):
+                return *first, event
+            first, updated = (event, event.what.scale), False
+    return None

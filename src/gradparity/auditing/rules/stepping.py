@@ -4,10 +4,13 @@ import itertools
 import math
 from collections.abc import Container, Iterator, Sequence
 
-from gradparity.auditing.events import StepMade
+import torch
+
+from gradparity.auditing.events import GradientLook, StepMade
 from gradparity.auditing.facts import RunFacts, Story
 from gradparity.auditing.finding import Rule, RuleFinding, RuleVerdict, times
 from gradparity.auditing.step_windows import StepWindow, is_empty, same
+from gradparity.trace.fingerprint import Fingerprint
 
 AGAIN = Rule(
     "GP801",
@@ -43,7 +46,8 @@ STATE_CHANGED = Rule(
     "optimizer-state-lost-between-steps",
     "The moments of the optimizer are gone that the last step had left. Without them it begins anew.",
     "optimizer = torch.optim.AdamW(model.parameters())  # once\noptimizer.load_state_dict(checkpoint['optimizer'])",
-    right_in="restarts that forget the moments on purpose",
+    right_in="restarts that forget the moments on purpose; a state copied from another run, as in population-based "
+    "training",
 )
 TWICE_DIFFERENTIATED = Rule(
     "GP806",
@@ -120,6 +124,8 @@ def _between(made: Sequence[StepWindow], left_by_others: Container[object], by_t
         assert window.made is not None
         if before.end is None or window.end is None or len(before.end.after) != len(window.end.before):
             continue  # parameters came or went
+        if _widened(before.end.before, window.end.before):
+            continue  # as by model.double(): the same numbers in other bits
         first = window.backwards[0][1].weights if window.backwards else window.made.weights_before
         restored = window.made.weights_before == before.made.weights_after
         # Frozen parameters that an optimizer holds are a momentum encoder's or a codebook's: the loop writes them.
@@ -144,6 +150,17 @@ def _between(made: Sequence[StepWindow], left_by_others: Container[object], by_t
             "empty again" if emptied else "not the one that the step before has left"
         )
         yield _of(STATE_CHANGED, RuleVerdict.UNUSUAL, state, words)
+
+
+def _widened(one: GradientLook, other: GradientLook) -> bool:
+    """Return whether the gradients of some parameters have a dtype of more bits than before, and of none of fewer."""
+    pairs = [(_bytes(a), _bytes(b)) for a, b in zip(one, other, strict=True) if a and b]
+    return any(a < b for a, b in pairs) and all(a <= b for a, b in pairs)
+
+
+def _bytes(gradient: Fingerprint) -> int:
+    dtype: torch.dtype = getattr(torch, gradient.dtype)
+    return dtype.itemsize
 
 
 def _differentiated_twice(made: Sequence[StepWindow]) -> Iterator[RuleFinding]:

@@ -41,7 +41,7 @@ def _always_zero(story: Story, windows: Sequence[StepWindow]) -> Iterator[RuleFi
     steps = sum(w.made is not None and bool(w.backwards) for w in windows)
     if steps < FEW or not all(what.into_grad and not what.inside_step for _, what in backwards):
         return
-    matrices = {i for i, shape in enumerate(story.shapes) if len(shape) > 1}
+    matrices = {i for i, shape in enumerate(story.shapes) if len(shape) > 1 and 0 not in shape}
     led = {i for _, what in backwards for i in what.signs.leaves - what.signs.touched}
     other = {i for e, _ in backwards for i, g in enumerate(e.after) if g is None or g.norm != 0}
     finite = {i for e, _ in backwards for i, g in enumerate(e.after) if g is not None and math.isfinite(g.norm)}
