@@ -2,6 +2,7 @@
 
 import inspect
 
+import more_audited_loops
 import pytest
 import rank_loops
 import wild_loops
@@ -10,7 +11,6 @@ from more_audited_loops import MORE
 from quiet_audited_loops import QUIET
 
 import audited_loops
-import more_audited_loops
 from gradparity.auditing.report import report
 from gradparity.auditing.rules import RULES
 from gradparity.auditing.watching.user_lines import raised
