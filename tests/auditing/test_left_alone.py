@@ -175,17 +175,23 @@ def test_gradients_are_read_in_the_thread_that_uses_them_alone():
     assert audit.report.does[0].text.startswith("2 optimizers")
 
 
-def test_an_error_goes_to_the_hook_of_the_script(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("end", "kind", "words"),
+    [
+        ("1 / 0", "ZeroDivisionError", "exit code 1 (ZeroDivisionError: division by zero)"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt", "exit code 130 (interrupted)"),
+    ],
+)
+def test_an_error_goes_to_the_hook_of_the_script(end, kind, words, tmp_path, capsys, monkeypatch):
     script = tmp_path / "train.py"
-    script.write_text(
-        "import sys\nsys.excepthook = lambda kind, error, trace: print('saved', kind.__name__, trace.tb_lineno)\n1 / 0\n"
-    )
+    hook = "lambda kind, error, trace: print('saved', kind.__name__, trace.tb_lineno)"
+    script.write_text(f"import sys\nsys.excepthook = {hook}\n{end}\n")
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     assert main(["audit", str(script)]) == 2
     out, err = capsys.readouterr()
-    assert out == "saved ZeroDivisionError 3\n"
+    assert out == f"saved {kind} 3\n"
     assert "Traceback" not in err
-    assert "ended with exit code 1 (ZeroDivisionError: division by zero)" in " ".join(err.split())
+    assert f"ended with {words}" in " ".join(err.split())
 
 
 def test_a_broken_hook_of_the_script_loses_no_traceback(tmp_path, capsys, monkeypatch):

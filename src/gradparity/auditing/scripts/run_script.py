@@ -73,8 +73,9 @@ def run(
             return Ended(0, "stopped once enough steps were watched")
         except SystemExit as end:
             return _exited(end)
-        except KeyboardInterrupt:
-            return Ended(130, "interrupted")
+        except KeyboardInterrupt as error:
+            ended = Ended(130, "interrupted")
+            return ended if sys.excepthook is sys.__excepthook__ else _reported(error, ended)
         except Terminated:
             return Ended(143, "terminated")
         except UserError:
@@ -83,7 +84,7 @@ def run(
             if _never_began(error):
                 raise UserError(_refusal(error, target)) from None
             watch.raised = raised(error)
-            return _raised(error)
+            return _reported(error, Ended(1, f"{type(error).__name__}: {' '.join(str(error).split())}"))
     return Ended(0)
 
 
@@ -178,7 +179,7 @@ def _exited(end: SystemExit) -> Ended:
     return Ended(1)
 
 
-def _raised(error: BaseException) -> Ended:
+def _reported(error: BaseException, ended: Ended) -> Ended:
     """Report an error as Python does: by ``sys.excepthook``, which the script may have replaced to save its work."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename in _OUTSIDE:
@@ -193,4 +194,4 @@ def _raised(error: BaseException) -> Ended:
         with suppress(OSError, ValueError, AttributeError):  # standard error may be closed
             traceback.print_exception(of_the_hook)
             traceback.print_exception(error)
-    return Ended(1, f"{type(error).__name__}: {' '.join(str(error).split())}")
+    return ended
