@@ -29,7 +29,7 @@ SENTENCES = {
     "loops": "write MODULE:FUNCTION",
     "loops.py:example": "cannot be imported",
     "tests/loops:example": "write MODULE:FUNCTION",
-    "no_such_module:train": "no_such_module cannot be imported (ModuleNotFoundError",
+    "no_such_module:train": "No module named 'no_such_module'); check its name, and run this in the folder",
     "loops:no_such_loop": "loops has no no_such_loop",
     "not_loops:no_function": "is not a plain function",
     "not_loops:awaits": "is not a plain function",

@@ -71,7 +71,7 @@ def _differences(result: CheckResult) -> Iterator[str]:
     elif result.explanation:
         yield result.explanation
     if finding.match == Match.CLOSEST:
-        where = f"until {finding.parted.place}" if finding.parted else "until the end"
+        where = f"until {finding.diverges_at.place}" if finding.diverges_at else "until the end"
         faults = listed([fault.name for fault in finding.faults])
         yield f"It behaves like the reference with {faults} {where}, and differently from there on."
     if probe.oracle is not None:
