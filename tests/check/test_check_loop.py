@@ -18,7 +18,7 @@ from gradparity.check.lookup.fault_lookup import Finding, Match
 from gradparity.check.presentation.report import LIMITS, LIMITS_ON_RANKS, NOT_COVERED, headline, show
 from gradparity.check.presentation.report_as_json import as_json
 from gradparity.check.presentation.result import CheckResult
-from gradparity.check.running.run_in_child import Probe
+from gradparity.check.running.probe import Probe
 from gradparity.check.running.user_loop import call_by_name
 from gradparity.cli.main import main
 from gradparity.errors import UserError

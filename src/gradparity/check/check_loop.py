@@ -17,7 +17,8 @@ from gradparity.check.presentation.progress import progress_bar
 from gradparity.check.presentation.result import CheckResult
 from gradparity.check.running.changing_lines import changing_lines, writing_weights
 from gradparity.check.running.observe import ObservedLoop, common_prefix, observe, observe_reference
-from gradparity.check.running.run_in_child import Probe, probe_loop
+from gradparity.check.running.probe import Probe
+from gradparity.check.running.run_in_child import probe_loop
 from gradparity.check.running.uncheckable import steps_made
 from gradparity.check.running.user_loop import LoadedLoop
 from gradparity.check.updates_and_averages.judged_updates import judged_updates
