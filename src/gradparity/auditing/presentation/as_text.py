@@ -63,4 +63,5 @@ def show_finding(finding: RuleFinding, console: Console) -> None:
         console.print(Padding(Text(f"Right in: {rule.right_in}."), (0, 0, 0, 2), expand=False))
     console.print(Padding(Text("Write instead:"), (0, 0, 0, 2), expand=False))
     console.print(Padding(Text(rule.instead), (0, 0, 0, 6), expand=False))
-    console.print(Padding(Text(f"gradparity audit --explain {rule.code}", style="dim"), (0, 0, 1, 2), expand=False))
+    why = Text(f"Why: gradparity audit --explain {rule.code}", style="dim")
+    console.print(Padding(why, (0, 0, 1, 2), expand=False))
