@@ -60,9 +60,7 @@ def test_a_correct_loop_is_identical(capsys):
     assert main(["check", "loops:example"]) == 0
     verdict, oracle, _, *rest = capsys.readouterr().out.splitlines()
     assert verdict == "Identical: loops:example behaves like the reference, bit for bit, in 8 steps, 2 of them skipped."
-    assert oracle.startswith(
-        "Compared with the whole window in float64, its first gradient, before any clip, is right: "
-    )
+    assert oracle.startswith("The loop's first gradient, before any clip, is right, by the whole window in float64: ")
     assert rest == [NOT_COVERED]
 
 

@@ -77,7 +77,7 @@ def _differences(result: CheckResult) -> Iterator[str]:
     if probe.oracle is not None:
         right = "right" if probe.oracle < RELATIVE_ROUNDING else "wrong"
         error = f"relative error {probe.oracle:.1g}" if math.isfinite(probe.oracle) else "not finite"
-        yield f"Compared with the whole window in float64, its first gradient, before any clip, is {right}: {error}."
+        yield f"The loop's first gradient, before any clip, is {right}, by the whole window in float64: {error}."
 
 
 def _comparison(result: CheckResult) -> Iterator[str]:
