@@ -1,4 +1,4 @@
-"""The way in which many dense tensors are read at once; it depends on their forms alone, so it is found once a form."""
+"""The groups in which many dense tensors are read together. They depend on forms alone, so they are kept by form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class OnDevice(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Arrangement:
-    """The forms of many dense tensors, and which of them are read in one go."""
+    """The forms of many dense tensors, and the groups that are read together."""
 
     forms: Forms
     together: tuple[Together, ...]
@@ -119,7 +119,7 @@ def _arranged(
 
 
 def read_with(dtype: torch.dtype, shape: torch.Size, device: torch.device) -> torch.device | torch.dtype | None:
-    """Return what all tensors have in common that are read together with this one; ``None`` if it is read alone.
+    """Return the key of the group that is read together with this tensor; ``None`` if it is read alone.
 
     Tensors on a GPU are hashed there. Of those on other devices, the CPU hashes copies: MPS, for example, has no fp64
     numbers for the norm.

@@ -12,7 +12,7 @@ from gradparity.trace.late_fingerprints import LateFingerprints
 
 
 class LateHash:
-    """A hash over the contents of several tensors, on a GPU: whoever reads its text waits for it."""
+    """A hash over the contents of several tensors on a GPU. Reading its text waits for the GPU."""
 
     def __init__(self, tensors: Sequence[Tensor], more: str = "") -> None:
         self._late, self._more = LateFingerprints(tensors), more
@@ -29,9 +29,9 @@ class LateHash:
 
 
 def late_hash_of_all(tensors: Iterable[Tensor], more: str = "") -> str | LateHash:
-    """Return one hash over the contents of several tensors, whose order matters; it has no norms to compute.
+    """Return one hash over the contents of several tensors, whose order matters. No norms are computed.
 
-    ``more`` is added at its end. On a GPU, the hash is late.
+    ``more`` is appended to it. On a GPU, the result is a :class:`LateHash`.
     """
     given, content = list(tensors), xxhash.xxh3_128()
     arrangement = arrangement_if_simple(given)
