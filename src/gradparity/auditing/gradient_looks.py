@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gradparity.trace.columns import Columns
 from gradparity.trace.fingerprint import Fingerprint
-from gradparity.trace.gradients_before import versions_of
+from gradparity.trace.gradients_before import Versions, versions_of
 from gradparity.trace.late_fingerprints import LateFingerprints
 
 
@@ -39,6 +39,11 @@ class Look(Sequence[Fingerprint | None]):
             self._found = self._found.get()
         return self._found
 
+    def get(self) -> "Look":
+        """Return the look itself, after a wait for it."""
+        self.settle()
+        return self
+
     def items(self) -> tuple[Fingerprint | None, ...]:
         """Return the look as a tuple, after a wait for it."""
         if self._items is None:
@@ -51,6 +56,16 @@ class Look(Sequence[Fingerprint | None]):
         if self.versions is None or (self.ready() and other.ready()):
             return self == other
         return self.versions == other.versions
+
+    def written_since(self, earlier: "Look") -> list[bool]:
+        """Return for each gradient whether it was there and has other bits now; on a GPU, whether a write was counted.
+
+        Where PyTorch counts no writes, the bits are waited for.
+        """
+        if self.versions is None or earlier.versions is None or (self.ready() and earlier.ready()):
+            return [a is not None and b is not None and a != b for a, b in zip(earlier, self, strict=False)]
+        before, now = (_of_each(look.there, look.versions) for look in (earlier, self))
+        return [a is not None and b is not None and a != b for a, b in zip(before, now, strict=False)]
 
     def __len__(self) -> int:
         return len(self.there)
@@ -68,3 +83,9 @@ class Look(Sequence[Fingerprint | None]):
         return self.items() == other
 
     __hash__ = None  # type: ignore[assignment]  # like a list
+
+
+def _of_each(there: Sequence[bool], versions: Versions | None) -> list[object]:
+    """Return the marks of each gradient; ``None`` where there is none."""
+    marks = iter(zip(*versions or ((), (), ()), strict=True))
+    return [next(marks) if here else None for here in there]

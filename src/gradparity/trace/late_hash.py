@@ -22,10 +22,13 @@ class LateHash:
         """Return whether nothing has to be waited for."""
         return bool(self._text) or self._late.ready()
 
-    def __str__(self) -> str:
+    def get(self) -> str:
+        """Return the text, after a wait for it."""
         if not self._text:
             self._text = xxhash.xxh3_128_hexdigest(self._late.get().digests.encode()) + self._more
         return self._text
+
+    __str__ = get
 
 
 def late_hash_of_all(tensors: Iterable[Tensor], more: str = "") -> str | LateHash:

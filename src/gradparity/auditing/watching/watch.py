@@ -117,7 +117,7 @@ class Watch:
             scalers=scalers,
             schedulers=self.known.schedulers,
             notes=notes,
-            averages=self._watchers.averages.moves,
+            averages=self._watchers.averages.moves(),
             input_gradients=self._watchers.input_gradients.found,
             raised=self.raised,
             let_go=self._let_go_early,
