@@ -1,10 +1,12 @@
 """Looks at the gradients of an optimizer, in columns: many are made at each step, and few are read item by item."""
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import overload
 
 from torch import Tensor
 
+from gradparity.trace.arrangement import Hashes
 from gradparity.trace.columns import Columns
 from gradparity.trace.fingerprint import Fingerprint
 from gradparity.trace.gradients_before import Versions, versions_of
@@ -19,14 +21,16 @@ class Look(Sequence[Fingerprint | None]):
     Args:
         gradients: the gradients, in the order of the parameters.
         last: an earlier look, which saves the norms of large gradients that are still the same.
+        by: the hash of each, if it is not the one of its device.
     """
 
-    def __init__(self, gradients: Sequence[Tensor | None], last: "Look | None" = None) -> None:
+    def __init__(self, gradients: Sequence[Tensor | None], last: "Look | None" = None, by: Hashes = None) -> None:
         there = [gradient for gradient in gradients if gradient is not None]
         self.there = [gradient is not None for gradient in gradients]
         self.versions = versions_of(there)
+        by = by and tuple(compress(by, self.there))
         before = last.settle() if last is not None and last.ready() and last.there == self.there else None
-        self._found: LateFingerprints | Columns = LateFingerprints(there, before)
+        self._found: LateFingerprints | Columns = LateFingerprints(there, before, by)
         self._items: tuple[Fingerprint | None, ...] | None = None
 
     def ready(self) -> bool:

@@ -6,16 +6,16 @@ import xxhash
 from torch import Tensor
 
 from gradparity.parity.bits import bits
-from gradparity.trace.arrangement import arrangement_if_simple
-from gradparity.trace.digest import buffer_of, in_order
+from gradparity.trace.arrangement import Hashes, arrangement_if_simple
+from gradparity.trace.digest import Hash, buffer_of, in_order
 from gradparity.trace.late_fingerprints import LateFingerprints
 
 
 class LateHash:
     """A hash over the contents of several tensors, on a GPU: whoever reads its text waits for it."""
 
-    def __init__(self, tensors: Sequence[Tensor], more: str = "") -> None:
-        self._late, self._more = LateFingerprints(tensors), more
+    def __init__(self, tensors: Sequence[Tensor], more: str = "", by: Hashes = None) -> None:
+        self._late, self._more = LateFingerprints(tensors, by=by), more
         self._text = ""
 
     def ready(self) -> bool:
@@ -31,15 +31,22 @@ class LateHash:
     __str__ = get
 
 
-def late_hash_of_all(tensors: Iterable[Tensor], more: str = "") -> str | LateHash:
+def late_hash_of_all(tensors: Iterable[Tensor], more: str = "", by: Hashes = None) -> str | LateHash:
     """Return one hash over the contents of several tensors, whose order matters; it has no norms to compute.
 
-    ``more`` is added at its end. On a GPU, the hash is late.
+    On a GPU, the hash is late.
+
+    Args:
+        tensors: tensors of any kind.
+        more: added at its end.
+        by: the hash of each, if it is not the one of its device.
     """
     given, content = list(tensors), xxhash.xxh3_128()
-    arrangement = arrangement_if_simple(given)
+    if by is not None:  # else a copy would be read in another order than small tensors on the CPU
+        given = [one.detach().cpu() if each == Hash.XXH3 else one for one, each in zip(given, by, strict=True)]
+    arrangement = arrangement_if_simple(given, by)
     if arrangement is None or arrangement.on_devices:
-        late = LateHash(given, more)
+        late = LateHash(given, more, by)
         return str(late) if late.ready() else late
     for positions, _ in arrangement.together:
         content.update(buffer_of([given[i] for i in positions]).numpy().data)

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from gradparity.auditing.events import GradientLook, Written
 from gradparity.auditing.facts import Story
 from gradparity.auditing.gradient_looks import Look
+from gradparity.auditing.watching.first_hashes import FirstHashes
 from gradparity.auditing.watching.later import later
 from gradparity.auditing.watching.user_lines import Line
 from gradparity.trace.fingerprint import Fingerprint
@@ -52,6 +53,7 @@ class WatchedOptimizer:
         """The last look at its gradients."""
         self._versions: object = None
         self._state: str | LateHash = ""
+        self.hashes, self._hashes_of_state = FirstHashes(), FirstHashes()
 
     def parameters(self) -> list[Tensor]:
         """Return its parameters, in the order of its groups."""
@@ -60,7 +62,8 @@ class WatchedOptimizer:
 
     def gradients(self) -> Look:
         """Return a look at its gradients."""
-        self._look = Look([p.grad for p in self.parameters()], self._look)
+        parameters = self.parameters()
+        self._look = Look([p.grad for p in parameters], self._look, self.hashes.of(parameters))
         return self._look
 
     def state(self) -> str | LateHash:
@@ -80,7 +83,7 @@ class WatchedOptimizer:
         written = versions_of(tensors)
         versions = list(map(list, kept)), others, written
         if written is None or versions != self._versions:
-            self._versions, self._state = versions, late_hash_of_all(tensors, others)
+            self._versions, self._state = versions, late_hash_of_all(tensors, others, self._hashes_of_state.of(tensors))
         return self._state
 
     def unread_rate(self) -> float | None:
@@ -109,7 +112,8 @@ class WatchedOptimizer:
 
     def weights(self) -> str | LateHash:
         """Return a digest of all parameters."""
-        return late_hash_of_all(self.parameters())
+        parameters = self.parameters()
+        return late_hash_of_all(parameters, by=self.hashes.of(parameters))
 
 
 def _number(value: object) -> float | None:
