@@ -5,10 +5,13 @@ import torch
 from helpers import slow_gpu
 from torch import nn
 
-from gradparity import audit
+from gradparity import audit, record
+from gradparity.auditing.recorded.facts import facts_of
+from gradparity.auditing.report import report
 from gradparity.auditing.watching.first_hashes import FirstHashes
 from gradparity.trace import arrangement
 from gradparity.trace.digest import Hash
+from gradparity.trace.trace_file import read
 
 
 @pytest.fixture
@@ -127,3 +130,24 @@ def test_an_optimizer_that_is_built_after_the_move_reads_the_same_content(to_gpu
         second = torch.optim.SGD(model.parameters(), lr=0.01)
         train(model, [second, first] * 2, move, lambda i: False)
     assert {finding.rule.code for finding in watching.report.findings} == stays
+
+
+def recorded(folder, move, places, **how):
+    model, optimizer = make(adamw)
+    move(places(0))
+    with record(model, optimizer, folder, strict=True):
+        train(model, [optimizer] * 6, move, places, **how)
+    return facts_of(read(folder))
+
+
+@pytest.mark.parametrize("places", PLACES.values(), ids=PLACES)
+def test_a_recording_is_judged_up_to_the_first_move(places, move, tmp_path):
+    facts = recorded(tmp_path / "trace", move, places)
+    assert any("moved between the CPU and a GPU" in note for note in facts.notes)
+    assert facts.let_go
+    assert not report(facts).findings
+
+
+def test_a_recording_without_a_move_is_judged_to_its_end(move, tmp_path):
+    facts = recorded(tmp_path / "trace", move, lambda i: True)
+    assert (facts.stories[0].steps, facts.notes, facts.let_go) == (6, [], False)
