@@ -27,10 +27,12 @@ class Look(Sequence[Fingerprint | None]):
     def __init__(self, gradients: Sequence[Tensor | None], last: "Look | None" = None, by: Hashes = None) -> None:
         there = [gradient for gradient in gradients if gradient is not None]
         self.there = [gradient is not None for gradient in gradients]
-        self.versions = versions_of(there)
         by = by and tuple(compress(by, self.there))
         before = last.settle() if last is not None and last.ready() and last.there == self.there else None
-        self._found: LateFingerprints | Columns = LateFingerprints(there, before, by)
+        late = LateFingerprints(there, before, by)
+        self._found: LateFingerprints | Columns = late
+        self.versions = None if late.on_host else versions_of(there)
+        """Where a GPU hashes them: what changes when PyTorch writes to one; ``None`` if that cannot be seen."""
         self._items: tuple[Fingerprint | None, ...] | None = None
 
     def ready(self) -> bool:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gradparity.parity.dense_parts import HAS_NAMES, PLAIN
+from gradparity.parity.dense_parts import HAS_NAMES, PLAIN, stretch
 from gradparity.parity.many_at_once import STACKED
 from gradparity.trace.columns import Form, Forms
 from gradparity.trace.digest import Group, Hash, group_of
@@ -119,7 +119,7 @@ def _arranged(
         tuple(_together(some, dtype, shapes) for dtype, all_ in small.items() for some in _few(all_, dtype, shapes)),
         tuple(_on_device(some, dtypes, shapes) for there, some in groups.items() if isinstance(there, torch.device)),
         tuple(groups[None]),
-        tuple(map(_end, dtypes, shapes, strides)),
+        tuple(dtype.itemsize * stretch(*form) for dtype, *form in zip(dtypes, shapes, strides, strict=True)),
         all(map(_is_plain, dtypes, devices)),
     )
 
@@ -151,12 +151,6 @@ def _is_single(dtype: torch.dtype, shape: torch.Size) -> bool:
 def _is_plain(dtype: torch.dtype, device: torch.device) -> bool:
     quantized = dtype in (torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4)
     return not (dtype.is_complex or quantized or device.type == "meta")
-
-
-def _end(dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...]) -> int:
-    """Return the number of bytes from the first to the last element; 0 without elements."""
-    last = sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
-    return (last + 1) * dtype.itemsize if shape.numel() else 0
 
 
 def _few(positions: Sequence[int], dtype: torch.dtype, shapes: Sequence[torch.Size]) -> list[list[int]]:

@@ -57,6 +57,8 @@ class LateFingerprints:
             by = by and tuple(one for one, (_, some) in zip(by, split, strict=True) for _ in some)
             arrangement = arrangement_of(tensors, by)
         self._forms = arrangement.forms
+        self.on_host = not arrangement.on_devices
+        """True if nothing was ever to be waited for."""
         self._digests = LateDigests(tensors, arrangement, last)
 
     def ready(self) -> bool:

@@ -6,8 +6,8 @@ import xxhash
 from torch import Tensor
 
 from gradparity.parity.bits import bits
-from gradparity.trace.arrangement import Hashes, arrangement_if_simple
-from gradparity.trace.digest import Hash, buffer_of, in_order
+from gradparity.trace.arrangement import Hashes, arrangement_if_simple, arrangement_of
+from gradparity.trace.digest import buffer_of, in_order
 from gradparity.trace.late_fingerprints import LateFingerprints
 
 
@@ -42,12 +42,13 @@ def late_hash_of_all(tensors: Iterable[Tensor], more: str = "", by: Hashes = Non
         by: the hash of each, if it is not the one of its device.
     """
     given, content = list(tensors), xxhash.xxh3_128()
-    if by is not None:  # else a copy would be read in another order than small tensors on the CPU
-        given = [one.detach().cpu() if each == Hash.XXH3 else one for one, each in zip(given, by, strict=True)]
     arrangement = arrangement_if_simple(given, by)
     if arrangement is None or arrangement.on_devices:
         late = LateHash(given, more, by)
         return str(late) if late.ready() else late
+    if by is not None:  # tensors on a GPU are read in the order in which they were read on the CPU
+        given = [tensor.detach().cpu() for tensor in given]
+        arrangement = arrangement_of(given, by)
     for positions, _ in arrangement.together:
         content.update(buffer_of([given[i] for i in positions]).numpy().data)
     for i in arrangement.alone:  # in logical order, so that another memory format is no other content

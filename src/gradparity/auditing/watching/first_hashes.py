@@ -1,6 +1,7 @@
 """The hashes by which tensors were first read: a CPU and a GPU have two, and a training may move its tensors."""
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 from torch import Tensor
 
@@ -20,7 +21,7 @@ class FirstHashes:
 
         Tensors are the same as before if there are as many.
         """
-        now = tuple([arrangement.hash_on(tensor.device) for tensor in tensors])
+        now = _hashes_on_devices_of(tensors)
         if len(now) != len(self._first):
             self._first = now
         return None if now == self._first else self._first
@@ -33,3 +34,9 @@ class FirstHashes:
     def by_id(self, tensors: Sequence[Tensor]) -> dict[int, Hash]:
         """Return the hash by which each was read at first, by ``id``."""
         return dict(zip(map(id, tensors), self._first, strict=False))
+
+
+def _hashes_on_devices_of(tensors: Sequence[Tensor]) -> tuple[Hash, ...]:
+    devices = list(map(attrgetter("device"), tensors))
+    hashes = {device: arrangement.hash_on(device) for device in set(devices)}
+    return tuple(map(hashes.__getitem__, devices)) if len(hashes) > 1 else (*hashes.values(),) * len(devices)
