@@ -75,7 +75,9 @@ class LiveState:
         return {part: values[part]() for part in parts}
 
     def _optimizer_state(self) -> dict[str, Value]:
-        return {**self._optimizer_names.moments(self._name_of), **dict(groups_with(self._members, self.run.optimizer))}
+        state = self._optimizer_names.moments(self._name_of)
+        state.update(groups_with(self._members, self.run.optimizer))
+        return state
 
     def _look_at_memory(self, gradients: Sequence[Tensor | None]) -> None:
         """Find again which tensors share memory, and their flags, unless forms show that nothing can have changed.

@@ -77,6 +77,8 @@ class ManyPairs:
         """For each of the twins, the number of bytes from the first to the last element."""
         self._numbers: dict[int, int] = {}
         """For each position of a twin, its number of elements."""
+        self._all_numbers = 0
+        """The number of numbers at all positions, where a pair that is no twin counts as one."""
         self._odd: list[int] = []
         """Positions of other pairs with a tensor: sparse, of two forms, or one for both runs."""
         self._others: list[int] = []
@@ -91,8 +93,7 @@ class ManyPairs:
             different = _different(a[some], b[some], forms)
             if any(different):
                 doubtful += compress(self._twins[some], different)
-        certain = sum(self._numbers.values()) + len(self._others) + len(self._odd)
-        return Alike(sorted(doubtful), certain - sum(self._numbers.get(i, 1) for i in doubtful))
+        return Alike(sorted(doubtful), self._all_numbers - sum(self._numbers.get(i, 1) for i in doubtful))
 
     def _known_twins(
         self, ours: Sequence[Value], theirs: Sequence[Value]
@@ -142,6 +143,7 @@ class ManyPairs:
         self._reaches = list(map(reach, ours_))
         self._numbers = {i: twin.numel() for i, twin in zip(self._twins, ours_, strict=True)}
         rest = [i for i in range(len(ours)) if i not in self._numbers]
+        self._all_numbers = sum(self._numbers.values()) + len(rest)
         self._odd = [i for i in rest if isinstance(ours[i], Tensor) or isinstance(theirs[i], Tensor)]
         odd = set(self._odd)
         self._others = [i for i in rest if i not in odd]

@@ -29,7 +29,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(throughput, "MEGABYTES", 1)
     monkeypatch.setattr(gpu, "DEVICE", "cpu")
     monkeypatch.setattr(gpu, "SIZE", (16, 1))
-    monkeypatch.setattr(gpu, "TOKENS", 2)
+    monkeypatch.setattr(gpu, "SEQUENCES", 2)
     monkeypatch.setattr(growth, "WIDTHS", (4, 8, 16))
     monkeypatch.setattr(growth, "TENSOR_COUNTS", (2, 4, 8))
     monkeypatch.setattr(growth, "STEP_COUNTS", (1, 3, 4))

@@ -36,7 +36,7 @@ MANUAL: Final = "manual route"
 SIZE: Final = (768, 12)
 """Width and layers of the transformer: 85 million parameters."""
 
-TOKENS: Final = 128
+SEQUENCES: Final = 128
 """Sequences of 64 characters in a microbatch."""
 
 STEPS: Final = 5
@@ -61,7 +61,7 @@ def measure_on_gpu(full: bool, rounds: int, bar: Bar) -> Result:
     prepare_device(DEVICE)
     tick, found = bar("GPU", 4 * rounds), list[WatchingCost]()
     for k in (1, 4):
-        training = config(k=k, microbatch=TOKENS, precision="bf16", device=DEVICE)
+        training = config(k=k, microbatch=SEQUENCES, precision="bf16", device=DEVICE)
         (reference, candidate), window = lanes_and_window(transformer(*SIZE), ("backward", "manual"), training)
         found += costs_on_device(f"K={k}", reference, candidate, window, rounds, tick)
     return part_result("gpu", _sentence(found), _WHY, [ways_table("On a GPU", found)], ways_figure(found), found)
