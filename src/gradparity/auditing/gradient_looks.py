@@ -32,7 +32,7 @@ class Look(Sequence[Fingerprint | None]):
         late = LateFingerprints(there, before, by)
         self._found: LateFingerprints | Columns = late
         self.versions = None if late.on_host else versions_of(there)
-        """Where a GPU hashes them: what changes when PyTorch writes to one; ``None`` if that cannot be seen."""
+        """Changes when PyTorch writes to one; ``None`` on the CPU, or if that cannot be seen."""
         self._items: tuple[Fingerprint | None, ...] | None = None
 
     def ready(self) -> bool:
