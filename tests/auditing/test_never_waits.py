@@ -9,7 +9,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from gradparity import record
-from gradparity.auditing.watching import random_numbers, weight_averages
+from gradparity.auditing.watching import loss_weights, random_numbers, weight_averages
 from gradparity.auditing.watching.watch import Watch
 
 WAYS = [
@@ -142,3 +142,18 @@ def test_what_is_read_late_is_what_is_read_at_once(way, monkeypatch):
     slow_gpu.forget_arrangements()
     assert late == here
     assert bool(here[2]) == (way == "an average")
+
+
+def test_a_training_goes_on_if_there_is_no_memory_for_a_copy(monkeypatch):
+    def no_memory(self):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model, _ = make("plain")
+    loss = nn.functional.cross_entropy(model(torch.randn(4, 6)), torch.tensor([0, 1, 2, 0]))
+    for whole in (True, False):
+        reading = loss_weights.Reading([loss.grad_fn], ())
+        with reading, monkeypatch.context() as short:
+            if not whole:
+                short.setattr(torch.Tensor, "clone", no_memory)
+            loss.backward(retain_graph=True)
+        assert len(reading.weights()) == whole

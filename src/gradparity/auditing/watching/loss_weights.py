@@ -112,6 +112,7 @@ class Reading:
     """The vocabulary and ``padding_idx`` of each embedding in the graph."""
     _handles: list[Any] = field(default_factory=list)
     _seen: list[Callable[[], Any]] = field(default_factory=list)
+    _complete: bool = True
 
     def __enter__(self) -> "Reading":
         """Set the hooks."""
@@ -128,13 +129,17 @@ class Reading:
 
     def weights(self) -> Any:
         """Return what was seen, once the backward is over: a :class:`LossWeights` of each loss."""
-        return later(lambda *found: found, *(read() for read in self._seen))
+        return later(lambda *found: found, *(read() for read in self._seen)) if self._complete else ()
 
     def _hook(self, name: str, about: "_About") -> Callable[[tuple[Tensor | None, ...]], None]:
         def look(gradients: tuple[Tensor | None, ...]) -> None:
             incoming = gradients[0]
             if incoming is not None:
-                kept = incoming.detach().clone()  # a hook of the loop may change it in place
+                try:
+                    kept = incoming.detach().clone()  # a hook of the loop may change it in place
+                except RuntimeError:  # no memory for it: the training may need none, and goes on
+                    self._complete = False
+                    return
                 self._seen.append(lambda: _weights(name, about, kept, self.scales))
 
         return look
