@@ -38,7 +38,7 @@ lint: .venv/installed  ## Check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: .venv/installed  ## Mend what the formatter can
+format: .venv/installed  ## Fix what the formatter can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 

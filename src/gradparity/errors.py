@@ -34,8 +34,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        mend = "make room there" if error.errno in FULL else "make it writable, or choose another folder"
-        raise DiskError(f"{error.filename or path} cannot be written ({error.strerror}); {mend}") from error
+        advice = "make room there" if error.errno in FULL else "make it writable, or choose another folder"
+        raise DiskError(f"{error.filename or path} cannot be written ({error.strerror}); {advice}") from error
 
 
 def printable(text: str) -> str:

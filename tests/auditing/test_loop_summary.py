@@ -34,7 +34,7 @@ def test_it_is_counted_how_often_a_clip_reaches_its_threshold(clip, threshold, r
             clip(model.parameters(), threshold([p.grad for p in model.parameters()]))
             optimizer.step()
     [said] = [item.text for item in audit.report.does if item.text.startswith("clipped")]
-    assert said.endswith(f"and reached in {reached} of 4 steps")
+    assert said.endswith(f"threshold reached in {reached} of 4 steps")
     assert any("nothing reached" in words for words in audit.report.unexercised) == (reached == 0)
 
 
@@ -99,7 +99,7 @@ def test_a_rate_that_rises_and_falls_is_told_with_its_peak():
             optimizer.step()
 
     said, _ = said_of(up_and_down)
-    assert said[-1] == "learning rate 0.1 to 0.2, and as much as 0.4 in between, by no scheduler that was seen"
+    assert said[-1] == "learning rate 0.1 to 0.2, and as much as 0.4 in between; no scheduler was seen"
 
 
 def test_the_rates_of_many_groups_are_told_by_their_range():
@@ -112,7 +112,7 @@ def test_the_rates_of_many_groups_are_told_by_their_range():
         optimizer.step()
 
     said, _ = said_of(layer_by_layer)
-    assert said[-1] == "learning rate 0.1 (0.0125 in the slowest of 4 groups), by no scheduler that was seen"
+    assert said[-1] == "learning rate 0.1 (0.0125 in the slowest of 4 groups); no scheduler was seen"
 
 
 def test_backwards_whose_gradients_were_emptied_are_counted_apart():

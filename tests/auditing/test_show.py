@@ -163,7 +163,7 @@ def test_the_statement_is_that_of_the_audit_without_lines(tmp_path, capsys):
         "AdamW in 1 group of 4 parameters, weight decay 0.1, 6 steps watched",
         "2 backwards a step",
         "loss scale 1024; 0 of 6 steps skipped for an overflow",
-        "clipped to norm 0.05, and reached in 6 of 6 steps",
+        "clipped to norm 0.05; threshold reached in 6 of 6 steps",
         "learning rate 0.01 to 0.005905; the scheduler stepped 6 times",
         "AdamW: no step was skipped for an overflow",
         "AdamW: no window was shorter than 2 microbatches",

@@ -18,7 +18,7 @@ from gradparity.check.lookup.fault_lookup import Finding, Match
 from gradparity.check.presentation.report import LIMITS, LIMITS_ON_RANKS, NOT_COVERED, headline, show
 from gradparity.check.presentation.report_as_json import as_json
 from gradparity.check.presentation.result import CheckResult
-from gradparity.check.running.run_in_child import Probe
+from gradparity.check.running.probe import Probe
 from gradparity.check.running.user_loop import call_by_name
 from gradparity.cli.main import main
 from gradparity.errors import UserError
@@ -29,7 +29,7 @@ SENTENCES = {
     "loops": "write MODULE:FUNCTION",
     "loops.py:example": "cannot be imported",
     "tests/loops:example": "write MODULE:FUNCTION",
-    "no_such_module:train": "no_such_module cannot be imported (ModuleNotFoundError",
+    "no_such_module:train": "No module named 'no_such_module'); check its name, and run this in the folder",
     "loops:no_such_loop": "loops has no no_such_loop",
     "not_loops:no_function": "is not a plain function",
     "not_loops:awaits": "is not a plain function",
@@ -60,9 +60,7 @@ def test_a_correct_loop_is_identical(capsys):
     assert main(["check", "loops:example"]) == 0
     verdict, oracle, _, *rest = capsys.readouterr().out.splitlines()
     assert verdict == "Identical: loops:example behaves like the reference, bit for bit, in 8 steps, 2 of them skipped."
-    assert oracle.startswith(
-        "Compared with the whole window in float64, its first gradient, before any clip, is right: "
-    )
+    assert oracle.startswith("The loop's first gradient, before any clip, is right, by the whole window in float64: ")
     assert rest == [NOT_COVERED]
 
 

@@ -18,7 +18,7 @@ def run(text, end=END):
 
 
 @pytest.mark.parametrize(
-    ("seen", "loop", "shared", "same", "parted"),
+    ("seen", "loop", "shared", "same", "differing"),
     [
         (run("abc"), run("abc"), 3, True, None),
         (run("abd"), run("abc"), 2, False, "d"),
@@ -31,8 +31,8 @@ def run(text, end=END):
         (run(""), run("abc"), 0, False, None),
     ],
 )
-def test_a_run_agrees_with_a_loop_up_to_the_first_difference(seen, loop, shared, same, parted):
-    assert seen.agreement(loop) == (shared, same, parted.encode() * HASH_BYTES if parted else None)
+def test_a_run_agrees_with_a_loop_up_to_the_first_difference(seen, loop, shared, same, differing):
+    assert seen.agreement(loop) == (shared, same, differing.encode() * HASH_BYTES if differing else None)
 
 
 @pytest.mark.parametrize("text", ["", "ab", "abc"])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gradparity.parity import known_forms
-from gradparity.parity.aliasing import Apart
+from gradparity.parity.aliasing import KnownApart
 from gradparity.parity.known_forms import KnownForms
 
 
@@ -86,7 +86,7 @@ def test_a_form_that_is_changed_in_place_is_seen():
 
 
 def test_memory_that_comes_to_be_shared_is_seen_though_no_form_has_changed():
-    memory, apart = torch.zeros(12), Apart()
+    memory, apart = torch.zeros(12), KnownApart()
     tensors = [memory[:4], memory[4:8], memory[8:]]
     assert not apart.are_still(tensors), "nothing was known of them"
     for _ in range(3):
@@ -100,7 +100,7 @@ def test_memory_that_comes_to_be_shared_is_seen_though_no_form_has_changed():
 
 
 def test_a_flag_that_changes_is_seen_though_no_tensor_has_moved():
-    apart, tensors = Apart(), [torch.zeros(4), torch.zeros(4)]
+    apart, tensors = KnownApart(), [torch.zeros(4), torch.zeros(4)]
     apart.are_still(tensors)
     assert apart.are_still(tensors)
     tensors[1].requires_grad_()

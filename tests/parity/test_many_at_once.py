@@ -257,7 +257,7 @@ def test_scalars_are_read_at_once():
 def test_every_finding_is_that_of_a_comparison_one_by_one(task, candidate, device, monkeypatch):
     config = small_config(task=task, precision="fp16", candidate=candidate)
     at_once = list(comparisons(config))
-    monkeypatch.setattr(ManyPairs, "compare", lambda self, a, b: many_at_once.Alike(list(range(len(a))), 0))
+    monkeypatch.setattr(ManyPairs, "compare", lambda self, a, b: many_at_once.PairsToCheck(list(range(len(a))), 0))
     one_by_one = list(comparisons(config))
     found, expected = ([(f.checked, f.numbers, f.mismatches, f.figures) for f in x] for x in (at_once, one_by_one))
     assert repr(found) == repr(expected), "a NaN among figures is no difference"

@@ -51,7 +51,7 @@ class Modes:
     in_train: bool
     """True if each of these models, as a whole, is in training mode."""
     evaluating: int
-    """The number of layers with another behaviour in evaluation (dropout, batch normalization) that are in it."""
+    """The number of layers in evaluation that behave differently in it (dropout, batch normalization)."""
     counted: int = 0
     """The number of batches that all layers of batch normalization have counted together."""
     norms: int = 0

@@ -1,4 +1,4 @@
-"""Looks at the gradients of an optimizer, in columns: many are made at each step, and few are read item by item."""
+"""The gradients of an optimizer as seen at one event: fingerprints in columns, since few are read one by one."""
 
 from collections.abc import Sequence
 from itertools import compress
@@ -16,7 +16,7 @@ from gradparity.trace.late_fingerprints import LateFingerprints
 class Look(Sequence[Fingerprint | None]):
     """A look at gradients, one of each parameter; ``None`` where there is none.
 
-    On a GPU, its length is known at once, and whoever reads an item waits for all of them.
+    On a GPU, its length is known at once, and reading one item waits for all of them.
 
     Args:
         gradients: the gradients, in the order of the parameters.

@@ -20,10 +20,10 @@ class Item:
 
 
 def statement(facts: RunFacts) -> list[Item]:
-    """Return what the loop does, optimizer by optimizer; those that are told in the same words come once."""
-    told = Counter(tuple(_of(story, facts.recorded)) for story in facts.stories if story.steps)
+    """Return what the loop does, optimizer by optimizer; those with the same sentences come once."""
+    summaries = Counter(tuple(_of(story, facts.recorded)) for story in facts.stories if story.steps)
     found = []
-    for (first, *rest), number in told.items():
+    for (first, *rest), number in summaries.items():
         alike = f"{number} optimizers, each: " if number > 1 else ""
         found += [Item(alike + first.text, first.line), *rest]
     return found
@@ -138,7 +138,7 @@ def _clipped(own: Sequence[StepWindow]) -> tuple[int, int, Item | None]:
     _, first, clip = last[0]
     way = "by value" if clip.by_value else "to norm"
     reached = sum(_reached(*each) for each in last)
-    return len(last), reached, Item(f"clipped {way} {' or '.join(limits)}, and reached", first.line)
+    return len(last), reached, Item(f"clipped {way} {' or '.join(limits)}; threshold reached", first.line)
 
 
 def _reached(window: StepWindow, event: LoopEvent, clip: ClipCalled) -> bool:
@@ -164,7 +164,7 @@ def _rates(story: Story) -> Iterator[Item]:
         rate = f"learning rate {words}" if words else "the optimizer computes its learning rate itself"
         yield Item(f"{rate}; {name} stepped {times(len(scheduled), 'time')}", scheduled[0].line)
     elif words:
-        yield Item(f"learning rate {words}, by no scheduler that was seen")
+        yield Item(f"learning rate {words}; no scheduler was seen")
     elif story.groups and all("lr" in group for group in story.groups):
         yield Item("the optimizer computes its learning rate itself")
 

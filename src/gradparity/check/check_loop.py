@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from gradparity.auditing.watching.user_lines import Line
 from gradparity.check.intended.closest_reference import ClosestReference, closest_reference, identical
-from gradparity.check.intended.intended_reference import EVERYTHING, Said, intended
+from gradparity.check.intended.intended_reference import EVERYTHING, Intended, Said, intended
 from gradparity.check.intended.own_gradients import follow_gradients
 from gradparity.check.lookup.fault_lookup import Finding, Match, look_up
 from gradparity.check.lookup.kept_runs import KeptRuns
@@ -17,7 +17,8 @@ from gradparity.check.presentation.progress import progress_bar
 from gradparity.check.presentation.result import CheckResult
 from gradparity.check.running.changing_lines import changing_lines, writing_weights
 from gradparity.check.running.observe import ObservedLoop, common_prefix, observe, observe_reference
-from gradparity.check.running.run_in_child import Probe, probe_loop
+from gradparity.check.running.probe import Probe
+from gradparity.check.running.run_in_child import probe_loop
 from gradparity.check.running.uncheckable import steps_made
 from gradparity.check.running.user_loop import LoadedLoop
 from gradparity.check.updates_and_averages.judged_updates import judged_updates
@@ -27,7 +28,7 @@ from gradparity.faults.stress_scenario import MAX_NORM
 from gradparity.parity.explain_difference import explain
 from gradparity.parity.state import Part
 from gradparity.processes.sandbox import PATIENCE, run_in_subprocess
-from gradparity.trace.diff import compare_traces
+from gradparity.trace.diff import first_difference
 from gradparity.trace.events import Event
 from gradparity.trace.events_compared import first_other_draw
 from gradparity.trace.record import about
@@ -64,40 +65,62 @@ def check(
         ours, theirs = Path(folder, "reference"), Path(folder, "loop")
         # The loop runs first, in a fork. This process must not have computed gradients yet; the reference does.
         probe = run_in_subprocess(partial(probe_loop, load, name, precision, theirs), patience)
-        precision = probe.precision
-        reference = observe_reference([], precision)
-        # Of the two processes, one is enough to see whether it repeats itself; if they differ, the loop may be why.
-        if probe.reference_after != reference and observe_reference([], precision) != reference:
-            raise UserError("the reference does not repeat itself on this machine, so no loop can be checked here")
-        unasked = probe.asked.unasked
-        ended = probe.observed.end.finished  # else it had no chance to read what comes later
-        options = intended(
-            probe.asked if ended else EVERYTHING,
-            probe.observed,
-            probe.in_fp32 or probe.observed,
-            probe.audit,
-            said,
-            precision,
+        reference = _plain_reference(probe)
+        plain = closest_reference(
+            probe.observed, reference, _options(probe, said), probe.precision, probe.asked.unasked
         )
-        closest = closest_reference(probe.observed, reference, options, precision, unasked)
-        plain = closest
         finding, closest = _judged(probe, plain, said, theirs, quiet, kept or KeptRuns(use=False))
-        elsewhere = finding.match == Match.SAME_UPDATES and not steps_made(probe.observed)
-        idle = finding.match == Match.IDENTICAL or finding.first is None or elsewhere or not probe.trains
-        explanation = "" if idle else _explain(ours, theirs, precision, closest)
+        explanation = _explain(ours, theirs, probe.precision, closest) if _is_to_explain(probe, finding) else ""
         updates = judged_updates(probe.observed, probe.asked.updates, theirs, _thresholds(probe))
-    draws = first_other_draw(closest.run.trace, probe.observed.trace)
-    if draws is not None and not finding.matched and not probe.uncheckable:
-        explanation += (
-            f"\nFrom step {draws} on it draws different random numbers, as with a DataLoader or a seed; this alone "
-            "gives different dropout masks. Draw none in the loop, to see if anything else differs."
-        )
-    lines = () if finding.matched and not finding.faults and closest is plain else _lines(probe, plain, finding)
-    changed = probe.reference_after != reference
+    written = not finding.matched or finding.faults or closest is not plain
     elsewhere = probe.asked.trains_elsewhere and not finding.matched
-    other = elsewhere and _forwards(probe.observed) != _forwards(closest.run)
     return CheckResult(
-        probe, finding, explanation, changed, lines=lines, meant=closest.meant, other_forwards=other, updates=updates
+        probe,
+        finding,
+        explanation + _on_other_draws(probe, finding, closest),
+        reference_changed=probe.reference_after != reference,
+        lines=_lines(probe, plain, finding) if written else (),
+        meant=closest.meant,
+        other_forwards=elsewhere and _forwards(probe.observed) != _forwards(closest.run),
+        updates=updates,
+    )
+
+
+def _plain_reference(probe: Probe) -> ObservedLoop:
+    """Run the reference without any change.
+
+    Raises:
+        UserError: if it does not repeat itself, so that no loop could be judged.
+    """
+    reference = observe_reference([], probe.precision)
+    # The loop may have spoiled the process in which the probe ran the reference, so a difference is confirmed here.
+    if probe.reference_after != reference and observe_reference([], probe.precision) != reference:
+        raise UserError("the reference does not repeat itself on this machine, so no loop can be checked here")
+    return reference
+
+
+def _options(probe: Probe, said: Said) -> list[tuple[Intended, ...]]:
+    """Return the sets of changes to the reference that the loop may mean."""
+    # A loop that did not finish had no chance to read what comes later.
+    asked = probe.asked if probe.observed.end.finished else EVERYTHING
+    in_fp32 = probe.in_fp32 or probe.observed
+    return intended(asked, probe.observed, in_fp32, probe.audit, said, probe.precision)
+
+
+def _is_to_explain(probe: Probe, finding: Finding) -> bool:
+    """Return whether the first divergence from the reference says something about the loop."""
+    own_steps = finding.match == Match.SAME_UPDATES and not steps_made(probe.observed)
+    return finding.match != Match.IDENTICAL and finding.first is not None and not own_steps and probe.trains
+
+
+def _on_other_draws(probe: Probe, finding: Finding, closest: ClosestReference) -> str:
+    """Return a sentence on random numbers that an unexplained loop draws and the reference does not; else empty."""
+    step = first_other_draw(closest.run.trace, probe.observed.trace)
+    if step is None or finding.matched or probe.uncheckable:
+        return ""
+    return (
+        f"\nFrom step {step} on it draws different random numbers, as with a DataLoader or a seed; this alone "
+        "gives different dropout masks. Draw none in the loop, to see if anything else differs."
     )
 
 
@@ -132,7 +155,7 @@ def _judged(
     if own is not None and not finding.matched:
         return Finding(Match.IDENTICAL if identical(loop, own.run, unasked) else Match.SAME_UPDATES), own
     if finding.match == Match.CLOSEST and not loop.end.finished:  # no fault that is known ends it so
-        return replace(finding, match=Match.UNKNOWN, faults=(), parted=None, first=None), closest
+        return replace(finding, match=Match.UNKNOWN, faults=(), diverges_at=None, first=None), closest
     return finding, closest
 
 
@@ -181,5 +204,5 @@ def _explain(ours: Path, theirs: Path, precision: str, closest: ClosestReference
         observe(names["reference"], names["build"], precision, writer=writer)
     finally:
         writer.close()
-    compared = compare_traces(read(ours), read(theirs))
-    return next((explain(found) for found in compared if found.mismatches), "")
+    found = first_difference(read(ours), read(theirs))
+    return explain(found) if found is not None else ""

@@ -21,7 +21,7 @@ from gradparity.check.lookup.fault_lookup_on_ranks import (
 from gradparity.check.lookup.kept_runs import KeptRuns
 from gradparity.check.presentation.result import CheckResult
 from gradparity.check.rank_worker import error_of_rank, observe_both, observe_both_again, observe_in_fp32
-from gradparity.check.running.run_in_child import Probe
+from gradparity.check.running.probe import Probe
 from gradparity.check.running.uncheckable import steps_made
 from gradparity.check.running.user_loop import load_loop
 from gradparity.errors import UserError

@@ -1,4 +1,4 @@
-"""Observation of a loop on each rank; :func:`gradparity.processes.launch.launch` calls these in new processes.
+"""Observation of a loop on each rank; :func:`gradparity.processes.launch` calls these in new processes.
 
 The user's loop always runs last. So if a rank finishes while others still wait for it, the loop is the reason, and the
 error message says so. Anything that a loop leaves behind in a process ends with that process.

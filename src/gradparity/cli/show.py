@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gradparity.auditing.presentation.as_json import as_json
-from gradparity.auditing.presentation.as_text import show_finding, show_statement
+from gradparity.auditing.presentation.as_text import show_findings, show_statement
 from gradparity.auditing.recorded.facts import facts_of
 from gradparity.auditing.report import Report, headline, report
 from gradparity.auditing.rules import RULES
@@ -77,8 +77,7 @@ def _print(found: Sequence[Report], given: Namespace) -> None:
 
 def _text(found: Report, console: Console) -> str:
     """Print a report, and return what was printed if the console keeps it."""
-    for finding in found.findings:
-        show_finding(finding, console)
+    show_findings(found.findings, console)
     if not found.findings:
         console.print(f"gradparity show: {headline(found)}, as far as a trace shows", soft_wrap=True, markup=False)
     show_statement(found, console)

@@ -3,7 +3,7 @@
 _SWAP = {"+": "-", "-": "+"}
 
 
-def mend(patch: str) -> list[str]:
+def fix_of(patch: str) -> list[str]:
     """Reverse a fault's patch: return lines to remove, marked ``-``, and lines to add, marked ``+``."""
     lines = [line for line in patch.strip("\n").split("\n") if "yield Moment(" not in line]
     swapped = [_SWAP.get(line[:1], line[:1]) + line[1:] for line in lines]

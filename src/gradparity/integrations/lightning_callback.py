@@ -65,8 +65,8 @@ class ParityCallback(lightning.Callback):
     """A callback that reports the first place where ``Trainer.fit`` and the reference step make different updates.
 
     After ``fit``, ``verdict`` has the result, and a TensorBoard logger has it as a text page. Watching ends at the
-    first difference: later ones only follow from it. After an error, which is a :class:`RecordingWarning`, ``fault``
-    has it, and ``verdict`` covers the steps before.
+    first difference: later ones only follow from it. After an error, which is a
+    :class:`gradparity.trace.isolation.RecordingWarning`, ``fault`` has it, and ``verdict`` covers the steps before.
 
     Args:
         count: how many samples or tokens enter the mean loss of a batch; the reference weighs the microbatches of a

@@ -1,4 +1,4 @@
-"""Tensors that share memory."""
+"""Search for tensors that share memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from operator import add, attrgetter, le
@@ -21,14 +21,14 @@ def clusters(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
         return
     place = {name: index for index, name in enumerate(tensors)}
     spans = [(*span, place[name], name) for name, tensor in tensors.items() for span in stretches(tensor)]
-    cluster, reach, where = dict[str, int](), 0, -2
+    cluster, furthest, where = dict[str, int](), 0, -2
     for device, start, end, index, name in sorted(spans):
-        if device != where or start >= reach:
+        if device != where or start >= furthest:
             if len(cluster) > 1:
                 yield sorted(cluster, key=cluster.__getitem__)
-            cluster, reach, where = {}, 0, device
+            cluster, furthest, where = {}, 0, device
         cluster[name] = index
-        reach = max(reach, end)
+        furthest = max(furthest, end)
     if len(cluster) > 1:
         yield sorted(cluster, key=cluster.__getitem__)
 
@@ -55,8 +55,8 @@ def _do_not_overlap(starts: Sequence[int], sizes: Sequence[int]) -> bool:
     return all(map(le, ends, sorted(starts)[1:]))
 
 
-class Apart:
-    """Asks again and again whether tensors are apart; their forms and places are most often the same."""
+class KnownApart:
+    """Tensors that are known to be apart, so that the same question is answered faster the next time."""
 
     def __init__(self) -> None:
         self._forms = KnownForms([])
@@ -65,9 +65,9 @@ class Apart:
         """The addresses of the last tensors of these forms that were apart."""
 
     def are_still(self, tensors: Sequence[Tensor]) -> bool:
-        """Return whether :func:`all_apart` is true, as it was before, and every tensor has the form that it had then.
+        """Return whether these tensors are :func:`all_apart`, and have the forms of those in the call before.
 
-        A form is what :class:`gradparity.parity.known_forms.KnownForms` compares.
+        The first call returns false. A form is what :class:`gradparity.parity.known_forms.KnownForms` compares.
         """
         if self._forms.match(tensors):
             starts = list(map(Tensor.data_ptr, tensors))
@@ -84,7 +84,7 @@ def stretches(tensor: Tensor) -> list[_Stretch]:
     """Return the stretches of memory from the first to the last element of ``tensor``; none if they cannot be found."""
     if is_simple(tensor):
         start = tensor.data_ptr()
-        return [(tensor.get_device(), start, start + reach(tensor))] if tensor.numel() else []
+        return [(tensor.get_device(), start, start + extent(tensor))] if tensor.numel() else []
     try:
         return list(_stretches(tensor))
     except Exception:  # no storage, or an unknown class
@@ -102,10 +102,10 @@ def _stretches(tensor: Tensor) -> Iterator[_Stretch]:
     elif tensor.layout in COMPRESSED:
         yield from _stretches(tensor.detach().values())
     elif tensor.layout == torch.strided and tensor.numel() and (start := tensor.data_ptr()):
-        yield tensor.get_device(), start, start + reach(tensor)
+        yield tensor.get_device(), start, start + extent(tensor)
 
 
-def reach(tensor: Tensor) -> int:
+def extent(tensor: Tensor) -> int:
     """Return the number of bytes from the first to the last element."""
     if tensor.is_contiguous():
         return tensor.nbytes
@@ -124,12 +124,12 @@ def share_memory(a: Tensor, b: Tensor, *, simple: bool = False) -> bool:
         simple: both are known to be :func:`gradparity.parity.dense_parts.is_simple`.
     """
     if simple and a.is_contiguous() and b.is_contiguous():  # the most frequent case, so it must be fast
-        start, begin = a.data_ptr(), b.data_ptr()
-        return start < begin + b.nbytes and begin < start + a.nbytes and a.device == b.device
-    for device, start, end in stretches(a):
-        for other, begin, stop in stretches(b):
-            if device == other and start < stop and begin < end:
-                gaps = a.nbytes < end - start and b.nbytes < stop - begin
-                if start == begin or not gaps:
+        a_start, b_start = a.data_ptr(), b.data_ptr()
+        return a_start < b_start + b.nbytes and b_start < a_start + a.nbytes and a.device == b.device
+    for a_device, a_start, a_end in stretches(a):
+        for b_device, b_start, b_end in stretches(b):
+            if a_device == b_device and a_start < b_end and b_start < a_end:
+                both_have_gaps = a.nbytes < a_end - a_start and b.nbytes < b_end - b_start
+                if a_start == b_start or not both_have_gaps:
                     return True
     return False

@@ -1,4 +1,4 @@
-"""All values of two runs at one phase compared by name: what remains to be looked at one by one, mostly nothing."""
+"""All values of two runs at one phase compared by name, to find the few that need a closer look: mostly none."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,12 +8,12 @@ from gradparity.parity.many_at_once import ManyPairs
 from gradparity.parity.state import Part
 
 
-class NamedAlike(NamedTuple):
+class NamesToCheck(NamedTuple):
     """The values of two runs at one phase that need a closer look, by name, and the size of the others."""
 
     doubtful: dict[Part, list[str]]
     """Names in each part whose values may differ in any way; all others are the same in both runs."""
-    names: dict[Part, int]
+    counts: dict[Part, int]
     """Number of names in each part that one run has, or both."""
     numbers: int
     """Number of numbers in the values that are the same."""
@@ -21,7 +21,7 @@ class NamedAlike(NamedTuple):
 
 def compare_all(
     pairs: ManyPairs, reference: Mapping[Part, Mapping[str, Value]], candidate: Mapping[Part, Mapping[str, Value]]
-) -> NamedAlike:
+) -> NamesToCheck:
     """Compare the values of two runs at one phase, where both have the same parts."""
     doubtful, counts = dict[Part, list[str]](), dict[Part, int]()
     ours, theirs, parts, texts = list[Value](), list[Value](), dict[Part, list[str]](), 0
@@ -43,4 +43,4 @@ def compare_all(
     for part, names in parts.items():
         doubtful[part] = [names[i - start] for i in positions if start <= i < start + len(names)]
         start += len(names)
-    return NamedAlike(doubtful, counts, numbers + texts)
+    return NamesToCheck(doubtful, counts, numbers + texts)

@@ -1,4 +1,4 @@
-"""Forms of many tensors, and a fast answer to whether other tensors have them too: hundreds are asked at each phase."""
+"""Forms of hundreds of tensors, compared fast with those of the next ones. A form is a dtype, shape, device, ..."""
 
 from collections.abc import Sequence
 from operator import attrgetter
@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 _GUARDS: Final[Any] = getattr(getattr(torch._C, "_dynamo", None), "guards", None)
-"""PyTorch's compiler asks the same before it runs compiled code again. Its function is not public."""
+"""The functions with which PyTorch's compiler compares forms before it runs compiled code; they are not public."""
 
 _FORM: Final = attrgetter("dtype", "shape", "device", "layout", "requires_grad")
-
 
 _IS_NESTED: Final = attrgetter("is_nested")
 
@@ -39,9 +38,9 @@ class KnownForms:
             self._forms = _forms_of(tensors)
 
     def match(self, tensors: Sequence[Any]) -> bool:
-        """Return whether these are tensors of the same forms, in the same order; if so, they hold their bits alike.
+        """Return whether these are tensors of the known forms, in the same order.
 
-        Inside another mode of PyTorch, such as ``inference_mode``, the answer may be no.
+        In a different mode of PyTorch, such as ``inference_mode``, the answer may be no although they are.
         """
         if len(tensors) != self._count:
             return False

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from gradparity.parity.aliasing import Apart
+from gradparity.parity.aliasing import KnownApart
 from gradparity.parity.model_tree import ModelTree
 from gradparity.parity.optimizer_names import OptimizerNames
 from gradparity.parity.other_model_state import extras, modes_of_modules, modes_of_parameters
@@ -24,7 +24,7 @@ from gradparity.training import Moment, Phase, Run
 
 
 class LiveState:
-    """The values of one run, read anew at each phase; their names are found again only after a change.
+    """The values of one run, read anew at each phase; names are computed anew only after a change.
 
     Args:
         run: the run.
@@ -37,14 +37,15 @@ class LiveState:
         self._tree = ModelTree(run.model)
         self._optimizer_names = OptimizerNames(run.optimizer)
         self._of_model: Mapping[str, Tensor] = {}
-        """The parameters of the model for which the names below were found."""
+        """The parameters of the model when ``_parameters``, ``_name_of`` and ``_members`` were computed."""
         self._parameters: dict[str, Tensor] = {}
         self._name_of: dict[Tensor, str] = {}
         self._members: list[tuple[str, ...]] = []
-        self._memory = Apart()
+        self._memory = KnownApart()
         self._there: list[bool] = []
-        """For each parameter, whether it had a gradient when the two below were put together."""
+        """For each parameter, whether it had a gradient when ``_sharing`` and ``_flags`` were computed."""
         self._named: Mapping[str, Tensor] = {}
+        """The parameters for which they were computed."""
         self._sharing: Mapping[str, Value] = {}
         """The result of :func:`aliases` for these parameters, their gradients and the buffers."""
         self._flags: Mapping[str, Value] = {}
@@ -80,9 +81,9 @@ class LiveState:
         return state
 
     def _look_at_memory(self, gradients: Sequence[Tensor | None]) -> None:
-        """Find again which tensors share memory, and their flags, unless forms show that nothing can have changed.
+        """Compute anew which tensors share memory, and their flags, unless forms and addresses show that both stay.
 
-        To put a name to each gradient takes longer than to see that no two tensors overlap.
+        Naming each gradient takes longer than finding that no two tensors overlap.
         """
         there = [gradient is not None for gradient in gradients]
         tensors = [*self._parameters.values(), *self._tree.buffers.values()]
@@ -95,7 +96,7 @@ class LiveState:
         self._flags = modes_of_parameters(self._parameters)
 
     def _look_again(self) -> None:
-        """Find the names of the parameters again if the model or the groups of the optimizer have changed."""
+        """Compute the names of the parameters anew if the model or the groups of the optimizer have changed."""
         self._tree.look_again()
         others = self._optimizer_names.has_other_members()
         if others or self._tree.parameters is not self._of_model:

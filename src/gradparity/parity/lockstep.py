@@ -154,15 +154,15 @@ class _Both:
     def _filled(self, found: Comparison, ours: Moment, theirs: Moment) -> Comparison:
         """Return ``found`` with the differences of all parts."""
         reference, candidate = (side.at(moment) for side, moment in zip(self._sides, (ours, theirs), strict=True))
-        alike = compare_all(self._pairs[ours.phase], reference, candidate)
-        compared, numbers = dict[Part, Compared](), alike.numbers
+        to_check = compare_all(self._pairs[ours.phase], reference, candidate)
+        compared, numbers = dict[Part, Compared](), to_check.numbers
         for part, values in reference.items():
             compared[part] = _ALIKE
-            if doubtful := alike.doubtful[part]:
+            if doubtful := to_check.doubtful[part]:
                 compared[part] = compare(part, values, candidate[part], doubtful, self._constants)
                 unseen = compared[part].unseen
                 numbers += sum(_numbers_in(values[k]) for k in doubtful if k in values and k not in unseen)
-        return with_parts(found, alike.names, compared, numbers)
+        return with_parts(found, to_check.counts, compared, numbers)
 
 
 def with_parts(

@@ -1,4 +1,4 @@
-"""Many pairs of values compared at once: what remains to be looked at one by one, mostly nothing.
+"""Many pairs of values compared at once, to find the few that need a closer look: mostly none.
 
 At every phase the form and the address of each tensor are read, and all bits are compared. Only what follows from the
 forms is kept from one step to the next: the tensors that can be compared together.
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from gradparity.parity.aliasing import reach
+from gradparity.parity.aliasing import extent
 from gradparity.parity.bits import bits, same_bits
 from gradparity.parity.dense_parts import has_memory, is_simple
 from gradparity.parity.flatten_values import Value
@@ -36,7 +36,6 @@ _AT_ONCE: Final = 1 << 20
 _MOST_PLACES: Final = 20_000
 """Number of places that are kept: a training whose gradients always lie elsewhere must not fill the memory."""
 
-
 _EXACT: Final = frozenset((str, tuple, int, bool))
 """Types of values that are the same if they are equal."""
 
@@ -44,7 +43,7 @@ _Places: TypeAlias = tuple[int, int, int]
 """The addresses of two tensors of one form, and the number of bytes from the first to the last element."""
 
 
-class Alike(NamedTuple):
+class PairsToCheck(NamedTuple):
     """The pairs of values that need a closer look, and the size of the others."""
 
     doubtful: list[int]
@@ -73,7 +72,7 @@ class ManyPairs:
         """Positions of pairs of tensors that can be compared together, group after group."""
         self._groups: list[tuple[slice, PairForms | None]] = []
         """The twins that are compared together, and their forms if they are on a device of their own."""
-        self._reaches: list[int] = []
+        self._extents: list[int] = []
         """For each of the twins, the number of bytes from the first to the last element."""
         self._numbers: dict[int, int] = {}
         """For each position of a twin, its number of elements."""
@@ -85,7 +84,7 @@ class ManyPairs:
         """Positions of pairs without a tensor."""
 
     @torch.no_grad()
-    def compare(self, ours: Sequence[Value], theirs: Sequence[Value]) -> Alike:
+    def compare(self, ours: Sequence[Value], theirs: Sequence[Value]) -> PairsToCheck:
         """Compare ``ours[i]`` with ``theirs[i]`` for all ``i``."""
         a, b = self._known_twins(ours, theirs) or self._group(ours, theirs)
         doubtful = [i for i in self._others if not _are_one_value(ours[i], theirs[i])] + self._odd
@@ -93,7 +92,7 @@ class ManyPairs:
             different = _different(a[some], b[some], forms)
             if any(different):
                 doubtful += compress(self._twins[some], different)
-        return Alike(sorted(doubtful), self._all_numbers - sum(self._numbers.get(i, 1) for i in doubtful))
+        return PairsToCheck(sorted(doubtful), self._all_numbers - sum(self._numbers.get(i, 1) for i in doubtful))
 
     def _known_twins(
         self, ours: Sequence[Value], theirs: Sequence[Value]
@@ -117,7 +116,7 @@ class ManyPairs:
         addresses = [list(map(Tensor.data_ptr, side)) for side in (ours, theirs)]
         if addresses == self._addresses:
             return True
-        places = list(zip(*addresses, self._reaches, strict=True))
+        places = list(zip(*addresses, self._extents, strict=True))
         if len(self._safe) > _MOST_PLACES:
             self._safe.clear()
         if not self._safe.issuperset(places):
@@ -131,24 +130,24 @@ class ManyPairs:
     def _group(self, ours: Sequence[Value], theirs: Sequence[Value]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Find the twins, and return both sides."""
         groups: dict[object, list[int]] = {}
-        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            if isinstance(a, Tensor) and _are_twins(a, b):
-                groups.setdefault(_group_of(a, i), []).append(i)
+        for i, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            if isinstance(one, Tensor) and _are_twins(one, other):
+                groups.setdefault(_group_of(one, i), []).append(i)
         self._twins = [i for group in groups.values() for i in group]
         ends = list(accumulate(map(len, groups.values())))
-        ours_, theirs_ = (_at(self._twins, values) for values in (ours, theirs))
+        a, b = (_at(self._twins, values) for values in (ours, theirs))
         places = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-        self._groups = [(some, _forms_on_device(ours_[some], theirs_[some])) for some in places]
-        self._forms, self._addresses = [KnownForms(ours_), KnownForms(theirs_)], []
-        self._reaches = list(map(reach, ours_))
-        self._numbers = {i: twin.numel() for i, twin in zip(self._twins, ours_, strict=True)}
+        self._groups = [(some, _forms_on_device(a[some], b[some])) for some in places]
+        self._forms, self._addresses = [KnownForms(a), KnownForms(b)], []
+        self._extents = list(map(extent, a))
+        self._numbers = {i: twin.numel() for i, twin in zip(self._twins, a, strict=True)}
         rest = [i for i in range(len(ours)) if i not in self._numbers]
         self._all_numbers = sum(self._numbers.values()) + len(rest)
         self._odd = [i for i in rest if isinstance(ours[i], Tensor) or isinstance(theirs[i], Tensor)]
         odd = set(self._odd)
         self._others = [i for i in rest if i not in odd]
         self._types = [self._types_of_others(ours), self._types_of_others(theirs)]
-        return ours_, theirs_
+        return a, b
 
 
 def _at(positions: Sequence[int], values: Sequence[Value]) -> Sequence[Any]:
@@ -168,7 +167,7 @@ def _are_twins(a: Any, b: Any) -> bool:
         return False
     if a.is_complex() or not _are_alike(a, b):  # a complex tensor may become its conjugate in place
         return False
-    return abs(a.data_ptr() - b.data_ptr()) >= reach(a)
+    return abs(a.data_ptr() - b.data_ptr()) >= extent(a)
 
 
 def _are_alike(a: Tensor, b: Tensor) -> bool:
@@ -176,7 +175,7 @@ def _are_alike(a: Tensor, b: Tensor) -> bool:
     return (a.dtype, a.shape, a.device, a.stride()) == (b.dtype, b.shape, b.device, b.stride())
 
 
-def _is_on_host(tensor: Tensor) -> bool:
+def _is_on_host(tensor: Tensor) -> bool:  # tests replace it, to take the GPU's path without a GPU
     return tensor.is_cpu
 
 

@@ -51,8 +51,9 @@ class _PhaseSizes:
 class Board:
     """Three TensorBoard runs in one folder: the reference and the candidate overlaid, and their difference.
 
-    Tags contain ``title``, so that trainings of several models get separate charts; :mod:`.layout` lists all tags.
-    The divergence map and the verdict need the whole run, so they are written at the end.
+    Tags contain ``title``, so that trainings of several models get separate charts;
+    :mod:`gradparity.tensorboard.layout` lists all tags. The divergence map and the verdict need the whole run, so they
+    are written at the end.
 
     TensorBoard keeps float32, in which one ULP of a large number is lost. So ULP are logged as a logarithm, and every
     figure is written in full to ``differences.jsonl``, one line for each comparison, as it is made.

@@ -1,7 +1,7 @@
 """The first difference on one page: its place, tensor, size and meaning, and the lines that fix it."""
 
 from gradparity.faults import FAULTS, Fault
-from gradparity.faults.how_to_fix import link, mend
+from gradparity.faults.how_to_fix import fix_of, link
 from gradparity.parity.explain_difference import magnitude, mismatch_in_words, place_in_words
 from gradparity.parity.report import verdict_headline
 from gradparity.parity.verdict import Verdict
@@ -38,7 +38,7 @@ def first_difference_page(verdict: Verdict, candidate: str) -> str:
 
 def _fix_lines(fault: Fault) -> str:
     """Return Markdown for a fault: its symptom, and its lines next to the lines that fix it."""
-    change = "\n".join(line for patch in fault.changes.values() for line in mend(patch))
+    change = "\n".join(line for patch in fault.changes.values() for line in fix_of(patch))
     return f"\n**The fix** (`-` is what `{fault.name}` does)\n\n```diff\n{change}\n```\n\nSymptom: {fault.symptom}\n"
 
 

@@ -1,4 +1,4 @@
-"""The way in which many dense tensors are read at once; it depends on their forms alone, so it is found once a form."""
+"""The groups in which many dense tensors are read together. They depend on forms alone, so they are kept by form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class OnDevice(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Arrangement:
-    """The forms of many dense tensors, and which of them are read in one go."""
+    """The forms of many dense tensors, and the groups that are read together."""
 
     forms: Forms
     together: tuple[Together, ...]
@@ -136,7 +136,7 @@ def hash_on(device: torch.device) -> Hash:
 def read_with(
     dtype: torch.dtype, shape: torch.Size, device: torch.device, by: Hash
 ) -> torch.device | torch.dtype | None:
-    """Return what all tensors have in common that are read together with this one; ``None`` if it is read alone."""
+    """Return the key of the group that is read together with this tensor; ``None`` if it is read alone."""
     if by == Hash.SUMS:
         return device
     small = device.type == "cpu" and dtype in STACKED and 0 < shape.numel() * dtype.itemsize <= SMALL

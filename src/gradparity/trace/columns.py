@@ -1,4 +1,4 @@
-"""Fingerprints of many tensors in columns: an event makes hundreds of them, and hardly any is ever read alone."""
+"""Fingerprints of many tensors in columns: an event has hundreds of them, and few are ever read one by one."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, overload
@@ -21,7 +21,7 @@ class Form(NamedTuple):
 
 
 class Forms:
-    """The forms of several tensors. Tensors of known forms get the same object again, so who knows it need not look."""
+    """The forms of several tensors. Known forms come as one object, so equality is often known by identity."""
 
     def __init__(self, rows: tuple[Form, ...]) -> None:
         self.rows = rows

@@ -41,7 +41,7 @@ def compare_records(part: Part, reference: tuple[Trace, Record], candidate: tupl
 
 
 def fingerprint_kinds(a: FingerprintValue, b: FingerprintValue) -> Iterator[Kind]:
-    """Yield each kind of difference between two values of a trace; contents that are not comparable are none."""
+    """Yield each kind of difference between two values of a trace; contents hashed in two ways show none."""
     if isinstance(a, Fingerprint) and isinstance(b, Fingerprint):
         yield from kinds_of_tensors(a, b, lambda: a.digest == b.digest or not are_comparable(a, b))
     elif kind := kind_of_values(a, b):

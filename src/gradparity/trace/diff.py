@@ -41,6 +41,11 @@ def compare_traces(reference: Trace, candidate: Trace) -> Iterator[Comparison]:
             yield found
 
 
+def first_difference(reference: Trace, candidate: Trace) -> Comparison | None:
+    """Return the first comparison of two traces that shows a difference; ``None`` if there is none."""
+    return next((found for found in compare_traces(reference, candidate) if found.mismatches), None)
+
+
 def count_not_comparable(reference: Trace, candidate: Trace) -> int:
     """Return the number of values, over all places, whose digests were made by two hashes, on a GPU and on the CPU."""
     reference, candidate = named_alike(reference, candidate)

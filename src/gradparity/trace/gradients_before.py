@@ -1,4 +1,4 @@
-"""The gradients at one moment, to see later whether the loop has written to them since."""
+"""The gradients at one moment, kept to see later whether the loop has written to them."""
 
 from collections.abc import Sequence
 from operator import attrgetter
@@ -23,10 +23,10 @@ class GradientsBefore:
         self._versions, self._late = versions_of(gradients), LateSnapshot(live_gradients(watched))
 
     def were_written(self) -> bool:
-        """Return whether a bit of them has changed since, or another gradient is there.
+        """Return whether any bit of them has changed since, or a gradient was replaced.
 
-        On a GPU, a write that PyTorch has counted is taken for a change: the bits of both moments would have to be
-        waited for. Where none was counted, they are, since a write through ``.data`` is not counted.
+        On a GPU, a write that PyTorch has counted is taken for a change: comparing bits would wait for the GPU. If none
+        was counted, bits are compared all the same, because PyTorch does not count a write through ``.data``.
         """
         now, versions = LateSnapshot(live_gradients(self._watched)), versions_of(_gradients(self._watched))
         counted = None not in (versions, self._versions) and versions != self._versions

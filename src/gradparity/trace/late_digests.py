@@ -1,4 +1,4 @@
-"""Digests of many tensors, those on a GPU computed there: nothing waits for them until they are read."""
+"""Digests of many tensors. A GPU computes those of its own tensors, and nothing waits for it until they are read."""
 
 from collections.abc import Sequence
 from functools import lru_cache

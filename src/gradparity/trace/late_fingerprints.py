@@ -1,4 +1,4 @@
-"""Fingerprints of tensors of any kind: they are read now, and the result is waited for when it is asked for."""
+"""Fingerprints of tensors of any kind. The tensors are read now; the wait for the result comes when it is needed."""
 
 import math
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class LateFingerprints:
     def __init__(self, tensors: Sequence[Tensor], last: Columns | None = None, by: Hashes = None) -> None:
         arrangement = arrangement_if_simple(tensors, by)
         self._whole: list[_Whole] | None = None
-        if arrangement is None:  # a few of them are sparse, sharded, without content, ...
+        if arrangement is None:  # at least one is sparse, sharded, without content, ...
             split = [_split(tensor) for tensor in tensors]
             self._whole, tensors, last = [one for one, _ in split], [part for _, some in split for part in some], None
             by = by and tuple(one for one, (_, some) in zip(by, split, strict=True) for _ in some)

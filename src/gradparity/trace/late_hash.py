@@ -12,7 +12,7 @@ from gradparity.trace.late_fingerprints import LateFingerprints
 
 
 class LateHash:
-    """A hash over the contents of several tensors, on a GPU: whoever reads its text waits for it."""
+    """A hash over the contents of several tensors on a GPU. Reading its text waits for the GPU."""
 
     def __init__(self, tensors: Sequence[Tensor], more: str = "", by: Hashes = None) -> None:
         self._late, self._more = LateFingerprints(tensors, by=by), more
@@ -32,13 +32,13 @@ class LateHash:
 
 
 def late_hash_of_all(tensors: Iterable[Tensor], more: str = "", by: Hashes = None) -> str | LateHash:
-    """Return one hash over the contents of several tensors, whose order matters; it has no norms to compute.
+    """Return one hash over the contents of several tensors, whose order matters. No norms are computed.
 
-    On a GPU, the hash is late.
+    On a GPU, the result is a :class:`LateHash`.
 
     Args:
         tensors: tensors of any kind.
-        more: added at its end.
+        more: appended to the hash.
         by: the hash of each, if it is not the one of its device.
     """
     given, content = list(tensors), xxhash.xxh3_128()

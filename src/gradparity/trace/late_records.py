@@ -50,5 +50,5 @@ class LateRecords:
         try:
             self._write(replace(first.record, parts=first.values.get()), first.seen)
         except BaseException:
-            self._waiting.clear()  # what would follow is not what happened next
+            self._waiting.clear()  # with one record lost, those after it would be wrong
             raise

@@ -34,7 +34,7 @@ def record(
     """Watch the training loop in the block and write its trace to ``folder``; not one bit of the training changes.
 
     An error in the recording, such as a full disk, ends the recording but not the training. If the trace lacks
-    something, a :class:`RecordingWarning` and a note in the trace say so.
+    something, a :class:`gradparity.trace.isolation.RecordingWarning` and a note in the trace say so.
 
     Args:
         model: the model that is trained.

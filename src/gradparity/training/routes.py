@@ -20,7 +20,8 @@ The second promise autograd itself breaks where two parameters enter a sum throu
 * multi-grad hooks that wait for a parameter: ``autograd.grad`` raises;
 * nodes that lead to none of the parameters, with their hooks: a full backward hook of a module whose only
   differentiable input is a leaf, or the ``.grad`` of that leaf;
-* a reentrant checkpoint, and any custom Function whose backward runs a backward: refused, as :mod:`refused` says.
+* a reentrant checkpoint, and any custom Function whose backward runs a backward: refused, see
+  :mod:`gradparity.training.unsupported`.
 
 Refused too are parameters that are not plain and dense: DTensor (FSDP2, tensor parallelism), nested, CSR, MKLDNN.
 

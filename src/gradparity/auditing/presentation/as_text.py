@@ -1,5 +1,6 @@
 """The result of an audit for people: findings first, then what the loop does."""
 
+from collections.abc import Sequence
 from io import StringIO
 
 from rich.console import Console
@@ -15,8 +16,7 @@ WIDTH = 100
 
 def show(found: Report, console: Console) -> None:
     """Print a report: findings first, then what the loop does."""
-    for finding in found.findings:
-        show_finding(finding, console)
+    show_findings(found.findings, console)
     if not found.findings:
         console.print(f"gradparity audit: {headline(found)}", soft_wrap=True, markup=False)
     show_statement(found, console)
@@ -49,7 +49,15 @@ def without_trailing_spaces(text: str) -> str:
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
-def show_finding(finding: RuleFinding, console: Console) -> None:
+def show_findings(findings: Sequence[RuleFinding], console: Console) -> None:
+    """Print findings, with an empty line between them."""
+    for index, finding in enumerate(findings):
+        if index:
+            console.print()
+        _show_finding(finding, console)
+
+
+def _show_finding(finding: RuleFinding, console: Console) -> None:
     """Print a finding: sentence, lines, and what to write instead."""
     color = "red" if finding.verdict == RuleVerdict.WRONG else "yellow"
     rule = finding.rule
@@ -63,4 +71,5 @@ def show_finding(finding: RuleFinding, console: Console) -> None:
         console.print(Padding(Text(f"Right in: {rule.right_in}."), (0, 0, 0, 2), expand=False))
     console.print(Padding(Text("Write instead:"), (0, 0, 0, 2), expand=False))
     console.print(Padding(Text(rule.instead), (0, 0, 0, 6), expand=False))
-    console.print(Padding(Text(f"gradparity audit --explain {rule.code}", style="dim"), (0, 0, 1, 2), expand=False))
+    why = Text(f"Why: gradparity audit --explain {rule.code}", style="dim")
+    console.print(Padding(why, (0, 0, 0, 2), expand=False))

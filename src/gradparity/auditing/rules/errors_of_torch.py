@@ -40,7 +40,7 @@ CLOSURE = Rule(
 UNUSED = Rule(
     "GP906",
     "unused-parameter-in-autograd-grad",
-    "A parameter took no part in this loss. backward() leaves its .grad alone; autograd.grad raises unless it is told.",
+    "A parameter took no part in this loss. backward() leaves its .grad alone; autograd.grad raises by default.",
     "grads = torch.autograd.grad(loss, parameters, allow_unused=True)  # None for an unused parameter",
 )
 GRADIENT_DTYPE = Rule(

@@ -20,7 +20,7 @@ OVERWRITTEN = Rule(
 SWAPPED = Rule(
     "GP702",
     "gradient-of-another-parameter",
-    "A gradient was written to the .grad of another parameter than the one it belongs to.",
+    "A gradient was written to the .grad of a parameter that it does not belong to.",
     "for p, g in zip(parameters, torch.autograd.grad(loss, parameters), strict=True): ...",
 )
 DROPPED = Rule(

@@ -35,8 +35,8 @@ DROPOUT_OFF = Rule(
 DREW = Rule(
     "GP611",
     "random-numbers-drawn-in-the-backward",
-    "The backward drew random numbers: a checkpoint that does not keep their state recomputes with other dropout masks "
-    "than its forward had. The gradient is that of another loss.",
+    "The backward drew random numbers: a checkpoint that does not keep their state recomputes with different dropout "
+    "masks than its forward had. The gradient is that of another loss.",
     "checkpoint(block, x, use_reentrant=False)  # preserve_rng_state=True is the default",
     right_in="noise that hooks add to the gradients; stochastic rounding",
     reported="https://github.com/pytorch/pytorch/issues/190717",

@@ -12,19 +12,19 @@ from gradparity.auditing.step_windows import StepWindow, size, windows
 ACCUMULATION = Rule(
     "GP001",
     "other-accumulation-steps",
-    "The loop makes a step after another number of microbatches than was meant.",
+    "The loop makes a step after a different number of microbatches than was meant.",
     "if (i + 1) % accumulation_steps == 0:\n    optimizer.step()\n    optimizer.zero_grad()",
 )
 THRESHOLD = Rule(
     "GP002",
     "other-threshold",
-    "The gradients are clipped to another norm than was meant, or not at all.",
+    "The gradients are clipped to a different norm than was meant, or not at all.",
     "torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)",
 )
 DECAY = Rule(
     "GP003",
     "other-weight-decay",
-    "No group of the optimizer has the weight decay that was meant, or one has another.",
+    "No group of the optimizer has the weight decay that was meant, or one has a different one.",
     "torch.optim.AdamW(groups, weight_decay=weight_decay)",
 )
 RATE = Rule(
@@ -42,7 +42,7 @@ OPTIMIZER = Rule(
 PRECISION = Rule(
     "GP006",
     "other-precision",
-    "The forward computes in another precision than was meant.",
+    "The forward computes in a different precision than was meant.",
     "with torch.autocast(device, dtype=torch.bfloat16):\n    loss = criterion(model(x), y)",
 )
 VECTORS = Rule(
@@ -61,7 +61,7 @@ OPTION = Rule(
 FROZEN = Rule(
     "GP009",
     "other-number-of-frozen-parameters",
-    "Another number of the optimizer's parameters than was meant need no gradient, so they stay as they are.",
+    "The number of parameters of the optimizer that need no gradient, and so stay as they are, is not the one meant.",
     "layer.requires_grad_(True)",
 )
 

@@ -18,7 +18,7 @@ SCHEDULE = Rule(
 STEPS = Rule(
     "GP011",
     "other-number-of-steps",
-    "The training ended after another number of optimizer steps than was meant.",
+    "The training ended after a different number of optimizer steps than was meant.",
     "total_steps = epochs * math.ceil(len(batches) / accumulation_steps)",
 )
 

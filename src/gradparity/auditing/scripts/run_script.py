@@ -166,8 +166,9 @@ def _never_began(error: BaseException) -> bool:
 def _refusal(error: BaseException, target: str) -> str:
     if not isinstance(error, SyntaxError):
         return f"{target} cannot be run: {error}; name a module that python -m runs"
-    place = f"{target}, line {error.lineno}" if error.lineno else target
-    return f"{place}: {error.msg}; Python cannot read the script"
+    if not error.lineno:
+        return f"{target}: {error.msg}; Python cannot read the script, so name a file of Python code"
+    return f"{target}, line {error.lineno}: {error.msg}; Python cannot read the script, so fix that line"
 
 
 def _exited(end: SystemExit) -> Ended:

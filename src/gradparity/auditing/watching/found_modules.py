@@ -28,7 +28,7 @@ from gradparity.parity.dense_parts import is_simple
 from gradparity.trace.harmless_hooks import Guard
 
 _TWO_FACED = (_BatchNorm, _DropoutNd)
-"""Layers that compute something else in evaluation."""
+"""Layers that compute differently in evaluation."""
 SMALL = 1 << 12
 """Elements of a tensor that stands in a module in the place of a parameter, at most."""
 
@@ -154,7 +154,7 @@ class Modules:
                 self._retrained.setdefault(id(inner), (self._evaluated[id(inner)], line, 0))
 
     def backward_passed_by(self, reached: set[int]) -> None:
-        """Count a backward for each module that a ``train()`` from outside has put back; one that is trained is none.
+        """Count a backward for each module that a ``train()`` from outside has put back, unless the backward trains it.
 
         Args:
             reached: the ``id`` of each leaf that the backward reaches.

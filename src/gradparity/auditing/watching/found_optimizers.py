@@ -70,7 +70,7 @@ class Registry:
         return [t for t in self._trainees.values() if t.optimizer() is not None]
 
     def concerned(self, owner: Any) -> list[WatchedOptimizer]:
-        """Return who is concerned by a call of ``owner``: an optimizer, or a module with parameters of some."""
+        """Return the optimizers that a call of ``owner`` concerns: itself, or all with parameters of a module."""
         if isinstance(owner, Optimizer):
             inner = unwrapped(owner, "optimizer")  # Lightning's wrapper is an optimizer that calls none of its own
             return [self.trainee(inner if isinstance(inner, Optimizer) else owner)]

@@ -46,7 +46,7 @@ LOOKED_AT = frozenset((*_NLL, *_ERRORS, "CtcLossBackward0", "LogSoftmaxBackward0
 
 
 def misfit(node: Any) -> Misfit | None:
-    """Return what is the matter with the input of ``node``; ``None`` if nothing is, or if it cannot be read."""
+    """Return the misfit of the input of ``node``; ``None`` if it fits, or if it cannot be read."""
     try:
         return _misfit(node.name(), node)
     except (RuntimeError, AttributeError, IndexError, TypeError):  # freed, or of another version of torch

@@ -132,7 +132,7 @@ class Watch:
     def all_facts(self, patience: float) -> list[RunFacts]:
         """Return all facts seen so far: this process's, then those of other ranks, or of processes it has started.
 
-        The first facts is of a process that has trained, if one has.
+        The first are those of a process that has trained, if one has.
 
         Args:
             patience: seconds to wait for the others.

@@ -70,7 +70,7 @@ class WatchedOptimizer:
         """Return a digest of the optimizer's own state.
 
         The state is read again only if it holds other tensors, or one with another version counter. A loop that writes
-        through ``.data`` does not count there; nobody is known to write so to an optimizer's state.
+        through ``.data`` is not seen; no loop is known to write to an optimizer's state in that way.
         """
         optimizer = self.optimizer()
         state = {} if optimizer is None else optimizer.state

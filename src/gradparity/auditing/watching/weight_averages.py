@@ -32,7 +32,7 @@ MOST = 4
 
 
 PATIENCE = 4
-"""Times that a tensor may move otherwise before it is taken for no average."""
+"""Number of moves in other directions after which a tensor counts as no average."""
 
 
 class _Average:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from gradparity.check.intended.intended_reference import Intended
 from gradparity.check.lookup.rounding import steps_alike
 from gradparity.check.running.observe import Observation, ObservedLoop, common_prefix, observe_reference
+from gradparity.check.running.uncheckable import steps_made
 from gradparity.faults import Change
 from gradparity.faults.patching import ClashError
 from gradparity.parity.place_in_training import END
@@ -92,8 +93,7 @@ def same_updates(loop: ObservedLoop, reference: ObservedLoop, unasked: frozenset
     allowed = unasked | ({Part.OPTIMIZER} if Part.SCHEDULER in unasked else set())  # the last learning rate is its own
     if _of_steps(loop) == _of_steps(reference) or (found.same and allowed.issuperset(found.ends_apart)):
         return True
-    elsewhere = not any(record.event in (Event.STEP, Event.SKIP) for record in loop.trace.records)
-    return elsewhere and _parameters_before_backwards(loop) == _parameters_before_backwards(reference)
+    return not steps_made(loop) and _parameters_before_backwards(loop) == _parameters_before_backwards(reference)
 
 
 def identical(loop: ObservedLoop, reference: ObservedLoop, unasked: frozenset[Part]) -> bool:

@@ -19,7 +19,7 @@ from gradparity.auditing.finding import RuleVerdict
 from gradparity.check.intended.closest_reference import ClosestReference, same_updates
 from gradparity.check.intended.intended_reference import NORM, Intended, Said
 from gradparity.check.running.observe import ObservedLoop, observe_reference
-from gradparity.check.running.run_in_child import Probe
+from gradparity.check.running.probe import Probe
 from gradparity.faults import Change
 from gradparity.faults.patching import ClashError
 from gradparity.faults.stress_scenario import build

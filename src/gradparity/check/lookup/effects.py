@@ -1,8 +1,8 @@
 """The effect of a fault where it first shows: the values that it changes there, and what it makes of them.
 
-If two faults show at one place, each value there is one fault's, unless both change it. So most pairs cannot be what a
-loop has there, and need not be run. Of all pairs of the dictionary that show in the first forward, four of a thousand
-are different.
+If two faults show at one place, each value there is one fault's, unless both change it. So most pairs cannot make what
+a loop has there, and need not be run. This fails for four in a thousand pairs of the dictionary that show in the first
+forward.
 """
 
 from functools import cache

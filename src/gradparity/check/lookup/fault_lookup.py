@@ -20,7 +20,7 @@ from gradparity.faults import FAULTS, Fault
 from gradparity.faults.fault import Divergence, Shown, Stop
 from gradparity.parity.lockstep import Comparison
 from gradparity.parity.state import Part
-from gradparity.trace.diff import compare_traces
+from gradparity.trace.diff import first_difference
 
 MOST_PAIRS = 500
 """Most pairs of faults that are tried, the likely ones first."""
@@ -54,7 +54,7 @@ class Finding:
     """For a fault: all that behave exactly the same. For a pair: both, or all of up to four. Else the closest."""
     first: Comparison | None = None
     """The first divergence from the reference."""
-    parted: Observation | None = None
+    diverges_at: Observation | None = None
     """The observation at which the loop diverges from the closest fault."""
     also_here: tuple[Fault, ...] = ()
     """If nothing is close: faults that first show at the same place, but differently."""
@@ -70,7 +70,7 @@ class Finding:
 
     def except_for_rounding(self, faults: tuple[Fault, ...]) -> "Finding":
         """Return this finding for a loop that turned out to match ``faults`` except for rounding."""
-        return replace(self, match=Match.ROUNDING, faults=faults, parted=None, also_here=())
+        return replace(self, match=Match.ROUNDING, faults=faults, diverges_at=None, also_here=())
 
 
 def look_up(
@@ -122,9 +122,9 @@ def _look_up(
 ) -> Finding:
     """Find the faults for a loop that is not identical to the reference."""
     loop, reference = tries.loop, tries.reference
-    first = next((c for c in compare_traces(reference.trace, loop.trace) if c.mismatches), None)
+    first = first_difference(reference.trace, loop.trace)
     if (Part.PARAMETERS in unasked or not steps_made(loop)) and same_updates(loop, reference, unasked):
-        return Finding(Match.SAME_UPDATES, first=first)  # what its own optimizers leave alone may be as it likes
+        return Finding(Match.SAME_UPDATES, first=first)  # values that no optimizer of its own touches may differ
     candidates = []
     for done, ((fault,), agreement) in enumerate(tries.each((fault,) for fault in known.values())):
         progress(done, len(known))
@@ -149,8 +149,8 @@ def _look_up(
     if several.whole:
         return Finding(Match.PAIR, several.faults, first, tried=tried)
     if several.faults:
-        parted = loop.observations[several.shared] if several.shared < len(loop.observations) else None
-        return Finding(Match.CLOSEST, several.faults, first, parted, tried=tried)
+        end = loop.observations[several.shared] if several.shared < len(loop.observations) else None
+        return Finding(Match.CLOSEST, several.faults, first, end, tried=tried)
     return Finding(Match.UNKNOWN, first=first, also_here=tuple(x.fault for x in pairs.here), tried=tried)
 
 
@@ -166,7 +166,7 @@ def _first_same(tries: Tries, sets: Iterable[Faults]) -> Faults:
 
 def first_shown(reference: ObservedLoop, loop: ObservedLoop) -> Shown | None:
     """Return the first difference from the reference, or the end that comes before it; ``None`` if there is none."""
-    found = next((c for c in compare_traces(reference.trace, loop.trace) if c.mismatches), None)
+    found = first_difference(reference.trace, loop.trace)
     shared = common_prefix(loop.observations, reference.observations)
     if not loop.end.finished and (found is None or len(loop.observations) == shared):
         step = loop.trace.records[-1].step if loop.trace.records else 0

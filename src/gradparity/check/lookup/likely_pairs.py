@@ -62,7 +62,7 @@ class LikelyPairs:
         self._yielded = set[frozenset[str]]()
 
     def documented(self) -> Iterator[tuple[Fault, Fault]]:
-        """Yield a fault that behaves like the loop for a while with each that is documented to show where they part."""
+        """Yield each fault that behaves like the loop up to some place, with each that is documented to show there."""
         for x in self.leading:
             where = self.loop.observations[x.shared].place if x.shared < len(self.loop.observations) else END
             yield from self._possible((x, y) for y in self.candidates if y.fault.may_show(where))
@@ -108,4 +108,4 @@ def _places(loop: ObservedLoop) -> list[Place]:
 def visible_at(candidates: Sequence[Candidate], reference: ObservedLoop, base: int) -> list[Candidate]:
     """Return the faults that diverge from the reference where the loop does, in whatever way."""
     there = next((hash_of(one) for one in reference.observations[base : base + 1]), None)
-    return [x for x in candidates if x.shared == base and x.agreement.parted != there]
+    return [x for x in candidates if x.shared == base and x.agreement.differing != there]

@@ -19,6 +19,7 @@ from gradparity.check.lookup.seen_runs import Norms, SeenRun, name_of
 from gradparity.check.lookup.step_norms import may_be_close, norms_of, run_norms
 from gradparity.check.lookup.tries import CLASH
 from gradparity.check.running.observe import GoOn, Observation, ObservedLoop, Overflow, observe
+from gradparity.check.running.uncheckable import steps_made
 from gradparity.faults import FAULTS, Change, Fault, FaultKind
 from gradparity.faults.fault import Divergence
 from gradparity.faults.patching import ClashError, reference_with
@@ -166,7 +167,7 @@ def is_close(
     """Return whether optimizer steps of ``loop`` and of the reference with ``faults`` read and write about the same."""
     if Part.PARAMETERS in unasked and not loop.moves:  # nothing is left that could differ
         return False
-    if loop.moves and not any(r.event in (Event.STEP, Event.SKIP) for r in loop.trace.records):
+    if loop.moves and not steps_made(loop):
         run = run_reference(faults, precision, lambda *_: True)
         return run.end.finished and loop.end.finished and _close_moves(loop, run, tolerance, unasked)
     expected = [r for r in loop.trace.records if is_of_a_step(r)]

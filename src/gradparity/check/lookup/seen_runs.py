@@ -27,7 +27,7 @@ class Agreement(NamedTuple):
     """Number of observations before the first different one."""
     same: bool
     """True if they are the same to the end."""
-    parted: bytes | None
+    differing: bytes | None
     """The hash of the run's first observation that the loop does not have; ``None`` if the run has no more."""
 
 
@@ -53,9 +53,9 @@ class SeenRun:
         shared = length if mine[:length] == theirs[:length] else _shared(mine, theirs)
         if shared == len(mine) and self.end is None:
             return None
-        parted = mine[shared : shared + HASH_BYTES] or None
+        differing = mine[shared : shared + HASH_BYTES] or None
         same = self.end is not None and len(mine) == len(theirs) == shared and self.end == loop.end
-        return Agreement(shared // HASH_BYTES, same, parted)
+        return Agreement(shared // HASH_BYTES, same, differing)
 
 
 def _shared(one: bytes, other: bytes) -> int:

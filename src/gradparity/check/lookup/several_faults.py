@@ -15,7 +15,6 @@ _MOST_FAULTS = 4
 _MOST_TIES = 4
 """Most sets of faults that are extended, if several behave like the loop for equally long."""
 
-
 _MOST_AFTER = 150
 """Most pairs that are tried for a loop that begins like a fault, after that fault was tried with all others."""
 
@@ -47,7 +46,7 @@ def several_faults(
     """
     tried = done = 0
 
-    def told() -> None:
+    def count_try() -> None:
         nonlocal done
         done += 1
         progress(done)
@@ -57,7 +56,7 @@ def several_faults(
         with closing(tries.each(islice(some, most))) as results:
             for pair, agreement in results:
                 tried += 1
-                told()
+                count_try()
                 if agreement.same:
                     tries.confirm(pair)
                     return pair
@@ -65,13 +64,13 @@ def several_faults(
 
     if pair := whole(pairs.documented(), most):
         return Several(pair, whole=True, pairs=tried)
-    closest = _add_one_by_one(tries, pairs.later, told) if pairs.leading else Several()
+    closest = _add_one_by_one(tries, pairs.later, count_try) if pairs.leading else Several()
     if not closest.whole and (pair := whole(pairs.others(), _MOST_AFTER if pairs.leading else most)):
         return Several(pair, whole=True, pairs=tried)
     return replace(closest, pairs=tried)
 
 
-def _add_one_by_one(tries: Tries, candidates: Sequence[Candidate], told: Callable[[], None]) -> Several:
+def _add_one_by_one(tries: Tries, candidates: Sequence[Candidate], count_try: Callable[[], None]) -> Several:
     """Add one more of the ``candidates``, again and again, to those that match the loop for longest.
 
     Several sets are extended if they match for equally long: two faults may be alike until a partial window comes.
@@ -84,7 +83,7 @@ def _add_one_by_one(tries: Tries, candidates: Sequence[Candidate], told: Callabl
     others = [x.fault for x in candidates if x.fault.kind != FaultKind.ROUNDING]
     while len(furthest[0]) < _MOST_FAULTS and shared < len(loop.observations):
         where = loop.observations[shared].place
-        reach, further = shared, list[Faults]()
+        longest, further = shared, list[Faults]()
         for shows in (True, False):
             if further:
                 break
@@ -96,15 +95,15 @@ def _add_one_by_one(tries: Tries, candidates: Sequence[Candidate], told: Callabl
                 once.setdefault(frozenset(fault.name for fault in faults), faults)
             with closing(tries.each(once.values())) as results:
                 for faults, agreement in results:
-                    told()
+                    count_try()
                     if agreement.same:
                         tries.confirm(faults)
                         return Several(faults, len(loop.observations), whole=True)
-                    if agreement.shared > reach:
-                        reach, further = agreement.shared, []
-                    if agreement.shared == reach > shared:
+                    if agreement.shared > longest:
+                        longest, further = agreement.shared, []
+                    if agreement.shared == longest > shared:
                         further.append(faults)
         if not further:
             break
-        furthest, shared = further, reach
+        furthest, shared = further, longest
     return Several(furthest[0], shared)

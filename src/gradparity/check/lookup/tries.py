@@ -99,8 +99,8 @@ class Tries:
             seen = SeenRun(seen.hashes[: (shared + 1) * HASH_BYTES], None)
         if len(faults) == 1:
             seen = replace(seen, effect=self._effect(run, len(seen.hashes) // HASH_BYTES))
-        parted = seen.hashes[shared * HASH_BYTES : (shared + 1) * HASH_BYTES] or None
-        return seen, Agreement(shared, run == self.loop, parted)
+        differing = seen.hashes[shared * HASH_BYTES : (shared + 1) * HASH_BYTES] or None
+        return seen, Agreement(shared, run == self.loop, differing)
 
     def _effect(self, run: ObservedLoop, seen: int) -> bytes | None:
         """Return the effect of a fault where it first shows; ``None`` if that was not ``seen`` of its run."""

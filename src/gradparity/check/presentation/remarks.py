@@ -71,13 +71,13 @@ def _differences(result: CheckResult) -> Iterator[str]:
     elif result.explanation:
         yield result.explanation
     if finding.match == Match.CLOSEST:
-        where = f"until {finding.parted.place}" if finding.parted else "until the end"
+        where = f"until {finding.diverges_at.place}" if finding.diverges_at else "until the end"
         faults = listed([fault.name for fault in finding.faults])
         yield f"It behaves like the reference with {faults} {where}, and differently from there on."
     if probe.oracle is not None:
         right = "right" if probe.oracle < RELATIVE_ROUNDING else "wrong"
         error = f"relative error {probe.oracle:.1g}" if math.isfinite(probe.oracle) else "not finite"
-        yield f"Compared with the whole window in float64, its first gradient, before any clip, is {right}: {error}."
+        yield f"The loop's first gradient, before any clip, is {right}, by the whole window in float64: {error}."
 
 
 def _comparison(result: CheckResult) -> Iterator[str]:

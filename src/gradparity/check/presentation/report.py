@@ -14,7 +14,7 @@ from gradparity.check.presentation.result import CheckResult
 from gradparity.check.running.observe import ObservedLoop
 from gradparity.check.running.uncheckable import no_finite_gradients, no_gradients, steps_made
 from gradparity.faults import Fault
-from gradparity.faults.how_to_fix import link, mend
+from gradparity.faults.how_to_fix import fix_of, link
 from gradparity.parity.likely_cause import listed
 from gradparity.trace.events import Event
 
@@ -155,7 +155,7 @@ def _show(fault: Fault, console: Console) -> None:
         console.print(f"Needed for it to show: {fault.needs}.", style="dim", soft_wrap=True)
     for where, patch in fault.changes.items():
         console.print(f"  in the reference's {where.__name__}, wrong (-) → right (+):")
-        for line in mend(patch):
+        for line in fix_of(patch):
             console.print(Text(f"    {line}", _COLOURS.get(line[:1], "")), soft_wrap=True)
     for source in fault.sources[:_MOST_SOURCES]:
         console.print(f"  {link(source)}", soft_wrap=True)

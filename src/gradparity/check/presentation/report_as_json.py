@@ -6,7 +6,7 @@ from dataclasses import asdict
 from gradparity.check.presentation.remarks import remarks
 from gradparity.check.presentation.report import headline
 from gradparity.check.presentation.result import CheckResult
-from gradparity.faults.how_to_fix import link, mend
+from gradparity.faults.how_to_fix import fix_of, link
 from gradparity.trace.ranks import RankDifferences
 
 
@@ -51,7 +51,7 @@ def as_json(result: CheckResult) -> dict[str, object]:
         "ranks": _ranks_as_json(result.ranks) if result.ranks else None,
         "first": str(finding.first.place) if finding.first else None,
         "explanation": result.explanation,
-        "parted_from_closest": str(finding.parted.place) if finding.parted else None,
+        "parted_from_closest": str(finding.diverges_at.place) if finding.diverges_at else None,
         "also_here": [fault.name for fault in finding.also_here],
         "tried": finding.tried,
         "faults": [
@@ -60,7 +60,7 @@ def as_json(result: CheckResult) -> dict[str, object]:
                 "kind": fault.kind,
                 "symptom": fault.symptom,
                 "needs": fault.needs,
-                "mend": {where.__name__: mend(patch) for where, patch in fault.changes.items()},
+                "mend": {where.__name__: fix_of(patch) for where, patch in fault.changes.items()},
                 "sources": [link(source) for source in fault.sources],
             }
             for fault in finding.faults

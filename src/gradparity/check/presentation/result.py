@@ -7,7 +7,7 @@ from gradparity.auditing.finding import RuleVerdict
 from gradparity.auditing.watching.user_lines import Line
 from gradparity.check.intended.intended_reference import Intended
 from gradparity.check.lookup.fault_lookup import Finding, Match
-from gradparity.check.running.run_in_child import Probe
+from gradparity.check.running.probe import Probe
 from gradparity.faults import FaultKind
 from gradparity.trace.ranks import RankDifferences
 

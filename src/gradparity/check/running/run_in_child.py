@@ -2,31 +2,32 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gradparity.check.intended.intended_reference import EVERYTHING, Asked
+from gradparity.check.intended.intended_reference import Asked
 from gradparity.check.intended.own_scaler import build_without_scaler
 from gradparity.check.intended.own_updates import OwnUpdates
 from gradparity.check.intended.own_ways import OwnWays, WeightsWritten, own_loss
 from gradparity.check.lookup.fault_lookup import first_shown
 from gradparity.check.running.audited import AuditedLoop, audited
-from gradparity.check.running.changing_lines import LineRun, LineWatcher
+from gradparity.check.running.changing_lines import LineWatcher
 from gradparity.check.running.float64_reference import error_of_first_gradient, first_window
 from gradparity.check.running.global_state import GlobalState
 from gradparity.check.running.graph_leaks import GraphLeaks
 from gradparity.check.running.loop_end import EndKind
 from gradparity.check.running.observe import ObservedLoop, UserLoop, observe, observe_reference
+from gradparity.check.running.probe import Probe
 from gradparity.check.running.trained_objects import InputGuard, still_running
 from gradparity.check.running.uncheckable import steps_made, why_uncheckable
 from gradparity.check.running.user_loop import LoadedLoop
 from gradparity.check.running.without_compiler import without_compiler
-from gradparity.check.updates_and_averages.own_averages import Average, OwnAverages
+from gradparity.check.updates_and_averages.own_averages import OwnAverages
 from gradparity.errors import UserError
 from gradparity.faults import stress_scenario
 from gradparity.faults.stress_scenario import EMA_DECAY
@@ -42,61 +43,6 @@ _UNSEEN = (
     "updates the weights itself, with gradients that never reach p.grad, so they cannot be seen; write them to p.grad "
     "before the update to have them judged"
 )
-
-
-@dataclass(frozen=True)
-class Probe:
-    """All observations of one loop, from several runs."""
-
-    name: str
-    precision: str
-    observed: ObservedLoop
-    in_fp32: ObservedLoop | None = None
-    """The loop in fp32; ``None`` if it did not finish."""
-    reference_after: ObservedLoop | None = None
-    """The reference, run in the same process right after the loop; ``None`` if it could not even begin."""
-    instead: str = ""
-    """A predicate on what the loop trains instead of what it was given; empty if it trains that."""
-    uncheckable: str = ""
-    """A predicate: the reason why the loop cannot be checked for more than one fault; empty if it can."""
-    graphs: GraphLeaks = field(default_factory=GraphLeaks)
-    """The graphs that it was observed to keep."""
-    oracle: float | None = None
-    """The relative error of its first gradient, by :mod:`gradparity.check.running.float64_reference`."""
-    left: Sequence[str] = ()
-    """Process-wide settings that it changed and did not restore."""
-    hooks: Sequence[str] = ()
-    """Modules, parameters and optimizers on which it left hooks."""
-    asked: Asked = EVERYTHING
-    """Everything that it asks for, by which it says what it means."""
-    own_models: Mapping[str, str] = field(default_factory=dict)
-    """The class of each model in a variable of the loop, other than the given one, by name: they are not compared."""
-    audit: AuditedLoop = AuditedLoop()  # noqa: RUF009  # it is frozen
-    """Everything that an audit has seen of it; nothing if it did not finish."""
-    found_precision: bool = False
-    """True if the precision was chosen by what the loop takes and reads."""
-    lines: Sequence[LineRun] = ()
-    """Its lines as they ran, if it finished and is not the plain reference."""
-    also: str = ""
-    """A predicate on another model that it trains, on which its loss may depend; empty if there is none."""
-    averages: Sequence[Average] = ()
-    """The averages of the weights that it keeps."""
-    ways: OwnWays = OwnWays()  # noqa: RUF009  # it is frozen
-    """The things that it may do by intent and the reference does not."""
-    never_taken: Sequence[int] = ()
-    """The indices of the batches that it never trains on."""
-    compiles: bool = False
-    """True if the loop asked for a compiler; it ran without."""
-
-    @property
-    def trains(self) -> bool:
-        """Return whether the loop trains the given model, with the given optimizer or without."""
-        return bool(steps_made(self.observed) or self.asked.trains_elsewhere)
-
-    @property
-    def wrong_average(self) -> str:
-        """Return a predicate on an average that does not follow the weights as it should; empty if all do."""
-        return next((average.wrong for average in self.averages if average.wrong), "")
 
 
 def probe_loop(
@@ -163,11 +109,7 @@ def _probe_loop(
             lambda *seen: graphs.count(*seen) and averages.look(*seen) and weights.look(*seen),
         )
         before.restore()
-        if again != observed and not {observed.end.kind, again.end.kind} <= {EndKind.RAISED}:
-            raise UserError(
-                f"{name} does not repeat itself: a second run differs at {first_shown(observed, again) or 'its end'}; "
-                "keep no state between calls, and draw random numbers only from torch"
-            )
+        _require_repetition(name, observed, again)
     in_fp32 = oracle = None
     guard_in_fp32 = InputGuard(build)
     audit, watcher, ways = AuditedLoop(), LineWatcher(), OwnWays()
@@ -190,21 +132,7 @@ def _probe_loop(
         if "max_norm" in guard.read and not guard.draws.own().orders and guard.own_autocast is None:
             number = None if "accumulation_steps" in guard.read else audit.backwards
             oracle = error_of_first_gradient(limited, window=partial(first_window, number=number))
-    # A schedule that it advances belongs to the optimizer that it was given: with another one, that is a mistake.
-    scheduled = any(record.event == Event.SCHEDULE for record in observed.trace.records)
-    on_what_it_was_given = bool(steps_made(observed) or (scheduled and guard.others))
-    unseen = ""
-    asked = Asked(
-        loop.takes,
-        frozenset(guard.read),
-        own_scaler=guard.scaler,
-        batches=guard.draws.batches_in_a_row(),
-        draws=guard.draws.own(),
-    )
-    if observed.end.finished and not on_what_it_was_given:
-        asked = _training_elsewhere(asked, guard, guard_in_fp32)
-    if asked.updates.weights and not observed.moves:
-        asked, unseen = replace(asked, updates=OwnUpdates()), _UNSEEN
+    asked, unseen = _asked_by(loop, observed, guard, guard_in_fp32)
     other = "" if steps_made(observed) or asked.trains_elsewhere else unseen or guard.other_optimizer()
     instead = other or guard.untrained_parameter()
     return Probe(
@@ -229,6 +157,38 @@ def _probe_loop(
         ways=ways,
         never_taken=guard.draws.never_taken(),
     )
+
+
+def _require_repetition(name: str, first: ObservedLoop, again: ObservedLoop) -> None:
+    """Raise if a second run of a loop differs from the first; two that raise may do so in different ways.
+
+    Raises:
+        UserError: with the place of the first difference.
+    """
+    if again != first and not {first.end.kind, again.end.kind} <= {EndKind.RAISED}:
+        raise UserError(
+            f"{name} does not repeat itself: a second run differs at {first_shown(first, again) or 'its end'}; "
+            "keep no state between calls, and draw random numbers only from torch"
+        )
+
+
+def _asked_by(loop: LoadedLoop, observed: ObservedLoop, guard: InputGuard, in_fp32: InputGuard) -> tuple[Asked, str]:
+    """Return what a loop asks for, and a predicate on updates of its own that cannot be seen; empty if they can."""
+    asked = Asked(
+        loop.takes,
+        frozenset(guard.read),
+        own_scaler=guard.scaler,
+        batches=guard.draws.batches_in_a_row(),
+        draws=guard.draws.own(),
+    )
+    # A schedule that it advances belongs to the optimizer that it was given: with another one, that is a mistake.
+    scheduled = any(record.event == Event.SCHEDULE for record in observed.trace.records)
+    on_what_it_was_given = bool(steps_made(observed) or (scheduled and guard.others))
+    if observed.end.finished and not on_what_it_was_given:
+        asked = _training_elsewhere(asked, guard, in_fp32)
+    if asked.updates.weights and not observed.moves:
+        return replace(asked, updates=OwnUpdates()), _UNSEEN
+    return asked, ""
 
 
 def _training_elsewhere(asked: Asked, guard: InputGuard, in_fp32: InputGuard) -> Asked:

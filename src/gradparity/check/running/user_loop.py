@@ -60,7 +60,10 @@ def load_loop(name: str) -> LoadedLoop:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise UserError(f"{module_name} cannot be imported ({in_a_line(error)}); fix that first") from None
+        # The error may be about a module that the user's own module imports.
+        absent = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
+        advice = "check its name, and run this in the folder that holds it" if absent else "fix that first"
+        raise UserError(f"{module_name} cannot be imported ({in_a_line(error)}); {advice}") from None
     for part in function_name.split("."):
         if not hasattr(thing, part):
             raise UserError(f"{module_name} has no {function_name}; write one of its functions after the colon")

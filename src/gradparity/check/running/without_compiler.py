@@ -1,7 +1,7 @@
 """``torch.compile`` without its compiler: the loop is judged, and its compiled functions run as they are written.
 
-Compiling takes minutes, rounds differently and draws other dropout masks. All of that is the compiler's doing, not the
-loop's.
+Compiling takes minutes, rounds differently and draws different dropout masks. All of that is the compiler's doing, not
+the loop's.
 """
 
 import os

@@ -66,7 +66,7 @@ def draw_spreads(axes: Axes, names: Sequence[str], found: Sequence[Spread], colo
         axes.plot([one.low, one.high], [row, row], color=color, linewidth=2)
         axes.plot([one.median], [row], "o", color=color)
         axes.annotate(
-            f"{one.median:.3g}", (one.median, row), (0, 6), textcoords="offset points", ha="center", fontsize=8
+            f"{one.median:.2f}", (one.median, row), (0, 6), textcoords="offset points", ha="center", fontsize=8
         )
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(len(names) - 0.5, -0.7)

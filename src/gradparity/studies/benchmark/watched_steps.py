@@ -31,7 +31,7 @@ WatchStep: TypeAlias = Callable[[], AbstractContextManager[AtMoment | None]]
 
 REFERENCE, CANDIDATE, BESIDE = "reference alone", "candidate alone", "candidate again"
 LOCKSTEP, RECORD = "lockstep", "gradparity.record"
-AUDIT, LET_GO = "gradparity.audit", "audit, after it"
+AUDIT, LET_GO = "gradparity.audit", "after gradparity.audit"
 CLOSE, EQUAL, HASHES = "clone, assert_close", "clone, torch.equal", "DebugMode.log_tensor_hashes"
 
 

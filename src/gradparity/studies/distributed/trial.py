@@ -1,4 +1,4 @@
-"""A training on every rank, by DDP and by a candidate. :func:`launch` runs it for tests and experiments."""
+"""A training on every rank, by DDP and by a candidate, run by :func:`gradparity.processes.launch`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ from gradparity.training.distributed import RankRun, tensors_of
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """The configuration of a trial. The reference is :func:`ddp_step`."""
+    """The configuration of a trial. The reference is :func:`gradparity.training.distributed.ddp_step`."""
 
     config: Config = field(default_factory=Config)
     candidate: str = "manual"

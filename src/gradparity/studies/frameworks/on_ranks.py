@@ -1,6 +1,6 @@
 """The loops that can train on several ranks, on two of them; every rank is compared with the step with DDP.
 
-The ranks are started by :func:`gradparity.processes.launch.launch` in place of torchrun, with the environment variables
+The ranks are started by :func:`gradparity.processes.launch` in place of torchrun, with the environment variables
 that torchrun sets. Each framework finds these by itself, and uses the process group that exists already.
 """
 

@@ -29,7 +29,7 @@ class Task:
     """Makes a metric to be updated with logits and targets."""
     metric_name: str
     loss: Callable[[nn.Module, Batch], Tensor] = summed_loss
-    """Returns a loss that is summed over the elements that :func:`count` counts."""
+    """Returns a loss that is summed over the elements that :func:`gradparity.parity.batch.count` counts."""
     batches: Callable[[Examples, int, torch.Generator], Iterator[Batch]] = shuffled
     """Yields one epoch of microbatches of a given size; all that is random comes from the generator."""
 
