@@ -46,7 +46,7 @@ def slow_gpu(monkeypatch):
     real = LateHash
     for module in ("watched_optimizer", "function_watchers"):
         name = f"gradparity.auditing.watching.{module}.late_hash_of_all"
-        monkeypatch.setattr(name, lambda tensors, more="": real([*tensors], more))
+        monkeypatch.setattr(name, lambda tensors, more="", by=None: real([*tensors], more, by))
     yield Written
     slow_gpus.forget_arrangements()
 

@@ -22,8 +22,8 @@ def hash_by_sums(monkeypatch, those=lambda shape: True):
     """Hash tensors as those on a GPU are: all, or those of some shapes. A test ends with ``forget_arrangements``."""
     real = arrangement.read_with
 
-    def on_a_gpu(dtype, shape, device):
-        return device if those(shape) else real(dtype, shape, device)
+    def on_a_gpu(dtype, shape, device, by):
+        return device if those(shape) else real(dtype, shape, device, by)
 
     monkeypatch.setattr(arrangement, "read_with", on_a_gpu)
     forget_arrangements()

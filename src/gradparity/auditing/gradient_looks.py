@@ -1,13 +1,15 @@
 """The gradients of an optimizer as seen at one event: fingerprints in columns, since few are read one by one."""
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import overload
 
 from torch import Tensor
 
+from gradparity.trace.arrangement import Hashes
 from gradparity.trace.columns import Columns
 from gradparity.trace.fingerprint import Fingerprint
-from gradparity.trace.gradients_before import versions_of
+from gradparity.trace.gradients_before import Versions, versions_of
 from gradparity.trace.late_fingerprints import LateFingerprints
 
 
@@ -19,14 +21,18 @@ class Look(Sequence[Fingerprint | None]):
     Args:
         gradients: the gradients, in the order of the parameters.
         last: an earlier look, which saves the norms of large gradients that are still the same.
+        by: the hash of each, if it is not the one of its device.
     """
 
-    def __init__(self, gradients: Sequence[Tensor | None], last: "Look | None" = None) -> None:
+    def __init__(self, gradients: Sequence[Tensor | None], last: "Look | None" = None, by: Hashes = None) -> None:
         there = [gradient for gradient in gradients if gradient is not None]
         self.there = [gradient is not None for gradient in gradients]
-        self.versions = versions_of(there)
+        by = by and tuple(compress(by, self.there))
         before = last.settle() if last is not None and last.ready() and last.there == self.there else None
-        self._found: LateFingerprints | Columns = LateFingerprints(there, before)
+        late = LateFingerprints(there, before, by)
+        self._found: LateFingerprints | Columns = late
+        self.versions = None if late.on_host else versions_of(there)
+        """Changes when PyTorch writes to one; ``None`` on the CPU, or if that cannot be seen."""
         self._items: tuple[Fingerprint | None, ...] | None = None
 
     def ready(self) -> bool:
@@ -38,6 +44,11 @@ class Look(Sequence[Fingerprint | None]):
         if isinstance(self._found, LateFingerprints):
             self._found = self._found.get()
         return self._found
+
+    def get(self) -> "Look":
+        """Return the look itself, after a wait for it."""
+        self.settle()
+        return self
 
     def items(self) -> tuple[Fingerprint | None, ...]:
         """Return the look as a tuple, after a wait for it."""
@@ -51,6 +62,16 @@ class Look(Sequence[Fingerprint | None]):
         if self.versions is None or (self.ready() and other.ready()):
             return self == other
         return self.versions == other.versions
+
+    def written_since(self, earlier: "Look") -> list[bool]:
+        """Return for each gradient whether it was there and has other bits now; on a GPU, whether a write was counted.
+
+        Where PyTorch counts no writes, the bits are waited for.
+        """
+        if self.versions is None or earlier.versions is None or (self.ready() and earlier.ready()):
+            return [a is not None and b is not None and a != b for a, b in zip(earlier, self, strict=False)]
+        before, now = (_of_each(look.there, look.versions) for look in (earlier, self))
+        return [a is not None and b is not None and a != b for a, b in zip(before, now, strict=False)]
 
     def __len__(self) -> int:
         return len(self.there)
@@ -68,3 +89,9 @@ class Look(Sequence[Fingerprint | None]):
         return self.items() == other
 
     __hash__ = None  # type: ignore[assignment]  # like a list
+
+
+def _of_each(there: Sequence[bool], versions: Versions | None) -> list[object]:
+    """Return the marks of each gradient; ``None`` where there is none."""
+    marks = iter(zip(*versions or ((), (), ()), strict=True))
+    return [next(marks) if here else None for here in there]

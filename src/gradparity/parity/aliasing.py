@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from gradparity.parity.dense_parts import COMPRESSED, PLAIN, is_simple, is_wrapper, wrapped_by
+from gradparity.parity.dense_parts import COMPRESSED, PLAIN, is_simple, is_wrapper, stretch, wrapped_by
 from gradparity.parity.known_forms import KnownForms
 
 _Stretch: TypeAlias = tuple[int, int, int]
@@ -109,8 +109,7 @@ def extent(tensor: Tensor) -> int:
     """Return the number of bytes from the first to the last element."""
     if tensor.is_contiguous():
         return tensor.nbytes
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return (last + 1) * tensor.element_size()
+    return stretch(tensor.shape, tensor.stride()) * tensor.element_size()
 
 
 def share_memory(a: Tensor, b: Tensor, *, simple: bool = False) -> bool:

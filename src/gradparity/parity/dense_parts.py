@@ -1,5 +1,6 @@
 """Tensors of any kind, split into the plain dense tensors that hold their content."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
@@ -136,8 +137,13 @@ def has_memory(tensor: Tensor) -> bool:
     if tensor.is_contiguous():
         start = tensor.storage_offset()
         return (start * tensor.element_size() if start else 0) + tensor.nbytes <= size or not tensor.numel()
-    last = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return not tensor.numel() or (tensor.storage_offset() + last) * tensor.element_size() <= size
+    last = tensor.storage_offset() + stretch(tensor.shape, tensor.stride())
+    return not tensor.numel() or last * tensor.element_size() <= size
+
+
+def stretch(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """Return the number of elements in memory from the first to the last one of a strided tensor; 0 without any."""
+    return 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True)) if 0 not in shape else 0
 
 
 def layout_of(tensor: Tensor) -> str:

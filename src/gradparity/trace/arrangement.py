@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import accumulate
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gradparity.parity.dense_parts import HAS_NAMES, PLAIN
+from gradparity.parity.dense_parts import HAS_NAMES, PLAIN, stretch
 from gradparity.parity.many_at_once import STACKED
 from gradparity.trace.columns import Form, Forms
 from gradparity.trace.digest import Group, Hash, group_of
@@ -22,6 +22,10 @@ SMALL: Final = 4096
 
 _AT_ONCE: Final = 1 << 20
 """Bytes that are copied at a time: so few stay in the cache and take no memory."""
+
+
+Hashes: TypeAlias = tuple[Hash, ...] | None
+"""The hash of each of several tensors; ``None`` for the one of its device."""
 
 
 class Together(NamedTuple):
@@ -54,8 +58,8 @@ class Arrangement:
     """False if the memory of a tensor may not be its content: quantized, on meta, or complex and perhaps conjugated."""
 
 
-def arrangement_of(tensors: Sequence[Tensor]) -> Arrangement:
-    """Return the arrangement of strided tensors.
+def arrangement_of(tensors: Sequence[Tensor], by: Hashes = None) -> Arrangement:
+    """Return the arrangement of strided tensors, to be hashed as ``by`` says.
 
     Raises:
         RuntimeError: for a tensor without strides, such as a sparse or nested one.
@@ -64,17 +68,17 @@ def arrangement_of(tensors: Sequence[Tensor]) -> Arrangement:
         map(attrgetter("dtype"), tensors), map(attrgetter("shape"), tensors), map(Tensor.stride, tensors),
         map(attrgetter("device"), tensors),
     )  # fmt: skip
-    return _arranged(*map(tuple, each))
+    return _arranged(*map(tuple, each), by)
 
 
-def arrangement_if_simple(tensors: Sequence[Tensor]) -> Arrangement | None:
+def arrangement_if_simple(tensors: Sequence[Tensor], by: Hashes = None) -> Arrangement | None:
     """Return the arrangement of tensors if each of them is :func:`gradparity.parity.dense_parts.is_simple`."""
     if not PLAIN.issuperset(map(type, tensors)) or any(map(Tensor.is_neg, tensors)):
         return None
     if HAS_NAMES and any(any(names) for names in map(attrgetter("names"), tensors)):
         return None
     try:
-        found = arrangement_of(tensors)
+        found = arrangement_of(tensors, by)
         return found if found.is_plain and _have_memory(tensors, found.ends) else None
     except RuntimeError:  # a sparse or nested tensor has no strides, or no storage
         return None
@@ -99,11 +103,13 @@ def _arranged(
     shapes: tuple[torch.Size, ...],
     strides: tuple[tuple[int, ...], ...],
     devices: tuple[torch.device, ...],
+    by: Hashes,
 ) -> Arrangement:
     groups: dict[torch.device | torch.dtype | None, list[int]] = {None: []}
     forms = []
+    hashes = by or tuple(map(hash_on, devices))
     for i, (dtype, shape, steps, device) in enumerate(zip(dtypes, shapes, strides, devices, strict=True)):
-        group = read_with(dtype, shape, device)
+        group = read_with(dtype, shape, device, hashes[i])
         groups.setdefault(group, []).append(i)
         sums = isinstance(group, torch.device) and not _is_single(dtype, shape)
         forms.append(Form(name_of(dtype), tuple(shape), steps, "dense", Hash.SUMS if sums else Hash.XXH3))
@@ -113,18 +119,25 @@ def _arranged(
         tuple(_together(some, dtype, shapes) for dtype, all_ in small.items() for some in _few(all_, dtype, shapes)),
         tuple(_on_device(some, dtypes, shapes) for there, some in groups.items() if isinstance(there, torch.device)),
         tuple(groups[None]),
-        tuple(map(_end, dtypes, shapes, strides)),
+        tuple(dtype.itemsize * stretch(*form) for dtype, *form in zip(dtypes, shapes, strides, strict=True)),
         all(map(_is_plain, dtypes, devices)),
     )
 
 
-def read_with(dtype: torch.dtype, shape: torch.Size, device: torch.device) -> torch.device | torch.dtype | None:
-    """Return the key of the group that is read together with this tensor; ``None`` if it is read alone.
+def hash_on(device: torch.device) -> Hash:
+    """Return the hash of tensors on a device.
 
     Tensors on a GPU are hashed there. Of those on other devices, the CPU hashes copies: MPS, for example, has no fp64
     numbers for the norm.
     """
-    if device.type in ("cuda", "xpu"):
+    return Hash.SUMS if device.type in ("cuda", "xpu") else Hash.XXH3
+
+
+def read_with(
+    dtype: torch.dtype, shape: torch.Size, device: torch.device, by: Hash
+) -> torch.device | torch.dtype | None:
+    """Return the key of the group that is read together with this tensor; ``None`` if it is read alone."""
+    if by == Hash.SUMS:
         return device
     small = device.type == "cpu" and dtype in STACKED and 0 < shape.numel() * dtype.itemsize <= SMALL
     return dtype if small else None
@@ -138,12 +151,6 @@ def _is_single(dtype: torch.dtype, shape: torch.Size) -> bool:
 def _is_plain(dtype: torch.dtype, device: torch.device) -> bool:
     quantized = dtype in (torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4)
     return not (dtype.is_complex or quantized or device.type == "meta")
-
-
-def _end(dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...]) -> int:
-    """Return the number of bytes from the first to the last element; 0 without elements."""
-    last = sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
-    return (last + 1) * dtype.itemsize if shape.numel() else 0
 
 
 def _few(positions: Sequence[int], dtype: torch.dtype, shapes: Sequence[torch.Size]) -> list[list[int]]:

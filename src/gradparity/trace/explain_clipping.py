@@ -9,6 +9,7 @@ from gradparity.parity.lockstep import Comparison
 from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.report import plural
 from gradparity.parity.state import Part
+from gradparity.trace.compare_fingerprints import are_comparable
 from gradparity.trace.events import Event, Record
 from gradparity.trace.fingerprint import Fingerprint
 from gradparity.trace.until_difference import NAMES, Side, digest, gradient_norm, recorded_gradients, same_way, scale_of
@@ -108,6 +109,8 @@ def cause_at_clip(cause: LikelyCause, ours: Side, theirs: Side) -> LikelyCause:
 def _change(side: Side) -> str:
     """Return words for the change of the gradients between the last look at them and the step."""
     now, before = recorded_gradients(side.record), recorded_gradients(side.before)
+    if not all(are_comparable(g, before.get(name)) for name, g in now.items()):
+        return ""
     if {name: digest(g) for name, g in now.items()} == {name: digest(g) for name, g in before.items()}:
         return "leaves the gradients unchanged"
     norm = gradient_norm(side.record)

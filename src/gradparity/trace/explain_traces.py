@@ -24,6 +24,7 @@ from gradparity.parity.mismatches import Mismatch
 from gradparity.parity.place_in_training import END
 from gradparity.parity.report import plural
 from gradparity.parity.state import Part
+from gradparity.trace.compare_fingerprints import are_comparable
 from gradparity.trace.events import Event, Record
 from gradparity.trace.explain_gradients import cause_of_backwards, cause_of_gradients
 from gradparity.trace.until_difference import STEP_EVENTS, Side, digest
@@ -139,8 +140,9 @@ def _of_written(found: Comparison, first: Mismatch, ours: Side, theirs: Side) ->
 
 
 def _changed(name: str, last: Record, now: Record) -> bool:
-    before, after = (digest(r.parts.get(Part.PARAMETERS, {}).get(name)) for r in (last, now))
-    return None not in (before, after) and before != after
+    before, after = (r.parts.get(Part.PARAMETERS, {}).get(name) for r in (last, now))
+    both = None not in (digest(before), digest(after)) and are_comparable(before, after)
+    return both and digest(before) != digest(after)
 
 
 def _of_update(found: Comparison, ours: Side, theirs: Side) -> LikelyCause:

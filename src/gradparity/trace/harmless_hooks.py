@@ -42,10 +42,13 @@ class Guard:
 
     Args:
         on_fault: called once, with the error.
+        on_capture: called with each function that is not run because a CUDA graph is being captured, and its arguments.
     """
 
-    def __init__(self, on_fault: Callable[[Exception], None]) -> None:
-        self.on_fault = on_fault
+    def __init__(
+        self, on_fault: Callable[[Exception], None], on_capture: Callable[..., None] = lambda *_: None
+    ) -> None:
+        self.on_fault, self.on_capture = on_fault, on_capture
         self.over = False
         """True once the guard has stopped and runs nothing more."""
         self.skipped = 0
@@ -60,6 +63,7 @@ class Guard:
         try:
             if capturing():
                 self.skipped += 1
+                self.on_capture(function, *args)
                 return None
             with self._lock, aside():
                 return function(*args)

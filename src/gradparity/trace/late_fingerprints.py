@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradparity.parity.dense_parts import layout_of, pieces, shape_of
 from gradparity.parity.flatten_values import Value
-from gradparity.trace.arrangement import arrangement_if_simple, arrangement_of, name_of
+from gradparity.trace.arrangement import Hashes, arrangement_if_simple, arrangement_of, name_of
 from gradparity.trace.columns import Columns, in_columns
 from gradparity.trace.digest import Hash
 from gradparity.trace.fingerprint import UNREAD, Fingerprint, FingerprintValue
@@ -45,16 +45,20 @@ class LateFingerprints:
     Args:
         tensors: tensors of any kind, on any devices.
         last: earlier fingerprints of the same tensors, which save the norms of large ones that have not changed.
+        by: the hash of each, if it is not the one of its device.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], last: Columns | None = None) -> None:
-        arrangement = arrangement_if_simple(tensors)
+    def __init__(self, tensors: Sequence[Tensor], last: Columns | None = None, by: Hashes = None) -> None:
+        arrangement = arrangement_if_simple(tensors, by)
         self._whole: list[_Whole] | None = None
         if arrangement is None:  # at least one is sparse, sharded, without content, ...
             split = [_split(tensor) for tensor in tensors]
             self._whole, tensors, last = [one for one, _ in split], [part for _, some in split for part in some], None
-            arrangement = arrangement_of(tensors)
+            by = by and tuple(one for one, (_, some) in zip(by, split, strict=True) for _ in some)
+            arrangement = arrangement_of(tensors, by)
         self._forms = arrangement.forms
+        self.on_host = not arrangement.on_devices
+        """True if nothing was ever to be waited for."""
         self._digests = LateDigests(tensors, arrangement, last)
 
     def ready(self) -> bool:

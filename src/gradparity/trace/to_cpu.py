@@ -7,7 +7,7 @@ from typing import TypeAlias, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from gradparity.parity.dense_parts import PLAIN
+from gradparity.parity.dense_parts import PLAIN, stretch
 from gradparity.parity.state import Part, Value
 from gradparity.trace.columns import NamedColumns
 from gradparity.trace.fingerprint import Fingerprint, FingerprintValue
@@ -104,7 +104,6 @@ def copy_to_cpu(value: Value) -> Value:
         return tensor.to("cpu")
     # Copying an expanded or sliced tensor directly would make the copy contiguous. So copy all memory between its first
     # and last element.
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    stretch = tensor.as_strided((last + 1 if tensor.numel() else 0,), (1,))
-    there = stretch.to("cpu", non_blocking=True)  # non_blocking puts it into pinned memory
+    memory = tensor.as_strided((stretch(tensor.shape, tensor.stride()),), (1,))
+    there = memory.to("cpu", non_blocking=True)  # non_blocking puts it into pinned memory
     return there.as_strided(tensor.shape, tensor.stride())

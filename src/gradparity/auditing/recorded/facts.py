@@ -4,7 +4,7 @@ A trace holds no lines, no weights of tokens, and no arguments of calls. From on
 taken to stay as they were; after a step or a clip they are not known before the next look.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import xxhash
@@ -28,6 +28,8 @@ from gradparity.auditing.recorded.optimizer_class import UNKNOWN, optimizer_clas
 from gradparity.auditing.step_windows import windows
 from gradparity.auditing.watching.user_lines import NOWHERE
 from gradparity.parity.state import Part
+from gradparity.trace.columns import Forms, split
+from gradparity.trace.digest import Hash
 from gradparity.trace.events import Event, Record, Trace
 from gradparity.trace.fingerprint import UNREAD, Fingerprint, FingerprintValue
 
@@ -42,8 +44,8 @@ _COUNTER = ".num_batches_tracked"
 
 def facts_of(trace: Trace) -> RunFacts:
     """Return the facts of a trace: one optimizer, without lines."""
-    reading = _Reading(trace)
-    for record in trace.records:
+    reading, end = _Reading(trace), first_move(trace.records)
+    for record in trace.records[:end]:
         reading.take(record)
     story = reading.story
     threshold = clip_threshold(windows(story))
@@ -52,7 +54,28 @@ def facts_of(trace: Trace) -> RunFacts:
             replace(e, what=replace(e.what, threshold=threshold)) if isinstance(e.what, ClipCalled) else e
             for e in story.events
         ]
-    return RunFacts([story] if story.events else [], notes=_notes(trace), let_go=not trace.complete, recorded=True)
+    moved = [] if end is None else ["tensors moved between the CPU and a GPU; the recording is judged up to there"]
+    cut = not trace.complete or end is not None
+    return RunFacts([story] if story.events else [], notes=moved + _notes(trace), let_go=cut, recorded=True)
+
+
+def first_move(records: Sequence[Record]) -> int | None:
+    """Return the index of the first record in which a tensor has moved between the CPU and a GPU; ``None`` without one.
+
+    Such a tensor has another hash than before, which does not tell whether it has other content.
+    """
+    hashes: dict[tuple[Part, str], Hash] = {}
+    known = set[tuple[Part, tuple[str, ...], Forms]]()
+    for index, record in enumerate(records):
+        for part in (Part.PARAMETERS, Part.GRADIENTS, Part.OPTIMIZER):
+            names, columns, _ = split(record.parts.get(part, {}))
+            if (part, names, columns.forms) in known:
+                continue
+            known.add((part, names, columns.forms))
+            for name, form in zip(names, columns.forms.rows, strict=True):
+                if hashes.setdefault((part, name), form.by) != form.by:
+                    return index
+    return None
 
 
 def _notes(trace: Trace) -> list[str]:

@@ -1,12 +1,15 @@
 """Signs of one backward, looked for before it runs and after it."""
 
+import operator
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from gradparity.auditing.events import Backward
 from gradparity.auditing.gradient_looks import Look
 from gradparity.auditing.watching.found_modules import Modules
-from gradparity.auditing.watching.graph_facts import GraphSigns, Signs, is_squared, rounded_to
+from gradparity.auditing.watching.graph_facts import GraphSigns, Signs, is_squared, rounded_to, rounding_of
+from gradparity.auditing.watching.later import later
 from gradparity.auditing.watching.random_numbers import random_digest
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 
@@ -31,7 +34,7 @@ class BackwardSigns:
         self._squared = any(is_squared(root) for root in roots)
         self._random = random_digest()
         self._drew = False
-        self._rounded: dict[int, str] = {}
+        self._rounded: dict[int, Any] = {}
 
     def begins(self, trainee: WatchedOptimizer, gradients: Look) -> None:
         """Look at gradients that were written since the microbatch before."""
@@ -39,18 +42,21 @@ class BackwardSigns:
         last = events[-1] if events else None
         if last is None or not isinstance(last.what, Backward) or not last.what.into_grad:
             return
-        if isinstance(last.after, Look) and last.after.is_known_equal(gradients):
+        if not isinstance(last.after, Look) or last.after.is_known_equal(gradients):
             return
-        written = [a is not None and b is not None and a != b for a, b in zip(last.after, gradients, strict=False)]
-        now = [p.grad for p, new in zip(trainee.parameters(), written, strict=False) if new and p.grad is not None]
+        counted = gradients.written_since(last.after)
+        each = enumerate(zip(trainee.parameters(), counted, strict=False))
+        now = [(i, p.grad) for i, (p, new) in each if new and p.grad is not None]
         if now:
-            self._rounded[trainee.story.number] = rounded_to(now)
+            numbers = (number for _, gradient in now for number in rounding_of(gradient))
+            rounded = later(partial(_rounded, [i for i, _ in now]), last.after, gradients, *numbers)
+            self._rounded[trainee.story.number] = rounded
 
     def is_over(self) -> None:
         """Note that the backward has ended."""
         self._drew = random_digest() != self._random
 
-    def of(self, trainee: WatchedOptimizer, counted: int | None) -> Signs:
+    def of(self, trainee: WatchedOptimizer, counted: Any) -> Signs:
         """Return the signs for one optimizer.
 
         Args:
@@ -62,7 +68,7 @@ class BackwardSigns:
         recounted = 0
         if counted is not None and trainee.story.steps < FIRST_STEPS:
             modes = self.modules.modes({id(p) for p in parameters})
-            recounted = modes.counted - counted if modes is not None else 0
+            recounted = later(operator.sub, modes.counted, counted) if modes is not None else 0
         return Signs(
             leaves=frozenset(i for i, p in enumerate(parameters) if id(p) in self.reached),
             touched=frozenset(i for i, p in enumerate(parameters) if id(p) in touched),
@@ -74,3 +80,8 @@ class BackwardSigns:
             recounted=recounted,
             rounded=self._rounded.get(trainee.story.number, ""),
         )
+
+
+def _rounded(positions: Sequence[int], before: Look, now: Look, *found: float | None) -> str:
+    """Return the half precision of the gradients that have other bits now; more of them were perhaps written."""
+    return rounded_to([before[i] != now[i] for i in positions], *found)

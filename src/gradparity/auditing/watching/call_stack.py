@@ -5,8 +5,10 @@ from typing import Any
 
 from torch.nn.utils import clip_grad
 
+from gradparity.auditing.watching.later import later
 
-def clipping() -> tuple[str, float | None, float] | None:
+
+def clipping() -> tuple[str, Any, float] | None:
     """Return the clip function that runs now, its threshold and norm type; ``None`` if only a norm is computed."""
     frame: Any = sys._getframe(1)
     while frame is not None and frame.f_globals is not vars(clip_grad):
@@ -20,7 +22,7 @@ def clipping() -> tuple[str, float | None, float] | None:
             threshold = frame.f_locals.get("clip_value", frame.f_locals.get("max_norm"))
             norm_type = float(frame.f_locals.get("norm_type", norm_type))
         frame = frame.f_back
-    return name, None if threshold is None else float(threshold), norm_type
+    return name, None if threshold is None else later(float, threshold), norm_type
 
 
 def parameters_to_clip() -> list[Any] | None:

@@ -18,6 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from gradparity.auditing.events import Modes
 from gradparity.auditing.facts import Retrained
 from gradparity.auditing.watching.frozen_batch_norms import FrozenNorms
+from gradparity.auditing.watching.later import later
 from gradparity.auditing.watching.parameters_without_optimizer import Origin
 from gradparity.auditing.watching.replicas import Replicas
 from gradparity.auditing.watching.tensor_keys import TensorKeys
@@ -197,7 +198,7 @@ class Modules:
         return Modes(
             all(root.training for root in roots),
             sum(not layer.training for layer in layers),
-            sum(int(count) for count in counts if count is not None),
+            later(lambda *numbers: int(sum(numbers)), *(count for count in counts if count is not None)),
             len(counts),
             sum(isinstance(m, _DropoutNd) and m.p > 0 for m in self._silenced(inside)),
             sum(not m.training and _asks(type(m).forward) for m in judged),

@@ -60,6 +60,8 @@ class Registry:
             if known is not None:  # its id was used before, by an optimizer that is gone
                 self._trainees[-len(self._trainees) - 1] = known
             known = WatchedOptimizer(optimizer, self._found, line)
+            for other in self.alive():
+                known.hashes.take(known.parameters(), other.hashes.by_id(other.parameters()))
             self._found += 1
             self._trainees[id(optimizer)] = known
             self.modules.optimizer_built(known.parameters())

@@ -1,6 +1,5 @@
 """Watchers of PyTorch's functions, in the order of a step. Each only reads, and adds what it saw to a story."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,9 +16,10 @@ from gradparity.auditing.watching.clip_watchers import ClipWatchers
 from gradparity.auditing.watching.found_optimizers import Registry
 from gradparity.auditing.watching.input_gradients import InputGradients
 from gradparity.auditing.watching.kept_graphs import KeptGraphs
+from gradparity.auditing.watching.later import later
 from gradparity.auditing.watching.loss_weights import Reading, marked_again, walked
 from gradparity.auditing.watching.samplers import SamplerWatcher
-from gradparity.auditing.watching.scaler_watchers import ScalerWatchers
+from gradparity.auditing.watching.scaler_watchers import ScalerWatchers, scale_of, tracker_of
 from gradparity.auditing.watching.schedule_watchers import ScheduleWatchers
 from gradparity.auditing.watching.user_lines import here
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer, is_torchs, rates, sums
@@ -143,14 +143,13 @@ class LoopWatchers:
         for trainee, gradients, _ in before:
             signs.begins(trainee, gradients)
             self.averages.look(trainee)
-        scale = math.prod(graph.scales, start=1.0)
         inside, again = bool(stepping()), into_grad and marked_again(graph.losses)
         same_forward = self._kept.passes(graph.nodes, bool(call.get(2, "keep_graph", False)))
         self.modules.backward_passed_by(reached)
         loss = late_hash_of_all(root.detach() for root in roots if isinstance(root, torch.Tensor))
         exchange = self.modules.replicas.exchange(reached)
         modes = {t.story.number: self.modules.modes({id(p) for p in t.parameters()}) for t in concerned}
-        reading = Reading(graph.losses, scale, graph.paddings)
+        reading = Reading(graph.losses, graph.scales, graph.paddings)
         with reading:
             result = yield
         signs.is_over()
@@ -161,7 +160,7 @@ class LoopWatchers:
             mode = modes[trainee.story.number]
             what = Backward(
                 into_grad,
-                graph.scales,
+                later(_all, *graph.scales),
                 reading.weights(),
                 reaches,
                 inside,
@@ -198,7 +197,7 @@ class LoopWatchers:
         trainee = self.known.trainee(optimizer)
         gradients = trainee.gradients()
         scaler = None if self._scalers.running is None else self.known.number_of_scaler(self._scalers.running)
-        scale = None if self._scalers.running is None else self._scalers.running.get_scale()
+        scale = None if self._scalers.running is None else scale_of(self._scalers.running)
         closure = takes_closure(args, kwargs)
         what = StepMade(
             False,
@@ -210,7 +209,7 @@ class LoopWatchers:
             closure,
             trainee.state_before,
             trainee.state(),
-            None if self._scalers.running is None else self._scalers.running._get_growth_tracker(),
+            None if self._scalers.running is None else tracker_of(self._scalers.running),
             trainee.loaded,
             trainee.resumed,
             frozenset(i for i, p in enumerate(trainee.parameters()) if not p.requires_grad),
@@ -221,3 +220,7 @@ class LoopWatchers:
         self.known.tell(trainee, what, before, gradients, here())
         self.averages.look(trainee)
         self._enough(trainee)
+
+
+def _all(*values: float) -> tuple[float, ...]:
+    return values

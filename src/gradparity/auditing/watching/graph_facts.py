@@ -129,12 +129,27 @@ def is_squared(root: Any) -> bool:
     return False
 
 
-def rounded_to(gradients: Sequence[Tensor]) -> str:
-    """Return the half precision that represents all these gradients of full precision; empty if none does."""
-    full = [g.detach() for g in gradients if g.layout == torch.strided and g.dtype in (torch.float32, torch.float64)]
-    if len(full) < len(gradients) or not any(bool(g.any()) for g in full):
+def rounding_of(gradient: Tensor) -> tuple[Any, ...]:
+    """Return whether a gradient is not zero, and whether it differs from its rounding to each half precision.
+
+    These are tensors on its device; ``None`` each if it is not of full precision.
+    """
+    if gradient.layout != torch.strided or gradient.dtype not in (torch.float32, torch.float64):
+        return (None,) * (1 + len(HALVES))
+    one = gradient.detach()
+    return one.any(), *((one != one.to(half)).any() for half in HALVES)
+
+
+def rounded_to(written: Sequence[bool], *found: float | None) -> str:
+    """Return the half precision that represents all gradients that were written; empty if none does.
+
+    Args:
+        written: whether each gradient was.
+        found: the numbers of :func:`rounding_of` for each, one after the other.
+    """
+    count = 1 + len(HALVES)
+    each = [found[count * i : count * i + count] for i, new in enumerate(written) if new]
+    if any(None in one for one in each) or not any(one[0] for one in each):
         return ""
-    for half in HALVES:
-        if all(torch.equal(g, g.to(half).to(g.dtype)) for g in full):
-            return str(half).removeprefix("torch.")
-    return ""
+    fits = [half for k, half in enumerate(HALVES, start=1) if not any(one[k] for one in each)]
+    return str(fits[0]).removeprefix("torch.") if fits else ""

@@ -1,34 +1,42 @@
-"""Looks at tensors on a GPU whose digests it still computes: the loop goes on, and they are read later."""
+"""Events with values that a GPU still computes: the loop goes on, and they are read later."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any, Final, get_args
 
-from gradparity.auditing.events import Backward, LoopEvent, StepMade
-from gradparity.auditing.gradient_looks import Look
-from gradparity.trace.late_hash import LateHash
+from gradparity.auditing.events import LoopEvent, Modes, What
+from gradparity.auditing.watching.graph_facts import Signs
+from gradparity.auditing.watching.later import WAITED
+
+_NESTED: Final = (Modes, Signs, *get_args(What))
+"""Facts in an event that may hold late values themselves."""
 
 
 def is_ready(event: LoopEvent) -> bool:
     """Return whether nothing in an event has to be waited for."""
-    late = (event.before, event.after, *_hashes(event).values())
-    return all(value.ready() for value in late if isinstance(value, (Look, LateHash)))
+    return all(value.ready() for value in _late_in(event))
 
 
 def with_all_read(event: LoopEvent) -> LoopEvent:
     """Return an event with everything in it that was late, after a wait for it."""
     for look in (event.before, event.after):
-        if isinstance(look, Look):
-            look.settle()
-    late = {name: str(value) for name, value in _hashes(event).items() if isinstance(value, LateHash)}
-    return replace(event, what=replace(event.what, **late)) if late else event  # type: ignore[arg-type]  # its own fields
+        if isinstance(look, WAITED):
+            look.get()
+    return replace(event, what=_read(event.what)) if any(_late_in(event.what)) else event
 
 
-def _hashes(event: LoopEvent) -> dict[str, str | LateHash]:
-    """Return the digests of weights and state in an event, by field."""
-    match event.what:
-        case Backward(weights=weights, loss=loss):
-            return {"weights": weights, "loss": loss}
-        case StepMade() as made:
-            names = ("weights_before", "weights_after", "state_before", "state_after")
-            return {name: getattr(made, name) for name in names}
-        case _:
-            return {}
+def _late_in(fact: Any) -> Iterator[Any]:
+    """Yield the late values in an event, or in what happened at it."""
+    for value in vars(fact).values():
+        if isinstance(value, WAITED):
+            yield value
+        elif isinstance(value, _NESTED):
+            yield from _late_in(value)
+
+
+def _read(fact: Any) -> Any:
+    """Return a fact with its late values read."""
+    own = vars(fact).items()
+    late = {name: value.get() for name, value in own if isinstance(value, WAITED)}
+    late |= {name: _read(value) for name, value in own if isinstance(value, _NESTED) and any(_late_in(value))}
+    return replace(fact, **late)

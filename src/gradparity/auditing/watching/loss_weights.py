@@ -4,8 +4,10 @@ A hook on a loss node sees the derivative of what is differentiated by that loss
 number of tokens, that gives the weight of one token. Nothing is computed in the loop's own tensors.
 """
 
+import math
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from gradparity.auditing.events import LossWeights
 from gradparity.auditing.watching.graph_facts import HALVES, GraphSigns
+from gradparity.auditing.watching.later import later
 from gradparity.auditing.watching.loss_inputs import LOOKED_AT, Misfit, misfit
 from gradparity.auditing.watching.saved_tensors import saved
 from gradparity.trace.isolation import aside, unnoticed
@@ -44,7 +47,7 @@ class Graph:
     leaves: list[Tensor] = field(default_factory=list)
     losses: list[Any] = field(default_factory=list)
     """The loss nodes, in the order of the walk."""
-    scales: tuple[float, ...] = ()
+    scales: tuple[Any, ...] = ()
     """The loss scales on the way to a leaf, the longest way if several were met: losses side by side count once."""
     half: bool = False
     """True if there is a cast, or a loss or leaf of half precision."""
@@ -58,7 +61,7 @@ class Graph:
 
 def walked(roots: tuple[Any, ...]) -> Graph:
     """Walk the graph behind ``roots``, which are tensors or ``GradientEdge`` objects, without computing anything."""
-    found, seen, waiting = Graph(), set[Any](), list[tuple[Any, tuple[float, ...]]]()
+    found, seen, waiting = Graph(), set[Any](), list[tuple[Any, tuple[Any, ...]]]()
     for root in roots:
         if isinstance(root, Tensor) and root.grad_fn is None:
             found.leaves.append(root)
@@ -105,12 +108,14 @@ class Reading:
     """Hooks on the loss nodes of one backward, and what they have seen."""
 
     nodes: list[Any]
-    scale: float
-    """The product of the loss scales in the graph."""
+    scales: Sequence[Any]
+    """The loss scales in the graph."""
     paddings: Set[tuple[int, int]] = frozenset()
     """The vocabulary and ``padding_idx`` of each embedding in the graph."""
     _handles: list[Any] = field(default_factory=list)
-    _seen: list[Callable[[], LossWeights]] = field(default_factory=list)
+    _seen: list[Callable[[], Any]] = field(default_factory=list)
+    _met: int = 0
+    """The number of losses that the backward has met: more than were seen, if memory was short."""
 
     def __enter__(self) -> "Reading":
         """Set the hooks."""
@@ -125,17 +130,18 @@ class Reading:
         for handle in self._handles:
             handle.remove()
 
-    def weights(self) -> tuple[LossWeights, ...]:
-        """Return what was seen, once the backward is over."""
-        return tuple(read() for read in self._seen)
+    def weights(self) -> Any:
+        """Return what was seen, once the backward is over: a :class:`LossWeights` of each loss."""
+        return later(lambda *found: found, *(read() for read in self._seen)) if len(self._seen) == self._met else ()
 
     def _hook(self, name: str, about: "_About") -> Callable[[tuple[Tensor | None, ...]], None]:
         def look(gradients: tuple[Tensor | None, ...]) -> None:
             incoming = gradients[0]
             with unnoticed(), aside():  # autograd calls it, outside the guard
                 if incoming is not None:
+                    self._met += 1
                     kept = incoming.detach().clone()  # a hook of the loop may change it in place
-                    self._seen.append(lambda: _weights(name, about, kept, self.scale))
+                    self._seen.append(lambda: _weights(name, about, kept, self.scales))
 
         return look
 
@@ -145,13 +151,13 @@ class _About:
     """Facts that a loss node has saved of its forward."""
 
     reduction: int
-    tokens: int
+    tokens: Tensor | int
     elements: int
-    divisor: float
+    divisor: Tensor | float
     weighted: bool
     half: bool
-    padding: int = 0
-    in_runs: int = 0
+    padding: Tensor | int = 0
+    in_runs: Tensor | int = 0
     ignored: Tensor | None = None
     """True for each element that ``ignore_index`` leaves out, if the loss is not reduced."""
 
@@ -169,8 +175,8 @@ def _about(node: Any, paddings: Set[tuple[int, int]]) -> _About | None:
             )
             if node.name().startswith("NllLoss"):
                 target: Tensor = saved(node, "target")
-                tokens = int((target != node._saved_ignore_index).sum())
-                divisor = float(saved(node, "total_weight")) if reduction == MEAN else 1.0
+                tokens = (target != node._saved_ignore_index).sum()
+                divisor = saved(node, "total_weight") if reduction == MEAN else 1.0
                 ignored = None if reduction in (MEAN, SUM) else target == node._saved_ignore_index
                 counted = () if weighted or reduction not in (MEAN, SUM) else _padded(node, target, paddings)
                 return _About(reduction, tokens, target.numel(), divisor, weighted, half, *(counted or (0, 0)), ignored)
@@ -180,38 +186,56 @@ def _about(node: Any, paddings: Set[tuple[int, int]]) -> _About | None:
         return None
 
 
-def _padded(node: Any, target: Tensor, paddings: Set[tuple[int, int]]) -> tuple[int, int]:
+def _padded(node: Any, target: Tensor, paddings: Set[tuple[int, int]]) -> tuple[Tensor | int, Tensor | int]:
     """Return the number of targets that are padding of an embedding with these classes, and of those in runs."""
     for classes, index in paddings:
         shape: torch.Size = saved(node, "self").shape
         if classes == shape[min(1, len(shape) - 1)] and index != node._saved_ignore_index:
             is_padding = (target == index).flatten()
-            return int(is_padding.sum()), int((is_padding[1:] & is_padding[:-1]).sum())
+            return is_padding.sum(), (is_padding[1:] & is_padding[:-1]).sum()
     return 0, 0
 
 
-def _weights(name: str, about: _About, incoming: Tensor, scale: float) -> LossWeights:
+def _weights(name: str, about: _About, incoming: Tensor, scales: Sequence[Any]) -> Any:
+    """Return the :class:`LossWeights` of a loss node, from the derivative by its result."""
     if about.reduction in (MEAN, SUM):
-        each = float(incoming) / scale / (about.divisor or 1.0)
-        return LossWeights(
-            name,
-            about.tokens,
-            about.elements,
-            each,
-            each * about.tokens,
-            about.reduction == MEAN,
-            about.half,
-            about.weighted,
-            about.padding,
-            about.in_runs,
-        )
-    numbers = incoming.double() / scale
+        counted = incoming, about.tokens, about.divisor, about.padding, about.in_runs
+        return later(partial(_of_reduced, name, about), *counted, *scales)
+    numbers = incoming.double().flatten()
+    there = numbers != 0
     if about.ignored is not None:
-        numbers = numbers[~about.ignored]
-    some = numbers[numbers != 0]
-    alike = some.numel() > 0 and float((some.max() - some.min()).abs()) <= 1e-5 * float(some.abs().max())
-    same = float(some.flatten()[0]) if alike else None
-    return LossWeights(name, some.numel(), about.elements, same, float(some.sum()), False, about.half, about.weighted)
+        there &= ~about.ignored.flatten()
+    if not numbers.numel():
+        return LossWeights(name, 0, about.elements, None, 0.0, False, about.half, about.weighted)
+    some = numbers.where(there, 0)
+    least, most = (numbers.where(there, limit) for limit in (math.inf, -math.inf))
+    sums = there.sum(), least.amin(), most.amax(), some.sum()
+    return later(partial(_of_elements, name, about), *sums, *scales)
+
+
+def _of_reduced(
+    name: str,
+    about: _About,
+    incoming: float,
+    tokens: float,
+    divisor: float,
+    padding: float,
+    in_runs: float,
+    *scales: float,
+) -> LossWeights:
+    each, count = incoming / math.prod(scales, start=1.0) / (divisor or 1.0), int(tokens)
+    runs = int(padding), int(in_runs)
+    mean = about.reduction == MEAN
+    return LossWeights(name, count, about.elements, each, each * count, mean, about.half, about.weighted, *runs)
+
+
+def _of_elements(
+    name: str, about: _About, count: float, least: float, most: float, total: float, *scales: float
+) -> LossWeights:
+    scale = math.prod(scales, start=1.0)
+    alike = count > 0 and abs(most - least) <= 1e-5 * max(abs(least), abs(most))
+    same = most / scale if alike else None
+    return LossWeights(name, int(count), about.elements, same, total / scale, False, about.half, about.weighted)
 
 
 _DIFFERENTIATED = "gradparity differentiated"

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from gradparity.auditing.events import StepMade, Unscale, Update
 from gradparity.auditing.watching.found_optimizers import Registry
+from gradparity.auditing.watching.later import later
 from gradparity.auditing.watching.loss_weights import SCALED
 from gradparity.auditing.watching.user_lines import here
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer, rates
@@ -50,7 +51,7 @@ class ScalerWatchers:
             for tensor in result if isinstance(result, (list, tuple)) else [result]:
                 if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
                     metadata: Any = tensor.grad_fn.metadata
-                    metadata[SCALED] = scaler.get_scale()
+                    metadata[SCALED] = scale_of(scaler)
 
     def _optimizer_of(self, call: Call) -> WatchedOptimizer | None:
         """Return the optimizer that an enabled scaler is called with; ``None`` if it is disabled."""
@@ -69,7 +70,7 @@ class ScalerWatchers:
             return
         before = trainee.gradients()
         yield
-        self.known.tell(trainee, Unscale(scaler.get_scale()), before, trainee.gradients(), here())
+        self.known.tell(trainee, Unscale(scale_of(scaler)), before, trainee.gradients(), here())
 
     def _scaler_step(self, call: Call) -> Watching:
         scaler: GradScaler = call.args[0]
@@ -78,7 +79,7 @@ class ScalerWatchers:
             yield
             return
         made = trainee.story.steps
-        before, weights, scale = trainee.gradients(), trainee.weights(), scaler.get_scale()
+        before, weights, scale = trainee.gradients(), trainee.weights(), scale_of(scaler)
         state = trainee.state()
         self.running = scaler
         try:
@@ -96,7 +97,7 @@ class ScalerWatchers:
                 rates(trainee.optimizer()),
                 state_before=state,
                 state_after=trainee.state(),
-                tracker=scaler._get_growth_tracker(),
+                tracker=tracker_of(scaler),
             )
             self.known.tell(trainee, what, before, trainee.gradients(), here())
             self._stepped(trainee)
@@ -104,12 +105,24 @@ class ScalerWatchers:
     def _update(self, call: Call) -> Watching:
         scaler: GradScaler = call.args[0]
         enabled = scaler.is_enabled()
-        before = scaler.get_scale() if enabled else 1.0
+        before = scale_of(scaler) if enabled else 1.0
         yield
         if not enabled:
             return
         number, line = self.known.number_of_scaler(scaler), here()
-        what = Update(number, before, scaler.get_scale(), scaler._get_growth_tracker())
+        what = Update(number, before, scale_of(scaler), tracker_of(scaler))
         for trainee in self.known.alive():
             if trainee.story.steps:
                 self.known.tell(trainee, what, (), (), line)
+
+
+def scale_of(scaler: GradScaler) -> Any:
+    """Return the scale of an enabled scaler; its ``get_scale`` would wait for a GPU."""
+    return later(float, scaler._scale if isinstance(scaler._scale, Tensor) else scaler.get_scale())
+
+
+def tracker_of(scaler: GradScaler) -> Any:
+    """Return the number of steps since the last overflow or growth of an enabled scaler."""
+    return later(
+        int, scaler._growth_tracker if isinstance(scaler._growth_tracker, Tensor) else scaler._get_growth_tracker()
+    )

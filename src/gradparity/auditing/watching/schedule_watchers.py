@@ -1,6 +1,6 @@
 """Watchers of the learning rate schedulers' functions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,6 +10,7 @@ from torch.optim import Optimizer, lr_scheduler
 from gradparity.auditing.events import Schedule
 from gradparity.auditing.watching.call_stack import runs_inside
 from gradparity.auditing.watching.found_optimizers import Registry
+from gradparity.auditing.watching.later import later
 from gradparity.auditing.watching.user_lines import here
 from gradparity.auditing.watching.watched_optimizer import rates
 from gradparity.trace.harmless_hooks import Call, Watching
@@ -62,9 +63,13 @@ class ScheduleWatchers:
                 self._number(scheduler),
                 isinstance(scheduler, (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)),
                 isinstance(scheduler, lr_scheduler.CosineAnnealingLR) and steps > scheduler.T_max,
-                bool(now) and all(b < a for a, b in zip(before, now, strict=False)),
+                later(_lowered, before, now),
             )
             self.known.tell(self.known.trainee(optimizer), what, (), (), here())
+
+
+def _lowered(before: Sequence[float], now: Sequence[float]) -> bool:
+    return bool(now) and all(b < a for a, b in zip(before, now, strict=False))
 
 
 def _schedulers_with_a_step() -> list[type]:

@@ -24,7 +24,7 @@ from gradparity.auditing.watching.user_lines import Line, Raised, here
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 from gradparity.errors import in_a_line
 from gradparity.trace.harmless_hooks import Call, Guard, Watching
-from gradparity.trace.hook_check import require_sight
+from gradparity.trace.hook_check import inputs_of, require_sight
 from gradparity.trace.isolation import warn
 from gradparity.trace.wrapping import wrapped
 
@@ -50,6 +50,8 @@ class Watch:
         self.known = Registry(self.modules)
         self._watchers = LoopWatchers(self.known, self._enough)
         self._let_go_early = False
+        self._replays = False
+        """True once a part of a step was captured in a CUDA graph."""
         self._held: set[int] = set()
         """The number of each parameter that was in an optimizer at any time."""
         self._outsiders: dict[int, Outsider] = {}
@@ -57,7 +59,7 @@ class Watch:
         self.ranks = Ranks()
         self.spawned = Spawned(steps, done)
         self._not_frozen: dict[int, NotFrozen] = {}
-        self._guard = Guard(self._failed)
+        self._guard = Guard(self._failed, self._captured)
         self._afterwards = Guard(self._failed)
         self._built_later: dict[Line, str] = {}
         """The class of each optimizer that was built after the watched steps, by the line that built it."""
@@ -101,6 +103,8 @@ class Watch:
         notes = []
         if self.fault is not None:
             notes.append(f"the watching ended early: {in_a_line(self.fault)}")
+        if self._replays:
+            notes.append("a CUDA graph was captured, and its replays are not seen; the training is judged up to there")
         seen = {story.made for story in self.known.stories}
         notes += [
             f"{name}, built at {line} after the watched steps, was not watched"
@@ -117,7 +121,7 @@ class Watch:
             scalers=scalers,
             schedulers=self.known.schedulers,
             notes=notes,
-            averages=self._watchers.averages.moves,
+            averages=self._watchers.averages.moves(),
             input_gradients=self._watchers.input_gradients.found,
             raised=self.raised,
             let_go=self._let_go_early,
@@ -176,6 +180,16 @@ class Watch:
     def _failed(self, error: Exception) -> None:
         self.fault = error
         warn(f"the audit ends here, the training goes on: {in_a_line(error)}")
+
+    def _captured(self, function: Callable[..., Any], *args: Any) -> None:
+        """End the watching if a CUDA graph captures what changes gradients or weights: each replay does it, unseen.
+
+        It goes on after a graph of ``autograd.grad``, with which PyTorch makes a callable that is one.
+        """
+        called = args[-1] if args and isinstance(args[-1], Call) else None
+        if function == self._watchers.step_begins or (called is not None and inputs_of(called.args, called.kwargs)[1]):
+            self._replays = self._let_go_early = True
+            self.let_go()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's own has no annotations
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

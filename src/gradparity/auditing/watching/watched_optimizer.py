@@ -10,13 +10,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
 
 from gradparity.auditing.events import GradientLook, Written
 from gradparity.auditing.facts import Story
 from gradparity.auditing.gradient_looks import Look
+from gradparity.auditing.watching.first_hashes import FirstHashes
+from gradparity.auditing.watching.later import later
 from gradparity.auditing.watching.user_lines import Line
+from gradparity.trace.fingerprint import Fingerprint
 from gradparity.trace.gradients_before import versions_of
-from gradparity.trace.late_fingerprints import LateFingerprints, fingerprints_of
+from gradparity.trace.late_fingerprints import LateFingerprints
 from gradparity.trace.late_hash import LateHash, late_hash_of_all
 
 
@@ -52,6 +56,7 @@ class WatchedOptimizer:
         """The last look at its gradients."""
         self._versions: object = None
         self._state: str | LateHash = ""
+        self.hashes, self._hashes_of_state = FirstHashes(), FirstHashes()
 
     def parameters(self) -> list[Tensor]:
         """Return its parameters, in the order of its groups."""
@@ -60,7 +65,8 @@ class WatchedOptimizer:
 
     def gradients(self) -> Look:
         """Return a look at its gradients."""
-        self._look = Look([p.grad for p in self.parameters()], self._look)
+        parameters = self.parameters()
+        self._look = Look([p.grad for p in parameters], self._look, self.hashes.of(parameters))
         return self._look
 
     def state(self) -> str | LateHash:
@@ -73,12 +79,14 @@ class WatchedOptimizer:
         state = {} if optimizer is None else optimizer.state
         kept = [one for p in self.parameters() if isinstance(one := state.get(p), dict)]
         values = [*chain.from_iterable(map(dict.values, kept))]
+        if any(isinstance(value, (list, tuple, dict)) for value in values):  # as L-BFGS keeps its directions
+            values = tree_leaves(values)
         tensors = [value for value in values if isinstance(value, Tensor)]
         others = repr([value for value in values if not isinstance(value, Tensor)])
         written = versions_of(tensors)
         versions = list(map(list, kept)), others, written
         if written is None or versions != self._versions:
-            self._versions, self._state = versions, late_hash_of_all(tensors, others)
+            self._versions, self._state = versions, late_hash_of_all(tensors, others, self._hashes_of_state.of(tensors))
         return self._state
 
     def unread_rate(self) -> float | None:
@@ -107,7 +115,8 @@ class WatchedOptimizer:
 
     def weights(self) -> str | LateHash:
         """Return a digest of all parameters."""
-        return late_hash_of_all(self.parameters())
+        parameters = self.parameters()
+        return late_hash_of_all(parameters, by=self.hashes.of(parameters))
 
 
 def _number(value: object) -> float | None:
@@ -121,28 +130,35 @@ def _mark(gradient: Tensor | None) -> object:
     return object() if gradient.is_inference() else (id(gradient), gradient._version)
 
 
-def rates(optimizer: Optimizer | None) -> tuple[float, ...]:
+def rates(optimizer: Optimizer | None) -> Any:
     """Return the learning rate of each group; none if the optimizer is gone, or computes its rates in each step."""
     groups = [] if optimizer is None else optimizer.param_groups
     found = [group.get("lr") for group in groups]
-    return tuple(float(x) for x in found if isinstance(x, (int, float)) or (isinstance(x, Tensor) and x.numel() == 1))
+    numbers = [x for x in found if isinstance(x, (int, float)) or (isinstance(x, Tensor) and x.numel() == 1)]
+    return later(lambda *rates: tuple(map(float, rates)), *numbers)
 
 
 class ExpectedGradient(NamedTuple):
-    """The content of ``p.grad`` once a gradient was added to it, or has replaced it."""
+    """The content of ``p.grad`` once a gradient was added to it, or has replaced it; a GPU may still compute it."""
 
-    added: str
-    """The digest of the sum."""
-    alone: str
-    """The digest of the new gradient."""
-    norm: float
-    """The norm of the sum."""
-    norm_alone: float
-    """The norm of the new gradient."""
+    sum: LateFingerprints | None
+    """Of the sum; ``None`` if there is nothing to add to."""
+    new: LateFingerprints
+    """Of all the new gradients."""
+    position: int
+    """The position of this one among them."""
+
+    def added(self) -> Fingerprint:
+        """Return the fingerprint of the sum, after a wait for it."""
+        return self.alone() if self.sum is None else self.sum.get()[0]
+
+    def alone(self) -> Fingerprint:
+        """Return the fingerprint of the new gradient, after a wait for it."""
+        return self.new.get()[self.position]
 
     def after_zero_grad(self) -> "ExpectedGradient":
         """Return what is expected once ``p.grad`` was emptied: there is nothing to add to."""
-        return ExpectedGradient(self.alone, self.alone, self.norm_alone, self.norm_alone)
+        return self._replace(sum=None)
 
 
 def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> dict[int, ExpectedGradient | None]:
@@ -152,7 +168,7 @@ def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> di
     """
     position = {id(p): index for index, p in enumerate(parameters)}
     found: dict[int, ExpectedGradient | None] = {}
-    new: list[tuple[int, Tensor, LateFingerprints]] = []
+    there: list[tuple[int, Tensor, LateFingerprints | None]] = []
     for p, g in zip(inputs, result, strict=False):
         index = position.get(id(p))
         if index is None or (g is not None and not _is_plain(g)):
@@ -160,20 +176,24 @@ def sums(parameters: Sequence[Tensor], inputs: Sequence[Any], result: Any) -> di
         if g is None:
             found[index] = None
         else:  # the sum is hashed and gone before there is the next
-            new.append((index, g, LateFingerprints([g if p.grad is None else p.grad + g])))
-    for (index, _, late), alone in zip(new, fingerprints_of([g for _, g, _ in new]), strict=True):
-        [added] = late.get()
-        found[index] = ExpectedGradient(added.digest, alone.digest, added.norm, alone.norm)
-    return found
+            there.append((index, g, None if p.grad is None else LateFingerprints([p.grad + g])))
+    new = LateFingerprints([g for _, g, _ in there])
+    return found | {index: ExpectedGradient(sum_, new, i) for i, (index, _, sum_) in enumerate(there)}
 
 
-def written(expected: Mapping[int, ExpectedGradient | None], now: GradientLook) -> Written:
+def written(expected: Mapping[int, ExpectedGradient | None], now: Look) -> Any:
+    """Return how the gradients of ``autograd.grad`` have arrived: :class:`~gradparity.auditing.events.Written`."""
+    late = (one for each in expected.values() if each is not None for one in (each.sum, each.new))
+    return later(lambda *_: _written(expected, now), now, *late)
+
+
+def _written(expected: Mapping[int, ExpectedGradient | None], now: GradientLook) -> Written:
     """Compare the gradients in ``p.grad`` with what was expected of the loop.
 
     Gradients that are all multiplied by one factor, such as one over the number of tokens, are as expected.
     """
     counts = {"overwritten": 0, "swapped": 0, "dropped": 0, "other": 0, "zeros": 0}
-    each = {one.alone: index for index, one in expected.items() if one is not None}
+    each = {one.alone().digest: index for index, one in expected.items() if one is not None}
     factors = []
     for index, one in expected.items():
         have = now[index] if index < len(now) else None
@@ -182,15 +202,16 @@ def written(expected: Mapping[int, ExpectedGradient | None], now: GradientLook) 
             continue
         if have is None:
             counts["dropped"] += 1
-        elif have.digest == one.added:
+        elif have.digest == one.added().digest:
             continue
-        elif have.digest == one.alone:
+        elif have.digest == one.alone().digest:
             counts["overwritten"] += 1
         elif each.get(have.digest, index) != index:
             counts["swapped"] += 1
         else:
             counts["other"] += 1
-            factors.append(have.norm / one.norm if one.norm else math.nan)
+            norm = one.added().norm
+            factors.append(have.norm / norm if norm else math.nan)
     every = sum(one is not None for one in expected.values())
     if len(factors) == every > 1 and max(factors) - min(factors) <= 1e-3 * abs(max(factors)):
         counts["other"] = 0

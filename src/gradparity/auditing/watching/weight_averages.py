@@ -5,16 +5,21 @@ of the model, ``AveragedModel`` of ``torch.optim.swa_utils``, or another copy of
 """
 
 import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from gradparity.auditing.events import Backward, StepMade
+from gradparity.auditing.facts import Story
 from gradparity.auditing.watching.found_modules import Modules
 from gradparity.auditing.watching.graph_facts import AverageMove
+from gradparity.auditing.watching.later import Later, later
+from gradparity.auditing.watching.user_lines import Line
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 from gradparity.parity.dense_parts import is_simple
 
@@ -43,16 +48,29 @@ class _Average:
         self.events = 0
         """The number of the optimizer's events when it moved last."""
 
-    def followed(self) -> bool:
-        """Return whether it has moved towards a parameter since it was seen before."""
+    def move(self) -> Any:
+        """Return whether it has moved towards a parameter since it was seen before; ``None`` if it has not moved."""
         now = self.tensor()
-        if now is None or not _fits(now) or now.shape != self.seen.shape or torch.equal(now.detach(), self.seen):
-            return False
+        if now is None or not _fits(now) or now.shape != self.seen.shape or now.device != self.seen.device:
+            return None
+        if is_on_host(now) and torch.equal(now.detach(), self.seen):  # elsewhere this would be waited for
+            return None
         before, self.seen = self.seen, now.detach().clone()
-        alive = [p for ref in self.parameters if (p := ref()) is not None and is_simple(p)]
-        follows = any(moves_towards(before, self.seen, p.detach()) for p in alive)
-        self.astray += not follows
-        return follows
+        alive = [p for ref in self.parameters if (p := ref()) is not None and is_simple(p) and p.device == now.device]
+        numbers = (number for p in alive for number in _numbers_of(before, self.seen, p.detach()))
+        return later(_follows, (before != self.seen).any(), *numbers)
+
+
+class _Move(NamedTuple):
+    """A look at an average. A GPU may still compute whether it has moved."""
+
+    average: _Average
+    story: Story
+    follows: Any
+    events: int
+    """The number of the optimizer's events at the look."""
+    steps: int
+    line: Line
 
 
 class Averages:
@@ -60,7 +78,9 @@ class Averages:
 
     def __init__(self, modules: Modules) -> None:
         self.modules = modules
-        self.moves: list[AverageMove] = []
+        self._moves: list[AverageMove] = []
+        self._looks = deque[_Move]()
+        """Looks that are not read yet."""
         self._of: dict[int, list[_Average]] = {}
         self._known: dict[int, int] = {}
         """The number of modules when averages were looked for, by optimizer."""
@@ -76,23 +96,25 @@ class Averages:
             self._of[story.number] = [*self._of.get(story.number, ()), *found][:MOST]
         self._of[story.number] = [a for a in self._of[story.number] if a.astray < PATIENCE]
         for average in self._of[story.number]:
-            if average.followed():
-                since = [event.what for event in story.events[average.events :]]
-                steps = [what.skipped for what in since if isinstance(what, StepMade)]
-                backwards = sum(isinstance(what, Backward) for what in since)
-                line = story.events[-1].line if story.events else story.made
-                self.moves.append(
-                    AverageMove(
-                        story.number,
-                        average.name,
-                        steps.count(False) if average.events else max(1, steps.count(False)),
-                        steps.count(True),
-                        backwards,
-                        story.steps,
-                        line,
-                    )
-                )
-                average.events = len(story.events)
+            line = story.events[-1].line if story.events else story.made
+            self._looks.append(_Move(average, story, average.move(), len(story.events), story.steps, line))
+        self._read(wait=False)
+
+    def moves(self) -> list[AverageMove]:
+        """Return the moves, after a wait for the looks that a GPU still computes."""
+        with suppress(Exception):  # the GPU may be lost
+            self._read(wait=True)
+        return self._moves
+
+    def _read(self, wait: bool) -> None:
+        """Read the looks that are there, or wait for all."""
+        while self._looks and (wait or not isinstance(self._looks[0].follows, Later) or self._looks[0].follows.ready()):
+            look = self._looks.popleft()
+            follows = look.follows.get() if isinstance(look.follows, Later) else look.follows
+            look.average.astray += follows is False
+            if follows:
+                self._moves.append(_move_of(look))
+                look.average.events = look.events
 
     def forget(self, tensors: Sequence[Tensor]) -> None:
         """Follow no average any more that one of these tensors is or may follow."""
@@ -128,17 +150,39 @@ def _fits(tensor: Tensor) -> bool:
     return is_simple(tensor) and tensor.is_floating_point() and SMALLEST <= tensor.numel() <= LARGEST
 
 
-def moves_towards(before: Tensor, now: Tensor, parameter: Tensor) -> bool:
-    """Return whether ``now`` lies between ``before`` and a parameter, on the straight line."""
-    return share_of_way(before, now, parameter) is not None
+def is_on_host(tensor: Tensor) -> bool:
+    """Return whether a tensor can be read without a wait."""
+    return tensor.is_cpu
+
+
+def _move_of(look: _Move) -> AverageMove:
+    """Return the move that a look has seen, with what has happened since the average moved before."""
+    average, story = look.average, look.story
+    since = [event.what for event in story.events[average.events : look.events]]
+    steps = [what.skipped for what in since if isinstance(what, StepMade)]
+    backwards = sum(isinstance(what, Backward) for what in since)
+    made = steps.count(False) if average.events else max(1, steps.count(False))
+    return AverageMove(story.number, average.name, made, steps.count(True), backwards, look.steps, look.line)
+
+
+def _follows(moved: float, *numbers: float) -> bool | None:
+    """Return whether an average has moved towards any parameter, from the numbers of each; ``None`` if not moved."""
+    return any(_share(*numbers[i : i + 4]) is not None for i in range(0, len(numbers), 4)) if moved else None
 
 
 def share_of_way(before: Tensor, now: Tensor, parameter: Tensor) -> float | None:
     """Return the share of its way to a parameter by which a tensor moved, on the straight line; else ``None``."""
-    if parameter.device != now.device:
-        return None
+    return _share(*map(float, _numbers_of(before, now, parameter))) if parameter.device == now.device else None
+
+
+def _numbers_of(before: Tensor, now: Tensor, parameter: Tensor) -> tuple[Tensor, ...]:
+    """Return the share of the way to a parameter, its square, how far a tensor moved, and how far off the way."""
     moved, way = (now - before).double().flatten(), (parameter.to(now.dtype) - before).double().flatten()
-    length = float(way @ way)
-    share = float(moved @ way) / length if length else 0.0
-    straight = 0 < share < 1 - 1e-4 and float((moved - share * way).norm()) < 1e-2 * float(moved.norm())
-    return share if straight else None
+    square = way @ way
+    share = (moved @ way / square).where(square != 0, 0.0)
+    return share, square, moved.norm(), (moved - share * way).norm()
+
+
+def _share(share: float, square: float, moved: float, off: float) -> float | None:
+    straight = 0 < share < 1 - 1e-4 and off < 1e-2 * moved
+    return share if straight and square else None
