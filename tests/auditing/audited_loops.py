@@ -460,7 +460,8 @@ def loss_in_half(right):
     for _ in range(STEPS):
         optimizer.zero_grad()
         out = model(X).bfloat16()
-        F.mse_loss(out.float() if right else out, torch.zeros_like(out)).backward()
+        out = out.float() if right else out
+        F.mse_loss(out, torch.zeros_like(out)).backward()
         optimizer.step()
 
 

@@ -94,6 +94,7 @@ def test_more_small_tensors_than_one_buffer_takes(monkeypatch):
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.filterwarnings("ignore:Named tensors")
 def test_tensors_whose_memory_is_not_their_content_are_read_in_their_own_way(make):
     odd, plain = make(), torch.arange(4.0)
     assert arrangement_if_simple([plain, odd]) is None
