@@ -174,6 +174,35 @@ def test_calls_of_another_model_are_no_events():
     assert [r.event for r in records] == [Event.END]
 
 
+def test_no_gradient_is_read_while_another_model_trains():
+    """Another thread may train it: to read a gradient while autograd writes it can crash the process."""
+    reads = []
+
+    class Watched(nn.Parameter):
+        @property
+        def grad(self):
+            reads.append(self)
+            return torch.Tensor.grad.__get__(self)
+
+    def train(parameters):
+        optimizer = SGD(parameters, lr=0.1, foreach=False)
+        optimizer.zero_grad()
+        sum(p.square().sum() for p in parameters).backward()
+        clip_grad_norm_(parameters, 0.1)
+        nn.utils.clip_grad_value_(parameters, 0.1)
+        optimizer.step()
+
+    model = nn.Linear(1, 1)
+    model.weight = Watched(torch.ones(1, 1))
+    optimizer = SGD(model.parameters(), lr=0.1)
+    with watching(model, optimizer):
+        train([nn.Parameter(torch.ones(2))])
+        assert reads == []
+        model(torch.ones(1, 1)).sum().backward()
+        assert reads
+        optimizer.step()
+
+
 def test_the_state_that_a_step_starts_from_is_seen_at_its_first_forward():
     model, optimizer, x = two_layers()
     with watching(model, optimizer) as records:

@@ -147,11 +147,22 @@ class Watchers:
         caller = sys._getframe()
         while caller.f_back and caller.f_globals is not vars(clip_grad):
             caller = caller.f_back
-        ours = {id(p.grad) for p in self.watched.parameters.values() if p.grad is not None}
-        if caller.f_code.co_name != "_get_total_norm" and any(id(g) in ours for group in call.args[0] for g in group):
-            self.timeline.settle()
-            self.timeline.tell(Event.CLIP)
+        norm_alone = caller.f_code.co_name == "_get_total_norm"
+        if not norm_alone and self._may_clip_ours(caller.f_locals.get("parameters")):
+            ours = {id(p.grad) for p in self.watched.parameters.values() if p.grad is not None}
+            if any(id(gradient) in ours for group in call.args[0] for gradient in group):
+                self.timeline.settle()
+                self.timeline.tell(Event.CLIP)
         yield
+
+    def _may_clip_ours(self, parameters: object) -> bool:
+        """Return whether a clip of these parameters may be one of the watched gradients.
+
+        If it is not, nothing of ours is read: another thread may be writing our gradients right now, and to read one at
+        that moment can crash the process.
+        """
+        ours = set(map(id, self.watched.parameters.values()))
+        return not isinstance(parameters, list) or any(id(p) in ours for p in parameters)
 
     def _scaler_step(self, call: Call) -> Watching:
         ours = self._is_ours(call.get(1, "optimizer"))
