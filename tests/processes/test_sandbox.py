@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 
 import pytest
 import torch
@@ -204,8 +205,14 @@ def test_an_interrupt_from_a_terminal_ends_both(tmp_path):
 
     def interrupt():
         pid_in(tmp_path / "pid")
+        # Python drops an interrupt that comes while it still runs its own functions after a fork.
+        wait_until(lambda: "_wait_for_answer" in functions_of(main))
         os.kill(os.getpid(), signal.SIGINT)
 
+    def functions_of(thread):
+        return [frame.f_code.co_name for frame, _ in traceback.walk_stack(sys._current_frames()[thread])]
+
+    main = threading.get_ident()
     # A process that a shell starts in the background ignores interrupts; these tests may be one.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
