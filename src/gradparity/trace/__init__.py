@@ -9,5 +9,5 @@ gradients that no hook sees), ``late_records`` (nothing waits for a GPU), ``miss
 missed), ``trace_file`` and ``line_format`` (a trace on disk), ``compare_fingerprints``, ``events_compared`` and
 ``diff`` (two traces compared), ``same_updates``, ``explain_traces``, ``explain_gradients`` and ``explain_clipping``
 (the likely cause), ``report``, ``ranks``. Small helpers: ``isolation``, ``hook_check``, ``autograd_graph``,
-``nested_steps``, ``matching_names``, ``until_difference``, ``to_cpu``, ``process_rank``.
+``nested_steps``, ``matching_names``, ``until_difference``, ``to_cpu``, ``process_rank``, ``running_clip``.
 """

@@ -19,6 +19,7 @@ from gradparity.trace.hook_check import ENGINE, inputs_of
 from gradparity.trace.missed_events import Lacks
 from gradparity.trace.nested_steps import is_nested, stepping, takes_closure
 from gradparity.trace.process_rank import world_size
+from gradparity.trace.running_clip import parameters_to_clip
 from gradparity.trace.snapshot import TrainingObjects, at_forward, at_ready, live_gradients, unwrapped
 from gradparity.trace.timeline import Timeline
 from gradparity.trace.wrapping import definer
@@ -148,21 +149,21 @@ class Watchers:
         while caller.f_back and caller.f_globals is not vars(clip_grad):
             caller = caller.f_back
         norm_alone = caller.f_code.co_name == "_get_total_norm"
-        if not norm_alone and self._may_clip_ours(caller.f_locals.get("parameters")):
+        if not norm_alone and self._may_clip_ours():
             ours = {id(p.grad) for p in self.watched.parameters.values() if p.grad is not None}
             if any(id(gradient) in ours for group in call.args[0] for gradient in group):
                 self.timeline.settle()
                 self.timeline.tell(Event.CLIP)
         yield
 
-    def _may_clip_ours(self, parameters: object) -> bool:
-        """Return whether a clip of these parameters may be one of the watched gradients.
+    def _may_clip_ours(self) -> bool:
+        """Return whether the running clip may be one of the watched gradients.
 
         If it is not, nothing of ours is read: another thread may be writing our gradients right now, and to read one at
         that moment can crash the process.
         """
-        ours = set(map(id, self.watched.parameters.values()))
-        return not isinstance(parameters, list) or any(id(p) in ours for p in parameters)
+        given, ours = parameters_to_clip(), set(map(id, self.watched.parameters.values()))
+        return given is None or any(id(p) in ours for p in given)
 
     def _scaler_step(self, call: Call) -> Watching:
         ours = self._is_ours(call.get(1, "optimizer"))

@@ -95,19 +95,13 @@ def _jumped(story: Story) -> Iterator[RuleFinding]:
 
 
 def _unscaled_twice(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
-    again = [(w, twice) for w in windows if w.made is not None and (twice := unscaled_again(w)) is not None]
-    if again:
-        window, (one, scale, two) = again[0]
-        words = (
-            f"the scaler divided the gradients by {scale:g}, and again before the same step, in {times(len(again))}: "
-            "update() ran in between and forgot the first time"
-        )
-        yield RuleFinding(UNSCALED_TWICE, RuleVerdict.WRONG, words, two.line, one.line, window.step, times=len(again))
-    found = []
+    again, found = [], []
     for window in windows:
-        scale = factor_of(window)
-        if window in [w for w, _ in again]:
+        twice = unscaled_again(window) if window.made is not None else None
+        if twice is not None:
+            again.append((window, twice))
             continue
+        scale = factor_of(window)
         if window.unscaled is None or window.made is None or scale <= 1 or window.clips:
             continue
         last = window.backwards[-1][0]
@@ -115,6 +109,13 @@ def _unscaled_twice(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
         factors = [abs(b.norm / a.norm) * scale for a, b in pairs if math.isfinite(a.norm)]
         if factors and all(abs(factor - 1) < 1e-2 for factor in factors):
             found.append((window, last, scale))
+    if again:
+        window, (one, scale, two) = again[0]
+        words = (
+            f"the scaler divided the gradients by {scale:g}, and again before the same step, in {times(len(again))}: "
+            "update() ran in between and forgot the first time"
+        )
+        yield RuleFinding(UNSCALED_TWICE, RuleVerdict.WRONG, words, two.line, one.line, window.step, times=len(again))
     if found:
         window, last, scale = found[0]
         assert window.unscaled is not None

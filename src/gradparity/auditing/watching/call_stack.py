@@ -25,17 +25,6 @@ def clipping() -> tuple[str, Any, float] | None:
     return name, None if threshold is None else later(float, threshold), norm_type
 
 
-def parameters_to_clip() -> list[Any] | None:
-    """Return the parameters that the running clip was given; ``None`` if none of torch's clips runs."""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        given = frame.f_locals.get("parameters")
-        if frame.f_globals is vars(clip_grad) and frame.f_code.co_name.startswith("clip_grad") and given is not None:
-            return given if isinstance(given, list) else None
-        frame = frame.f_back
-    return None
-
-
 def runs_inside(*names: str) -> bool:
     """Return whether a function of one of these names, of torch or of a scheduler, runs further out on the stack."""
     frame: Any = sys._getframe(2)

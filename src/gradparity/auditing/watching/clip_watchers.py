@@ -6,11 +6,12 @@ from typing import Any
 from torch.nn.utils import clip_grad
 
 from gradparity.auditing.events import ClipCalled
-from gradparity.auditing.watching.call_stack import clipping, parameters_to_clip, runs_inside
+from gradparity.auditing.watching.call_stack import clipping, runs_inside
 from gradparity.auditing.watching.found_optimizers import Registry
 from gradparity.auditing.watching.user_lines import here
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 from gradparity.trace.harmless_hooks import Call, Watching
+from gradparity.trace.running_clip import parameters_to_clip
 
 
 class ClipWatchers:

@@ -16,7 +16,7 @@ from gradparity.auditing.watching.clip_watchers import ClipWatchers
 from gradparity.auditing.watching.found_optimizers import Registry
 from gradparity.auditing.watching.input_gradients import InputGradients
 from gradparity.auditing.watching.kept_graphs import KeptGraphs
-from gradparity.auditing.watching.later import later
+from gradparity.auditing.watching.later import later, together
 from gradparity.auditing.watching.loss_weights import Reading, marked_again, walked
 from gradparity.auditing.watching.samplers import SamplerWatcher
 from gradparity.auditing.watching.scaler_watchers import ScalerWatchers, scale_of, tracker_of
@@ -160,7 +160,7 @@ class LoopWatchers:
             mode = modes[trainee.story.number]
             what = Backward(
                 into_grad,
-                later(_all, *graph.scales),
+                later(together, *graph.scales),
                 reading.weights(),
                 reaches,
                 inside,
@@ -220,7 +220,3 @@ class LoopWatchers:
         self.known.tell(trainee, what, before, gradients, here())
         self.averages.look(trainee)
         self._enough(trainee)
-
-
-def _all(*values: float) -> tuple[float, ...]:
-    return values

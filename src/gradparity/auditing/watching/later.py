@@ -51,3 +51,8 @@ def later(make: Callable[..., Any], *values: Any) -> Any:
         return make(*values)
     late = Later(make, values)
     return late.get() if late.ready() else late
+
+
+def together(*values: Any) -> tuple[Any, ...]:
+    """Return the values as a tuple, for :func:`later`."""
+    return values

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradparity.auditing.events import LossWeights
 from gradparity.auditing.watching.graph_facts import HALVES, GraphSigns
-from gradparity.auditing.watching.later import later
+from gradparity.auditing.watching.later import later, together
 from gradparity.auditing.watching.loss_inputs import LOOKED_AT, Misfit, misfit
 from gradparity.auditing.watching.saved_tensors import saved
 from gradparity.trace.isolation import aside, unnoticed
@@ -132,7 +132,7 @@ class Reading:
 
     def weights(self) -> Any:
         """Return what was seen, once the backward is over: a :class:`LossWeights` of each loss."""
-        return later(lambda *found: found, *(read() for read in self._seen)) if len(self._seen) == self._met else ()
+        return later(together, *(read() for read in self._seen)) if len(self._seen) == self._met else ()
 
     def _hook(self, name: str, about: "_About") -> Callable[[tuple[Tensor | None, ...]], None]:
         def look(gradients: tuple[Tensor | None, ...]) -> None:
