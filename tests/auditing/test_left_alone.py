@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import gradparity
+from gradparity.auditing.watching import loss_weights
 from gradparity.auditing.watching.watched_optimizer import WatchedOptimizer
 from gradparity.cli.main import main
 
@@ -76,6 +77,27 @@ def test_a_loss_that_no_hook_has_packed_is_read():
     with gradparity.audit() as audit:
         trained(cross_entropy)
     assert any("NllLoss" in item.text for item in audit.report.does)
+
+
+def test_a_loss_that_cannot_be_looked_at_does_not_end_the_backward(monkeypatch):
+    def two_losses(model):
+        return cross_entropy(model) + 2 * cross_entropy(model)
+
+    bits, clone, copied = trained(two_losses), torch.Tensor.clone, []
+
+    def with_memory_for_one_of_two(self, *args, **kwargs):
+        if sys._getframe(1).f_globals["__name__"] == loss_weights.__name__:
+            copied.append(self)
+            if len(copied) % 2 == 0:
+                raise torch.OutOfMemoryError("no memory for a copy")
+        return clone(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "clone", with_memory_for_one_of_two)
+    with gradparity.audit() as audit:
+        assert trained(two_losses) == bits
+    assert len(copied) == 6
+    assert (audit.report.verdict, audit.report.steps) == ("clean", 3)
+    assert not any("NllLoss" in item.text for item in audit.report.does), "half of the losses would be a wrong weight"
 
 
 class Operations(TorchDispatchMode):

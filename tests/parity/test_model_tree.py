@@ -226,7 +226,7 @@ def another_parameter(m):
     m.append(nn.Linear(3, 3))
 
 
-@pytest.mark.parametrize("change", [gradient_gone, gradients_shared, another_buffer, another_parameter])
+@pytest.mark.parametrize("change", [gradient_gone, gradients_shared, another_buffer, another_parameter, renamed])
 def test_every_change_of_shared_memory_and_of_its_names_is_seen(change):
     m, run = model(), small_lanes(small_config(task="digits_mlp"))[0].run
     state = LiveState(replace(run, model=m, optimizer=SGD(m.parameters())), {}, {})
