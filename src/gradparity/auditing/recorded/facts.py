@@ -38,6 +38,11 @@ Values = Mapping[str, FingerprintValue]
 _LARGEST = 1e300
 """Numbers of a trace from anybody that are larger than this are left out; a float has no room for them."""
 
+_MOVED = (
+    "parameters, gradients or optimizer state moved between the CPU and a GPU, which hash differently; the recording "
+    "is judged up to there"
+)
+
 _COUNTER = ".num_batches_tracked"
 """The end of the name of a buffer that only batch normalization has."""
 
@@ -54,7 +59,7 @@ def facts_of(trace: Trace) -> RunFacts:
             replace(e, what=replace(e.what, threshold=threshold)) if isinstance(e.what, ClipCalled) else e
             for e in story.events
         ]
-    moved = [] if end is None else ["tensors moved between the CPU and a GPU; the recording is judged up to there"]
+    moved = [] if end is None else [_MOVED]
     cut = not trace.complete or end is not None
     return RunFacts([story] if story.events else [], notes=moved + _notes(trace), let_go=cut, recorded=True)
 

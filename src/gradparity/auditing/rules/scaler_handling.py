@@ -112,8 +112,8 @@ def _unscaled_twice(windows: Sequence[StepWindow]) -> Iterator[RuleFinding]:
     if again:
         window, (one, scale, two) = again[0]
         words = (
-            f"the scaler divided the gradients by {scale:g}, and again before the same step, in {times(len(again))}: "
-            "update() ran in between and forgot the first time"
+            f"in {times(len(again))} the scaler divided the gradients twice, first by {scale:g}: update() ran in "
+            "between, so the scaler no longer knew that it had done so"
         )
         yield RuleFinding(UNSCALED_TWICE, RuleVerdict.WRONG, words, two.line, one.line, window.step, times=len(again))
     if found:

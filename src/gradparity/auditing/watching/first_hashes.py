@@ -1,4 +1,4 @@
-"""The hashes by which tensors were first read: a CPU and a GPU have two, and a training may move its tensors."""
+"""The hash function first used for each tensor. CPU and GPU use different ones; after a move, the first is kept."""
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter

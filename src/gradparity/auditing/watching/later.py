@@ -1,4 +1,4 @@
-"""Values made of numbers that a GPU still computes: the loop goes on, and they are made when the numbers are there."""
+"""Values that depend on results of a GPU. The training does not wait; each is computed once those have arrived."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -42,7 +42,7 @@ WAITED: Final = (Later, Look, LateFingerprints, LateHash)
 
 
 def later(make: Callable[..., Any], *values: Any) -> Any:
-    """Return the value that ``make`` makes of ``values``: at once if all are there, else a :class:`Later`.
+    """Return ``make(*values)`` if all values have been computed, else a :class:`Later` that returns it on ``get()``.
 
     An event may hold a :class:`Later` in any field until :func:`gradparity.auditing.watching.late_looks.with_all_read`
     has replaced it.

@@ -15,7 +15,7 @@ from gradparity.parity.on_gpu.with_triton import launcher
 
 
 class PairForms(NamedTuple):
-    """All that a launch has to know of pairs of tensors, but for their addresses."""
+    """The sizes of pairs of tensors, one of each run. They are kept from launch to launch; addresses may change."""
 
     sizes: tuple[int, ...]
     """The number of bytes of each tensor of a pair."""
